@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The table of errors: one row per stable code, with what each interface shows for it.
+//
+// Invariants:  - a code, once released, keeps its meaning; rows are added, never reused
+//              - {name} in a message is filled from the error's `fields`; a missing field shows as "?"
+//              - exit codes: 1 internal, 2 bad input, 3 not found, 4 exists or busy, 5 conflict,
+//                6 unreachable or late, 7 outcome unknown, 8 refused
+
+export interface ErrorRow {
+  /** Message template; `{field}` is replaced. */
+  readonly message: string;
+  readonly httpStatus: number;
+  readonly exitCode: number;
+  /** What the operator can do about it. */
+  readonly hint: string;
+}
+
+function row(message: string, httpStatus: number, exitCode: number, hint: string): ErrorRow {
+  return Object.freeze({ message, httpStatus, exitCode, hint });
+}
+
+export const errorTable = Object.freeze({
+  // General
+  INTERNAL: row('internal error: {detail}', 500, 1, 'report it, with the log around it'),
+  INVALID_ARGUMENT: row('{field}: {problem}', 400, 2, 'correct the named field'),
+  NOT_FOUND: row('{kind} {name} does not exist', 404, 3, 'list what exists'),
+  ALREADY_EXISTS: row('{kind} {name} already exists', 409, 4, 'choose another name'),
+  BUSY: row('{kind} {name} is in use: {detail}', 409, 4, 'end its use first'),
+  CANCELLED: row('{operation} was cancelled', 499, 6, 'start it again if it is still wanted'),
+  DEADLINE_EXCEEDED: row('{operation} did not finish within {timeoutMs} ms', 504, 6, 'look at the load and the network, then retry'),
+  CLOSED: row('{what} is closed', 409, 4, 'open it again'),
+
+  // Store
+  STORE_UNREACHABLE: row('store at {endpoint} cannot be reached: {detail}', 503, 6, 'nothing was changed; check that the store runs, then retry'),
+  STORE_CONFLICT: row('{key} changed meanwhile', 409, 5, 'another writer won; read again, then decide'),
+  STORE_UNKNOWN_OUTCOME: row('{operation} on the store at {endpoint} may or may not have happened: {detail}', 503, 7, 'read the keys before trying again'),
+  STORE_COMPACTED: row('revision {revision} is no longer in the store (compacted up to {compactRevision})', 410, 5, 'read the present state instead'),
+  STORE_FUTURE_REVISION: row('revision {revision} is not in the store yet', 400, 2, 'the store may have been restored from a backup'),
+  STORE_TOO_LARGE: row('{what} is larger than the store takes: {detail}', 413, 2, 'split the request'),
+  STORE_LEASE_LOST: row('lease {leaseId} ran out or was revoked', 410, 5, 'whatever it guarded must be taken anew'),
+  STORE_NO_SPACE: row('store at {endpoint} is full: {detail}', 507, 6, 'compact the store or give it more space'),
+  STORE_CLOSED: row('store client is closed', 409, 4, 'open it again'),
+  STORE_REJECTED: row('store at {endpoint} refused {operation}: {detail}', 502, 1, 'report it; the store is of another version or damaged'),
+  STORE_DIRECTORY_LOCKED: row('store directory {directory} is used by another process', 409, 4, 'stop that process, or choose another directory'),
+  STORE_FORMAT_UNKNOWN: row('store directory {directory} has a format this version does not know: {detail}', 409, 8, 'use the version that wrote it; it was left untouched'),
+  STORE_ADDRESS_REFUSED: row('store may listen on a loopback address only, not on {host}', 400, 8, 'use 127.0.0.1 or ::1'),
+} satisfies Record<string, ErrorRow>);
+
+export type ErrorCode = keyof typeof errorTable;
+export type ErrorFields = Readonly<Record<string, string | number | bigint | boolean | null>>;
+
+/** The one error class that crosses module borders; what it means is its `code`. */
+export class BasaltError extends Error {
+  readonly code: ErrorCode;
+  readonly fields: ErrorFields;
+
+  constructor(code: ErrorCode, fields: ErrorFields = {}, options: { cause?: unknown } = {}) {
+    super(formatMessage(errorTable[code].message, fields), options);
+    this.name = 'BasaltError';
+    this.code = code;
+    this.fields = fields;
+  }
+
+  get row(): ErrorRow {
+    return errorTable[this.code];
+  }
+}
+
+/** True when `error` is a BasaltError, and has that code when one is given. */
+export function isBasaltError(error: unknown, code?: ErrorCode): error is BasaltError {
+  return error instanceof BasaltError && (code === undefined || error.code === code);
+}
+
+function formatMessage(template: string, fields: ErrorFields): string {
+  return template.replace(/\{(\w+)\}/g, (_, name: string) => (Object.hasOwn(fields, name) ? String(fields[name]) : '?'));
+}
