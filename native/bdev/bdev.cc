@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bdev/bdev.h"
+
+namespace basalt::bdev {
+
+Task<Outcome> Bdev::set_attribute(std::string value) {
+  (void)value;
+  co_return Error{Errc::unsupported, info_.name + ": a " + info_.product + " bdev keeps no attribute"};
+}
+
+nvme::Status Bdev::check(const Io& io) const {
+  if (!info_.io_types.has(io.type)) return nvme::status::invalid_opcode.dnr();
+  if (io.type == IoType::flush) return nvme::status::success;
+  if (io.count_blocks == 0) return nvme::status::invalid_field.dnr();
+  if (io.offset_blocks >= info_.count_blocks || io.count_blocks > info_.count_blocks - io.offset_blocks) {
+    return nvme::status::lba_out_of_range.dnr();
+  }
+  if (io.type == IoType::read || io.type == IoType::write) {
+    const uint64_t length_bytes = uint64_t{io.count_blocks} * info_.block_size_bytes;
+    if (length_bytes > io_bytes_max || io.iov_count > iov_count_max) return nvme::status::invalid_field.dnr();
+    BASALT_ASSERT_SLOW(iovec_bytes(io.iov, io.iov_count) == length_bytes);
+  }
+  return nvme::status::success;
+}
+
+}  // namespace basalt::bdev

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// BufferPool: I/O payload buffers of one reactor, 4 KiB-aligned, in power-of-two sizes from 4 KiB to 1 MiB. Taken and
+// given back on that reactor only, without the heap once warm. When the pool's share of the arena is used up, take()
+// returns nullptr; the taker queues a BufferWaiter and is run when a buffer of at least its size came back.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/list.h"
+#include "base/work.h"
+#include "memory/arena.h"
+
+namespace basalt {
+
+class BufferPool;
+
+struct Buffer {
+  void* data = nullptr;
+  uint32_t capacity_bytes = 0;
+  uint32_t size_class = 0;
+  Buffer* next_free = nullptr;
+};
+
+struct BufferWaiter : Work {
+  ListNode node;
+  uint32_t size_class = 0;
+};
+
+class BufferPool {
+ public:
+  static constexpr size_t alignment_bytes = 4096;
+  static constexpr size_t buffer_bytes_min = 4096;
+  static constexpr size_t buffer_bytes_max = size_t{1} << 20;
+  static constexpr uint32_t class_count = 9;  // 4 KiB << 0..8
+
+  BufferPool(Arena& arena, size_t bytes_max) : arena_(arena), bytes_max_(bytes_max) {}
+  ~BufferPool();
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+
+  Buffer* take(size_t bytes);  // 1..buffer_bytes_max; contents are whatever was there before
+  void give(Buffer* buffer);
+  void wait(BufferWaiter* waiter, size_t bytes);
+  void stop_waiting(BufferWaiter* waiter);
+
+  size_t in_use_count() const { return in_use_count_; }
+  size_t in_use_bytes() const { return in_use_bytes_; }
+  size_t mapped_bytes() const { return mapped_bytes_; }
+
+ private:
+  bool grow(uint32_t size_class);
+  Arena& arena_;
+  const size_t bytes_max_;
+  std::array<Buffer*, class_count> free_{};
+  std::vector<std::unique_ptr<Buffer[]>> chunks_;
+  List<BufferWaiter, &BufferWaiter::node> waiters_;
+  uint32_t grown_classes_ = 0;
+  size_t in_use_count_ = 0;
+  size_t in_use_bytes_ = 0;
+  size_t mapped_bytes_ = 0;
+};
+
+}  // namespace basalt
