@@ -136,6 +136,12 @@ export function cmake_lists(files) {
   return `${lines.join('\n')}\n`;
 }
 
+/** Names of the GoogleTest programs that the tree makes. */
+export function test_targets(files) {
+  const units = [...files.values()].filter((file) => file.kind === 'test').map((file) => file.unit);
+  return [...new Set(units)].sort().map((unit) => `test_${target_name(unit)}`);
+}
+
 /** native/sources.gypi: what binding.gyp compiles. */
 export function sources_gypi(files) {
   const list = (kind) =>

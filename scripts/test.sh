@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# npm test [-- SECTION...]: all tests that need no guest machine. Sections, all of them by default and in this order:
+#   tidy          formatting, lints, layers
+#   native        GoogleTest suites, release build
+#   asan          the same under AddressSanitizer and UndefinedBehaviorSanitizer
+#   vitest        TypeScript suites, with real processes, etcd and NBD clients
+#   unprivileged  native and vitest again without root's rights (only when this is root)
+# The last line is `N passed, N failed[, N skipped]`; the exit code is 0 when something passed and nothing failed.
+set -euo pipefail
+script_name='test'
+source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+
+sections=(tidy native asan vitest unprivileged)
+if (($# > 0)); then sections=("$@"); fi
+for section in "${sections[@]}"; do
+  case "$section" in
+    tidy | native | asan | vitest | unprivileged) ;;
+    *) die "unknown section '$section': expected tidy, native, asan, vitest or unprivileged" ;;
+  esac
+done
+
+bash scripts/setup.sh test
+
+results="$(mktemp -d "${TMPDIR:-/tmp}/basalt-results.XXXXXX")"
+copy=""
+cleanup() { rm -rf "$results" ${copy:+"$copy"}; }
+trap cleanup EXIT
+passed=0 failed=0 skipped=0
+summary=()
+
+# count SECTION RESULT-FILE SECONDS
+count() {
+  local p=0 f=1 s=0
+  if [[ -s "$2" ]]; then read -r p f s <"$2"; fi
+  # A section that ran nothing has failed.
+  if ((p + f + s == 0)); then f=1; fi
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  summary+=("$(printf '%-22s %5d passed %4d failed %4d skipped  %4d s' "$1" "$p" "$f" "$s" "$3")")
+}
+
+native_build() { # folder, cmake options...
+  local folder="$1" log
+  shift
+  log="$cache/logs/$(basename "$folder").log"
+  say "native: building $folder (output in .cache/logs/$(basename "$folder").log)"
+  if ! logged "$log" cmake -G Ninja -B "$folder" -S . -DCMAKE_CXX_COMPILER_LAUNCHER=ccache "$@" ||
+    ! logged "$log" ninja -C "$folder" tests; then
+    grep -E -A 6 'error|FAILED|undefined reference' "$log" | head -n 80 || tail -n 40 "$log"
+    say "native: $folder did not build"
+    return 1
+  fi
+}
+
+run_tidy() {
+  local started=$SECONDS p f
+  node --import tsx test/tidy/main.ts | tee "$results/tidy.txt" || true
+  if [[ "$(tail -n 1 "$results/tidy.txt")" =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+    p="${BASH_REMATCH[1]}" f="${BASH_REMATCH[2]}"
+    echo "$p $f 0" >"$results/tidy"
+  fi
+  count tidy "$results/tidy" $((SECONDS - started))
+}
+
+run_native() {
+  local started=$SECONDS
+  if native_build build/test; then
+    say "native: running"
+    node scripts/lib/run-native-tests.mjs build/test "$results/native" || true
+  fi
+  count native "$results/native" $((SECONDS - started))
+}
+
+run_asan() {
+  local started=$SECONDS
+  if native_build build/asan -DBASALT_ASAN=ON; then
+    say "native under sanitizers: running"
+    ASAN_OPTIONS="strict_string_checks=1:detect_stack_use_after_return=1:check_initialization_order=1" \
+      UBSAN_OPTIONS="print_stacktrace=1" \
+      node scripts/lib/run-native-tests.mjs build/asan "$results/asan" || true
+  fi
+  count asan "$results/asan" $((SECONDS - started))
+}
+
+run_vitest() {
+  local started=$SECONDS
+  say "vitest: running"
+  node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile="$results/vitest.json" || true
+  node scripts/lib/vitest-counts.mjs "$results/vitest.json" "$results/vitest"
+  count vitest "$results/vitest" $((SECONDS - started))
+}
+
+# As nobody, in a copy that belongs to nobody: root's rights hide limits on files, locked memory and ports.
+as_nobody() {
+  (
+    cd "$copy"
+    ulimit -l 8192 2>/dev/null || true
+    ulimit -Sn 1024
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all \
+      env HOME="$copy/home" TMPDIR="$copy/tmp" PATH="$copy/bin:$PATH" "$@"
+  )
+}
+
+make_copy() {
+  copy="$(mktemp -d /var/tmp/basalt.XXXXXX)"
+  tar --exclude=./.git --exclude=./.cache --exclude=./build -cf - . | tar -xf - -C "$copy"
+  mkdir -p "$copy"/{bin,home,tmp,results,.cache/logs,build/Release,build/test}
+  cp build/Release/basalt_native.node "$copy/build/Release/"
+  find build -maxdepth 1 -type f -exec cp {} "$copy/build/" \;
+  find build/test -maxdepth 1 -type f -perm -u+x -exec cp {} "$copy/build/test/" \;
+  # A Node.js in root's home is out of reach for others.
+  cp "$(readlink -f "$(command -v node)")" "$copy/bin/node"
+  chown -R 65534:65534 "$copy"
+}
+
+run_unprivileged() {
+  local started=$SECONDS
+  if [[ "$(id -u)" != 0 ]]; then
+    say "unprivileged: this is user $(id -un) already, so the suites above ran without root's rights"
+    return
+  fi
+  say "unprivileged: the suites again as user nobody"
+  [[ -d build/test ]] || native_build build/test || true
+  make_copy
+  as_nobody node scripts/lib/run-native-tests.mjs build/test results/native || true
+  count "native, as nobody" "$copy/results/native" $((SECONDS - started))
+  started=$SECONDS
+  as_nobody node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json \
+    --outputFile="$copy/results/vitest.json" || true
+  node scripts/lib/vitest-counts.mjs "$copy/results/vitest.json" "$results/vitest-nobody"
+  count "vitest, as nobody" "$results/vitest-nobody" $((SECONDS - started))
+}
+
+for section in "${sections[@]}"; do
+  "run_$section"
+done
+
+echo
+printf '%s\n' ${summary[@]+"${summary[@]}"}
+line="$passed passed, $failed failed"
+if ((skipped > 0)); then line+=", $skipped skipped"; fi
+echo "$line"
+((failed == 0 && passed > 0))
