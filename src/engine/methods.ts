@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The vocabulary of docs/rpc.md as types: one entry per method, with its parameters and its result. Names and order of
+// fields are those on the wire. The engine checks what arrives; these types keep callers from asking for nonsense.
+
+/** Sent as a decimal string when it is a bigint; engines answer with a decimal string. */
+export type Epoch = bigint | number | string;
+
+export interface ListenAddress {
+  trtype: 'TCP';
+  adrfam?: 'IPv4' | 'IPv6';
+  traddr: string;
+  /** "0" takes a free port. */
+  trsvcid: string;
+}
+
+export type AnaState = 'optimized' | 'non_optimized' | 'inaccessible' | 'change';
+export type BdevIoType = 'read' | 'write' | 'flush' | 'unmap' | 'write_zeroes';
+export type MemberState = 'in_sync' | 'joining' | 'failed' | 'copied';
+export type LegState = 'active' | 'waiting' | 'fenced';
+
+export interface BdevDescription {
+  name: string;
+  product_name: string;
+  uuid: string;
+  block_size: number;
+  num_blocks: number;
+  claimed: boolean;
+  supported_io_types: Record<BdevIoType, boolean>;
+}
+
+export interface LvstoreDescription {
+  uuid: string;
+  name: string;
+  base_bdev: string;
+  total_data_clusters: number;
+  free_clusters: number;
+  block_size: number;
+  cluster_size: number;
+}
+
+export interface LvolDescription {
+  alias: string;
+  uuid: string;
+  name: string;
+  is_thin_provisioned: boolean;
+  lvs: { name: string; uuid: string };
+  num_blocks: number;
+  allocated_bytes: number;
+  /** The highest epoch that this lvol's gate accepted; "0" when none did. */
+  epoch: string;
+}
+
+export interface RaidDescription {
+  name: string;
+  uuid: string;
+  strip_size_kb: number;
+  state: 'online';
+  raid_level: 'raid0';
+  num_base_bdevs: number;
+  base_bdevs_list: string[];
+}
+
+export interface ControllerPath {
+  trtype: 'TCP' | 'LOOPBACK';
+  traddr: string;
+  trsvcid: string;
+  state: string;
+  ana_state: string;
+  cntlid: number;
+}
+
+export interface NvmeControllerDescription {
+  name: string;
+  subnqn: string;
+  hostnqn: string;
+  ctrlrs: ControllerPath[];
+}
+
+export interface SubsystemNamespace {
+  nsid: number;
+  bdev_name: string;
+  nguid: string;
+  uuid: string;
+  anagrpid: number;
+  one_writer: boolean;
+}
+
+export interface SubsystemDescription {
+  nqn: string;
+  subtype: 'Discovery' | 'NVMe';
+  listen_addresses: (ListenAddress & { ana_state: AnaState })[];
+  allow_any_host: boolean;
+  hosts: { nqn: string }[];
+  serial_number: string;
+  model_number: string;
+  min_cntlid: number;
+  max_cntlid: number;
+  namespaces: SubsystemNamespace[];
+}
+
+export interface SubsystemController {
+  cntlid: number;
+  hostnqn: string;
+  hostid: string;
+  num_io_qpairs: number;
+}
+
+export interface BdevIostat {
+  name: string;
+  bytes_read: number;
+  num_read_ops: number;
+  bytes_written: number;
+  num_write_ops: number;
+  num_flush_ops: number;
+  num_errors: number;
+}
+
+export interface ReactorDescription {
+  lcore: number;
+  busy: number;
+  idle: number;
+  sleeps: number;
+  poller: string;
+  mode: string;
+}
+
+export interface LegDescription {
+  epoch: string;
+  state: LegState;
+  members: { name: string; state: MemberState; synced_blocks: number }[];
+  dirty_regions: number;
+  region_count: number;
+}
+
+type NoParams = Record<string, never>;
+
+export interface MethodMap {
+  rpc_get_methods: { params: NoParams; result: string[] };
+  spdk_get_version: { params: NoParams; result: { version: string; fields: Record<string, string | number> } };
+  framework_get_reactors: { params: NoParams; result: { reactors: ReactorDescription[] } };
+
+  bdev_malloc_create: {
+    params: { num_blocks: number; block_size: number; name?: string; uuid?: string };
+    result: string;
+  };
+  bdev_malloc_delete: { params: { name: string }; result: true };
+  bdev_null_create: {
+    params: { name: string; num_blocks: number; block_size: number; uuid?: string };
+    result: string;
+  };
+  bdev_null_delete: { params: { name: string }; result: true };
+  bdev_aio_create: {
+    params: {
+      name: string;
+      filename: string;
+      block_size?: number;
+      readonly?: boolean;
+      create_bytes?: number;
+      buffered?: boolean;
+    };
+    result: string;
+  };
+  bdev_aio_delete: { params: { name: string }; result: true };
+  bdev_error_create: { params: { base_name: string }; result: string };
+  bdev_error_delete: { params: { name: string }; result: true };
+  bdev_error_inject_error: {
+    params: {
+      name: string;
+      io_type: 'read' | 'write' | 'flush' | 'unmap' | 'all';
+      error_type: 'failure' | 'pending' | 'corrupt_data';
+      num?: number;
+    };
+    result: true;
+  };
+  bdev_examine: { params: { name: string }; result: true };
+
+  bdev_lvol_create_lvstore: {
+    params: {
+      bdev_name: string;
+      lvs_name: string;
+      cluster_sz?: number;
+      clear_method?: 'none' | 'unmap' | 'write_zeroes';
+    };
+    result: string;
+  };
+  bdev_lvol_delete_lvstore: { params: { uuid?: string; lvs_name?: string }; result: true };
+  bdev_lvol_get_lvstores: { params: { uuid?: string; lvs_name?: string }; result: LvstoreDescription[] };
+  bdev_lvol_create: {
+    params: {
+      lvol_name: string;
+      size_in_mib: number;
+      lvs_name?: string;
+      uuid?: string;
+      thin_provision?: boolean;
+      lvol_uuid?: string;
+    };
+    result: string;
+  };
+  bdev_lvol_delete: { params: { name: string; epoch?: Epoch }; result: true };
+  bdev_lvol_get_lvols: { params: { lvs_name?: string; lvs_uuid?: string }; result: LvolDescription[] };
+
+  bdev_raid_create: {
+    params: { name: string; raid_level: 'raid0'; base_bdevs: string[]; strip_size_kb: number; uuid?: string };
+    result: true;
+  };
+  bdev_raid_delete: { params: { name: string }; result: true };
+  bdev_raid_get_bdevs: {
+    params: { category: 'all' | 'online' | 'configuring' | 'offline' };
+    result: RaidDescription[];
+  };
+
+  bdev_nvme_attach_controller: {
+    params: {
+      name: string;
+      trtype: 'TCP' | 'LOOPBACK';
+      traddr: string;
+      adrfam?: 'IPv4' | 'IPv6';
+      trsvcid: string;
+      subnqn: string;
+      hostnqn?: string;
+      hdgst?: boolean;
+      ddgst?: boolean;
+      multipath?: 'disable' | 'multipath';
+      ctrlr_loss_timeout_sec?: number;
+      reconnect_delay_sec?: number;
+      fast_io_fail_timeout_sec?: number;
+      hostid?: string;
+      io_queue_count?: number;
+      keep_alive_ms?: number;
+    };
+    result: string[];
+  };
+  bdev_nvme_detach_controller: { params: { name: string }; result: true };
+  bdev_nvme_get_controllers: { params: { name?: string }; result: NvmeControllerDescription[] };
+  bdev_get_bdevs: { params: { name?: string }; result: BdevDescription[] };
+  bdev_get_iostat: {
+    params: { name?: string };
+    result: { tick_rate: number; ticks: number; bdevs: BdevIostat[] };
+  };
+
+  nvmf_create_transport: {
+    params: {
+      trtype: 'TCP';
+      max_io_qpairs_per_ctrlr?: number;
+      in_capsule_data_size?: number;
+      max_queue_depth?: number;
+    };
+    result: true;
+  };
+  nvmf_create_subsystem: {
+    params: {
+      nqn: string;
+      serial_number?: string;
+      model_number?: string;
+      allow_any_host?: boolean;
+      min_cntlid?: number;
+      max_cntlid?: number;
+      ana_reporting?: boolean;
+      max_namespaces?: number;
+      internal?: boolean;
+    };
+    result: true;
+  };
+  nvmf_delete_subsystem: { params: { nqn: string }; result: true };
+  nvmf_subsystem_add_ns: {
+    params: {
+      nqn: string;
+      namespace: {
+        bdev_name: string;
+        nsid?: number;
+        nguid?: string;
+        uuid?: string;
+        anagrpid?: number;
+        one_writer?: boolean;
+      };
+    };
+    result: number;
+  };
+  nvmf_subsystem_remove_ns: { params: { nqn: string; nsid: number }; result: true };
+  nvmf_subsystem_add_listener: {
+    params: { nqn: string; listen_address: ListenAddress };
+    result: { trtype: 'TCP'; traddr: string; trsvcid: string };
+  };
+  nvmf_subsystem_remove_listener: { params: { nqn: string; listen_address: ListenAddress }; result: true };
+  nvmf_subsystem_listener_set_ana_state: {
+    params: { nqn: string; listen_address: ListenAddress; ana_state: AnaState; anagrpid?: number };
+    result: true;
+  };
+  nvmf_subsystem_add_host: { params: { nqn: string; host: string }; result: true };
+  nvmf_subsystem_remove_host: { params: { nqn: string; host: string }; result: true };
+  nvmf_subsystem_allow_any_host: { params: { nqn: string; allow_any_host: boolean }; result: true };
+  nvmf_get_subsystems: { params: { nqn?: string }; result: SubsystemDescription[] };
+  nvmf_subsystem_get_controllers: { params: { nqn: string }; result: SubsystemController[] };
+
+  basalt_member_attach: {
+    params: {
+      name: string;
+      traddr: string;
+      trsvcid: string;
+      subnqn: string;
+      hostnqn: string;
+      epoch: Epoch;
+      timeout_ms: number;
+    };
+    /** Fenced: EngineError -116 with `data.epoch`, the higher one. */
+    result: { incarnation: string; num_blocks: number; block_size: number };
+  };
+  basalt_member_detach: { params: { name: string }; result: true };
+  basalt_leg_create: {
+    params: {
+      name: string;
+      epoch: Epoch;
+      members: { name: string; in_sync: boolean }[];
+      all_dirty: boolean;
+      lease_ms: number;
+    };
+    result: { num_blocks: number };
+  };
+  basalt_leg_get: { params: { name: string }; result: LegDescription };
+  basalt_leg_remove_member: { params: { name: string; member: string }; result: true };
+  basalt_leg_add_member: { params: { name: string; member: string }; result: true };
+  basalt_leg_commit_member: { params: { name: string; member: string }; result: true };
+  basalt_leg_abandon_member: { params: { name: string; member: string }; result: true };
+  basalt_leg_fence: { params: { name: string }; result: true };
+  basalt_leg_delete: { params: { name: string }; result: true };
+
+  basalt_slot_create: {
+    params: { name: string; num_blocks: number; block_size: number; uuid: string };
+    result: string;
+  };
+  basalt_slot_delete: { params: { name: string }; result: true };
+  basalt_slot_set: { params: { name: string; bdev_name: string | null }; result: true };
+  basalt_slot_quiesce: { params: { name: string; timeout_ms: number }; result: true };
+  basalt_slot_resume: { params: { name: string }; result: true };
+
+  basalt_nbd_start: { params: { bdev_name: string; path: string; export_name?: string }; result: { uri: string } };
+  basalt_nbd_stop: { params: { path: string }; result: true };
+  basalt_peer_watch: {
+    params: { name: string; traddr: string; trsvcid: string; keep_alive_ms: number };
+    result: string;
+  };
+  basalt_peer_unwatch: { params: { name: string }; result: true };
+}
+
+export type Method = keyof MethodMap;
+export type Params<M extends Method> = MethodMap[M]['params'];
+export type MethodResult<M extends Method> = MethodMap[M]['result'];
+
+export type EngineEvent =
+  | { method: 'leg_member_failed'; params: { leg: string; member: string; reason: string; sequence: number } }
+  | { method: 'leg_member_copied'; params: { leg: string; member: string } }
+  | { method: 'leg_joining_failed'; params: { leg: string; member: string; reason: string } }
+  | { method: 'leg_fenced'; params: { leg: string; epoch: string } }
+  | { method: 'leg_clean'; params: { leg: string } }
+  | { method: 'peer_connected'; params: { name: string } }
+  | { method: 'peer_lost'; params: { name: string; reason: string } }
+  | {
+      method: 'lvstore_space';
+      params: { lvs_name: string; free_clusters: number; total_data_clusters: number };
+    };
