@@ -28,23 +28,126 @@ export const errorTable = Object.freeze({
   ALREADY_EXISTS: row('{kind} {name} already exists', 409, 4, 'choose another name'),
   BUSY: row('{kind} {name} is in use: {detail}', 409, 4, 'end its use first'),
   CANCELLED: row('{operation} was cancelled', 499, 6, 'start it again if it is still wanted'),
-  DEADLINE_EXCEEDED: row('{operation} did not finish within {timeoutMs} ms', 504, 6, 'look at the load and the network, then retry'),
+  DEADLINE_EXCEEDED: row(
+    '{operation} did not finish within {timeoutMs} ms',
+    504,
+    6,
+    'look at the load and the network, then retry',
+  ),
   CLOSED: row('{what} is closed', 409, 4, 'open it again'),
 
   // Store
-  STORE_UNREACHABLE: row('store at {endpoint} cannot be reached: {detail}', 503, 6, 'nothing was changed; check that the store runs, then retry'),
+  STORE_UNREACHABLE: row(
+    'store at {endpoint} cannot be reached: {detail}',
+    503,
+    6,
+    'nothing was changed; check that the store runs, then retry',
+  ),
   STORE_CONFLICT: row('{key} changed meanwhile', 409, 5, 'another writer won; read again, then decide'),
-  STORE_UNKNOWN_OUTCOME: row('{operation} on the store at {endpoint} may or may not have happened: {detail}', 503, 7, 'read the keys before trying again'),
-  STORE_COMPACTED: row('revision {revision} is no longer in the store (compacted up to {compactRevision})', 410, 5, 'read the present state instead'),
-  STORE_FUTURE_REVISION: row('revision {revision} is not in the store yet', 400, 2, 'the store may have been restored from a backup'),
+  STORE_UNKNOWN_OUTCOME: row(
+    '{operation} on the store at {endpoint} may or may not have happened: {detail}',
+    503,
+    7,
+    'read the keys before trying again',
+  ),
+  STORE_COMPACTED: row(
+    'revision {revision} is no longer in the store (compacted up to {compactRevision})',
+    410,
+    5,
+    'read the present state instead',
+  ),
+  STORE_FUTURE_REVISION: row(
+    'revision {revision} is not in the store yet',
+    400,
+    2,
+    'the store may have been restored from a backup',
+  ),
   STORE_TOO_LARGE: row('{what} is larger than the store takes: {detail}', 413, 2, 'split the request'),
   STORE_LEASE_LOST: row('lease {leaseId} ran out or was revoked', 410, 5, 'whatever it guarded must be taken anew'),
   STORE_NO_SPACE: row('store at {endpoint} is full: {detail}', 507, 6, 'compact the store or give it more space'),
   STORE_CLOSED: row('store client is closed', 409, 4, 'open it again'),
-  STORE_REJECTED: row('store at {endpoint} refused {operation}: {detail}', 502, 1, 'report it; the store is of another version or damaged'),
-  STORE_DIRECTORY_LOCKED: row('store directory {directory} is used by another process', 409, 4, 'stop that process, or choose another directory'),
-  STORE_FORMAT_UNKNOWN: row('store directory {directory} has a format this version does not know: {detail}', 409, 8, 'use the version that wrote it; it was left untouched'),
-  STORE_ADDRESS_REFUSED: row('store may listen on a loopback address only, not on {host}', 400, 8, 'use 127.0.0.1 or ::1'),
+  STORE_REJECTED: row(
+    'store at {endpoint} refused {operation}: {detail}',
+    502,
+    1,
+    'report it; the store is of another version or damaged',
+  ),
+  STORE_DIRECTORY_LOCKED: row(
+    'store directory {directory} is used by another process',
+    409,
+    4,
+    'stop that process, or choose another directory',
+  ),
+  STORE_FORMAT_UNKNOWN: row(
+    'store directory {directory} has a format this version does not know: {detail}',
+    409,
+    8,
+    'use the version that wrote it; it was left untouched',
+  ),
+  STORE_DAMAGED: row(
+    'store directory {directory} is damaged: {detail}',
+    500,
+    8,
+    'restore a backup, or rebuild the store from the disks',
+  ),
+  STORE_LISTEN_FAILED: row('store cannot listen on {address}: {detail}', 500, 4, 'choose a free port'),
+  STORE_ADDRESS_REFUSED: row(
+    'store may listen on a loopback address only, not on {host}',
+    400,
+    8,
+    'use 127.0.0.1 or ::1',
+  ),
+
+  // Objects, placement, leadership
+  FORMAT_UNKNOWN: row(
+    '{key} has a format this version does not know: {format}',
+    409,
+    8,
+    'use the version that wrote it; it was left untouched',
+  ),
+  PLACEMENT_IMPOSSIBLE: row(
+    '{field}: cannot place the volume: {problem}',
+    422,
+    8,
+    'make the change that the message names',
+  ),
+  CLUSTER_MISMATCH: row(
+    '{field}: {path} belongs to cluster {found}, not to {expected}',
+    409,
+    8,
+    'use a disk of this cluster or an empty one',
+  ),
+  DISK_REFUSED: row(
+    '{field}: {path} cannot be used as a disk: {problem}',
+    409,
+    8,
+    'correct the disk or its configuration',
+  ),
+  VOLUME_LED: row(
+    'volume {name} is driven by {controller} (epoch {epoch})',
+    409,
+    4,
+    'close it there, or ask for a takeover',
+  ),
+  VOLUME_FENCED: row(
+    'volume {name} was taken over by another controller (epoch {epoch})',
+    409,
+    5,
+    'open it again if this process should drive it',
+  ),
+  VOLUME_UNAVAILABLE: row(
+    'volume {name} cannot be served now: {detail}',
+    503,
+    6,
+    'bring back the nodes that hold its replicas',
+  ),
+  ENGINE_FAILED: row('engine refused {method}: {detail}', 502, 1, 'see the log of the node'),
+  API_UNREACHABLE: row(
+    'API server at {endpoint} cannot be reached: {detail}',
+    503,
+    6,
+    'check that `basalt api` runs there, or name another with --api',
+  ),
 } satisfies Record<string, ErrorRow>);
 
 export type ErrorCode = keyof typeof errorTable;
@@ -73,5 +176,7 @@ export function isBasaltError(error: unknown, code?: ErrorCode): error is Basalt
 }
 
 function formatMessage(template: string, fields: ErrorFields): string {
-  return template.replace(/\{(\w+)\}/g, (_, name: string) => (Object.hasOwn(fields, name) ? String(fields[name]) : '?'));
+  return template.replace(/\{(\w+)\}/g, (_, name: string) =>
+    Object.hasOwn(fields, name) ? String(fields[name]) : '?',
+  );
 }

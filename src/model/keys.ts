@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where each object lives in the store, and the names that engines know them by.
+
+const root = '/basalt/v1/';
+
+export const keys = Object.freeze({
+  root,
+  cluster: `${root}cluster`,
+  nodes: `${root}nodes/`,
+  node: (name: string) => `${root}nodes/${name}`,
+  /** Leased: present while that process keeps its lease alive. */
+  lives: `${root}live/`,
+  live: (name: string) => `${root}live/${name}`,
+  disks: `${root}disks/`,
+  disk: (id: string) => `${root}disks/${id}`,
+  volumes: `${root}volumes/`,
+  volume: (id: string) => `${root}volumes/${id}`,
+  volumeNames: `${root}names/volumes/`,
+  volumeName: (name: string) => `${root}names/volumes/${name}`,
+  leaderships: `${root}leadership/`,
+  leadership: (volumeId: string) => `${root}leadership/${volumeId}`,
+  observedReplicas: `${root}observed/replicas/`,
+  observedReplica: (replicaId: string) => `${root}observed/replicas/${replicaId}`,
+  observedVolumes: `${root}observed/volumes/`,
+  observedVolume: (volumeId: string, node: string) => `${root}observed/volumes/${volumeId}/${node}`,
+});
+
+const authority = 'nqn.2026-01.io.basalt';
+
+export const nqns = Object.freeze({
+  discovery: 'nqn.2014-08.org.nvmexpress.discovery',
+  replica: (replicaId: string) => `${authority}:replica:${replicaId}`,
+  volume: (volumeId: string) => `${authority}:volume:${volumeId}`,
+  /** What a controller calls itself towards replicas. */
+  controller: (name: string) => `${authority}:controller:${name}`,
+});
+
+/** NVMe serial numbers hold 20 characters; a volume shows the same one on every path. */
+export function volumeSerial(uuid: string): string {
+  return uuid.replaceAll('-', '').slice(0, 20).toUpperCase();
+}
+
+export function nguidOf(uuid: string): string {
+  return uuid.replaceAll('-', '');
+}
+
+const cntlidMax = 0xffef;
+const cntlidsPerController = 0x1000;
+export const controllersPerVolumeMax = 15;
+
+/** Disjoint ranges by position, so that no two controllers of a volume hand out the same id. */
+export function cntlidRange(index: number): { min: number; max: number } {
+  const min = 1 + index * cntlidsPerController;
+  return { min, max: Math.min(min + cntlidsPerController - 1, cntlidMax) };
+}

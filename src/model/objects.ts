@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The objects that live in the store, each with the version of its format.
+//
+// Invariants:  - epoch and in-sync sets of a volume are one object under one key (Leadership)
+//              - a value of an unknown format is refused, never guessed at or overwritten
+
+import Type, { type Static, type TSchema } from 'typebox';
+import { checker } from './check.js';
+import { BasaltError } from './errors.js';
+
+export const formatVersion = 1;
+
+const strict = { additionalProperties: false } as const;
+const Format = Type.Literal(formatVersion);
+
+export const namePattern = '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$';
+export const Name = Type.String({ pattern: namePattern });
+export const Uuid = Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' });
+export const Nqn = Type.String({ pattern: '^nqn\\.\\d{4}-\\d{2}\\.[^\\s:]+(:\\S+)?$', maxLength: 223 });
+const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+export const Role = Type.Union([Type.Literal('disk'), Type.Literal('controller'), Type.Literal('api')]);
+export type Role = Static<typeof Role>;
+
+export const Address = Type.Object({ traddr: Type.String(), trsvcid: Type.String({ pattern: '^\\d{1,5}$' }) }, strict);
+export type Address = Static<typeof Address>;
+
+export const ClusterObject = Type.Object({ format: Format, id: Uuid, createdAtMs: Count }, strict);
+export type ClusterObject = Static<typeof ClusterObject>;
+
+export const NodeObject = Type.Object({ format: Format, name: Name, roles: Type.Array(Role) }, strict);
+export type NodeObject = Static<typeof NodeObject>;
+
+export const LiveObject = Type.Object(
+  {
+    format: Format,
+    name: Name,
+    kind: Type.Union([Type.Literal('node'), Type.Literal('embedded')]),
+    /** Of the engine's process; replicas show it as their subsystem's serial number. */
+    incarnation: Type.String({ minLength: 1, maxLength: 20 }),
+    engine: Type.String(),
+    roles: Type.Array(Role),
+    internal: Type.Union([Address, Type.Null()]),
+    hosts: Type.Union([Address, Type.Null()]),
+    /** Set while the process hands over what it serves. */
+    draining: Type.Boolean(),
+  },
+  strict,
+);
+export type LiveObject = Static<typeof LiveObject>;
+
+export const DiskObject = Type.Object(
+  {
+    format: Format,
+    /** UUID of the disk's lvstore. */
+    id: Uuid,
+    cluster: Uuid,
+    node: Name,
+    path: Type.String(),
+    lvstore: Type.String(),
+    clusterSizeBytes: Bytes,
+    totalBytes: Bytes,
+    freeBytes: Bytes,
+    buffered: Type.Boolean(),
+  },
+  strict,
+);
+export type DiskObject = Static<typeof DiskObject>;
+
+export const ReplicaPlacement = Type.Object({ replica: Uuid, disk: Uuid, node: Name }, strict);
+export type ReplicaPlacement = Static<typeof ReplicaPlacement>;
+
+export const LegPlacement = Type.Object({ replicas: Type.Array(ReplicaPlacement) }, strict);
+export type LegPlacement = Static<typeof LegPlacement>;
+
+export const NbdExport = Type.Object({ node: Name, path: Type.String({ minLength: 1, maxLength: 107 }) }, strict);
+export type NbdExport = Static<typeof NbdExport>;
+
+export const VolumeObject = Type.Object(
+  {
+    format: Format,
+    id: Uuid,
+    name: Name,
+    sizeBytes: Bytes,
+    blockSizeBytes: Bytes,
+    stripeSizeBytes: Bytes,
+    copies: Type.Integer({ minimum: 1, maximum: 8 }),
+    /** Size of each replica. */
+    legSizeBytes: Bytes,
+    legs: Type.Array(LegPlacement),
+    /** Nodes that may serve it, in the order of preference. */
+    controllers: Type.Array(Name),
+    /** Host NQNs that may connect. None: nobody. */
+    hosts: Type.Array(Nqn),
+    nbd: Type.Array(NbdExport),
+    phase: Type.Union([Type.Literal('live'), Type.Literal('deleting')]),
+  },
+  strict,
+);
+export type VolumeObject = Static<typeof VolumeObject>;
+
+export const VolumeNameObject = Type.Object({ format: Format, volumeId: Uuid }, strict);
+export type VolumeNameObject = Static<typeof VolumeNameObject>;
+
+export const InSyncMember = Type.Object(
+  {
+    replica: Uuid,
+    /** Of the engine that held the replica's cache when it was last known in sync; null: never written to. */
+    incarnation: Type.Union([Type.String(), Type.Null()]),
+  },
+  strict,
+);
+export type InSyncMember = Static<typeof InSyncMember>;
+
+export const Leadership = Type.Object(
+  {
+    format: Format,
+    volumeId: Uuid,
+    epoch: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+    controller: Type.Union([Name, Type.Null()]),
+    /** Nothing is in flight or unflushed: every in-sync member of a leg holds the same bytes. */
+    clean: Type.Boolean(),
+    leaseMs: Type.Integer({ minimum: 10, maximum: 1000 }),
+    legs: Type.Array(Type.Object({ inSync: Type.Array(InSyncMember, { minItems: 1 }) }, strict)),
+  },
+  strict,
+);
+export type Leadership = Static<typeof Leadership>;
+
+export const ObservedReplica = Type.Object(
+  {
+    format: Format,
+    replica: Uuid,
+    volumeId: Uuid,
+    disk: Uuid,
+    node: Name,
+    state: Type.Union([Type.Literal('ready'), Type.Literal('missing')]),
+  },
+  strict,
+);
+export type ObservedReplica = Static<typeof ObservedReplica>;
+
+export const MemberState = Type.Union([Type.Literal('in_sync'), Type.Literal('joining'), Type.Literal('out')]);
+export type MemberState = Static<typeof MemberState>;
+
+export const ObservedVolume = Type.Object(
+  {
+    format: Format,
+    volumeId: Uuid,
+    node: Name,
+    state: Type.Union([
+      Type.Literal('active'),
+      Type.Literal('promoting'),
+      Type.Literal('standby'),
+      Type.Literal('fenced'),
+    ]),
+    epoch: Count,
+    address: Type.Union([Address, Type.Null()]),
+    /** Dirty regions of an unclean takeover that wait for being made equal. */
+    resyncing: Type.Boolean(),
+    legs: Type.Array(Type.Array(Type.Object({ replica: Uuid, state: MemberState }, strict))),
+    nbd: Type.Array(Type.Object({ path: Type.String(), uri: Type.String() }, strict)),
+    problem: Type.Union([Type.String(), Type.Null()]),
+  },
+  strict,
+);
+export type ObservedVolume = Static<typeof ObservedVolume>;
+
+/** Reads and writes one kind of stored object. */
+export interface Codec<T> {
+  encode(value: T): string;
+  /** @throws INTERNAL when the value is damaged, FORMAT_UNKNOWN when another version wrote it. */
+  decode(text: string, key: string): T;
+}
+
+function codec<S extends TSchema>(schema: S): Codec<Static<S>> {
+  const check = checker(schema);
+  return {
+    encode: (value) => JSON.stringify(check(value, 'stored')),
+    decode(text, key) {
+      const value = parse(text, key);
+      const format = (value as { format?: unknown } | null)?.format;
+      if (format !== formatVersion) throw new BasaltError('FORMAT_UNKNOWN', { key, format: String(format) });
+      return check(value, key);
+    },
+  };
+}
+
+function parse(text: string, key: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new BasaltError('FORMAT_UNKNOWN', { key, format: 'not JSON' }, { cause });
+  }
+}
+
+export const codecs = Object.freeze({
+  cluster: codec(ClusterObject),
+  node: codec(NodeObject),
+  live: codec(LiveObject),
+  disk: codec(DiskObject),
+  volume: codec(VolumeObject),
+  volumeName: codec(VolumeNameObject),
+  leadership: codec(Leadership),
+  observedReplica: codec(ObservedReplica),
+  observedVolume: codec(ObservedVolume),
+});
