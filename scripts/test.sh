@@ -39,13 +39,13 @@ count() {
   summary+=("$(printf '%-22s %5d passed %4d failed %4d skipped  %4d s' "$1" "$p" "$f" "$s" "$3")")
 }
 
-native_build() { # folder, cmake options...
-  local folder="$1" log
-  shift
+native_build() { # folder, ninja target, cmake options...
+  local folder="$1" target="$2" log
+  shift 2
   log="$cache/logs/$(basename "$folder").log"
   say "native: building $folder (output in .cache/logs/$(basename "$folder").log)"
   if ! logged "$log" cmake -G Ninja -B "$folder" -S . -DCMAKE_CXX_COMPILER_LAUNCHER=ccache "$@" ||
-    ! logged "$log" ninja -C "$folder" tests; then
+    ! logged "$log" ninja -C "$folder" "$target"; then
     grep -E -A 6 'error|FAILED|undefined reference' "$log" | head -n 80 || tail -n 40 "$log"
     say "native: $folder did not build"
     return 1
@@ -64,7 +64,7 @@ run_tidy() {
 
 run_native() {
   local started=$SECONDS
-  if native_build build/test; then
+  if native_build build/test all; then
     say "native: running"
     node scripts/lib/run-native-tests.mjs build/test "$results/native" || true
   fi
@@ -73,7 +73,7 @@ run_native() {
 
 run_asan() {
   local started=$SECONDS
-  if native_build build/asan -DBASALT_ASAN=ON; then
+  if native_build build/asan tests -DBASALT_ASAN=ON; then
     say "native under sanitizers: running"
     ASAN_OPTIONS="strict_string_checks=1:detect_stack_use_after_return=1:check_initialization_order=1" \
       UBSAN_OPTIONS="print_stacktrace=1" \
@@ -120,7 +120,7 @@ run_unprivileged() {
     return
   fi
   say "unprivileged: the suites again as user nobody"
-  [[ -d build/test ]] || native_build build/test || true
+  [[ -d build/test ]] || native_build build/test all || true
   make_copy
   as_nobody node scripts/lib/run-native-tests.mjs build/test results/native || true
   count "native, as nobody" "$copy/results/native" $((SECONDS - started))
