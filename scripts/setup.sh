@@ -45,7 +45,7 @@ npm_packages() {
   fi
   say "npm packages: npm ci ($(grep -c '"node_modules/' package-lock.json) packages)"
   # No install script is needed, neither a dependency's nor ours: the addon is built below.
-  if ! logged "$cache/logs/npm-ci.log" npm ci --ignore-scripts --no-audit --no-fund --fetch-timeout=60000; then
+  if ! logged "$cache/logs/npm-ci.log" npm ci --loglevel=error --ignore-scripts --no-audit --no-fund --fetch-timeout=60000; then
     grep -vE '^npm (notice|warn)' "$cache/logs/npm-ci.log" | tail -n 20 >&2
     die "npm ci failed (messages above, all of them in $cache/logs/npm-ci.log); npm registry: $(npm config get registry 2>/dev/null)"
   fi
