@@ -119,7 +119,7 @@ export async function ensureImage(options: ImageOptions = {}): Promise<GuestImag
   if (!(await isDirectory(imageDir))) {
     progress(`building the guest image ${key} (${kernel.name})`);
     await buildImage(cacheDir, imageDir, debPath);
-    await removeOldImages(cacheDir, imageDir);
+    await tidyCache(cacheDir, imageDir, debPath);
   }
   return {
     kernelPath: join(imageDir, 'vmlinux'),
@@ -283,24 +283,36 @@ async function packCpio(root: string, intoPath: string): Promise<void> {
   }
 }
 
-async function removeOldImages(cacheDir: string, keepDir: string): Promise<void> {
+/** Removes what dead builders left behind, older images but a few, and kernels that were superseded. */
+async function tidyCache(cacheDir: string, keepDir: string, keepDeb: string): Promise<void> {
+  const debDir = dirname(keepDeb);
+  await removePartials(cacheDir);
+  await removePartials(debDir);
+  for (const entry of await readdir(debDir)) {
+    if (entry.endsWith('.deb') && join(debDir, entry) !== keepDeb) {
+      await rm(join(debDir, entry), { force: true });
+    }
+  }
   const images: { path: string; changedMs: number }[] = [];
   for (const entry of await readdir(cacheDir)) {
     const path = join(cacheDir, entry);
     const info = await stat(path).catch(() => null);
-    if (info === null || path === keepDir) {
-      continue;
-    }
-    const builder = /^partial-(\d+)-/.exec(entry)?.[1];
-    if (builder !== undefined && !(await isDirectory(`/proc/${builder}`))) {
-      await rm(path, { recursive: true, force: true });
-    } else if (entry.startsWith('image-')) {
+    if (entry.startsWith('image-') && info !== null && path !== keepDir) {
       images.push({ path, changedMs: info.mtimeMs });
     }
   }
   images.sort((a, b) => b.changedMs - a.changedMs);
   for (const image of images.slice(imagesKept - 1)) {
     await rm(image.path, { recursive: true, force: true });
+  }
+}
+
+async function removePartials(dir: string): Promise<void> {
+  for (const entry of await readdir(dir)) {
+    const builder = /^partial-(\d+)-/.exec(entry)?.[1];
+    if (builder !== undefined && !(await isDirectory(`/proc/${builder}`))) {
+      await rm(join(dir, entry), { recursive: true, force: true });
+    }
   }
 }
 

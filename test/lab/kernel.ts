@@ -99,7 +99,7 @@ async function cachedOrDownloaded(
     return { debPath, output: '' };
   }
   progress(`downloading ${kernel.name} ${kernel.version} (70 MB)`);
-  const work = await mkdtemp(join(debDir, 'partial-'));
+  const work = await mkdtemp(join(debDir, `partial-${process.pid}-`));
   try {
     const result = await runCommand(
       'apt-get',
