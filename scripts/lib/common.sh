@@ -27,7 +27,7 @@ logged() {
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
     if ((SECONDS - started >= next)); then
-      say "  ... $((SECONDS - started)) s: $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-100)"
+      say "  ... $((SECONDS - started)) s $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-100)"
       next=$((next + 10))
     fi
   done
