@@ -48,7 +48,7 @@ class StreamSocket {
   virtual Transfer try_recv(const Iovec* iov, size_t count) = 0;
   virtual Transfer try_send(const Iovec* iov, size_t count) = 0;
   // Runs `work` once from poll() when the socket is readable (data, end or error) or writable (also: connected, or
-  // connecting failed). One armed work each.
+  // connecting failed). One armed work each. A run may be spurious: the try that follows then would block; arm again.
   virtual void arm_readable(Work* work) = 0;
   virtual void arm_writable(Work* work) = 0;
   virtual void disarm() = 0;

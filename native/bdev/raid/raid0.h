@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// raid0: strips over members. strip s lies on member s mod n, at strip s div n. A request becomes at most one request
+// per member: what it touches of a member is one contiguous range there, scattered only in memory.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "bdev/child_io.h"
+#include "bdev/handle.h"
+
+namespace basalt::bdev {
+
+struct Raid0Options {
+  std::string name;
+  Uuid uuid;
+  uint64_t strip_bytes = 64 * 1024;  // a power of two, at least one block
+};
+
+class Raid0Bdev final : public Bdev {
+ public:
+  static constexpr size_t member_count_max = 256;
+  // Members of one block size; each gives as many whole strips as the smallest has.
+  static Result<std::unique_ptr<Raid0Bdev>> create(Reactor& home, const Raid0Options& options,
+                                                   std::vector<Handle> members);
+  void submit(Io* io) override;
+  Task<Outcome> close() override;
+  const std::vector<Handle>& members() const { return members_; }
+
+ private:
+  struct Parent;
+  struct Part {
+    uint64_t offset_blocks;
+    uint64_t end_blocks;
+  };
+  using Bdev::Bdev;
+  Part part_of(uint64_t first_block, uint64_t end_block, size_t member) const;
+  void gather(const Io& io, ChildIo& child) const;
+  static void child_done(Io* child);
+
+  std::vector<Handle> members_;
+  uint64_t strip_blocks_ = 0;
+  ChildIoPool children_{child_io_count_max};
+  std::unique_ptr<Pool<Parent>> parents_;
+};
+
+}  // namespace basalt::bdev
