@@ -80,7 +80,8 @@ export interface DiskScriptOptions extends DigestOptions {
 
 /**
  * One path: discover, connect, identify, raw verify with several jobs, file system, disconnect, reconnect, check.
- * Hands back: discovery, list, id_ctrl, id_ns, fio (JSON texts or human ones as the tool gives them).
+ * Hands back: discovery, list, id_ctrl, id_ns, fio (JSON texts or human ones as the tool gives them), discard (yes when the
+ * disk offers it), driver (what the host's NVMe driver said).
  */
 export function diskScript(options: DiskScriptOptions): string {
   const { nqn, path, sizeMib } = options;
@@ -111,6 +112,14 @@ for pattern in 4k:randwrite 64k:randwrite 512k:write; do
     --output-format=json --output=/run/fio.json || { cat /run/fio.json; fail "fio $pattern"; }
 done
 value_file fio /run/fio.json
+step "zeroes and discard"
+/usr/sbin/blkdiscard -z -o 1M -l 4M "$disk" || fail "write zeroes"
+echo 3 >/proc/sys/vm/drop_caches
+dd if="$disk" bs=1M skip=1 count=4 2>/dev/null | cmp -n 4194304 - /dev/zero || fail "zeroes read back otherwise"
+if [ "$(cat /sys/block/\${disk##*/}/queue/discard_max_bytes)" -gt 0 ]; then
+  value discard yes
+  /usr/sbin/blkdiscard "$disk" || fail "discard"
+fi
 step "file system"
 mkfs.ext4 -q "$disk" || fail "mkfs"
 mount -t ext4 "$disk" /mnt || fail "mount"
@@ -131,6 +140,8 @@ mount -t ext4 -o ro "$disk" /mnt || fail "second mount"
 check_files /mnt/files /run/sums
 umount /mnt
 nvme disconnect -n ${nqn} || fail "second disconnect"
+dmesg | grep 'nvme nvme[0-9]' >/run/driver
+value_file driver /run/driver
 host_is_clean
 step done
 `;
@@ -245,4 +256,13 @@ cd /root
   mark active-killed
 ) &
 `;
+}
+
+/** Lines of the host's NVMe driver that say that something about the target is not right. */
+export function driverComplaints(driverLines: string): string[] {
+  return driverLines
+    .split('\n')
+    .filter((line) =>
+      /fail|error|invalid|unexpected|timeout|timed out|wrong|missing|mismatch|unsupported|bogus|disab/i.test(line),
+    );
 }

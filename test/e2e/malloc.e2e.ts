@@ -4,8 +4,9 @@
 
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { runGuest } from '../lab/guest.js';
+import { BreakableLink } from './breakable-link.js';
 import { Engined, freePort, serveMalloc, setAnaState } from './engined.js';
-import { diskScript } from './guest-scripts.js';
+import { diskScript, driverComplaints } from './guest-scripts.js';
 import { expectFailover } from './two-path-target.js';
 
 const nqn = 'nqn.2026-01.io.basalt:lab-malloc';
@@ -29,6 +30,7 @@ async function expectDisk(name: string, digests: boolean): Promise<void> {
   const controller = JSON.parse(result.values.get('id_ctrl') ?? '{}') as Record<string, unknown>;
   expect(controller['subnqn']).toBe(nqn);
   expect(String(controller['sn']).trim()).toBe('BASALTLAB0000001');
+  expect(driverComplaints(result.values.get('driver') ?? '')).toEqual([]);
 }
 
 test('a Linux host discovers, connects, verifies, makes a file system and finds it whole after reconnecting', async () => {
@@ -50,4 +52,24 @@ test('a change of ANA states under writes moves the host to the other path witho
   };
   const { writeMsMax } = await expectFailover(flip, flip, { name: 'malloc-ana', writeSeconds: 5 });
   process.stderr.write(`malloc: longest write over the ANA change ${writeMsMax} ms\n`);
+});
+
+test('a broken connection under writes moves the host to the other path without an error', async () => {
+  const link = await BreakableLink.open(ports[0]);
+  const broken = {
+    nqn,
+    ports: [link.port, ports[1]] as const,
+    killActive: async () => {
+      await link.cut();
+      await setAnaState(engined, nqn, ports[0], 'inaccessible');
+      await setAnaState(engined, nqn, ports[1], 'optimized');
+    },
+  };
+  try {
+    const { writeMsMax } = await expectFailover(broken, broken, { name: 'malloc-cut', writeSeconds: 5 });
+    expect(link.connections).toBeGreaterThan(1);
+    process.stderr.write(`malloc: longest write over the broken connection ${writeMsMax} ms\n`);
+  } finally {
+    await link.cut();
+  }
 });

@@ -4,7 +4,7 @@
 
 import { expect, test } from 'vitest';
 import { type Guest, runGuest } from '../lab/guest.js';
-import { diskScript, kernelTargetScript } from './guest-scripts.js';
+import { diskScript, driverComplaints, kernelTargetScript } from './guest-scripts.js';
 import { expectFailover } from './two-path-target.js';
 
 const where = { nqn: 'nqn.2026-01.io.basalt:lab-selftest', ports: [4420, 4421] } as const;
@@ -32,4 +32,5 @@ test("the single-path run passes on the kernel's own target", async () => {
   const result = await runGuest({ name: 'selftest-disk', script: `${kernelTarget}\n${script}` });
   expect(result.rc, result.log).toBe(0);
   expect(result.values.get('discovery')).toContain(where.nqn);
+  expect(driverComplaints(result.values.get('driver') ?? '')).toEqual([]);
 });

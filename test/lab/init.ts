@@ -5,6 +5,8 @@
 // control line: short lines that a kernel message can never tear apart.
 //   guest to test   MARK name · VALUE key text · EXIT rc
 //   test to guest   GO name
+// The shell is busybox, which runs its own tools before those of the same name on disk: where the full tool is meant
+// (blkdiscard, blkid), a script gives its path.
 // Functions for scripts:
 //   mark NAME        tells the test that this point is reached
 //   wait_go NAME S   waits until the test sent GO NAME, at most S seconds (60 when not given)
@@ -48,6 +50,7 @@ fi
 cat /sys/firmware/qemu_fw_cfg/by_name/${scriptFwCfgName}/raw >/run/script
 cd /root
 echo "GUEST-START kernel=$(uname -r) uptime=$(cut -d' ' -f1 /proc/uptime)"
+dmesg -c >/dev/null
 sh /run/script </dev/null 2>&1
 rc=$?
 if [ "$rc" != 0 ]; then
