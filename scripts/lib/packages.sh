@@ -66,9 +66,9 @@ missing_packages() {
   done < <(package_table)
 }
 
+# What apt is configured to ask, even before its first update.
 apt_mirrors() {
-  # shellcheck disable=SC2016
-  apt-get indextargets --format '$(SITE)' 2>/dev/null | sort -u | paste -sd ' ' -
+  grep -rhsE '^(deb|URIs:)' /etc/apt/sources.list /etc/apt/sources.list.d | grep -oE '(https?|ftp)://[^ ]+' | sort -u | paste -sd ' ' -
 }
 
 # run_apt LOG ARGS...: apt-get, as root or through sudo -n, without questions; its own error lines on failure.
