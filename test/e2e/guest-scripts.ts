@@ -191,6 +191,8 @@ until_ok 30 wrote_more_than $((writes + ${Math.ceil(writesPerSecond / 2)})) || f
 mark writing
 wait_go killed 60
 kill -0 $fio_pid 2>/dev/null || fail "fio ended before the kill: nothing was proved"
+writes=$(writes_done)
+until_ok 60 wrote_more_than $((writes + 40)) || fail "no writes after the kill"
 write_files /mnt/after /run/sums_after
 wait $fio_pid
 fio_rc=$?
