@@ -54,7 +54,7 @@ say "building build/arm64"
 if ! BASALT_SYSROOT="$sysroot" logged "$cache/logs/arm64-build.log" cmake -G Ninja -B build/arm64 -S . \
   -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64.cmake" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache ||
   ! logged "$cache/logs/arm64-build.log" ninja -C build/arm64; then
-  grep -E -A 6 'error|FAILED|undefined reference' "$cache/logs/arm64-build.log" | head -n 60 >&2
+  grep -E -A 6 '[Ee]rror|FAILED|undefined reference' "$cache/logs/arm64-build.log" | head -n 60 >&2
   die "the arm64 build failed (all of it in .cache/logs/arm64-build.log)"
 fi
 

@@ -46,7 +46,7 @@ native_build() { # folder, ninja target, cmake options...
   say "native: building $folder (output in .cache/logs/$(basename "$folder").log)"
   if ! logged "$log" cmake -G Ninja -B "$folder" -S . -DCMAKE_CXX_COMPILER_LAUNCHER=ccache "$@" ||
     ! logged "$log" ninja -C "$folder" "$target"; then
-    grep -E -A 6 'error|FAILED|undefined reference' "$log" | head -n 80 || tail -n 40 "$log"
+    grep -E -A 6 '[Ee]rror|FAILED|undefined reference' "$log" | head -n 80 || tail -n 40 "$log"
     say "native: $folder did not build"
     return 1
   fi
