@@ -120,6 +120,8 @@ export const Leadership = Type.Object(
     volumeId: Uuid,
     epoch: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
     controller: Type.Union([Name, Type.Null()]),
+    /** Drawn anew for every taking of an epoch: tells the holder's own swap from one of a namesake. */
+    instance: Type.Union([Uuid, Type.Null()]),
     /** Nothing is in flight or unflushed: every in-sync member of a leg holds the same bytes. */
     clean: Type.Boolean(),
     leaseMs: Type.Integer({ minimum: 10, maximum: 1000 }),

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What one epoch of a volume consists of in this process' engine: members → legs → raid0, and the slot that hosts see.
+// Names carry the epoch's sequence, so that what is left of an earlier one is never mistaken for the present one.
+//
+// Invariants:  - torn down in the reverse order; a failed step does not keep the later ones from being tried
+//              - the slot outlives assemblies: hosts keep their namespace while its backing changes
+
+import type { Engine } from '../engine/engine.js';
+import type { VolumeObject } from '../model/objects.js';
+import type { MemberRef } from '../reconcile/membership.js';
+import { type Logger, reason } from './context.js';
+import type { AttachedMember } from './takeover.js';
+
+export function slotName(volumeId: string): string {
+  return `slot-${volumeId}`;
+}
+
+export async function ensureSlot(engine: Engine, volume: VolumeObject): Promise<string> {
+  const name = slotName(volume.id);
+  const present = await engine.rpc('bdev_get_bdevs', {});
+  if (present.some((bdev) => bdev.name === name)) return name;
+  await engine.rpc('basalt_slot_create', {
+    name,
+    num_blocks: volume.sizeBytes / volume.blockSizeBytes,
+    block_size: volume.blockSizeBytes,
+    uuid: volume.id,
+  });
+  return name;
+}
+
+export interface AssemblyOptions {
+  readonly engine: Engine;
+  readonly log: Logger;
+  readonly volume: VolumeObject;
+  readonly epoch: number;
+  /** Distinguishes assemblies of one process, also two of the same epoch. */
+  readonly sequence: string;
+}
+
+export interface AssemblyShape {
+  readonly members: readonly AttachedMember[];
+  readonly allDirty: boolean;
+  readonly leaseMs: number;
+}
+
+export class Assembly {
+  readonly epoch: number;
+  readonly raidName: string;
+  readonly #options: AssemblyOptions;
+  readonly #members = new Map<string, MemberRef>();
+  readonly #legs: string[] = [];
+  #raid = false;
+  #backing = false;
+
+  constructor(options: AssemblyOptions) {
+    this.#options = options;
+    this.epoch = options.epoch;
+    this.raidName = `volume-${options.volume.id}-${options.sequence}`;
+  }
+
+  legName(leg: number): string {
+    return `leg-${this.#options.volume.id}-${leg}-${this.#options.sequence}`;
+  }
+
+  /** `attempt` distinguishes attachments of one member. */
+  memberName(member: MemberRef, attempt: string): string {
+    return `member-${member.replica}-${this.#options.sequence}-${attempt}`;
+  }
+
+  /** The leg's index, or null when the leg is none of this assembly's. */
+  legIndex(name: string): number | null {
+    const index = this.#legs.indexOf(name);
+    return index < 0 ? null : index;
+  }
+
+  memberNamed(name: string): MemberRef | null {
+    return this.#members.get(name) ?? null;
+  }
+
+  nameOfMember(replica: string): string | null {
+    for (const [name, member] of this.#members) if (member.replica === replica) return name;
+    return null;
+  }
+
+  /** From now on `tearDown` detaches it. */
+  adopt(member: AttachedMember): void {
+    this.#members.set(member.name, { leg: member.leg, replica: member.replica });
+  }
+
+  async detach(name: string): Promise<void> {
+    this.#members.delete(name);
+    await this.#try('member detach', () => this.#options.engine.rpc('basalt_member_detach', { name }));
+  }
+
+  async build(shape: AssemblyShape): Promise<void> {
+    const { engine, volume, epoch } = this.#options;
+    for (let leg = 0; leg < volume.legs.length; leg++) {
+      const members = shape.members.filter((entry) => entry.leg === leg);
+      await engine.rpc('basalt_leg_create', {
+        name: this.legName(leg),
+        epoch,
+        members: members.map((entry) => ({ name: entry.name, in_sync: true })),
+        all_dirty: shape.allDirty && members.length > 1,
+        lease_ms: shape.leaseMs,
+      });
+      this.#legs.push(this.legName(leg));
+    }
+    await engine.rpc('bdev_raid_create', {
+      name: this.raidName,
+      raid_level: 'raid0',
+      base_bdevs: [...this.#legs],
+      strip_size_kb: volume.stripeSizeBytes / 1024,
+    });
+    this.#raid = true;
+    await engine.rpc('basalt_slot_set', { name: slotName(volume.id), bdev_name: this.raidName });
+    this.#backing = true;
+  }
+
+  /** After this nothing of this epoch reaches a replica from here, whatever is still queued. */
+  async fence(): Promise<void> {
+    await Promise.all(
+      this.#legs.map((name) => this.#try('leg fence', () => this.#options.engine.rpc('basalt_leg_fence', { name }))),
+    );
+  }
+
+  /** Nothing is dirty and every member present is in sync. */
+  async isClean(): Promise<boolean> {
+    const legs = await Promise.all(this.#legs.map((name) => this.#options.engine.rpc('basalt_leg_get', { name })));
+    return legs.every(
+      (leg) =>
+        leg.state === 'active' && leg.dirty_regions === 0 && leg.members.every((member) => member.state !== 'failed'),
+    );
+  }
+
+  async flush(): Promise<void> {
+    const handle = await this.#options.engine.openBdev(this.raidName);
+    try {
+      await handle.flush();
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async tearDown(): Promise<void> {
+    const { engine, volume } = this.#options;
+    if (this.#backing) {
+      await this.#try('slot clear', () =>
+        engine.rpc('basalt_slot_set', { name: slotName(volume.id), bdev_name: null }),
+      );
+      this.#backing = false;
+    }
+    if (this.#raid) {
+      await this.#try('raid delete', () => engine.rpc('bdev_raid_delete', { name: this.raidName }));
+      this.#raid = false;
+    }
+    for (const name of this.#legs.splice(0))
+      await this.#try('leg delete', () => engine.rpc('basalt_leg_delete', { name }));
+    const names = [...this.#members.keys()];
+    await Promise.all(names.map((name) => this.detach(name)));
+  }
+
+  async #try(step: string, act: () => Promise<unknown>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      this.#options.log.warn(
+        { volume: this.#options.volume.name, step, error: reason(error) },
+        'engine refused a step of tearing down',
+      );
+    }
+  }
+}

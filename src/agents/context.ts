@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What every agent is given: the world outside, and who it is.
+
+import type { Engine } from '../engine/engine.js';
+import type { Clock } from '../env/clock.js';
+import type { Random } from '../env/random.js';
+
+/** A pino logger is one. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface AgentContext {
+  readonly engine: Engine;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+export function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Logs a cause at most once a second, with the number of times it was left out. */
+export class RateLimitedLog {
+  readonly #last = new Map<string, { atMs: number; skipped: number }>();
+  readonly #log: Logger;
+  readonly #clock: Clock;
+
+  constructor(log: Logger, clock: Clock) {
+    this.#log = log;
+    this.#clock = clock;
+  }
+
+  warn(cause: string, fields: object, message: string): void {
+    const now = this.#clock.now();
+    const last = this.#last.get(cause);
+    if (last !== undefined && now - last.atMs < 1000) {
+      last.skipped++;
+      return;
+    }
+    if (this.#last.size >= causesMax) this.#last.clear();
+    this.#last.set(cause, { atMs: now, skipped: 0 });
+    const skipped = last?.skipped ?? 0;
+    this.#log.warn(skipped > 0 ? { ...fields, skipped } : fields, message);
+  }
+}
+
+const causesMax = 1000;

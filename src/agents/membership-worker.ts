@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Changes of the in-sync sets while a volume is served: shrinking after failures, joining after copies. One worker per
+// assembly; its steps run one after the other, so every swap starts from what the last one left.
+//
+// Invariants:  - the engine is told to go on without a member only after the swap that removed it is known to be in the store
+//              - a copied member counts only after its swap; one that fails meanwhile is swapped out before it is given up
+//              - failures go first: they are what makes writes wait
+
+import { type EngineEvent, isEngineError } from '../engine/engine.js';
+import type { VolumeObject } from '../model/objects.js';
+import { type Holder, holds, type MemberRef, outOfSync, planJoin, planShrink } from '../reconcile/membership.js';
+import type { Assembly } from './assembly.js';
+import { type AgentContext, reason } from './context.js';
+import type { LeadershipRegister } from './leadership-register.js';
+import { pause, Wakeup } from './signal.js';
+import { type AttachedMember, attachMember, type ResolveReplica } from './takeover.js';
+
+export interface WorkerOptions {
+  readonly context: AgentContext;
+  readonly volume: () => VolumeObject;
+  readonly assembly: Assembly;
+  readonly register: LeadershipRegister;
+  readonly holder: Holder;
+  readonly resolve: ResolveReplica;
+  readonly attachTimeoutMs: number;
+  readonly rejoinMs: number;
+  /** The right to drive the volume is gone. Called once. */
+  readonly onFenced: (why: string) => void;
+  /** Every in-sync member of a leg failed: only a new takeover can go on. Called once. */
+  readonly onStuck: (why: string) => void;
+  readonly onChange: () => void;
+}
+
+interface Joining {
+  readonly member: AttachedMember;
+  state: 'copying' | 'copied' | 'failed';
+  /** The swap that lets it in is in the store, or may be. */
+  swapped: boolean;
+}
+
+export class MembershipWorker {
+  readonly #options: WorkerOptions;
+  readonly #failed = new Map<string, { readonly name: string; readonly member: MemberRef }>();
+  readonly #joining = new Map<string, Joining>();
+  readonly #notBeforeMs = new Map<string, number>();
+  readonly #wakeup = new Wakeup();
+  readonly #rejoinWakeup = new Wakeup();
+  readonly #stop = new AbortController();
+  #attempts = 0;
+  #ended = false;
+  #running: Promise<void>[] = [];
+
+  constructor(options: WorkerOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#running = [this.#guard(() => this.#work()), this.#guard(() => this.#rejoin())];
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort(new Error('membership worker stopped'));
+    await Promise.all(this.#running);
+  }
+
+  /** Replicas that are being copied. */
+  get joining(): ReadonlySet<string> {
+    return new Set([...this.#joining.values()].map((entry) => entry.member.replica));
+  }
+
+  /** A replica's node may have come back. */
+  poke(): void {
+    this.#notBeforeMs.clear();
+    this.#rejoinWakeup.wake();
+  }
+
+  handle(event: EngineEvent): void {
+    const { assembly } = this.#options;
+    if (!('leg' in event.params) || assembly.legIndex(event.params.leg) === null) return;
+    if (event.method === 'leg_fenced') return this.#end('fenced', `a replica obeys epoch ${event.params.epoch}`);
+    if (event.method === 'leg_clean') return this.#options.onChange();
+    if (!('member' in event.params)) return;
+    const name = event.params.member;
+    const member = assembly.memberNamed(name);
+    if (member === null) return;
+    const joining = this.#joining.get(name);
+    if (event.method === 'leg_member_copied' && joining?.state === 'copying') joining.state = 'copied';
+    else if (event.method === 'leg_member_copied') return;
+    else if (joining !== undefined) joining.state = 'failed';
+    else this.#failed.set(name, { name, member });
+    this.#options.context.log.info(
+      { volume: this.#options.volume().name, event: event.method, replica: member.replica },
+      'member changed',
+    );
+    this.#wakeup.wake();
+  }
+
+  #end(how: 'fenced' | 'stuck', why: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#stop.abort(new Error(why));
+    if (how === 'fenced') this.#options.onFenced(why);
+    else this.#options.onStuck(why);
+  }
+
+  async #guard(run: () => Promise<void>): Promise<void> {
+    try {
+      await run();
+    } catch (error) {
+      if (!this.#stop.signal.aborted) this.#end('stuck', reason(error));
+    }
+  }
+
+  async #work(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const failedJoin = [...this.#joining.values()].find((entry) => entry.state === 'failed');
+      const copied = [...this.#joining.values()].find((entry) => entry.state === 'copied');
+      if (this.#failed.size > 0 || failedJoin?.swapped === true) await this.#shrink();
+      else if (failedJoin !== undefined) await this.#giveUp(failedJoin.member);
+      else if (copied !== undefined) await this.#join(copied);
+      else await this.#wakeup.wait(signal);
+    }
+  }
+
+  /** Everything that failed by now, over all legs, in one swap. */
+  async #shrink(): Promise<void> {
+    const { register, assembly, context } = this.#options;
+    const failed = [...this.#failed.values()];
+    const joins = [...this.#joining.values()].filter((entry) => entry.state === 'failed' && entry.swapped);
+    const refs = [...failed.map((entry) => entry.member), ...joins.map((entry) => entry.member)];
+    const { last } = planShrink(register.known, refs);
+    if (!(await this.#swap((present) => planShrink(present, refs).next))) return;
+    const stays = (replica: string): boolean => last.some((entry) => entry.replica === replica);
+    for (const { name, member } of failed) {
+      this.#failed.delete(name);
+      if (stays(member.replica)) continue;
+      await context.engine.rpc('basalt_leg_remove_member', { name: assembly.legName(member.leg), member: name });
+      await assembly.detach(name);
+      this.#delayRejoin(member.replica);
+    }
+    if (last.length > 0) return this.#end('stuck', `the last replica of leg ${last[0]?.leg} failed`);
+    for (const { member } of joins) await this.#giveUp(member);
+    this.#options.onChange();
+    this.#rejoinWakeup.wake();
+  }
+
+  async #join(joining: Joining): Promise<void> {
+    const { member } = joining;
+    joining.swapped = true;
+    if (!(await this.#swap((present) => planJoin(present, member)))) return;
+    // It may have failed while the outcome was open: then #shrink swaps it out again.
+    if ((joining.state as string) === 'failed') return;
+    const { assembly, context } = this.#options;
+    try {
+      await context.engine.rpc('basalt_leg_commit_member', { name: assembly.legName(member.leg), member: member.name });
+    } catch (error) {
+      context.log.warn({ replica: member.replica, error: reason(error) }, 'engine did not commit a copied member');
+      joining.state = 'failed';
+      return;
+    }
+    this.#joining.delete(member.name);
+    if ((joining.state as string) === 'failed') this.#failed.set(member.name, { name: member.name, member });
+    this.#options.onChange();
+  }
+
+  async #giveUp(member: AttachedMember): Promise<void> {
+    const { assembly, context } = this.#options;
+    this.#joining.delete(member.name);
+    await context.engine
+      .rpc('basalt_leg_abandon_member', { name: assembly.legName(member.leg), member: member.name })
+      .catch((error) =>
+        context.log.debug({ replica: member.replica, error: reason(error) }, 'member was given up already'),
+      );
+    await assembly.detach(member.name);
+    this.#delayRejoin(member.replica);
+    this.#options.onChange();
+    this.#rejoinWakeup.wake();
+  }
+
+  /** False: this controller holds the volume no more, and the worker has ended. */
+  async #swap(plan: Parameters<LeadershipRegister['swap']>[0]): Promise<boolean> {
+    const { register, holder } = this.#options;
+    for (;;) {
+      if (await register.swap(plan, this.#stop.signal)) return true;
+      if (!holds(register.known, holder) || register.known.epoch !== this.#options.assembly.epoch) {
+        const { epoch, controller } = register.known;
+        this.#end('fenced', `epoch ${epoch} belongs to ${controller ?? 'nobody'}`);
+        return false;
+      }
+    }
+  }
+
+  #delayRejoin(replica: string): void {
+    const { context, rejoinMs } = this.#options;
+    this.#notBeforeMs.set(replica, context.clock.now() + rejoinMs);
+  }
+
+  /** Sleeps for good while everything is in sync: an idle volume costs nothing. */
+  async #rejoin(): Promise<void> {
+    const { signal } = this.#stop;
+    const { context, rejoinMs } = this.#options;
+    while (!signal.aborted) {
+      const missing = this.#missing();
+      const now = context.clock.now();
+      const due = missing.filter((member) => (this.#notBeforeMs.get(member.replica) ?? 0) <= now);
+      if (missing.length === 0) await this.#rejoinWakeup.wait(signal);
+      else if (due.length === 0) await pause(context.clock, rejoinMs, signal);
+      else await Promise.all(due.map((member) => this.#rejoinMember(member)));
+    }
+  }
+
+  #missing(): MemberRef[] {
+    const joining = this.joining;
+    return outOfSync(this.#options.register.known, this.#options.volume().legs).filter(
+      (member) => !joining.has(member.replica) && this.#options.assembly.nameOfMember(member.replica) === null,
+    );
+  }
+
+  async #rejoinMember(member: MemberRef): Promise<void> {
+    const { assembly, context, holder, resolve, attachTimeoutMs } = this.#options;
+    this.#delayRejoin(member.replica);
+    const request = {
+      member,
+      epoch: assembly.epoch,
+      name: assembly.memberName(member, `r${++this.#attempts}`),
+      timeoutMs: attachTimeoutMs,
+    };
+    const attacher = {
+      engine: context.engine,
+      clock: context.clock,
+      log: context.log,
+      resolve,
+      controller: holder.controller,
+    };
+    const outcome = await attachMember(attacher, request, this.#stop.signal);
+    if (outcome.kind === 'fenced') return this.#end('fenced', `a replica obeys epoch ${outcome.epoch}`);
+    if (outcome.kind !== 'taken') return;
+    assembly.adopt(outcome.member);
+    this.#joining.set(request.name, { member: outcome.member, state: 'copying', swapped: false });
+    try {
+      await context.engine.rpc('basalt_leg_add_member', { name: assembly.legName(member.leg), member: request.name });
+      this.#options.onChange();
+    } catch (error) {
+      context.log.warn({ replica: member.replica, error: reason(error) }, 'returning replica could not be added');
+      this.#joining.delete(request.name);
+      await assembly.detach(request.name);
+      if (isEngineError(error, 'fenced')) this.#end('fenced', reason(error));
+    }
+  }
+}

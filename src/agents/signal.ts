@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Small helpers for code that waits: a wake-up that is never lost, and growing pauses.
+
+import type { Clock } from '../env/clock.js';
+
+/** Remembers a wake-up that comes while nobody waits. One waiter at a time. */
+export class Wakeup {
+  #pending = false;
+  #resolve: (() => void) | null = null;
+
+  wake(): void {
+    const resolve = this.#resolve;
+    this.#resolve = null;
+    if (resolve === null) this.#pending = true;
+    else resolve();
+  }
+
+  /** Resolves at the next wake-up, at once when one is pending, or when the signal aborts. */
+  wait(signal: AbortSignal): Promise<void> {
+    if (this.#pending || signal.aborted) {
+      this.#pending = false;
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => {
+      const done = (): void => {
+        signal.removeEventListener('abort', done);
+        this.#resolve = null;
+        resolve();
+      };
+      this.#resolve = done;
+      signal.addEventListener('abort', done, { once: true });
+    });
+  }
+}
+
+export class Backoff {
+  #nextMs: number;
+  readonly #options: { clock: Clock; minMs: number; maxMs: number };
+
+  constructor(options: { clock: Clock; minMs: number; maxMs: number }) {
+    this.#options = options;
+    this.#nextMs = options.minMs;
+  }
+
+  reset(): void {
+    this.#nextMs = this.#options.minMs;
+  }
+
+  /** Rejects with the signal's reason when it aborts. */
+  async wait(signal: AbortSignal): Promise<void> {
+    const delayMs = this.#nextMs;
+    this.#nextMs = Math.min(this.#nextMs * 2, this.#options.maxMs);
+    await this.#options.clock.sleep(delayMs, signal);
+  }
+}
+
+/** Resolves after `delayMs`, or at once when the signal aborts; never rejects. */
+export async function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+  await clock.sleep(delayMs, signal).catch(() => {});
+}

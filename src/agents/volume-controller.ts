@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Drives one volume from this process: takes the right to, assembles it in the engine, keeps its in-sync sets true, and
+// gives it away. Daemons and embedding programs use the same class.
+//
+//   idle → promoting → active → (closing →) idle        active → promoting when every replica of a leg failed
+//
+// Invariants:  - fence, then serve: nothing is served under an epoch before that epoch is in the store, the members were
+//                taken over, those that were not have left by swap, and old read leases have run out
+//              - what this class does not know for sure (an unknown outcome) it finds out before it goes on
+//              - one transition at a time; `stop` ends whichever is under way
+
+import { BasaltError, isBasaltError } from '../model/errors.js';
+import type { Leadership, MemberState, VolumeObject } from '../model/objects.js';
+import { type Holder, holds, planHandOver, planNewEpoch, planTakeover } from '../reconcile/membership.js';
+import { Assembly, ensureSlot } from './assembly.js';
+import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import { type LeadershipPort, LeadershipRegister } from './leadership-register.js';
+import { MembershipWorker } from './membership-worker.js';
+import { Backoff } from './signal.js';
+import { type AttachedMember, type ResolveReplica, takeOver } from './takeover.js';
+
+export type ControllerState = 'idle' | 'promoting' | 'active' | 'closing';
+
+export interface VolumeControllerOptions {
+  readonly context: AgentContext;
+  readonly volume: VolumeObject;
+  readonly name: string;
+  readonly leadership: LeadershipPort;
+  readonly resolve: ResolveReplica;
+  /** Called before serving begins, and before it ends; what it does is awaited. */
+  readonly onServing: (serving: boolean) => Promise<void>;
+  /** Something that `view` shows is different. */
+  readonly onChange: () => void;
+  readonly timing?: Partial<ControllerTiming>;
+}
+
+export interface ControllerTiming {
+  readonly attachTimeoutMs: number;
+  readonly attachRetryMs: number;
+  /** How long members are waited for when none of a leg is known to have kept its cache. */
+  readonly graceMs: number;
+  readonly rejoinMs: number;
+  readonly quiesceTimeoutMs: number;
+}
+
+export const controllerTiming: ControllerTiming = Object.freeze({
+  attachTimeoutMs: 800,
+  attachRetryMs: 200,
+  graceMs: 10_000,
+  rejoinMs: 500,
+  quiesceTimeoutMs: 5_000,
+});
+
+/** How long a disk node may take to learn that this controller is admitted. */
+const admissionMs = 2_000;
+
+export interface ControllerView {
+  readonly state: ControllerState;
+  readonly epoch: number;
+  readonly resyncing: boolean;
+  readonly legs: { replica: string; state: MemberState }[][];
+  readonly problem: string | null;
+}
+
+export class VolumeController {
+  readonly #options: VolumeControllerOptions;
+  readonly #timing: ControllerTiming;
+  readonly #register: LeadershipRegister;
+  readonly #log: RateLimitedLog;
+  #volume: VolumeObject;
+  #state: ControllerState = 'idle';
+  #assembly: Assembly | null = null;
+  #worker: MembershipWorker | null = null;
+  #holder: Holder | null = null;
+  /** The object that the present epoch was made from. */
+  #before: Leadership | null = null;
+  #unsubscribe: (() => void) | null = null;
+  #life = new AbortController();
+  #transition: Promise<unknown> = Promise.resolve();
+  #problem: string | null = null;
+  #dirty = false;
+  #fencedBy = 0;
+  #sequence = 0;
+
+  constructor(options: VolumeControllerOptions) {
+    this.#options = options;
+    this.#timing = { ...controllerTiming, ...options.timing };
+    this.#volume = options.volume;
+    this.#log = new RateLimitedLog(options.context.log, options.context.clock);
+    const { clock } = options.context;
+    this.#register = new LeadershipRegister({
+      port: options.leadership,
+      clock,
+      log: this.#log,
+      volumeId: options.volume.id,
+    });
+  }
+
+  get state(): ControllerState {
+    return this.#state;
+  }
+
+  get view(): ControllerView {
+    const known = this.#register.isKnown ? this.#register.known : null;
+    const joining = this.#worker?.joining ?? new Set<string>();
+    const stateOf = (replica: string, leg: number): MemberState => {
+      if (known?.legs[leg]?.inSync.some((entry) => entry.replica === replica) === true) return 'in_sync';
+      return joining.has(replica) ? 'joining' : 'out';
+    };
+    return {
+      state: this.#state,
+      epoch: known?.epoch ?? 0,
+      resyncing: this.#state === 'active' && this.#dirty,
+      legs: this.#volume.legs.map(({ replicas }, leg) =>
+        replicas.map(({ replica }) => ({ replica, state: stateOf(replica, leg) })),
+      ),
+      problem: this.#problem,
+    };
+  }
+
+  /** Hosts and wishes may change; placement of a volume that is served does not. */
+  update(volume: VolumeObject): void {
+    this.#volume = volume;
+  }
+
+  /** A replica's node may have come back. */
+  poke(): void {
+    this.#worker?.poke();
+  }
+
+  /**
+   * Resolves when the volume is served from here.
+   * @throws VOLUME_LED when someone else holds it and `takeover` is not set, VOLUME_FENCED when another one won,
+   *         VOLUME_UNAVAILABLE when a leg has no member that can be reached
+   */
+  promote(options: { takeover: boolean; signal?: AbortSignal }): Promise<void> {
+    return this.#exclusive(async () => {
+      if (this.#state === 'active') return;
+      this.#life = new AbortController();
+      const signal =
+        options.signal === undefined ? this.#life.signal : AbortSignal.any([this.#life.signal, options.signal]);
+      this.#setState('promoting');
+      try {
+        await this.#takeRight(options.takeover, signal);
+        await this.#assemble(signal);
+      } catch (error) {
+        await this.#disassemble();
+        this.#problem = reason(error);
+        this.#setState('idle');
+        throw error;
+      }
+    });
+  }
+
+  /** Gives the volume away in good order. Resolves with whether it was left clean. */
+  handOver(): Promise<boolean> {
+    return this.#exclusive(async () => {
+      if (this.#state !== 'active' || this.#assembly === null) return false;
+      this.#setState('closing');
+      const clean = await this.#settle(this.#assembly);
+      await this.#worker?.stop();
+      const recorded = await this.#recordHandOver(clean).catch((error) => {
+        this.#log.warn('hand-over', { volume: this.#volume.name, error: reason(error) }, 'hand-over was not recorded');
+        return false;
+      });
+      await this.#disassemble();
+      this.#setState('idle');
+      return recorded && clean;
+    });
+  }
+
+  async #recordHandOver(clean: boolean): Promise<boolean> {
+    const holder = this.#holder;
+    for (;;) {
+      if (holder === null || !holds(this.#register.known, holder)) return false;
+      if (await this.#register.swap((present) => planHandOver(present, clean), this.#life.signal)) return true;
+    }
+  }
+
+  /** Ends serving at once, without giving the right away: what another controller's takeover calls for. */
+  demote(why: string): Promise<void> {
+    this.#life.abort(new Error(why));
+    return this.#exclusive(async () => {
+      if (this.#state === 'idle' && this.#assembly === null) return;
+      this.#options.context.log.info({ volume: this.#volume.name, why }, 'controller demoted');
+      await this.#disassemble();
+      this.#problem = null;
+      this.#setState('idle');
+    });
+  }
+
+  #exclusive<T>(run: () => Promise<T>): Promise<T> {
+    const next = this.#transition.then(run, run);
+    this.#transition = next.catch(() => {});
+    return next;
+  }
+
+  #setState(state: ControllerState): void {
+    this.#state = state;
+    if (state === 'active') this.#problem = null;
+    this.#options.onChange();
+  }
+
+  /** Step 1: a new epoch by swap, which gives the in-sync sets. */
+  async #takeRight(takeover: boolean, signal: AbortSignal): Promise<void> {
+    const present = await this.#register.refresh(signal);
+    const { name } = this.#options;
+    if (!takeover && present.controller !== null && present.controller !== name) throw this.#led(present);
+    const holder = { controller: name, instance: this.#options.context.random.uuid() };
+    const won = await this.#register.swap((now) => planNewEpoch(now, holder, this.#fencedBy), signal);
+    if (!won) throw this.#led(this.#register.known);
+    this.#before = present;
+    this.#holder = holder;
+  }
+
+  #led(present: Leadership): BasaltError {
+    const fields = { name: this.#volume.name, controller: present.controller ?? 'nobody', epoch: present.epoch };
+    return new BasaltError('VOLUME_LED', fields);
+  }
+
+  /** Steps 2 to 5: members, sets, old leases, legs. */
+  async #assemble(signal: AbortSignal): Promise<void> {
+    const { context } = this.#options;
+    const { epoch } = this.#register.known;
+    const sequence = `${epoch}.${++this.#sequence}`;
+    const assembly = new Assembly({ engine: context.engine, log: context.log, volume: this.#volume, epoch, sequence });
+    this.#assembly = assembly;
+    await ensureSlot(context.engine, this.#volume);
+    const before = this.#register.known;
+    const taken = await this.#takeMembers(assembly, before, signal);
+    const plan = planTakeover(before, taken);
+    const takenAtMs = context.clock.now();
+    if (plan.next === null) throw this.#unavailable(plan.empty);
+    await this.#swapAsHolder((present) => planTakeover(present, taken).next, signal);
+    for (const member of taken) {
+      if (plan.left.some((entry) => entry.replica === member.replica)) await assembly.detach(member.name);
+    }
+    const signedStop = before.clean && this.#before?.controller === null;
+    if (!plan.allTaken && !signedStop) await this.#outwaitLeases(before, takenAtMs, signal);
+    const stay = taken.filter((member) => !plan.left.some((entry) => entry.replica === member.replica));
+    await this.#serve(assembly, { members: stay, allDirty: !before.clean, leaseMs: before.leaseMs });
+  }
+
+  async #takeMembers(assembly: Assembly, leadership: Leadership, signal: AbortSignal): Promise<AttachedMember[]> {
+    const { context, resolve, name } = this.#options;
+    const giveUpAtMs = context.clock.now() + this.#timing.graceMs;
+    const admittedByMs = context.clock.now() + Math.min(admissionMs, this.#timing.graceMs);
+    const attacher = { engine: context.engine, clock: context.clock, log: context.log, resolve, controller: name };
+    let attempt = 0;
+    const outcome = await takeOver(
+      attacher,
+      {
+        leadership,
+        nameOf: (member) => assembly.memberName(member, `t${++attempt}`),
+        timeoutMs: this.#timing.attachTimeoutMs,
+        retryMs: this.#timing.attachRetryMs,
+        again: (taken, refused) => {
+          const plan = planTakeover(leadership, taken);
+          if (refused && context.clock.now() < admittedByMs) return true;
+          return (plan.doubtful.length > 0 || plan.empty.length > 0) && context.clock.now() < giveUpAtMs;
+        },
+      },
+      signal,
+    );
+    for (const member of outcome.taken) assembly.adopt(member);
+    if (outcome.fencedBy === 0) return outcome.taken;
+    this.#fencedBy = Math.max(this.#fencedBy, outcome.fencedBy);
+    const now = await this.#register.refresh(signal);
+    throw new BasaltError('VOLUME_FENCED', { name: this.#volume.name, epoch: Math.max(now.epoch, outcome.fencedBy) });
+  }
+
+  async #swapAsHolder(plan: (present: Leadership) => Leadership | null, signal: AbortSignal): Promise<void> {
+    const holder = this.#holder;
+    if (holder !== null && (await this.#register.swap(plan, signal)) && holds(this.#register.known, holder)) return;
+    throw new BasaltError('VOLUME_FENCED', { name: this.#volume.name, epoch: this.#register.known.epoch });
+  }
+
+  /** A controller that was not reached answers reads until its leases end; the margin covers the two clocks' rates. */
+  async #outwaitLeases(before: Leadership, takenAtMs: number, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options.context;
+    const endMs = takenAtMs + before.leaseMs * 1.1 + 10;
+    while (clock.now() < endMs) await clock.sleep(endMs - clock.now(), signal);
+  }
+
+  async #serve(
+    assembly: Assembly,
+    shape: { members: readonly AttachedMember[]; allDirty: boolean; leaseMs: number },
+  ): Promise<void> {
+    const { context, resolve } = this.#options;
+    const holder = this.#holder;
+    if (holder === null) throw new BasaltError('INTERNAL', { detail: 'serving without holding' });
+    const worker = new MembershipWorker({
+      context,
+      volume: () => this.#volume,
+      assembly,
+      register: this.#register,
+      holder,
+      resolve,
+      attachTimeoutMs: this.#timing.attachTimeoutMs,
+      rejoinMs: this.#timing.rejoinMs,
+      onFenced: (why) => this.#lost(why),
+      onStuck: (why) => this.#reassemble(why),
+      onChange: () => this.#refreshDirty(assembly),
+    });
+    this.#worker = worker;
+    this.#unsubscribe = context.engine.on('event', (event) => worker.handle(event));
+    await assembly.build(shape);
+    this.#dirty = shape.allDirty && shape.members.length > this.#volume.legs.length;
+    await this.#options.onServing(true);
+    this.#setState('active');
+    worker.start();
+    context.log.info({ volume: this.#volume.name, epoch: assembly.epoch }, 'controller serves the volume');
+  }
+
+  #refreshDirty(assembly: Assembly): void {
+    assembly
+      .isClean()
+      .then((clean) => {
+        this.#dirty = !clean;
+      })
+      .catch(() => {})
+      .finally(() => this.#options.onChange());
+  }
+
+  /** Quiesces and flushes; true when every byte is on stable media of every member and all are equal. */
+  async #settle(assembly: Assembly): Promise<boolean> {
+    const { engine, log } = this.#options.context;
+    try {
+      await this.#options.onServing(false);
+      const name = await ensureSlot(engine, this.#volume);
+      await engine.rpc('basalt_slot_quiesce', { name, timeout_ms: this.#timing.quiesceTimeoutMs });
+      await assembly.flush();
+      return await assembly.isClean();
+    } catch (error) {
+      log.warn({ volume: this.#volume.name, error: reason(error) }, 'volume is given away unclean');
+      return false;
+    }
+  }
+
+  #lost(why: string): void {
+    this.demote(why).catch((error) => this.#log.warn('demote', { error: reason(error) }, 'demotion failed'));
+  }
+
+  /** Writes wait while no member of a leg can be had; the same epoch goes on as soon as one is back. */
+  #reassemble(why: string): void {
+    const signal = this.#life.signal;
+    const run = async (): Promise<void> => {
+      if (this.#state !== 'active' || signal.aborted) return;
+      this.#options.context.log.warn({ volume: this.#volume.name, why }, 'volume waits for its replicas');
+      this.#setState('promoting');
+      this.#problem = why;
+      const backoff = new Backoff({ clock: this.#options.context.clock, minMs: 50, maxMs: 2_000 });
+      while (!signal.aborted) {
+        await this.#disassemble();
+        try {
+          await this.#takeRight(false, signal);
+          await this.#assemble(signal);
+          return;
+        } catch (error) {
+          this.#problem = reason(error);
+          if (isBasaltError(error, 'VOLUME_LED') || isBasaltError(error, 'NOT_FOUND')) break;
+          this.#log.warn('reassemble', { volume: this.#volume.name, error: reason(error) }, 'volume still waits');
+        }
+        this.#options.onChange();
+        await backoff.wait(signal).catch(() => {});
+      }
+      await this.#disassemble();
+      this.#setState('idle');
+    };
+    this.#exclusive(run).catch((error) => this.#log.warn('reassemble', { error: reason(error) }, 'reassembly failed'));
+  }
+
+  /** Fence first: what is in flight ends with path errors, then everything of the epoch goes. */
+  async #disassemble(): Promise<void> {
+    const assembly = this.#assembly;
+    this.#assembly = null;
+    this.#unsubscribe?.();
+    this.#unsubscribe = null;
+    const worker = this.#worker;
+    this.#worker = null;
+    if (assembly === null) return;
+    await assembly.fence();
+    await this.#options
+      .onServing(false)
+      .catch((error) => this.#log.warn('serving', { error: reason(error) }, 'paths could not be closed'));
+    await worker?.stop();
+    await assembly.tearDown();
+    const { engine } = this.#options.context;
+    await engine.rpc('basalt_slot_resume', { name: await ensureSlot(engine, this.#volume) }).catch(() => {});
+  }
+
+  #unavailable(legs: readonly number[]): BasaltError {
+    const detail = `no replica of leg ${legs.join(', ')} can be reached`;
+    return new BasaltError('VOLUME_UNAVAILABLE', { name: this.#volume.name, detail });
+  }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a disk node must do so that its engine holds and exports the replicas that the store wants, and no others.
+//
+// Invariants:  - an lvol is made only for a replica that was never reported ready: a lost one is reported, not replaced
+//                by an empty one
+//              - an lvol is deleted only when its volume is being deleted, under that volume's last epoch
+
+export interface DesiredReplica {
+  readonly replica: string;
+  readonly volumeId: string;
+  readonly leg: number;
+  readonly lvstore: string;
+  readonly disk: string;
+  readonly sizeBytes: number;
+  /** Controllers' NQNs that may connect. */
+  readonly hosts: readonly string[];
+  /** Set when the volume is being deleted. */
+  readonly deleteEpoch: number | null;
+  /** What the store says was reported about it. */
+  readonly reported: 'ready' | 'missing' | null;
+}
+
+export interface ObservedSubsystem {
+  readonly replica: string;
+  readonly hosts: readonly string[];
+  readonly hasNamespace: boolean;
+  readonly hasListener: boolean;
+}
+
+export interface ObservedDiskNode {
+  /** `lvstore/lvol` of every lvol on the node's disks. */
+  readonly lvols: ReadonlySet<string>;
+  readonly subsystems: readonly ObservedSubsystem[];
+}
+
+export type DiskAction =
+  | { readonly do: 'create-lvol'; readonly replica: DesiredReplica }
+  | { readonly do: 'report'; readonly replica: DesiredReplica; readonly state: 'ready' | 'missing' }
+  | { readonly do: 'create-subsystem'; readonly replica: DesiredReplica }
+  | { readonly do: 'add-namespace'; readonly replica: DesiredReplica }
+  | { readonly do: 'add-listener'; readonly replica: DesiredReplica }
+  | { readonly do: 'add-host'; readonly replica: string; readonly host: string }
+  | { readonly do: 'remove-host'; readonly replica: string; readonly host: string }
+  | { readonly do: 'delete-subsystem'; readonly replica: string }
+  | { readonly do: 'delete-lvol'; readonly replica: DesiredReplica; readonly epoch: number }
+  | { readonly do: 'forget'; readonly replica: DesiredReplica };
+
+export function lvolPath(replica: { lvstore: string; replica: string }): string {
+  return `${replica.lvstore}/${replica.replica}`;
+}
+
+/** In the order in which they are to be carried out. */
+export function planDiskNode(desired: readonly DesiredReplica[], observed: ObservedDiskNode): DiskAction[] {
+  const wanted = desired.filter((entry) => entry.deleteEpoch === null);
+  const serving = new Set(wanted.filter((entry) => entry.reported !== 'missing').map((entry) => entry.replica));
+  const actions: DiskAction[] = [];
+  for (const subsystem of observed.subsystems) {
+    if (!serving.has(subsystem.replica)) actions.push({ do: 'delete-subsystem', replica: subsystem.replica });
+  }
+  for (const replica of desired) {
+    if (replica.deleteEpoch !== null) actions.push(...planRemoval(replica, replica.deleteEpoch, observed));
+  }
+  for (const replica of wanted) actions.push(...planReplica(replica, observed));
+  return actions;
+}
+
+function planRemoval(replica: DesiredReplica, epoch: number, observed: ObservedDiskNode): DiskAction[] {
+  if (observed.lvols.has(lvolPath(replica)))
+    return [
+      { do: 'delete-lvol', replica, epoch },
+      { do: 'forget', replica },
+    ];
+  return [{ do: 'forget', replica }];
+}
+
+function planReplica(replica: DesiredReplica, observed: ObservedDiskNode): DiskAction[] {
+  const exists = observed.lvols.has(lvolPath(replica));
+  const subsystem = observed.subsystems.find((entry) => entry.replica === replica.replica);
+  if (!exists && replica.reported !== null) {
+    const gone: DiskAction[] = subsystem === undefined ? [] : [{ do: 'delete-subsystem', replica: replica.replica }];
+    return replica.reported === 'missing' ? gone : [...gone, { do: 'report', replica, state: 'missing' }];
+  }
+  const actions: DiskAction[] = [];
+  if (!exists) actions.push({ do: 'create-lvol', replica });
+  actions.push(...planExport(replica, subsystem));
+  if (replica.reported !== 'ready') actions.push({ do: 'report', replica, state: 'ready' });
+  return actions;
+}
+
+/** The listener comes last: nobody connects to a subsystem that is half made. */
+function planExport(replica: DesiredReplica, present: ObservedSubsystem | undefined): DiskAction[] {
+  const actions: DiskAction[] = [];
+  const hosts = present?.hosts ?? [];
+  if (present === undefined) actions.push({ do: 'create-subsystem', replica });
+  for (const host of replica.hosts) {
+    if (!hosts.includes(host)) actions.push({ do: 'add-host', replica: replica.replica, host });
+  }
+  for (const host of hosts) {
+    if (!replica.hosts.includes(host)) actions.push({ do: 'remove-host', replica: replica.replica, host });
+  }
+  if (present?.hasNamespace !== true) actions.push({ do: 'add-namespace', replica });
+  if (present?.hasListener !== true) actions.push({ do: 'add-listener', replica });
+  return actions;
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every change of a volume's leadership object, as pure functions from the present object to the next one.
+// Callers put the next one into the store by compare-and-swap; only then does it count.
+//
+// Invariants:  - no function returns a leg without a member
+//              - an epoch grows by taking over, and by nothing else
+//              - whoever is not named as the controller changes nothing but by taking over
+
+import type { InSyncMember, Leadership } from '../model/objects.js';
+
+export interface MemberRef {
+  readonly leg: number;
+  readonly replica: string;
+}
+
+/** A member that obeys the new epoch now. */
+export interface TakenMember extends MemberRef {
+  readonly incarnation: string;
+}
+
+export interface Holder {
+  readonly controller: string;
+  readonly instance: string;
+}
+
+/** `above`: the highest epoch that a replica is known to have accepted, when that is more than the store knows. */
+export function planNewEpoch(present: Leadership, holder: Holder, above = 0): Leadership {
+  const epoch = Math.max(present.epoch, above) + 1;
+  return { ...present, epoch, controller: holder.controller, instance: holder.instance };
+}
+
+export function holds(present: Leadership, holder: Holder): boolean {
+  return present.controller === holder.controller && present.instance === holder.instance;
+}
+
+export interface TakeoverPlan {
+  /** What to swap in before serving; null: a leg has no member that was taken over. */
+  readonly next: Leadership | null;
+  readonly left: readonly MemberRef[];
+  /** Every member of the old set obeys: no old read lease can be in use. */
+  readonly allTaken: boolean;
+  /** Legs of which no member is known to have kept its cache, while others were not reached. */
+  readonly doubtful: readonly number[];
+  readonly empty: readonly number[];
+}
+
+/**
+ * After the takeover of members: who stays. A member with another incarnation has lost its cache, so it leaves, unless
+ * the volume was left clean or no member with its cache was taken over.
+ */
+export function planTakeover(present: Leadership, taken: readonly TakenMember[]): TakeoverPlan {
+  const left: MemberRef[] = [];
+  const doubtful: number[] = [];
+  const empty: number[] = [];
+  let allTaken = true;
+  const legs = present.legs.map(({ inSync }, leg) => {
+    const outcome = takeOverLeg(
+      present.clean,
+      inSync,
+      taken.filter((entry) => entry.leg === leg),
+    );
+    if (outcome.stay.length === 0) empty.push(leg);
+    if (outcome.reached < inSync.length) allTaken = false;
+    if (outcome.reached < inSync.length && outcome.kept === 0) doubtful.push(leg);
+    for (const member of inSync) {
+      if (!outcome.stay.some((entry) => entry.replica === member.replica)) left.push({ leg, replica: member.replica });
+    }
+    return { inSync: outcome.stay };
+  });
+  const next = empty.length > 0 ? null : { ...present, clean: false, legs };
+  return { next, left, allTaken, doubtful, empty };
+}
+
+function takeOverLeg(
+  clean: boolean,
+  inSync: readonly InSyncMember[],
+  taken: readonly TakenMember[],
+): { stay: InSyncMember[]; reached: number; kept: number } {
+  const reached = inSync.flatMap((member) => {
+    const found = taken.find((entry) => entry.replica === member.replica);
+    if (found === undefined) return [];
+    const kept = member.incarnation === found.incarnation;
+    return [{ member: { replica: member.replica, incarnation: found.incarnation }, kept }];
+  });
+  const kept = reached.filter((entry) => entry.kept);
+  const stay = clean || kept.length === 0 ? reached : kept;
+  return { stay: stay.map((entry) => entry.member), reached: reached.length, kept: kept.length };
+}
+
+export interface ShrinkPlan {
+  /** Null: nothing to swap. */
+  readonly next: Leadership | null;
+  readonly removed: readonly MemberRef[];
+  /** Members that failed and are the last of their leg: they stay, and writes wait. */
+  readonly last: readonly MemberRef[];
+}
+
+/** Members that failed leave, all legs in one swap; the last good copy never does. */
+export function planShrink(present: Leadership, failed: readonly MemberRef[]): ShrinkPlan {
+  const removed: MemberRef[] = [];
+  const last: MemberRef[] = [];
+  const legs = present.legs.map(({ inSync }, leg) => {
+    const gone = inSync.filter((member) =>
+      failed.some((entry) => entry.leg === leg && entry.replica === member.replica),
+    );
+    if (gone.length === 0) return { inSync };
+    const refs = gone.map((member) => ({ leg, replica: member.replica }));
+    if (gone.length === inSync.length) {
+      last.push(...refs);
+      return { inSync };
+    }
+    removed.push(...refs);
+    return { inSync: inSync.filter((member) => !gone.includes(member)) };
+  });
+  return { next: removed.length === 0 ? null : { ...present, legs }, removed, last };
+}
+
+/** A copied member joins; null when it is in the set with that incarnation already. */
+export function planJoin(present: Leadership, member: TakenMember): Leadership | null {
+  const inSync = present.legs[member.leg]?.inSync ?? [];
+  if (inSync.some((entry) => entry.replica === member.replica && entry.incarnation === member.incarnation)) return null;
+  const others = inSync.filter((entry) => entry.replica !== member.replica);
+  const joined = { inSync: [...others, { replica: member.replica, incarnation: member.incarnation }] };
+  return { ...present, legs: present.legs.map((entry, leg) => (leg === member.leg ? joined : entry)) };
+}
+
+/** The holder's own signed stop. `clean` only when everything is equal and flushed. */
+export function planHandOver(present: Leadership, clean: boolean): Leadership {
+  return { ...present, controller: null, instance: null, clean };
+}
+
+/** What is not in sync, in the order of the volume's legs. */
+export function outOfSync(
+  present: Leadership,
+  legs: readonly { replicas: readonly { replica: string }[] }[],
+): MemberRef[] {
+  return legs.flatMap(({ replicas }, leg) =>
+    replicas
+      .filter(({ replica }) => !present.legs[leg]?.inSync.some((entry) => entry.replica === replica))
+      .map(({ replica }) => ({ leg, replica })),
+  );
+}
+
+export function sameSets(a: Leadership, b: Leadership): boolean {
+  return JSON.stringify(a.legs) === JSON.stringify(b.legs);
+}

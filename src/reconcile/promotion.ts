@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whether this controller should try to drive a volume now. Trying is always safe: the store's compare-and-swap and the
+// replicas' gates decide. This only keeps several standbys from trying at once, and from taking what works.
+
+import type { Leadership } from '../model/objects.js';
+
+export interface PromotionView {
+  readonly me: string;
+  readonly leadership: Leadership;
+  /** The volume's controllers, in the order of preference. */
+  readonly order: readonly string[];
+  /** Names whose lease is alive and that are not handing over. */
+  readonly candidates: ReadonlySet<string>;
+  /** Names whose lease is alive, handing over or not. */
+  readonly alive: ReadonlySet<string>;
+  /** Names whose connection broke after it had stood. */
+  readonly lost: ReadonlySet<string>;
+  /** This process drives the volume, or is on the way to. */
+  readonly driving: boolean;
+}
+
+export type PromotionDecision =
+  | { readonly do: 'nothing'; readonly why: string }
+  | { readonly do: 'promote'; readonly delayMs: number; readonly why: string };
+
+export const standbyStepMs = 250;
+
+export function decidePromotion(view: PromotionView): PromotionDecision {
+  const { me, leadership } = view;
+  if (view.driving) return { do: 'nothing', why: 'drives it already' };
+  if (!view.order.includes(me)) return { do: 'nothing', why: 'is not among its controllers' };
+  if (!view.candidates.has(me)) return { do: 'nothing', why: 'is handing over' };
+  const holder = leadership.controller;
+  if (holder === me) return { do: 'promote', delayMs: 0, why: 'held it before this process began' };
+  if (holder !== null && view.alive.has(holder) && !view.lost.has(holder))
+    return { do: 'nothing', why: `${holder} drives it` };
+  const standbys = view.order.filter((name) => name !== holder && view.candidates.has(name) && !view.lost.has(name));
+  const rank = Math.max(0, standbys.indexOf(me));
+  const why = holder === null ? 'nobody holds it' : `${holder} is gone`;
+  return { do: 'promote', delayMs: rank * standbyStepMs, why };
+}
