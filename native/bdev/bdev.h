@@ -100,6 +100,10 @@ class Bdev {
   virtual Task<Outcome> set_attribute(std::string value);
   virtual std::string attribute() const { return {}; }  // empty: never set
 
+  // For read leases: when the latest command that the device completed with success was sent to it. A device that
+  // nobody else can take over always answers now.
+  virtual Instant last_success_sent() const { return home_.now(); }
+
  protected:
   // Completes inside submit(): queued, so that done never runs there.
   void complete_later(Io* io, nvme::Status status) {

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bdev/leg/leg.h"
+
+#include <algorithm>
+
+#include "bdev/leg/leg_internal.h"
+
+namespace basalt::bdev {
+namespace {
+constexpr Duration lease_max = seconds(1);
+}
+
+Result<std::unique_ptr<LegBdev>> LegBdev::create(Reactor& home, const LegOptions& options, std::vector<Handle> in_sync,
+                                                 LegEvents events) {
+  if (in_sync.empty() || in_sync.size() > member_count_max) {
+    return Error{Errc::invalid_argument, "members: 1 to " + std::to_string(member_count_max) + " in sync, got " +
+                                             std::to_string(in_sync.size())};
+  }
+  if (options.lease <= Duration{} || options.lease > lease_max) {
+    return Error{Errc::invalid_argument, "lease_ms: 1 to 1000"};
+  }
+  BdevInfo geometry = in_sync[0].info();
+  for (const Handle& member : in_sync) {
+    const BdevInfo& info = member.info();
+    if (info.block_size_bytes != geometry.block_size_bytes) {
+      return Error{Errc::invalid_argument, "members: " + info.name + " has another block size"};
+    }
+    if (&member.bdev().home() != &home) {
+      return Error{Errc::invalid_argument, "members: " + info.name + " lives on another reactor than the leg"};
+    }
+    geometry.count_blocks = std::min(geometry.count_blocks, info.count_blocks);
+  }
+  std::unique_ptr<LegBdev> leg(new LegBdev(home, options, geometry));
+  leg->events_ = std::move(events);
+  for (size_t i = 0; i < in_sync.size(); i++) {
+    leg->members_[i].handle = in_sync[i];
+    leg->members_[i].state = MemberState::in_sync;
+  }
+  leg->refresh_masks();
+  if (options.all_dirty && in_sync.size() > 1) {
+    leg->dirty_.set_all();
+    BASALT_ASSERT(leg->gate_.enter());
+    spawn(leg->clean_in_background());
+  }
+  return leg;
+}
+
+LegBdev::LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geometry)
+    : Bdev(home),
+      options_(options),
+      dirty_(geometry.count_blocks, geometry.block_size_bytes),
+      members_(member_slot_count),
+      ops_(std::make_unique<Pool<Op>>(child_io_count_max)),
+      lists_(std::make_unique<Lists>()) {
+  info_.name = options.name;
+  info_.product = "leg";
+  info_.uuid = options.uuid;
+  info_.block_size_bytes = geometry.block_size_bytes;
+  info_.count_blocks = geometry.count_blocks;
+  info_.volatile_cache = true;
+  info_.memory_alignment_bytes = geometry.memory_alignment_bytes;
+  lists_->renewals.resize(member_slot_count);
+  lists_->scratch = std::make_unique<char[]>(geometry.block_size_bytes);
+}
+
+LegBdev::~LegBdev() = default;
+
+void LegBdev::submit(Io* io) {
+  const nvme::Status checked = check(*io);
+  if (!checked.ok()) return complete_later(io, checked);
+  if (fenced_ || !gate_.enter()) return complete_later(io, nvme::status::ana_inaccessible);
+  Op* op = ops_->take();
+  BASALT_ASSERT(op != nullptr);
+  op->leg = this;
+  op->io = io;
+  op->waiting_count = 0;
+  op->missed = op->got = op->tried = 0;
+  op->status = nvme::status::success;
+  op->locked = false;
+  if (io->type == IoType::flush) return start_write(op);
+  op->range.first_block = io->offset_blocks;
+  op->range.end_block = io->offset_blocks + io->count_blocks;
+  op->range.exclusive = io->type != IoType::read || dirty_.any(op->range.first_block, op->range.end_block);
+  if (io->type == IoType::read && op->range.exclusive) {
+    // Whole regions: they are made equal before the answer.
+    op->range.first_block = dirty_.first_block(dirty_.region_of(op->range.first_block));
+    op->range.end_block = dirty_.end_block(dirty_.region_of(op->range.end_block - 1));
+  }
+  op->range.context = op;
+  op->range.granted = op_granted;
+  op->locked = true;
+  if (locks_.acquire(&op->range)) start(op);
+}
+
+void LegBdev::op_granted(RangeEntry* entry) {
+  Op* op = static_cast<Op*>(entry->context);
+  op->leg->start(op);
+}
+
+void LegBdev::start(Op* op) {
+  if (fenced_) {
+    // May still be inside submit(): the answer comes later.
+    complete_later(std::exchange(op->io, nullptr), nvme::status::ana_inaccessible);
+    return finish(op, nvme::status::ana_inaccessible);
+  }
+  if (op->io->type != IoType::read) return start_write(op);
+  if (!dirty_.any(op->io->offset_blocks, op->io->offset_blocks + op->io->count_blocks)) return start_read(op);
+  if (!op->range.exclusive) {
+    // It became dirty while the read waited: queue again, for the whole regions.
+    Io* io = op->io;
+    locks_.release(&op->range);
+    op->range.exclusive = true;
+    op->range.first_block = dirty_.first_block(dirty_.region_of(io->offset_blocks));
+    op->range.end_block = dirty_.end_block(dirty_.region_of(io->offset_blocks + io->count_blocks - 1));
+    if (locks_.acquire(&op->range)) start(op);
+    return;
+  }
+  spawn(equalize_then_read(op));
+}
+
+// The end of every operation. Frees the range first, so that those waiting for it see what this one did.
+void LegBdev::finish(Op* op, nvme::Status status) {
+  Io* io = op->io;
+  if (op->locked) locks_.release(&op->range);
+  ops_->give(op);
+  if (io != nullptr) complete_now(io, status);
+  gate_.leave();
+}
+
+void LegBdev::fence() {
+  if (fenced_) return;
+  fenced_ = true;
+  // What waits for a consent, a member or a lease will not get it any more. Children in flight end by themselves.
+  while (Op* op = lists_->parked_writes.pop_front())
+    finish(op, nvme::status::ana_inaccessible);
+  while (Op* op = lists_->held_reads.pop_front())
+    finish(op, nvme::status::ana_inaccessible);
+  while (Op* op = lists_->lease_waits.pop_front())
+    finish(op, nvme::status::ana_inaccessible);
+  recheck();
+  if (events_.fenced) events_.fenced();
+}
+
+Task<Outcome> LegBdev::close() {
+  events_ = {};
+  fence();
+  co_await gate_.close();
+  BASALT_ASSERT(children_.in_use() == 0);
+  co_return success();
+}
+
+}  // namespace basalt::bdev

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// Making regions equal: one member's value is written to all others, under the region's lock, before any read of it is
+// answered; a background pass does the same for the whole leg. A value once read is kept like an acknowledged one.
+#include "bdev/leg/leg_internal.h"
+
+namespace basalt::bdev {
+namespace {
+
+struct BufferAwaiter {
+  BufferPool& buffers;
+  size_t bytes;
+  struct Waiter : BufferWaiter {
+    std::coroutine_handle<> coroutine;
+  } waiter;
+  BufferAwaiter(BufferPool& pool, size_t wanted) : buffers(pool), bytes(wanted) {}
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> coroutine) {
+    waiter.coroutine = coroutine;
+    waiter.run = [](Work* work) { static_cast<Waiter*>(work)->coroutine.resume(); };
+    buffers.wait(&waiter, bytes);
+  }
+  void await_resume() const noexcept {}
+};
+
+}  // namespace
+
+Task<Buffer*> LegBdev::take_buffer(size_t bytes) {
+  BufferPool& buffers = home().buffers();
+  for (;;) {
+    Buffer* buffer = buffers.take(bytes);
+    if (buffer != nullptr) co_return buffer;
+    BufferAwaiter wait(buffers, bytes);
+    co_await wait;
+  }
+}
+
+Task<void> LegBdev::equalize_then_read(Op* op) {
+  const uint64_t last = dirty_.region_of(op->range.end_block - 1);
+  for (uint64_t region = dirty_.region_of(op->range.first_block); region <= last; region++) {
+    const bool equal = co_await equalize(region);
+    if (!equal) {
+      finish(op, fenced_ ? nvme::status::ana_inaccessible : nvme::status::unrecovered_read_error);
+      co_return;
+    }
+  }
+  if (fenced_) {
+    finish(op, nvme::status::ana_inaccessible);
+    co_return;
+  }
+  start_read(op);
+}
+
+// The caller holds the region exclusively. False: fenced, or no member can read it.
+Task<bool> LegBdev::equalize(uint64_t region) {
+  if (!dirty_.is_dirty(region)) co_return true;
+  const uint64_t first_block = dirty_.first_block(region);
+  const auto count_blocks = static_cast<uint32_t>(dirty_.end_block(region) - first_block);
+  Buffer* buffer = co_await take_buffer(count_blocks * info_.block_size_bytes);
+  Iovec iov{buffer->data, count_blocks * info_.block_size_bytes};
+  Io io;
+  io.offset_blocks = first_block;
+  io.count_blocks = count_blocks;
+  io.iov = &iov;
+  io.iov_count = 1;
+
+  uint64_t tried = 0;
+  uint32_t source = member_slot_count;
+  bool readable = true;
+  while (source == member_slot_count && readable && !fenced_) {
+    const uint32_t slot = choose_reader(tried);
+    if (slot == member_slot_count) {
+      if (!waiting()) {
+        readable = false;
+        continue;
+      }
+      Settled settled(*this);
+      co_await settled;
+      if (choose_reader(tried) == member_slot_count) readable = false;
+      continue;
+    }
+    io.type = IoType::read;
+    const nvme::Status status = co_await member_io(slot, io);
+    if (status.ok()) source = slot;
+    tried |= bit(slot);
+  }
+  if (source != member_slot_count) {
+    for (uint32_t slot = 0; slot < member_slot_count && !fenced_; slot++) {
+      if (slot == source || (receives_ & ~failed_ & bit(slot)) == 0) continue;
+      io.type = IoType::write;
+      const nvme::Status status = co_await member_io(slot, io);
+      if (!status.ok() && !is_member_failure(status) && !fenced_) member_failed(slot, status);
+    }
+    // A member that missed it may be the survivor of the next takeover until its removal is committed.
+    Settled settled(*this);
+    co_await settled;
+  }
+  home().buffers().give(buffer);
+  if (fenced_ || source == member_slot_count) co_return false;
+  dirty_.clear(region);
+  co_return true;
+}
+
+// Holds a place in the gate, entered by its starter.
+Task<void> LegBdev::clean_in_background() {
+  Gate::Leaver leaver(gate_);
+  uint64_t region = dirty_.next_dirty(0);
+  bool all_equal = true;
+  while (region < dirty_.region_count() && !fenced_) {
+    RangeEntry range;
+    range.first_block = dirty_.first_block(region);
+    range.end_block = dirty_.end_block(region);
+    LockAwaiter lock(*this, range);
+    co_await lock;
+    const bool equal = co_await equalize(region);
+    locks_.release(&range);
+    all_equal = all_equal && equal;
+    // Let the reactor serve others between regions.
+    co_await hop(home());
+    region = dirty_.next_dirty(region + 1);
+  }
+  if (!fenced_ && all_equal && dirty_.dirty_count() == 0 && events_.clean) events_.clean();
+}
+
+}  // namespace basalt::bdev
