@@ -3,7 +3,7 @@
 // it, otherwise those of the node-api-headers package (the addon uses Node-API only). Does nothing when no input has
 // changed since the last good build. Never `node-gyp rebuild`: that would delete every other folder in build/.
 
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   cpSync,
@@ -132,6 +132,13 @@ const { code, log } = await node_gyp(total);
 if (code !== 0 || !existsSync(addon)) {
   console.error(log.slice(-60).join('\n'));
   console.error('addon: the native build failed; the compiler messages are above');
+  process.exit(1);
+}
+// A source that is missing from the list links well and fails only here.
+const loaded = spawnSync(process.execPath, ['-e', `require(${JSON.stringify(addon)})`], { encoding: 'utf8' });
+if (loaded.status !== 0) {
+  console.error(loaded.stderr.split('\n').find((line) => line.startsWith('Error')) ?? loaded.stderr);
+  console.error('addon: built, but it cannot be loaded; is native/sources.gypi up to date (npm run generate)?');
   process.exit(1);
 }
 writeFileSync(stamp, wanted);
