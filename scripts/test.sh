@@ -20,7 +20,11 @@ for section in "${sections[@]}"; do
   esac
 done
 
-bash scripts/setup.sh test
+if ! bash scripts/setup.sh test; then
+  say "set-up failed (messages above): no test has run"
+  echo "0 passed, 1 failed"
+  exit 1
+fi
 
 results="$(mktemp -d "${TMPDIR:-/tmp}/basalt-results.XXXXXX")"
 copy=""
