@@ -14,7 +14,7 @@ import { Backoff } from './signal.js';
 
 export interface Versioned<T> {
   readonly value: T;
-  readonly revision: number | bigint | string;
+  readonly revision: number;
 }
 
 export interface LeadershipPort {

@@ -7,6 +7,8 @@ const root = '/basalt/v1/';
 export const keys = Object.freeze({
   root,
   cluster: `${root}cluster`,
+  /** Changes with every placement, so that two of them never count the same free space. */
+  placement: `${root}placement`,
   nodes: `${root}nodes/`,
   node: (name: string) => `${root}nodes/${name}`,
   /** Leased: present while that process keeps its lease alive. */

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An agent's connection to the store: the cluster's state as it changes, and the few ways of writing.
+
+import type { ClusterState } from '../model/cluster-state.js';
+import type { LeadershipPort } from './leadership-register.js';
+
+export interface Commit {
+  /** Keys that must be at these revisions; null: must not exist. */
+  readonly expect?: readonly { key: string; revision: number | null }[];
+  readonly put?: readonly { key: string; text: string; leased?: boolean }[];
+  readonly remove?: readonly string[];
+}
+
+export interface ClusterLink {
+  readonly state: ClusterState;
+  /** Calls `listener` after changes, several at once where they come together. Returns the function that ends it. */
+  onChange(listener: () => void): () => void;
+  /** All of it or, when an expectation does not hold, nothing: false. */
+  commit(commit: Commit, signal: AbortSignal): Promise<boolean>;
+  leadership(volumeId: string): LeadershipPort;
+}

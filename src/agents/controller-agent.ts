@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The controller side of a node: serves every volume that names the node among its controllers, as active or standby.
+
+import type { Address } from '../model/objects.js';
+import type { ClusterLink } from './cluster-link.js';
+import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import { PeerWatcher } from './peer-watcher.js';
+import { ReconcileLoop } from './reconcile-loop.js';
+import { ServedVolume } from './served-volume.js';
+import type { ResolveReplica } from './takeover.js';
+import type { ControllerTiming } from './volume-controller.js';
+
+export interface ControllerAgentOptions {
+  readonly context: AgentContext;
+  readonly link: ClusterLink;
+  readonly node: string;
+  /** Where hosts reach this node. */
+  readonly hosts: Address;
+  readonly timing?: Partial<ControllerTiming>;
+}
+
+/** Where a replica was last known to be served, by the store. */
+export function replicaResolver(link: ClusterLink): ResolveReplica {
+  return (replica) => {
+    for (const volume of link.state.all('volumes')) {
+      for (const leg of volume.legs) {
+        const found = leg.replicas.find((entry) => entry.replica === replica);
+        if (found !== undefined) return link.state.lastLive(found.node)?.internal ?? null;
+      }
+    }
+    return null;
+  };
+}
+
+export class ControllerAgent {
+  readonly #options: ControllerAgentOptions;
+  readonly #volumes = new Map<string, ServedVolume>();
+  readonly #peers: PeerWatcher;
+  readonly #loop: ReconcileLoop;
+  #unsubscribe: (() => void) | null = null;
+  #seen = '';
+
+  constructor(options: ControllerAgentOptions) {
+    this.#options = options;
+    const { context, link, node } = options;
+    this.#peers = new PeerWatcher({ context, link, node, onChange: () => this.#loop.wake() });
+    this.#loop = new ReconcileLoop({
+      name: 'controller agent',
+      clock: context.clock,
+      log: new RateLimitedLog(context.log, context.clock),
+      pass: () => this.#pass(),
+    });
+  }
+
+  /** By volume id. */
+  get volumes(): ReadonlyMap<string, ServedVolume> {
+    return this.#volumes;
+  }
+
+  start(): void {
+    this.#peers.start();
+    this.#unsubscribe = this.#options.link.onChange(() => this.#changed());
+    this.#loop.start();
+  }
+
+  /** Gives every volume away, all at once. */
+  async handOver(): Promise<void> {
+    await Promise.all([...this.#volumes.values()].map((volume) => volume.handOver()));
+  }
+
+  async stop(): Promise<void> {
+    this.#unsubscribe?.();
+    await this.#loop.stop();
+    await Promise.all([...this.#volumes.values()].map((volume) => volume.stop()));
+    await this.#peers.stop();
+  }
+
+  #changed(): void {
+    const { state } = this.#options.link;
+    const kinds = ['volumes', 'leaderships', 'lives', 'observedReplicas'] as const;
+    const seen = kinds.map((kind) => state.version(kind)).join(' ');
+    if (seen === this.#seen) return;
+    this.#seen = seen;
+    this.#peers.wake();
+    this.#loop.wake();
+  }
+
+  async #pass(): Promise<void> {
+    const { link, node, context } = this.#options;
+    const wanted = link.state
+      .all('volumes')
+      .filter((volume) => volume.phase === 'live' && volume.controllers.includes(node));
+    const gone = [...this.#volumes].filter(([id]) => !wanted.some((volume) => volume.id === id));
+    for (const [id, served] of gone) {
+      this.#volumes.delete(id);
+      await served
+        .retire()
+        .catch((error) =>
+          context.log.warn({ volume: id, error: reason(error) }, 'volume was not retired in good order'),
+        );
+    }
+    for (const volume of wanted) {
+      const known = this.#volumes.get(volume.id);
+      if (known !== undefined) known.update(volume);
+      else this.#serve(volume.id);
+    }
+  }
+
+  #serve(id: string): void {
+    const { context, link, node, hosts, timing } = this.#options;
+    const volume = link.state.get('volumes', id);
+    if (volume === null) return;
+    const served = new ServedVolume(
+      {
+        context,
+        link,
+        node,
+        hosts,
+        resolve: replicaResolver(link),
+        peers: () => this.#peers,
+        ...(timing === undefined ? {} : { timing }),
+      },
+      volume,
+    );
+    this.#volumes.set(id, served);
+    served.start();
+  }
+}

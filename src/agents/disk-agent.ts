@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The disk side of a node: opens its disks, keeps the replicas on them as the store wants them, exports each to the
+// volumes' controllers, and reports usage.
+
+import type { SubsystemDescription } from '../engine/engine.js';
+import type { CompiledDisk } from '../model/config.js';
+import { keys, nqns } from '../model/keys.js';
+import { type Address, codecs, formatVersion, type VolumeObject } from '../model/objects.js';
+import {
+  type DesiredReplica,
+  type DiskAction,
+  lvolPath,
+  type ObservedDiskNode,
+  type ObservedSubsystem,
+  planDiskNode,
+} from '../reconcile/disk-node.js';
+import type { ClusterLink } from './cluster-link.js';
+import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
+import { listenAddress } from './listener.js';
+import { ReconcileLoop } from './reconcile-loop.js';
+
+export interface DiskAgentOptions {
+  readonly context: AgentContext;
+  readonly link: ClusterLink;
+  readonly node: string;
+  readonly clusterId: string;
+  readonly disks: readonly CompiledDisk[];
+  /** Where controllers reach this node's replicas. */
+  readonly internal: Address;
+  /** Of this engine; shown as the serial number of every replica. */
+  readonly incarnation: string;
+}
+
+const replicaPrefix = nqns.replica('');
+
+export class DiskAgent {
+  readonly #options: DiskAgentOptions;
+  readonly #loop: ReconcileLoop;
+  readonly #opener: DiskOpener;
+  readonly #written = new Map<string, string>();
+  #disks: OpenDisk[] = [];
+  #unsubscribe: (() => void)[] = [];
+  #seen = '';
+
+  constructor(options: DiskAgentOptions) {
+    this.#options = options;
+    const { engine, clock, random, log } = options.context;
+    this.#opener = { engine, random, clusterId: options.clusterId, node: options.node };
+    this.#loop = new ReconcileLoop({
+      name: 'disk agent',
+      clock,
+      log: new RateLimitedLog(log, clock),
+      pass: (signal) => this.#pass(signal),
+    });
+  }
+
+  /** @throws DISK_REFUSED, CLUSTER_MISMATCH with the disk's place in the configuration */
+  async start(): Promise<void> {
+    for (const [index, config] of this.#options.disks.entries()) {
+      this.#disks.push(await openDisk(this.#opener, config, index));
+    }
+    this.#unsubscribe = [
+      this.#options.link.onChange(() => this.#changed()),
+      this.#options.context.engine.on('event', (event) => {
+        if (event.method === 'lvstore_space') this.#loop.wake();
+      }),
+    ];
+    this.#loop.start();
+  }
+
+  async stop(): Promise<void> {
+    for (const end of this.#unsubscribe.splice(0)) end();
+    await this.#loop.stop();
+  }
+
+  /** Wakes the loop only for what concerns replicas. */
+  #changed(): void {
+    const { state } = this.#options.link;
+    const seen = `${state.version('volumes')} ${state.version('leaderships')} ${state.version('observedReplicas')}`;
+    if (seen === this.#seen) return;
+    this.#seen = seen;
+    this.#loop.wake();
+  }
+
+  async #pass(signal: AbortSignal): Promise<void> {
+    await this.#reportDisks(signal);
+    const failures: unknown[] = [];
+    const blocked = new Set<string>();
+    for (const action of planDiskNode(this.#desired(), await this.#observe())) {
+      signal.throwIfAborted();
+      const replica = typeof action.replica === 'string' ? action.replica : action.replica.replica;
+      // What fails for one replica does not keep the others waiting.
+      if (blocked.has(replica)) continue;
+      try {
+        await this.#carryOut(action, signal);
+      } catch (error) {
+        blocked.add(replica);
+        failures.push(error);
+        this.#options.context.log.debug(
+          { action: action.do, replica, error: reason(error) },
+          'disk agent: action failed',
+        );
+      }
+    }
+    if (failures.length > 0) throw failures[0];
+    await this.#reportDisks(signal);
+  }
+
+  #desired(): DesiredReplica[] {
+    const { state } = this.#options.link;
+    return state.all('volumes').flatMap((volume) =>
+      volume.legs.flatMap(({ replicas }, leg) =>
+        replicas.flatMap((replica) => {
+          const disk = this.#disks.find((entry) => entry.lvstore.uuid === replica.disk);
+          if (disk === undefined) return [];
+          return [this.#desiredReplica(volume, { leg, replica: replica.replica, disk })];
+        }),
+      ),
+    );
+  }
+
+  #desiredReplica(volume: VolumeObject, at: { leg: number; replica: string; disk: OpenDisk }): DesiredReplica {
+    const { state } = this.#options.link;
+    const leadership = state.get('leaderships', volume.id);
+    const controllers = new Set(volume.controllers);
+    if (leadership !== null && leadership.controller !== null) controllers.add(leadership.controller);
+    return {
+      replica: at.replica,
+      volumeId: volume.id,
+      leg: at.leg,
+      lvstore: at.disk.lvstore.name,
+      disk: at.disk.lvstore.uuid,
+      sizeBytes: volume.legSizeBytes,
+      hosts: [...controllers].map((name) => nqns.controller(name)),
+      deleteEpoch: volume.phase === 'deleting' ? (leadership?.epoch ?? 0) : null,
+      reported: state.get('observedReplicas', at.replica)?.state ?? null,
+    };
+  }
+
+  async #observe(): Promise<ObservedDiskNode> {
+    const { engine } = this.#options.context;
+    const lvols = await engine.rpc('bdev_lvol_get_lvols', {});
+    const subsystems = await engine.rpc('nvmf_get_subsystems', {});
+    return {
+      lvols: new Set(lvols.map((lvol) => lvolPath({ lvstore: lvol.lvs.name, replica: lvol.name }))),
+      subsystems: subsystems.filter((entry) => entry.nqn.startsWith(replicaPrefix)).map(observedSubsystem),
+    };
+  }
+
+  async #carryOut(action: DiskAction, signal: AbortSignal): Promise<void> {
+    const { engine } = this.#options.context;
+    switch (action.do) {
+      case 'create-lvol':
+        await engine.rpc('bdev_lvol_create', {
+          lvol_name: action.replica.replica,
+          size_in_mib: action.replica.sizeBytes / (1024 * 1024),
+          lvs_name: action.replica.lvstore,
+          thin_provision: true,
+          lvol_uuid: action.replica.replica,
+        });
+        return;
+      case 'create-subsystem':
+        await engine.rpc('nvmf_create_subsystem', {
+          nqn: nqns.replica(action.replica.replica),
+          serial_number: this.#options.incarnation,
+          model_number: 'Basalt replica',
+          max_namespaces: 1,
+          internal: true,
+        });
+        return;
+      case 'add-namespace':
+        await engine.rpc('nvmf_subsystem_add_ns', {
+          nqn: nqns.replica(action.replica.replica),
+          namespace: { bdev_name: lvolPath(action.replica), nsid: 1, uuid: action.replica.replica, one_writer: true },
+        });
+        return;
+      case 'add-listener':
+        await engine.rpc('nvmf_subsystem_add_listener', {
+          nqn: nqns.replica(action.replica.replica),
+          listen_address: listenAddress(this.#options.internal),
+        });
+        return;
+      case 'add-host':
+        await engine.rpc('nvmf_subsystem_add_host', { nqn: nqns.replica(action.replica), host: action.host });
+        return;
+      case 'remove-host':
+        await engine.rpc('nvmf_subsystem_remove_host', { nqn: nqns.replica(action.replica), host: action.host });
+        return;
+      case 'delete-subsystem':
+        await engine.rpc('nvmf_delete_subsystem', { nqn: nqns.replica(action.replica) });
+        return;
+      case 'delete-lvol':
+        await engine.rpc('bdev_lvol_delete', { name: lvolPath(action.replica), epoch: action.epoch });
+        return;
+      case 'report':
+        await this.#report(action.replica, action.state, signal);
+        return;
+      case 'forget':
+        await this.#forget(action.replica, signal);
+        return;
+    }
+  }
+
+  async #report(replica: DesiredReplica, state: 'ready' | 'missing', signal: AbortSignal): Promise<void> {
+    const { link, node } = this.#options;
+    const { volumeId, disk } = replica;
+    const text = codecs.observedReplica.encode({
+      format: formatVersion,
+      replica: replica.replica,
+      volumeId,
+      disk,
+      node,
+      state,
+    });
+    await link.commit({ put: [{ key: keys.observedReplica(replica.replica), text }] }, signal);
+  }
+
+  /** The replica is gone: it leaves the volume; the last one takes the volume's objects along. */
+  async #forget(replica: DesiredReplica, signal: AbortSignal): Promise<void> {
+    const { link } = this.#options;
+    const stored = link.state.stored('volumes', replica.volumeId);
+    if (stored === null) return;
+    const legs = stored.value.legs.map((leg) => ({
+      replicas: leg.replicas.filter((entry) => entry.replica !== replica.replica),
+    }));
+    const expect = [{ key: stored.key, revision: stored.revision }];
+    const observed = keys.observedReplica(replica.replica);
+    const last = legs.every((leg) => leg.replicas.length === 0);
+    const done = await link.commit(
+      last
+        ? { expect, remove: [stored.key, keys.leadership(replica.volumeId), observed] }
+        : {
+            expect,
+            put: [{ key: stored.key, text: codecs.volume.encode({ ...stored.value, legs }) }],
+            remove: [observed],
+          },
+      signal,
+    );
+    if (!done) throw new Error(`volume ${stored.value.name} changed meanwhile`);
+  }
+
+  async #reportDisks(signal: AbortSignal): Promise<void> {
+    const { context, link } = this.#options;
+    for (const disk of this.#disks) {
+      const lvstore = (await lvstoreOn(context.engine, disk.bdev)) ?? disk.lvstore;
+      const object = diskObject(this.#opener, { ...disk, lvstore });
+      const text = codecs.disk.encode(object);
+      if (this.#written.get(object.id) === text) continue;
+      await link.commit({ put: [{ key: keys.disk(object.id), text }] }, signal);
+      this.#written.set(object.id, text);
+    }
+  }
+}
+
+function observedSubsystem(subsystem: SubsystemDescription): ObservedSubsystem {
+  return {
+    replica: subsystem.nqn.slice(replicaPrefix.length),
+    hosts: subsystem.hosts.map((host) => host.nqn),
+    hasNamespace: subsystem.namespaces.length > 0,
+    hasListener: subsystem.listen_addresses.length > 0,
+  };
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The addresses on which a node's engine listens: one towards other nodes, one towards hosts. The discovery subsystem
+// takes each first, which fixes the port before there is anything to serve.
+
+import { type Engine, isEngineError, type ListenAddress } from '../engine/engine.js';
+import { nqns } from '../model/keys.js';
+import type { Address } from '../model/objects.js';
+
+export function listenAddress(address: Address): ListenAddress {
+  return { trtype: 'TCP', adrfam: address.traddr.includes(':') ? 'IPv6' : 'IPv4', ...address };
+}
+
+export async function openTransport(engine: Engine): Promise<void> {
+  try {
+    await engine.rpc('nvmf_create_transport', { trtype: 'TCP' });
+  } catch (error) {
+    if (!isEngineError(error, 'exists')) throw error;
+  }
+}
+
+/** `trsvcid` "0" takes a free port; the result names it. */
+export async function openListener(engine: Engine, address: Address): Promise<Address> {
+  const taken = await engine.rpc('nvmf_subsystem_add_listener', {
+    nqn: nqns.discovery,
+    listen_address: listenAddress(address),
+  });
+  return { traddr: address.traddr, trsvcid: taken.trsvcid };
+}

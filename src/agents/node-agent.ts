@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One node: its engine's listeners, its entry in the store, and the agents of its roles.
+//
+// Invariants:  - the node shows itself as live only after its disks and listeners are open
+//              - draining is announced before anything is handed over
+
+import type { CompiledNode } from '../model/config.js';
+import { keys } from '../model/keys.js';
+import { type Address, codecs, formatVersion, type LiveObject } from '../model/objects.js';
+import type { Store } from '../store/store.js';
+import { ensureCluster } from './cluster-identity.js';
+import type { AgentContext } from './context.js';
+import { ControllerAgent } from './controller-agent.js';
+import { DiskAgent } from './disk-agent.js';
+import { openListener, openTransport } from './listener.js';
+import { StoreLink } from './store-link.js';
+import type { ControllerTiming } from './volume-controller.js';
+
+export interface NodeAgentOptions {
+  readonly context: AgentContext;
+  readonly store: Store;
+  readonly node: CompiledNode;
+  readonly leaseTtlSeconds?: number;
+  readonly timing?: Partial<ControllerTiming>;
+}
+
+export const liveTtlSeconds = 5;
+
+export class NodeAgent {
+  readonly #options: NodeAgentOptions;
+  readonly #link: StoreLink;
+  readonly #stop = new AbortController();
+  #disks: DiskAgent | null = null;
+  #controllers: ControllerAgent | null = null;
+  #live: LiveObject | null = null;
+
+  constructor(options: NodeAgentOptions) {
+    this.#options = options;
+    const { clock, log } = options.context;
+    const leaseTtlSeconds = options.leaseTtlSeconds ?? liveTtlSeconds;
+    this.#link = new StoreLink({ store: options.store, clock, log, leaseTtlSeconds });
+  }
+
+  get link(): StoreLink {
+    return this.#link;
+  }
+
+  get controllers(): ControllerAgent | null {
+    return this.#controllers;
+  }
+
+  get live(): LiveObject | null {
+    return this.#live;
+  }
+
+  /** Resolves when the node is shown as live. @throws what a disk is refused for */
+  async start(signal: AbortSignal): Promise<void> {
+    const { context, store, node, timing } = this.#options;
+    const isDisk = node.roles.includes('disk');
+    const isController = node.roles.includes('controller');
+    const clusterId = await ensureCluster(store, context, signal);
+    await this.#link.open(signal);
+    await openTransport(context.engine);
+    const internal = isDisk
+      ? await openListener(context.engine, { traddr: node.address, trsvcid: String(node.internalPort) })
+      : null;
+    const hosts = isController
+      ? await openListener(context.engine, { traddr: node.address, trsvcid: String(node.hostPort) })
+      : null;
+    const incarnation = context.random.bytes(10).toString('hex');
+    if (internal !== null) {
+      this.#disks = new DiskAgent({
+        context,
+        link: this.#link,
+        node: node.name,
+        clusterId,
+        disks: node.disks,
+        internal,
+        incarnation,
+      });
+      await this.#disks.start();
+    }
+    await this.#register({ internal, hosts, incarnation }, signal);
+    if (hosts !== null) {
+      const agent = { context, link: this.#link, node: node.name, hosts, ...(timing === undefined ? {} : { timing }) };
+      this.#controllers = new ControllerAgent(agent);
+      this.#controllers.start();
+    }
+    context.log.info({ node: node.name, internal, hosts, incarnation }, 'node is up');
+  }
+
+  /** Tells the cluster, then gives away every volume that this node drives. */
+  async drain(): Promise<void> {
+    await this.#announce(true).catch(() => {});
+    await this.#controllers?.handOver();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort(new Error('node stopped'));
+    await this.#controllers?.stop();
+    await this.#disks?.stop();
+    await this.#link.close();
+  }
+
+  async #register(
+    at: { internal: Address | null; hosts: Address | null; incarnation: string },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { context, node } = this.#options;
+    const { version } = await context.engine.rpc('spdk_get_version', {});
+    const { internal, hosts, incarnation } = at;
+    const roles = [...node.roles];
+    const common = { format: formatVersion, name: node.name, roles } as const;
+    this.#live = { ...common, kind: 'node', incarnation, engine: version, internal, hosts, draining: false };
+    await this.#link.commit({ put: [{ key: keys.node(node.name), text: codecs.node.encode(common) }] }, signal);
+    await this.#announce(false);
+  }
+
+  async #announce(draining: boolean): Promise<void> {
+    if (this.#live === null) return;
+    this.#live = { ...this.#live, draining };
+    const put = [{ key: keys.live(this.#live.name), text: codecs.live.encode(this.#live), leased: true }];
+    await this.#link.commit({ put }, this.#stop.signal);
+  }
+}

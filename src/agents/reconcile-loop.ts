@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs one pass after every wake-up, passes never at the same time, failed passes again after a growing pause.
+
+import type { Clock } from '../env/clock.js';
+import { type RateLimitedLog, reason } from './context.js';
+import { Backoff, Wakeup } from './signal.js';
+
+export interface ReconcileLoopOptions {
+  readonly name: string;
+  readonly clock: Clock;
+  readonly log: RateLimitedLog;
+  readonly pass: (signal: AbortSignal) => Promise<void>;
+}
+
+export class ReconcileLoop {
+  readonly #options: ReconcileLoopOptions;
+  readonly #wakeup = new Wakeup();
+  readonly #stop = new AbortController();
+  #running: Promise<void> = Promise.resolve();
+
+  constructor(options: ReconcileLoopOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#wakeup.wake();
+    this.#running = this.#run();
+  }
+
+  wake(): void {
+    this.#wakeup.wake();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort(new Error(`${this.#options.name} stopped`));
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    const backoff = new Backoff({ clock: this.#options.clock, minMs: 50, maxMs: 2_000 });
+    await this.#wakeup.wait(signal);
+    while (!signal.aborted) {
+      try {
+        await this.#options.pass(signal);
+        backoff.reset();
+        await this.#wakeup.wait(signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#options.log.warn(
+          this.#options.name,
+          { error: reason(error) },
+          `${this.#options.name}: pass failed; trying again`,
+        );
+        await backoff.wait(signal).catch(() => {});
+      }
+    }
+  }
+}

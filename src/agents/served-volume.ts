@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One volume on one controller node: the slot and the subsystem that hosts see, whether this node should drive the
+// volume now, and what the store is told about it.
+
+import { BasaltError } from '../model/errors.js';
+import { cntlidRange, keys, nguidOf, nqns, volumeSerial } from '../model/keys.js';
+import { type Address, codecs, formatVersion, type ObservedVolume, type VolumeObject } from '../model/objects.js';
+import { type ExportAction, noExport, type ObservedExport, planExport } from '../reconcile/exports.js';
+import { decidePromotion } from '../reconcile/promotion.js';
+import { ensureSlot, slotName } from './assembly.js';
+import type { ClusterLink } from './cluster-link.js';
+import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import { listenAddress } from './listener.js';
+import { ReconcileLoop } from './reconcile-loop.js';
+import type { ResolveReplica } from './takeover.js';
+import { type ControllerTiming, VolumeController } from './volume-controller.js';
+
+export interface ServedVolumeOptions {
+  readonly context: AgentContext;
+  readonly link: ClusterLink;
+  readonly node: string;
+  readonly hosts: Address;
+  readonly resolve: ResolveReplica;
+  readonly peers: () => { readonly lost: ReadonlySet<string>; readonly connected: ReadonlySet<string> };
+  readonly timing?: Partial<ControllerTiming>;
+}
+
+export class ServedVolume {
+  readonly #options: ServedVolumeOptions;
+  readonly #controller: VolumeController;
+  readonly #exports: ReconcileLoop;
+  readonly #promotions: ReconcileLoop;
+  readonly #reports: ReconcileLoop;
+  readonly #log: RateLimitedLog;
+  #volume: VolumeObject;
+  #present: ObservedExport = noExport;
+  #nbdUris = new Map<string, string>();
+  #serving = false;
+  #retired = false;
+  #draining = false;
+  #reported = '';
+  /** When the present reason to promote was first seen, and which one it was. */
+  #wish: { what: string; sinceMs: number } | null = null;
+  #pass: Promise<void> = Promise.resolve();
+
+  constructor(options: ServedVolumeOptions, volume: VolumeObject) {
+    this.#options = options;
+    this.#volume = volume;
+    const { clock, log } = options.context;
+    this.#log = new RateLimitedLog(log, clock);
+    const loop = (name: string, pass: (signal: AbortSignal) => Promise<void>): ReconcileLoop =>
+      new ReconcileLoop({ name: `${name} of ${volume.name}`, clock, log: this.#log, pass });
+    this.#exports = loop('exports', () => this.#applyExports());
+    this.#promotions = loop('promotion', (signal) => this.#consider(signal));
+    this.#reports = loop('report', (signal) => this.#report(signal));
+    this.#controller = new VolumeController({
+      context: options.context,
+      volume,
+      name: options.node,
+      leadership: options.link.leadership(volume.id),
+      resolve: options.resolve,
+      onServing: (serving) => this.#setServing(serving),
+      onChange: () => {
+        this.#reports.wake();
+        if (this.#controller.state === 'idle') this.#promotions.wake();
+      },
+      ...(options.timing === undefined ? {} : { timing: options.timing }),
+    });
+  }
+
+  get controller(): VolumeController {
+    return this.#controller;
+  }
+
+  start(): void {
+    this.#exports.start();
+    this.#promotions.start();
+    this.#reports.start();
+  }
+
+  /** The store changed, or a peer came or went. */
+  update(volume: VolumeObject): void {
+    this.#volume = volume;
+    this.#controller.update(volume);
+    const leadership = this.#options.link.state.get('leaderships', volume.id);
+    const { state, view } = { state: this.#controller.state, view: this.#controller.view };
+    if (
+      leadership !== null &&
+      state === 'active' &&
+      leadership.epoch > view.epoch &&
+      leadership.controller !== this.#options.node
+    ) {
+      this.#controller
+        .demote(`epoch ${leadership.epoch} belongs to ${leadership.controller ?? 'nobody'}`)
+        .catch((error) => this.#log.warn('demote', { error: reason(error) }, 'demotion failed'));
+    }
+    this.#exports.wake();
+    this.#promotions.wake();
+    this.#controller.poke();
+  }
+
+  /** Gives the volume to another controller, if this one has it. */
+  async handOver(): Promise<void> {
+    this.#draining = true;
+    await this.#promotions.stop();
+    await this.#controller.handOver();
+  }
+
+  /** The volume is no longer this node's: nothing of it stays. */
+  async retire(): Promise<void> {
+    this.#retired = true;
+    await this.#promotions.stop();
+    await this.#controller.handOver();
+    await this.#controller.demote('volume left this node');
+    await this.#exports.stop();
+    await this.#applyExports();
+    const name = slotName(this.#volume.id);
+    await this.#options.context.engine.rpc('basalt_slot_delete', { name }).catch((error) => {
+      this.#log.warn('slot', { volume: this.#volume.name, error: reason(error) }, 'slot could not be deleted');
+    });
+    await this.#reports.stop();
+  }
+
+  async stop(): Promise<void> {
+    await this.#promotions.stop();
+    await this.#controller.demote('node stops');
+    await this.#exports.stop();
+    await this.#reports.stop();
+  }
+
+  async #setServing(serving: boolean): Promise<void> {
+    if (this.#serving === serving) return;
+    this.#serving = serving;
+    try {
+      if (serving || this.#present.listener) await this.#applyExports();
+    } catch (error) {
+      // An export that cannot be opened is no reason not to serve the others; the loop goes on trying.
+      this.#log.warn('exports', { volume: this.#volume.name, error: reason(error) }, 'not every export follows yet');
+    }
+    this.#exports.wake();
+  }
+
+  /** Passes run one after the other, whoever asks for them. */
+  #applyExports(): Promise<void> {
+    const next = this.#pass.then(() => this.#exportPass());
+    this.#pass = next.catch(() => {});
+    return next;
+  }
+
+  async #exportPass(): Promise<void> {
+    await ensureSlot(this.#options.context.engine, this.#volume);
+    const wanted = this.#retired
+      ? null
+      : {
+          hosts: this.#volume.hosts,
+          ana: this.#serving ? ('optimized' as const) : ('inaccessible' as const),
+          nbd: this.#serving ? this.#nbdPaths() : [],
+        };
+    for (const action of planExport(wanted, this.#present)) await this.#carryOut(action);
+  }
+
+  #nbdPaths(): string[] {
+    return this.#volume.nbd.filter((entry) => entry.node === this.#options.node).map((entry) => entry.path);
+  }
+
+  async #carryOut(action: ExportAction): Promise<void> {
+    const { engine } = this.#options.context;
+    const nqn = nqns.volume(this.#volume.id);
+    const listener = { nqn, listen_address: listenAddress(this.#options.hosts) };
+    const present = this.#present;
+    switch (action.do) {
+      case 'create-subsystem':
+        await this.#createSubsystem(nqn);
+        this.#present = { ...present, subsystem: true };
+        return;
+      case 'add-namespace':
+        await engine.rpc('nvmf_subsystem_add_ns', {
+          nqn,
+          namespace: {
+            bdev_name: slotName(this.#volume.id),
+            nsid: 1,
+            uuid: this.#volume.id,
+            nguid: nguidOf(this.#volume.id),
+            anagrpid: 1,
+          },
+        });
+        this.#present = { ...present, namespace: true };
+        return;
+      case 'add-host':
+        await engine.rpc('nvmf_subsystem_add_host', { nqn, host: action.host });
+        this.#present = { ...present, hosts: [...present.hosts, action.host] };
+        return;
+      case 'remove-host':
+        await engine.rpc('nvmf_subsystem_remove_host', { nqn, host: action.host });
+        this.#present = { ...present, hosts: present.hosts.filter((host) => host !== action.host) };
+        return;
+      case 'add-listener':
+        await engine.rpc('nvmf_subsystem_add_listener', listener);
+        this.#present = { ...present, listener: true };
+        return;
+      case 'set-ana':
+        await engine.rpc('nvmf_subsystem_listener_set_ana_state', { ...listener, ana_state: action.ana });
+        this.#present = { ...present, ana: action.ana };
+        return;
+      case 'start-nbd': {
+        const params = { bdev_name: slotName(this.#volume.id), path: action.path, export_name: this.#volume.name };
+        const started = await engine.rpc('basalt_nbd_start', params);
+        this.#nbdUris.set(action.path, started.uri);
+        this.#present = { ...present, nbd: [...present.nbd, action.path] };
+        this.#reports.wake();
+        return;
+      }
+      case 'stop-nbd':
+        await engine.rpc('basalt_nbd_stop', { path: action.path });
+        this.#nbdUris.delete(action.path);
+        this.#present = { ...present, nbd: present.nbd.filter((path) => path !== action.path) };
+        this.#reports.wake();
+        return;
+      case 'delete-subsystem':
+        await engine.rpc('nvmf_delete_subsystem', { nqn });
+        this.#present = { ...noExport, nbd: present.nbd };
+        return;
+    }
+  }
+
+  async #createSubsystem(nqn: string): Promise<void> {
+    const range = cntlidRange(Math.max(0, this.#volume.controllers.indexOf(this.#options.node)));
+    await this.#options.context.engine.rpc('nvmf_create_subsystem', {
+      nqn,
+      serial_number: volumeSerial(this.#volume.id),
+      model_number: 'Basalt volume',
+      allow_any_host: false,
+      min_cntlid: range.min,
+      max_cntlid: range.max,
+      ana_reporting: true,
+      max_namespaces: 1,
+    });
+  }
+
+  /** Promotes when it is this node's turn; waits out its place among the standbys first. */
+  async #consider(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#options.context;
+    for (;;) {
+      const decision = this.#decide();
+      if (decision.do === 'nothing') {
+        this.#wish = null;
+        return;
+      }
+      const leadership = this.#options.link.state.get('leaderships', this.#volume.id);
+      const what = `${leadership?.epoch} ${leadership?.controller}`;
+      if (this.#wish?.what !== what) this.#wish = { what, sinceMs: clock.now() };
+      const restMs = this.#wish.sinceMs + decision.delayMs - clock.now();
+      if (restMs > 0) {
+        await clock.sleep(restMs, signal);
+        continue;
+      }
+      log.info({ volume: this.#volume.name, why: decision.why }, 'promoting this node');
+      await this.#promote(signal);
+      return;
+    }
+  }
+
+  async #promote(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#controller.promote({ takeover: true, signal });
+    } catch (error) {
+      // Another one won: nothing is wrong, and nothing is to be tried before the store says so.
+      if (error instanceof BasaltError && error.code === 'VOLUME_LED') return;
+      throw error;
+    }
+  }
+
+  #decide(): ReturnType<typeof decidePromotion> {
+    const { link, node, peers } = this.#options;
+    const leadership = link.state.get('leaderships', this.#volume.id);
+    if (leadership === null || this.#volume.phase !== 'live') return { do: 'nothing', why: 'it is not there' };
+    if (this.#draining || this.#retired) return { do: 'nothing', why: 'is handing over' };
+    if (leadership.epoch === 0 && !this.#replicasMade()) return { do: 'nothing', why: 'its replicas are not made yet' };
+    const { lost, connected } = peers();
+    const lives = link.state.all('lives');
+    const candidates = new Set([...lives.filter((live) => !live.draining).map((live) => live.name), node]);
+    // A process that answers on its connection is alive, whatever became of its lease.
+    const alive = new Set([...lives.map((live) => live.name), ...connected]);
+    const driving = this.#controller.state !== 'idle';
+    return decidePromotion({ me: node, leadership, order: this.#volume.controllers, candidates, alive, lost, driving });
+  }
+
+  #replicasMade(): boolean {
+    const { state } = this.#options.link;
+    return this.#volume.legs.every((leg) =>
+      leg.replicas.every((entry) => state.get('observedReplicas', entry.replica)?.state === 'ready'),
+    );
+  }
+
+  async #report(signal: AbortSignal): Promise<void> {
+    const { link, node, hosts } = this.#options;
+    const { view } = this.#controller;
+    const active = view.state === 'active' || view.state === 'closing';
+    const object: ObservedVolume = {
+      format: formatVersion,
+      volumeId: this.#volume.id,
+      node,
+      state: active ? 'active' : view.state === 'promoting' ? 'promoting' : 'standby',
+      epoch: active ? view.epoch : 0,
+      address: hosts,
+      resyncing: view.resyncing,
+      legs: active ? view.legs : [],
+      nbd: [...this.#nbdUris].map(([path, uri]) => ({ path, uri })),
+      problem: view.problem,
+    };
+    const key = keys.observedVolume(this.#volume.id, node);
+    const text = codecs.observedVolume.encode(object);
+    if (this.#retired) {
+      await link.commit({ remove: [key] }, signal);
+      return;
+    }
+    if (text === this.#reported) return;
+    await link.commit({ put: [{ key, text, leased: true }] }, signal);
+    this.#reported = text;
+  }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the API shows, made from the objects in the store. Pure.
+
+import type { Static } from 'typebox';
+import type { DiskView, NodeView, ReplicaView, VolumeView } from '../model/api.js';
+import type { ClusterState } from '../model/cluster-state.js';
+import { nqns } from '../model/keys.js';
+import type { DiskObject, Leadership, MemberState, ObservedVolume, VolumeObject } from '../model/objects.js';
+
+export function nodeView(state: ClusterState, name: string): NodeView | null {
+  const node = state.get('nodes', name);
+  if (node === null) return null;
+  const live = state.get('lives', name);
+  return {
+    name,
+    roles: [...node.roles],
+    state: live === null ? 'down' : live.draining ? 'draining' : 'up',
+    engine: live?.engine ?? null,
+    internal: live?.internal ?? null,
+    hosts: live?.hosts ?? null,
+  };
+}
+
+/** Bytes of replicas that stand or will stand on the disk, at their full size. */
+export function promisedBytes(state: ClusterState, disk: string): number {
+  let bytes = 0;
+  for (const volume of state.all('volumes')) {
+    for (const leg of volume.legs)
+      bytes += leg.replicas.filter((entry) => entry.disk === disk).length * volume.legSizeBytes;
+  }
+  return bytes;
+}
+
+export function diskView(state: ClusterState, disk: DiskObject): DiskView {
+  return {
+    id: disk.id,
+    node: disk.node,
+    path: disk.path,
+    state: state.get('lives', disk.node) === null ? 'down' : 'up',
+    totalBytes: disk.totalBytes,
+    freeBytes: disk.freeBytes,
+    promisedBytes: promisedBytes(state, disk.id),
+    buffered: disk.buffered,
+  };
+}
+
+export function volumeView(state: ClusterState, volume: VolumeObject): VolumeView {
+  const leadership = state.get('leaderships', volume.id);
+  const observed = state.all('observedVolumes').filter((entry) => entry.volumeId === volume.id);
+  const active = observed.find((entry) => entry.state === 'active' && entry.epoch === leadership?.epoch) ?? null;
+  const legs = volume.legs.map(({ replicas }, leg) =>
+    replicas.map((entry) => ({ ...entry, state: memberState(leadership, active, { leg, replica: entry.replica }) })),
+  );
+  const embedded =
+    leadership !== null &&
+    leadership.controller !== null &&
+    state.get('lives', leadership.controller)?.kind === 'embedded';
+  return {
+    id: volume.id,
+    name: volume.name,
+    sizeBytes: volume.sizeBytes,
+    blockSizeBytes: volume.blockSizeBytes,
+    stripeSizeBytes: volume.stripeSizeBytes,
+    copies: volume.copies,
+    phase: phaseOf(state, volume, leadership),
+    health: healthOf(legs, active, embedded),
+    nqn: nqns.volume(volume.id),
+    epoch: leadership?.epoch ?? 0,
+    controller: leadership?.controller ?? null,
+    controllers: [...volume.controllers],
+    hosts: [...volume.hosts],
+    nbd: [...volume.nbd],
+    legs,
+    paths: observed.map(({ node, state: pathState, epoch, address, nbd, problem }) => ({
+      node,
+      state: pathState,
+      epoch,
+      address,
+      nbd,
+      problem,
+    })),
+  };
+}
+
+function memberState(
+  leadership: Leadership | null,
+  active: ObservedVolume | null,
+  at: { leg: number; replica: string },
+): MemberState {
+  const inSync = leadership?.legs[at.leg]?.inSync.some((entry) => entry.replica === at.replica) ?? false;
+  if (inSync) return 'in_sync';
+  const seen = active?.legs[at.leg]?.find((entry) => entry.replica === at.replica)?.state;
+  return seen === 'joining' ? 'joining' : 'out';
+}
+
+function phaseOf(state: ClusterState, volume: VolumeObject, leadership: Leadership | null): VolumeView['phase'] {
+  if (volume.phase === 'deleting') return 'deleting';
+  if ((leadership?.epoch ?? 0) > 0) return 'live';
+  const made = volume.legs.every((leg) =>
+    leg.replicas.every((entry) => state.get('observedReplicas', entry.replica)?.state === 'ready'),
+  );
+  return made ? 'live' : 'creating';
+}
+
+function healthOf(
+  legs: Static<typeof ReplicaView>[][],
+  active: ObservedVolume | null,
+  embedded: boolean,
+): VolumeView['health'] {
+  if (active === null && !embedded) return 'unserved';
+  const states = legs.flat().map((entry) => entry.state);
+  if (states.includes('joining') || active?.resyncing === true) return 'resyncing';
+  return states.every((entry) => entry === 'in_sync') ? 'redundant' : 'degraded';
+}

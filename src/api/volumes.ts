@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Making, changing and deleting volumes: checks against one reading of the store, then one transaction on exactly that.
+//
+// Invariants:  - a request that is refused has changed nothing
+//              - the same request twice has the effect of one
+
+import type { Random } from '../env/random.js';
+import { type AttachRequest, blockSizeBytes, type VolumeCreateRequest } from '../model/api.js';
+import type { ClusterState, Stored } from '../model/cluster-state.js';
+import { BasaltError } from '../model/errors.js';
+import { keys } from '../model/keys.js';
+import { codecs, formatVersion, type Leadership, type VolumeObject } from '../model/objects.js';
+import { legSizeBytes } from '../placement/leg-size.js';
+import { place } from '../placement/place.js';
+import { committedRevision, type Store, type Txn } from '../store/store.js';
+import { readState } from './read-state.js';
+import { promisedBytes } from './views.js';
+
+const defaultCopies = 2;
+const defaultLegs = 4;
+const defaultStripeBytes = 64 * 1024;
+const defaultLeaseMs = 300;
+const defaultControllers = 2;
+const attemptsMax = 5;
+
+export interface VolumeDeps {
+  readonly store: Store;
+  readonly random: Random;
+}
+
+/** True: made now. False: it was there already, with the same parameters. */
+export function createVolume(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made: boolean; id: string }> {
+  return attempt(deps, async (state, placementRevision) => {
+    const existing = state.volumeByName(request.name);
+    if (existing !== null) {
+      checkSame(existing, request);
+      return { txn: null, result: { made: false, id: existing.id } };
+    }
+    const volume = draw(deps, state, request);
+    const text = codecs.volume.encode(volume);
+    const leadership = codecs.leadership.encode(firstLeadership(volume, request.leaseMs ?? defaultLeaseMs));
+    const name = codecs.volumeName.encode({ format: formatVersion, volumeId: volume.id });
+    const txn: Txn = {
+      conditions: [
+        { key: keys.volumeName(request.name), modRevision: 0 },
+        { key: keys.placement, modRevision: placementRevision },
+      ],
+      changes: [
+        { kind: 'put', key: keys.volume(volume.id), value: text },
+        { kind: 'put', key: keys.leadership(volume.id), value: leadership },
+        { kind: 'put', key: keys.volumeName(request.name), value: name },
+        { kind: 'put', key: keys.placement, value: JSON.stringify({ format: formatVersion, volumeId: volume.id }) },
+      ],
+    };
+    return { txn, result: { made: true, id: volume.id } };
+  });
+}
+
+export function deleteVolume(deps: VolumeDeps, name: string): Promise<void> {
+  return attempt(deps, async (state) => {
+    const stored = requireVolume(state, name);
+    const volume = stored.value;
+    const leadership = state.stored('leaderships', volume.id);
+    checkUnused(state, volume, leadership?.value ?? null);
+    // The new epoch fences whoever still drives it, and is what the replicas are deleted under.
+    const fenced =
+      leadership === null
+        ? []
+        : [{ kind: 'put' as const, key: leadership.key, value: codecs.leadership.encode(fence(leadership.value)) }];
+    const txn: Txn = {
+      conditions: [
+        { key: stored.key, modRevision: stored.revision },
+        ...(leadership === null ? [] : [{ key: leadership.key, modRevision: leadership.revision }]),
+      ],
+      changes: [
+        { kind: 'put', key: stored.key, value: codecs.volume.encode({ ...volume, phase: 'deleting' }) },
+        { kind: 'delete', key: keys.volumeName(name) },
+        ...fenced,
+      ],
+    };
+    return { txn, result: undefined };
+  });
+}
+
+export function attachVolume(deps: VolumeDeps, name: string, request: AttachRequest): Promise<void> {
+  return change(deps, name, (state, volume) => {
+    if (request.host === undefined && request.nbd === undefined)
+      throw invalid('host', 'is missing; name a host NQN or an NBD path');
+    const hosts = request.host === undefined ? volume.hosts : unique([...volume.hosts, request.host]);
+    if (request.nbd === undefined) return { ...volume, hosts };
+    const node = request.nbd.node ?? nbdNode(state, volume);
+    if (!volume.controllers.includes(node)) {
+      throw invalid(
+        'nbd.node',
+        `${node} is not a controller of ${name}; those are ${volume.controllers.join(', ') || 'none'}`,
+      );
+    }
+    const { path } = request.nbd;
+    checkPathFree(state, volume, { node, path });
+    const others = volume.nbd.filter((entry) => entry.node !== node || entry.path !== path);
+    return { ...volume, hosts, nbd: [...others, { node, path }] };
+  });
+}
+
+export function detachVolume(deps: VolumeDeps, name: string, request: AttachRequest): Promise<void> {
+  return change(deps, name, (_, volume) => {
+    const everything = request.host === undefined && request.nbd === undefined;
+    const hosts = volume.hosts.filter((host) => !everything && host !== request.host);
+    const nbd = volume.nbd.filter((entry) => !everything && entry.path !== request.nbd?.path);
+    return { ...volume, hosts, nbd };
+  });
+}
+
+export function requireVolume(state: ClusterState, name: string): Stored<VolumeObject> {
+  const id = state.get('volumeNames', name)?.volumeId ?? name;
+  const stored = state.stored('volumes', id);
+  if (stored === null || stored.value.phase === 'deleting')
+    throw new BasaltError('NOT_FOUND', { kind: 'volume', name });
+  return stored;
+}
+
+function change(
+  deps: VolumeDeps,
+  name: string,
+  plan: (state: ClusterState, volume: VolumeObject) => VolumeObject,
+): Promise<void> {
+  return attempt(deps, async (state) => {
+    const stored = requireVolume(state, name);
+    const text = codecs.volume.encode(plan(state, stored.value));
+    if (text === codecs.volume.encode(stored.value)) return { txn: null, result: undefined };
+    const txn: Txn = {
+      conditions: [{ key: stored.key, modRevision: stored.revision }],
+      changes: [{ kind: 'put', key: stored.key, value: text }],
+    };
+    return { txn, result: undefined };
+  });
+}
+
+/** Plans on a fresh reading and tries again when someone else changed it in between. */
+async function attempt<T>(
+  deps: VolumeDeps,
+  plan: (state: ClusterState, placementRevision: number) => Promise<{ txn: Txn | null; result: T }>,
+): Promise<T> {
+  for (let attempts = 1; ; attempts++) {
+    const { state, placementRevision } = await readState(deps.store);
+    const { txn, result } = await plan(state, placementRevision);
+    if (txn === null) return result;
+    const outcome = await deps.store.txn(txn);
+    if (outcome.outcome === 'committed') return result;
+    if (outcome.outcome === 'unknown' || attempts >= attemptsMax) committedRevision(txn, outcome);
+  }
+}
+
+function draw(deps: VolumeDeps, state: ClusterState, request: VolumeCreateRequest): VolumeObject {
+  const copies = request.copies ?? defaultCopies;
+  const legs = request.legs ?? defaultLegs;
+  const stripeSizeBytes = request.stripeSizeBytes ?? defaultStripeBytes;
+  if (stripeSizeBytes % blockSizeBytes !== 0 || (stripeSizeBytes & (stripeSizeBytes - 1)) !== 0) {
+    throw invalid('stripeSizeBytes', 'must be a power of two from 16384 to 16777216');
+  }
+  const size = legSizeBytes({ sizeBytes: request.sizeBytes, legs, stripeSizeBytes });
+  const placed = place(usableDisks(state), { legs, copies, legSizeBytes: size });
+  return {
+    format: formatVersion,
+    id: deps.random.uuid(),
+    name: request.name,
+    sizeBytes: request.sizeBytes,
+    blockSizeBytes,
+    stripeSizeBytes,
+    copies,
+    legSizeBytes: size,
+    legs: placed.map((replicas) => ({
+      replicas: replicas.map((entry) => ({ replica: deps.random.uuid(), ...entry })),
+    })),
+    controllers: chooseControllers(state, request.controllers),
+    hosts: [],
+    nbd: [],
+    phase: 'live',
+  };
+}
+
+function usableDisks(state: ClusterState): { id: string; node: string; availableBytes: number }[] {
+  return state
+    .all('disks')
+    .filter((disk) => state.get('lives', disk.node) !== null)
+    .map((disk) => ({ id: disk.id, node: disk.node, availableBytes: disk.totalBytes - promisedBytes(state, disk.id) }));
+}
+
+function chooseControllers(state: ClusterState, asked: readonly string[] | undefined): string[] {
+  const known = state
+    .all('nodes')
+    .filter((node) => node.roles.includes('controller'))
+    .map((node) => node.name);
+  for (const [index, name] of (asked ?? []).entries()) {
+    if (!known.includes(name))
+      throw invalid(`controllers[${index}]`, `${name} is no controller node; those are ${known.join(', ') || 'none'}`);
+  }
+  if (asked !== undefined) return [...asked];
+  const firsts = state.all('volumes').map((volume) => volume.controllers[0]);
+  const load = (name: string): number => firsts.filter((first) => first === name).length;
+  const up = known.filter((name) => state.get('lives', name)?.draining === false);
+  if (up.length === 0)
+    throw new BasaltError('PLACEMENT_IMPOSSIBLE', {
+      field: 'controllers',
+      problem: 'no controller node is up: start one',
+    });
+  return up.sort((a, b) => load(a) - load(b) || (a < b ? -1 : 1)).slice(0, defaultControllers);
+}
+
+function firstLeadership(volume: VolumeObject, leaseMs: number): Leadership {
+  return {
+    format: formatVersion,
+    volumeId: volume.id,
+    epoch: 0,
+    controller: null,
+    instance: null,
+    clean: true,
+    leaseMs,
+    legs: volume.legs.map((leg) => ({ inSync: leg.replicas.map(({ replica }) => ({ replica, incarnation: null })) })),
+  };
+}
+
+function fence(leadership: Leadership): Leadership {
+  return { ...leadership, epoch: leadership.epoch + 1, controller: null, instance: null, clean: false };
+}
+
+function checkSame(existing: VolumeObject, request: VolumeCreateRequest): void {
+  const same =
+    existing.sizeBytes === request.sizeBytes &&
+    existing.copies === (request.copies ?? defaultCopies) &&
+    existing.legs.length === (request.legs ?? defaultLegs) &&
+    existing.stripeSizeBytes === (request.stripeSizeBytes ?? defaultStripeBytes) &&
+    (request.controllers === undefined || JSON.stringify(existing.controllers) === JSON.stringify(request.controllers));
+  if (!same) throw new BasaltError('ALREADY_EXISTS', { kind: 'volume', name: existing.name, field: 'name' });
+}
+
+function checkUnused(state: ClusterState, volume: VolumeObject, leadership: Leadership | null): void {
+  const busy = (detail: string): BasaltError => new BasaltError('BUSY', { kind: 'volume', name: volume.name, detail });
+  if (volume.hosts.length > 0) throw busy(`attached to ${volume.hosts.join(', ')}`);
+  if (volume.nbd.length > 0) throw busy(`exported over NBD at ${volume.nbd.map((entry) => entry.path).join(', ')}`);
+  const holder = leadership?.controller ?? null;
+  if (holder !== null && state.get('lives', holder)?.kind === 'embedded') throw busy(`open in the process ${holder}`);
+}
+
+function checkPathFree(state: ClusterState, volume: VolumeObject, wish: { node: string; path: string }): void {
+  for (const other of state.all('volumes')) {
+    if (other.id === volume.id || !other.nbd.some((entry) => entry.node === wish.node && entry.path === wish.path))
+      continue;
+    throw new BasaltError('BUSY', { kind: 'NBD path', name: wish.path, detail: `it exports ${other.name}` });
+  }
+}
+
+/** The node that drives the volume now, or the first that may. */
+function nbdNode(state: ClusterState, volume: VolumeObject): string {
+  const holder = state.get('leaderships', volume.id)?.controller ?? null;
+  const node = holder !== null && volume.controllers.includes(holder) ? holder : volume.controllers[0];
+  if (node === undefined) throw invalid('nbd', `${volume.name} has no controller nodes that could export it`);
+  return node;
+}
+
+function unique(values: readonly string[]): string[] {
+  return [...new Set(values)];
+}
+
+function invalid(field: string, problem: string): BasaltError {
+  return new BasaltError('INVALID_ARGUMENT', { field, problem });
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The cluster's objects as one process last read them, indexed. Filled from a listing, kept up by watch events.
+//
+// Invariants:  - an object that cannot be read is left out and named in `unreadable`; the others are not affected
+//              - `version(kind)` grows whenever something of that kind changed, so that a loop can see that nothing did
+
+import { keys } from './keys.js';
+import type {
+  ClusterObject,
+  Codec,
+  DiskObject,
+  Leadership,
+  LiveObject,
+  NodeObject,
+  ObservedReplica,
+  ObservedVolume,
+  VolumeNameObject,
+  VolumeObject,
+} from './objects.js';
+import { codecs } from './objects.js';
+
+export interface Stored<T> {
+  readonly key: string;
+  readonly value: T;
+  /** Of the last change to this key; what a compare-and-swap compares. */
+  readonly revision: number;
+}
+
+interface Kinds {
+  cluster: ClusterObject;
+  nodes: NodeObject;
+  lives: LiveObject;
+  disks: DiskObject;
+  volumes: VolumeObject;
+  volumeNames: VolumeNameObject;
+  leaderships: Leadership;
+  observedReplicas: ObservedReplica;
+  observedVolumes: ObservedVolume;
+}
+
+export type Kind = keyof Kinds;
+
+const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
+  cluster: { prefix: keys.cluster, codec: codecs.cluster },
+  nodes: { prefix: keys.nodes, codec: codecs.node },
+  lives: { prefix: keys.lives, codec: codecs.live },
+  disks: { prefix: keys.disks, codec: codecs.disk },
+  volumes: { prefix: keys.volumes, codec: codecs.volume },
+  volumeNames: { prefix: keys.volumeNames, codec: codecs.volumeName },
+  leaderships: { prefix: keys.leaderships, codec: codecs.leadership },
+  observedReplicas: { prefix: keys.observedReplicas, codec: codecs.observedReplica },
+  observedVolumes: { prefix: keys.observedVolumes, codec: codecs.observedVolume },
+};
+
+const kinds = Object.keys(prefixes) as Kind[];
+
+export class ClusterState {
+  readonly #maps = new Map<Kind, Map<string, Stored<unknown>>>(kinds.map((kind) => [kind, new Map()]));
+  readonly #versions = new Map<Kind, number>();
+  readonly #lastLives = new Map<string, LiveObject>();
+  readonly unreadable = new Map<string, string>();
+
+  /** Applies one change; null deletes. Keys that are none of ours are ignored. */
+  apply(key: string, text: string | null, revision: number): void {
+    const kind = kinds.find((entry) => key.startsWith(prefixes[entry].prefix));
+    if (kind === undefined) return;
+    this.#versions.set(kind, this.version(kind) + 1);
+    const map = this.#map(kind);
+    const id = key.slice(prefixes[kind].prefix.length);
+    this.unreadable.delete(key);
+    if (text === null) {
+      map.delete(id);
+      return;
+    }
+    try {
+      const value = prefixes[kind].codec.decode(text, key);
+      map.set(id, { key, value, revision });
+      if (kind === 'lives') this.#lastLives.set(id, value as LiveObject);
+    } catch (error) {
+      map.delete(id);
+      this.unreadable.set(key, error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  /** Makes the state what a whole listing says; keys that are not in it are gone. */
+  replace(entries: readonly { key: string; value: string; revision: number }[]): void {
+    const present = new Set(entries.map((entry) => entry.key));
+    for (const map of this.#maps.values()) {
+      for (const stored of [...map.values()]) if (!present.has(stored.key)) this.apply(stored.key, null, 0);
+    }
+    for (const entry of entries) this.apply(entry.key, entry.value, entry.revision);
+  }
+
+  version(kind: Kind): number {
+    return this.#versions.get(kind) ?? 0;
+  }
+
+  stored<K extends Kind>(kind: K, id: string): Stored<Kinds[K]> | null {
+    return (this.#map(kind).get(id) as Stored<Kinds[K]> | undefined) ?? null;
+  }
+
+  get<K extends Kind>(kind: K, id: string): Kinds[K] | null {
+    return this.stored(kind, id)?.value ?? null;
+  }
+
+  all<K extends Kind>(kind: K): Kinds[K][] {
+    return [...this.#map(kind).entries()]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([, stored]) => stored.value as Kinds[K]);
+  }
+
+  /** What a process last said about itself, also when its lease has run out since. */
+  lastLive(name: string): LiveObject | null {
+    return this.#lastLives.get(name) ?? null;
+  }
+
+  volumeByName(name: string): VolumeObject | null {
+    const entry = this.get('volumeNames', name);
+    return entry === null ? null : this.get('volumes', entry.volumeId);
+  }
+
+  #map(kind: Kind): Map<string, Stored<unknown>> {
+    const map = this.#maps.get(kind);
+    if (map === undefined) throw new Error(`no such kind of object: ${kind}`);
+    return map;
+  }
+}
