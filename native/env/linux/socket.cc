@@ -224,15 +224,6 @@ uint16_t bound_port(int fd) {
 
 }  // namespace
 
-std::string Address::to_string() const {
-  if (family == Family::unix_path) return "unix:" + host;
-  return (host.find(':') != std::string::npos ? "[" + host + "]" : host) + ":" + std::to_string(port);
-}
-
-bool Address::is_loopback() const {
-  return family == Family::unix_path || host.starts_with("127.") || host == "::1";
-}
-
 Watched::Watched(SocketPoller& poller, int fd) : poller_(poller), fd_(fd) {
   poller_.watch(*this);
 }

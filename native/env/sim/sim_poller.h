@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Poller, sockets and files of the simulated world.
+#pragma once
+
+#include <deque>
+#include <set>
+
+#include "base/list.h"
+#include "env/sim/sim_world.h"
+
+namespace basalt::env {
+
+class SimListener;
+
+class SimPoller final : public Poller {
+ public:
+  explicit SimPoller(SimNode& node) : node_(node) {}
+  ~SimPoller() override;
+  size_t poll() override;
+  void wait(Instant) override;
+  void wake() override {}
+  Result<std::unique_ptr<StreamListener>> listen(const Address& address) override;
+  Result<std::unique_ptr<StreamSocket>> connect(const Address& address) override;
+  std::unique_ptr<StreamSocket> adopt(std::unique_ptr<PendingSocket> pending) override;
+  Result<std::unique_ptr<BlockFile>> open(const FileOptions& options) override;
+  std::string description() const override { return "simulated"; }
+
+  SimNode& node() { return node_; }
+  // Runs at the next poll. A handle that is destroyed meanwhile takes its work out.
+  void queue(Work* work, const void* owner) { ready_.push_back({work, owner}); }
+  void forget(const void* owner);
+
+ private:
+  struct Ready {
+    Work* work;
+    const void* owner;
+  };
+  SimNode& node_;
+  std::deque<Ready> ready_;
+};
+
+// One end of a connection. Bytes sent travel to the peer end and arrive in order after a delay.
+class SimSocket final : public StreamSocket {
+ public:
+  SimSocket(SimNode& node, SimPoller* poller);
+  ~SimSocket() override;
+  Transfer try_recv(const Iovec* iov, size_t count) override;
+  Transfer try_send(const Iovec* iov, size_t count) override;
+  void arm_readable(Work* work) override;
+  void arm_writable(Work* work) override;
+  void disarm() override;
+  Outcome connect_result() override;
+  std::string peer() const override { return peer_node_; }
+
+  SimNode& node() { return *node_; }
+  const std::string& peer_node() const { return peer_node_; }
+  void attach(SimPoller* poller) { poller_ = poller; }
+  static void join(SimSocket& one, SimSocket& other);
+  void begin_connect(const Address& address, Duration delay);
+  void refuse();  // connecting failed
+  void established();
+  void reset();  // both ends
+  void deliver_later();
+
+ private:
+  enum class State : uint8_t { connecting, refused, open, ended, broken };
+  void deliver();
+  void notify();
+  bool readable() const {
+    return !input_.empty() || state_ == State::ended || state_ == State::broken || state_ == State::refused;
+  }
+  bool writable() const;
+  SimNode* node_;
+  SimPoller* poller_;
+  std::string peer_node_;
+  SimSocket* other_ = nullptr;
+  State state_ = State::connecting;
+  std::deque<uint8_t> input_;
+  struct Segment {
+    Instant arrives;
+    std::vector<uint8_t> bytes;
+    bool end = false;
+  };
+  std::deque<Segment> on_the_way_;  // towards this end
+  size_t on_the_way_bytes_ = 0;
+  Work* reader_ = nullptr;
+  Work* writer_ = nullptr;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+class SimPending final : public PendingSocket {
+ public:
+  explicit SimPending(std::unique_ptr<SimSocket> socket) : socket_(std::move(socket)) {}
+  std::unique_ptr<SimSocket> take() { return std::move(socket_); }
+
+ private:
+  std::unique_ptr<SimSocket> socket_;
+};
+
+}  // namespace basalt::env
