@@ -6,12 +6,13 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { access, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { checkoutDir, defaultCacheDir } from '../lab/image.js';
 import { LineLog } from '../lab/line-log.js';
 
-export const enginedPath = join(checkoutDir(), 'build', 'release', 'engined');
+/** BASALT_ENGINED names another build, for instance one under a sanitizer. */
+export const enginedPath = resolve(checkoutDir(), process.env['BASALT_ENGINED'] ?? 'build/release/engined');
 
 const startMsMax = 20_000;
 const callMsMax = 20_000;
@@ -62,7 +63,9 @@ export class Engined {
   /** Resolves when the RPC socket answers. @param args further arguments of the program */
   static async start(name: string, args: readonly string[] = []): Promise<Engined> {
     await access(enginedPath).catch(() => {
-      throw new Error(`${enginedPath} is missing: ninja -C build/release engined`);
+      throw new Error(
+        `${enginedPath} is missing: cmake -G Ninja -B build/release -S . && ninja -C build/release engined`,
+      );
     });
     const workDir = await mkdtemp(join(tmpdir(), 'basalt-engined-'));
     const socketPath = join(workDir, 'rpc.sock');
