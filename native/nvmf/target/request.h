@@ -4,8 +4,8 @@
 // A transport owns its queues' Requests, moves bytes, and knows nothing of controllers. The target judges and executes
 // commands, and knows nothing of bytes on wires.
 //
-//   transport: a command capsule arrived -> fill Request.command -> target.transfer_plan(request): how much data moves
-//   transport: gives it memory (request.data) and, for writes, moves the data in -> target.execute(request)
+//   transport: a command capsule arrived -> fill Request.command -> queue.transfer_plan(request): how much data moves
+//   transport: gives it memory (iov) and, for writes, moves the data in -> queue.execute(request)
 //   target:    ... -> request.completion is filled -> request.finish(request)      (later; never inside execute())
 //   transport: moves read data out, sends the completion, recycles the Request
 //
@@ -19,7 +19,7 @@
 #include "base/iovec.h"
 #include "base/list.h"
 #include "base/work.h"
-#include "bdev/bdev.h"
+#include "ns/namespace.h"
 #include "nvme/spec.h"
 #include "nvme/status.h"
 
@@ -45,7 +45,7 @@ struct Request {
   void (*finish)(Request*) = nullptr;  // the transport's
 
   // The target's, while it executes.
-  bdev::Io io;
+  ns::NsIo io;
   ListNode node;
   uint64_t target_private[6] = {};
 };

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ns/namespace.h"
+
+#include <utility>
+
+namespace basalt::ns {
+namespace {
+
+void run_user_done(Work* work) {
+  auto* io = static_cast<NsIo*>(work);
+  io->done(io);
+}
+
+Access access_of(bdev::IoType type) {
+  // A flush changes nothing that another host could see, but belongs to who may write.
+  return type == bdev::IoType::read ? Access::read : Access::write;
+}
+
+}  // namespace
+
+Task<Result<std::unique_ptr<Namespace>>> Namespace::open(bdev::Bdev* bdev, NamespaceOptions options) {
+  GateRecord record;
+  if (options.one_writer) {
+    const std::string attribute = bdev->attribute();
+    auto decoded = decode_gate(attribute);
+    if (!decoded) co_return Error{decoded.error().code, bdev->info().name + ": " + decoded.error().message};
+    record = *decoded;
+    if (attribute.empty()) {
+      // Also finds out now, and not at the first takeover, whether the device can keep a gate.
+      std::string empty = encode_gate(record);
+      auto stored = co_await bdev->set_attribute(std::move(empty));
+      if (!stored) co_return Error{stored.error().code, "one_writer: " + stored.error().message};
+    }
+  }
+  if (options.uuid.is_zero()) options.uuid = bdev->info().uuid;
+  co_return std::unique_ptr<Namespace>(new Namespace(*bdev, options, record));
+}
+
+Namespace::Namespace(bdev::Bdev& bdev, const NamespaceOptions& options, const GateRecord& record)
+    : bdev_(bdev),
+      options_(options),
+      block_size_bytes_(bdev.info().block_size_bytes),
+      reservation_(options.one_writer, record) {}
+
+Namespace::~Namespace() {
+  BASALT_ASSERT(in_flight_count_ == 0);
+}
+
+void Namespace::submit(NsIo* io, Reactor& user) {
+  io->owner = this;
+  io->user = &user;
+  io->user_done = io->done;
+  if (&user == &home()) [[likely]] {
+    dispatch(io);
+  } else {
+    io->run = arrive;
+    home().post(io);
+  }
+}
+
+void Namespace::arrive(Work* work) {
+  auto* io = static_cast<NsIo*>(work);
+  io->owner->dispatch(io);
+}
+
+nvme::Status Namespace::judge(const NsIo& io) {
+  if (closed_) return nvme::status::invalid_namespace.dnr();
+  if (taking_over_ || !reservation_.allows(io.host, access_of(io.type))) {
+    stats_.conflict_count++;
+    return nvme::status::reservation_conflict.dnr();
+  }
+  return nvme::status::success;
+}
+
+void Namespace::dispatch(NsIo* io) {
+  const nvme::Status status = judge(*io);
+  if (!status.ok()) {
+    io->status = status;
+    io->done = io->user_done;
+    io->run = run_user_done;
+    if (io->user == &home()) {
+      home().defer(io);
+    } else {
+      io->user->post(io);
+    }
+    return;
+  }
+  (io->type == bdev::IoType::read ? stats_.read_count : stats_.write_count)++;
+  in_flight_count_++;
+  in_flight_.push_back(io);
+  io->drain = nullptr;
+  io->done = device_done;
+  bdev_.submit(io);
+}
+
+void Namespace::device_done(bdev::Io* done) {
+  auto* io = static_cast<NsIo*>(done);
+  Namespace& self = *io->owner;
+  Drain* drain = io->drain;
+  if (!io->status.ok()) self.stats_.failed_count++;
+  self.in_flight_.remove(io);
+  send_back(io);
+  if (drain != nullptr && --drain->count == 0 && drain->waiter) std::exchange(drain->waiter, {}).resume();
+  self.leave();
+}
+
+// Not to be touched here afterwards: the submitter may free it.
+void Namespace::send_back(NsIo* io) {
+  io->done = io->user_done;
+  if (io->user == &io->owner->home()) {
+    io->done(io);
+  } else {
+    io->run = run_user_done;
+    io->user->post(io);
+  }
+}
+
+void Namespace::leave() {
+  in_flight_count_--;
+  if (in_flight_count_ == 0 && close_waiter_) std::exchange(close_waiter_, {}).resume();
+}
+
+bool Namespace::LockAwaiter::await_ready() const noexcept {
+  if (owner.locked_) return false;
+  owner.locked_ = true;
+  return true;
+}
+
+void Namespace::LockAwaiter::await_suspend(std::coroutine_handle<> waiter) {
+  owner.lock_waiters_.push_back(waiter);
+}
+
+void Namespace::unlock() {
+  if (lock_waiters_.empty()) {
+    locked_ = false;
+    return;
+  }
+  const auto waiter = lock_waiters_.front();
+  lock_waiters_.pop_front();
+  waiter.resume();
+}
+
+Task<nvme::Status> Namespace::register_host(HostId host, RegisterFields fields) {
+  in_flight_count_++;
+  co_await lock();
+  Reservation next = reservation_;
+  nvme::Status status = next.register_host(host, fields);
+  if (status.ok()) status = co_await apply(std::move(next), host);
+  unlock();
+  leave();
+  co_return status;
+}
+
+Task<nvme::Status> Namespace::acquire(HostId host, AcquireFields fields) {
+  in_flight_count_++;
+  co_await lock();
+  Reservation next = reservation_;
+  std::vector<HostId> preempted;
+  nvme::Status status = next.acquire(host, fields, &preempted);
+  if (status.ok()) {
+    status = co_await apply(std::move(next), host);
+    constexpr uint8_t preempt_and_abort = 2;
+    if (!reservation_.one_writer() && fields.action == preempt_and_abort) {
+      Drain drain;
+      in_flight_.for_each([&](NsIo* io) {
+        for (const HostId& other : preempted) {
+          if (io->host != other || io->drain != nullptr) continue;
+          io->drain = &drain;
+          drain.count++;
+        }
+      });
+      co_await drain;
+    }
+  }
+  unlock();
+  leave();
+  co_return status;
+}
+
+Task<nvme::Status> Namespace::release(HostId host, ReleaseFields fields) {
+  in_flight_count_++;
+  co_await lock();
+  Reservation next = reservation_;
+  nvme::Status status = next.release(host, fields);
+  if (status.ok()) status = co_await apply(std::move(next), host);
+  unlock();
+  leave();
+  co_return status;
+}
+
+// Makes `next` the state. When the gate's record changes, everybody is shut out until the change is durable.
+Task<nvme::Status> Namespace::apply(Reservation next, HostId host) {
+  const GateRecord record = next.record();
+  if (!reservation_.one_writer() || record == reservation_.record()) {
+    reservation_ = std::move(next);
+    co_return nvme::status::success;
+  }
+  taking_over_ = true;
+  Drain drain;
+  in_flight_.for_each([&](NsIo* io) {
+    if (io->host == host) return;
+    io->drain = &drain;
+    drain.count++;
+  });
+  co_await drain;
+  std::string encoded = encode_gate(record);
+  auto stored = co_await bdev_.set_attribute(std::move(encoded));
+  reservation_ = std::move(next);
+  // Which of the two records the medium holds is unknown now.
+  if (!stored) reservation_.close_gate(record.highest_epoch);
+  taking_over_ = false;
+  co_return stored ? nvme::status::success : nvme::status::internal_error;
+}
+
+Task<void> Namespace::close() {
+  closed_ = true;
+  struct Idle {
+    Namespace& owner;
+    bool await_ready() const noexcept { return owner.in_flight_count_ == 0; }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept { owner.close_waiter_ = waiter; }
+    void await_resume() const noexcept {}
+  };
+  Idle idle{*this};
+  co_await idle;
+}
+
+}  // namespace basalt::ns

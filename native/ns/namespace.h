@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// Namespace: a bdev with an identity and a gate. Every user - target queues, exports, in-process callers - submits
+// through it, so that reservations and the one-writer gate are checked below all of them.
+//
+// Thread: its state lives on the bdev's home reactor. submit() may be called on any reactor: the request travels to the
+// home reactor, is judged there at the moment of dispatch, and completes on the submitter's reactor. The tasks run on
+// the home reactor: `co_await hop(ns.home())` first.
+//
+// A takeover (an Acquire that preempts) goes in this order: the old holder's commands are refused from that moment, also
+// those on their way here; its admitted ones end at the device; {highest epoch, holder, key} is durable; only then does
+// the command complete. When it cannot be made durable the command fails and the gate stays shut for the old holder.
+#pragma once
+
+#include <coroutine>
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "base/list.h"
+#include "base/result.h"
+#include "base/task.h"
+#include "bdev/bdev.h"
+#include "ns/gate_record.h"
+#include "ns/reservation.h"
+
+namespace basalt::ns {
+
+class Namespace;
+
+// Counts the commands that somebody waits for.
+struct Drain {
+  size_t count = 0;
+  std::coroutine_handle<> waiter;
+  bool await_ready() const noexcept { return count == 0; }
+  void await_suspend(std::coroutine_handle<> handle) noexcept { waiter = handle; }
+  void await_resume() const noexcept {}
+};
+
+// One request. The submitter fills the bdev::Io part (done and context are its own) and `host`.
+struct NsIo : bdev::Io {
+  HostId host;
+  // The namespace's, while it has the request.
+  Namespace* owner = nullptr;
+  Reactor* user = nullptr;
+  bdev::IoDone user_done = nullptr;
+  Drain* drain = nullptr;
+  ListNode flight_node;
+};
+
+struct NamespaceOptions {
+  uint32_t nsid = 0;  // 0: the lowest free one
+  Uuid uuid;          // zero: the bdev's
+  Uuid nguid;         // zero: none is reported
+  uint64_t eui64 = 0;
+  uint32_t ana_group = 0;  // 0: same as nsid
+  bool one_writer = false;
+};
+
+struct NamespaceStats {
+  uint64_t read_count = 0;
+  uint64_t write_count = 0;
+  uint64_t conflict_count = 0;
+  uint64_t failed_count = 0;
+};
+
+class Namespace {
+ public:
+  // On the home reactor of the bdev. Loads the gate before any I/O is taken; fails when the bdev cannot keep one.
+  static Task<Result<std::unique_ptr<Namespace>>> open(bdev::Bdev* bdev, NamespaceOptions options);
+  ~Namespace();
+  Namespace(const Namespace&) = delete;
+  Namespace& operator=(const Namespace&) = delete;
+
+  const NamespaceOptions& options() const { return options_; }
+  uint32_t nsid() const { return options_.nsid; }
+  bdev::Bdev& bdev() const { return bdev_; }
+  Reactor& home() const { return bdev_.home(); }
+  uint32_t block_size_bytes() const { return block_size_bytes_; }
+  uint64_t count_blocks() const { return bdev_.info().count_blocks; }
+
+  // On `user`, which is where io->done runs later. Never completes inside the call.
+  void submit(NsIo* io, Reactor& user);
+
+  Task<nvme::Status> register_host(HostId host, RegisterFields fields);
+  Task<nvme::Status> acquire(HostId host, AcquireFields fields);
+  Task<nvme::Status> release(HostId host, ReleaseFields fields);
+  const Reservation& reservation() const { return reservation_; }
+  const NamespaceStats& stats() const { return stats_; }
+  size_t in_flight_count() const { return in_flight_count_; }
+
+  // Refuses what comes from now on and waits until nothing is in flight. Afterwards it may be destroyed.
+  Task<void> close();
+
+ private:
+  Namespace(bdev::Bdev& bdev, const NamespaceOptions& options, const GateRecord& record);
+
+  void dispatch(NsIo* io);
+  nvme::Status judge(const NsIo& io);
+  static void arrive(Work* work);
+  static void device_done(bdev::Io* io);
+  static void send_back(NsIo* io);
+  Task<nvme::Status> apply(Reservation next, HostId host);
+  void unlock();
+  void leave();
+
+  // Reservation commands run one after another.
+  struct LockAwaiter {
+    Namespace& owner;
+    bool await_ready() const noexcept;
+    void await_suspend(std::coroutine_handle<> waiter);
+    void await_resume() const noexcept {}
+  };
+  LockAwaiter lock() { return {*this}; }
+
+  bdev::Bdev& bdev_;
+  const NamespaceOptions options_;
+  const uint32_t block_size_bytes_;
+  Reservation reservation_;
+  bool closed_ = false;
+  bool taking_over_ = false;  // the gate is shut for everybody
+  bool locked_ = false;
+  std::deque<std::coroutine_handle<>> lock_waiters_;
+  List<NsIo, &NsIo::flight_node> in_flight_;
+  NamespaceStats stats_;
+  size_t in_flight_count_ = 0;  // admitted commands and running reservation commands
+  std::coroutine_handle<> close_waiter_;
+};
+
+}  // namespace basalt::ns

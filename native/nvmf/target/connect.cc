@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Connect: how a queue becomes part of a controller. Runs on the home reactor.
+//
+// A host that connects anew (same host NQN and identifier, same subsystem, same listener) supersedes its older controller
+// there: that one's connections are closed with what they had not read, its admitted commands drain, and only then the
+// Connect completes. So what the host sends on the new association can never be overtaken by what it sent on the old.
+#include <cstring>
+
+#include "nvmf/target/controller.h"
+#include "nvmf/target/target.h"
+
+namespace basalt::nvmf {
+namespace {
+
+using nvme::Status;
+namespace status = nvme::status;
+
+constexpr uint16_t any_controller = 0xffff;
+
+// Connect Invalid Parameters: which field, in the command (false) or in the data (true).
+Status invalid_parameter(Request* request, bool in_data, uint16_t offset) {
+  request->completion.dw0 = offset | (in_data ? 1u << 16 : 0);
+  return status::connect_invalid_parameters.dnr();
+}
+
+// False unless the text ends within its field and is a name.
+bool read_nqn(const char (&field)[256], std::string* out) {
+  const size_t length = strnlen(field, sizeof(field));
+  if (length > nvme::nqn_bytes_max) return false;
+  *out = std::string(field, length);
+  return valid_nqn(*out);
+}
+
+}  // namespace
+
+void Target::connect_arrived(Work* work) {
+  auto* request = static_cast<Request*>(static_cast<ns::NsIo*>(work)->context);
+  spawn(request->queue->target_.connect(request));
+}
+
+Task<void> Target::connect(Request* request) {
+  nvme::ConnectCommand command;
+  std::memcpy(&command, &request->command, sizeof(command));
+  nvme::ConnectData data;
+  Status result = status::success;
+  Iovec pieces[8];
+  const size_t count = iovec_slice(request->iov, request->iov_count, 0, sizeof(data), pieces, 8);
+  if (request->data_bytes != sizeof(data) || count == 0) {
+    result = status::data_sgl_length_invalid.dnr();
+  } else if (!gate_.enter()) {
+    result = status::connect_controller_busy;
+  } else {
+    iovec_copy_out(pieces, count, &data);
+    if (command.recfmt != 0) {
+      result = status::connect_incompatible_format.dnr();
+    } else if (command.sqsize == 0 || command.sqsize >= queue_entries_max) {
+      result = invalid_parameter(request, false, offsetof(nvme::ConnectCommand, sqsize));
+    } else if (command.qid == 0) {
+      result = co_await connect_admin(request, &command, &data);
+    } else {
+      result = connect_io(request, command, data);
+    }
+    gate_.leave();
+  }
+  TargetQueue::return_from_home(request, result);
+}
+
+Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand* command, nvme::ConnectData* data) {
+  TargetQueue& queue = *request->queue;
+  ControllerOptions options;
+  std::string subnqn;
+  std::memcpy(options.hostid.bytes.data(), data->hostid, 16);
+  if (options.hostid.is_zero()) co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, hostid));
+  if (data->cntlid != any_controller) co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, cntlid));
+  if (!read_nqn(data->subnqn, &subnqn)) co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, subnqn));
+  if (!read_nqn(data->hostnqn, &options.hostnqn)) {
+    co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, hostnqn));
+  }
+  Subsystem* subsystem = find_subsystem(subnqn);
+  SubsystemListener* path = subsystem == nullptr ? nullptr : subsystem->path(queue.listener_);
+  const bool reachable = subsystem != nullptr && (path != nullptr || subsystem == discovery_.get());
+  // Both may become right when the management has caught up (a restart): the host may try again, so no DNR.
+  if (!reachable) {
+    invalid_parameter(request, true, offsetof(nvme::ConnectData, subnqn));
+    co_return status::connect_invalid_parameters;
+  }
+  if (!subsystem->allows(options.hostnqn)) co_return status::connect_invalid_host;
+  if (!subsystem->gate_.enter()) co_return status::connect_controller_busy;
+
+  for (bool again = subsystem != discovery_.get(); again;) {
+    again = false;
+    for (const auto& older : subsystem->controllers_) {
+      if (older->options().hostnqn != options.hostnqn || older->options().hostid != options.hostid) continue;
+      if (&older->listener() != &queue.listener_) continue;
+      co_await subsystem->close_controller(older.get());
+      again = true;  // the list has changed
+      break;
+    }
+  }
+  // While waiting, the listener or the host may have been removed.
+  path = subsystem->path(queue.listener_);
+  Status result = status::success;
+  if (path == nullptr && subsystem != discovery_.get()) result = status::connect_invalid_parameters;
+  if (!subsystem->allows(options.hostnqn)) result = status::connect_invalid_host;
+  options.cntlid = subsystem->take_cntlid();
+  if (options.cntlid == 0) result = status::connect_controller_busy;
+  if (result.ok()) {
+    options.keep_alive_ms = command->kato_ms;
+    subsystem->controllers_.push_back(
+        std::make_unique<Controller>(*this, *subsystem, path, queue.listener_, options));
+    Controller& controller = *subsystem->controllers_.back();
+    queue.qid_ = 0;
+    queue.entries_ = static_cast<uint16_t>(command->sqsize + 1);
+    controller.attach(&queue);
+    request->completion.dw0 = options.cntlid;
+  }
+  subsystem->gate_.leave();
+  co_return result;
+}
+
+Status Target::connect_io(Request* request, const nvme::ConnectCommand& command, const nvme::ConnectData& data) {
+  TargetQueue& queue = *request->queue;
+  std::string subnqn;
+  std::string hostnqn;
+  if (!read_nqn(data.subnqn, &subnqn)) return invalid_parameter(request, true, offsetof(nvme::ConnectData, subnqn));
+  if (!read_nqn(data.hostnqn, &hostnqn)) return invalid_parameter(request, true, offsetof(nvme::ConnectData, hostnqn));
+  const Subsystem* subsystem = find_subsystem(subnqn);
+  if (subsystem == nullptr || subsystem == discovery_.get()) {
+    return invalid_parameter(request, true, offsetof(nvme::ConnectData, subnqn));
+  }
+  Controller* controller = nullptr;
+  for (const auto& candidate : subsystem->controllers_) {
+    if (candidate->options().cntlid == data.cntlid) controller = candidate.get();
+  }
+  // A controller belongs to the association that made it: another host or listener cannot join.
+  if (controller == nullptr || controller->ending() || controller->options().hostnqn != hostnqn ||
+      std::memcmp(controller->options().hostid.bytes.data(), data.hostid, 16) != 0 ||
+      &controller->listener() != &queue.listener_) {
+    return invalid_parameter(request, true, offsetof(nvme::ConnectData, cntlid));
+  }
+  if (!controller->enabled()) return status::command_sequence_error.dnr();
+  if (command.qid > controller->io_queue_count_max() || controller->has_queue(command.qid)) {
+    return invalid_parameter(request, false, offsetof(nvme::ConnectCommand, qid));
+  }
+  queue.qid_ = command.qid;
+  queue.entries_ = static_cast<uint16_t>(command.sqsize + 1);
+  controller->attach(&queue);
+  request->completion.dw0 = controller->options().cntlid;
+  return status::success;
+}
+
+}  // namespace basalt::nvmf

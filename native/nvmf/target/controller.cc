@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nvmf/target/controller.h"
+
+#include <algorithm>
+
+namespace basalt::nvmf {
+
+Controller::Controller(Target& target, Subsystem& subsystem, SubsystemListener* path, Listener& listener,
+                       const ControllerOptions& options)
+    : target_(target),
+      subsystem_(subsystem),
+      path_(path),
+      listener_(listener),
+      options_(options),
+      keep_alive_ms_(options.keep_alive_ms) {
+  last_keep_alive_ = target.home().now();
+  keep_alive_timer_.owner = this;
+  keep_alive_timer_.run = keep_alive_due;
+  arm_keep_alive();
+}
+
+Controller::~Controller() {
+  BASALT_ASSERT(queues_.empty() && async_requests_.empty());
+  target_.home().cancel(&keep_alive_timer_);
+}
+
+size_t Controller::io_queue_count() const {
+  return static_cast<size_t>(
+      std::count_if(queues_.begin(), queues_.end(), [](const TargetQueue* queue) { return queue->qid_ != 0; }));
+}
+
+bool Controller::has_queue(uint16_t qid) const {
+  return std::any_of(queues_.begin(), queues_.end(), [&](const TargetQueue* queue) { return queue->qid_ == qid; });
+}
+
+void Controller::attach(TargetQueue* queue) {
+  BASALT_ASSERT(!ending_);
+  queue->controller_ = this;
+  queue->subsystem_ = &subsystem_;
+  queue->path_ = path_;
+  queue->hostid_ = options_.hostid;
+  queues_.push_back(queue);
+}
+
+void Controller::detach(TargetQueue* queue) {
+  std::erase(queues_, queue);
+  queue->controller_ = nullptr;
+  if (queue->qid_ == 0 && !ending_) {
+    terminate();  // without its admin queue; may be the end of this object
+    return;
+  }
+  maybe_gone();
+}
+
+void Controller::terminate() {
+  if (ending_) return;
+  ending_ = true;
+  enabled_.store(false, std::memory_order_release);
+  target_.home().cancel(&keep_alive_timer_);
+  abort_async_events(nvme::status::aborted_sq_deletion);
+  for (TargetQueue* queue : queues_)
+    queue->ask_close();
+  maybe_gone();
+}
+
+void Controller::maybe_gone() {
+  if (!ending_ || !queues_.empty() || gone_) return;
+  gone_ = true;
+  const auto waiters = std::move(gone_waiters_);
+  auto& list = subsystem_.controllers_;
+  std::erase_if(list, [this](const auto& held) { return held.get() == this; });
+  // This object is gone; the waiters look at the subsystem's list again.
+  for (const auto waiter : waiters)
+    waiter.resume();
+}
+
+void Controller::arm_keep_alive() {
+  target_.home().cancel(&keep_alive_timer_);
+  if (keep_alive_ms_ == 0) return;
+  target_.home().arm(&keep_alive_timer_, last_keep_alive_ + milliseconds(keep_alive_ms_));
+}
+
+// Any command on any queue counts: keep-alive by traffic.
+void Controller::keep_alive_due(Work* work) {
+  Controller& self = *static_cast<KeepAliveTimer*>(work)->owner;
+  const Instant before = self.last_keep_alive_;
+  for (const TargetQueue* queue : self.queues_) {
+    const Instant last{queue->last_command_ns_.load(std::memory_order_relaxed)};
+    self.last_keep_alive_ = std::max(self.last_keep_alive_, last);
+  }
+  if (self.last_keep_alive_ > before) {
+    self.arm_keep_alive();
+    return;
+  }
+  self.status_ |= 2;  // CSTS.CFS
+  self.terminate();
+}
+
+}  // namespace basalt::nvmf

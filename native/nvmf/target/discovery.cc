@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The discovery log: only what this host may connect to.
+#include <algorithm>
+#include <cstring>
+
+#include "nvmf/target/controller.h"
+#include "nvmf/target/target.h"
+
+namespace basalt::nvmf {
+namespace {
+
+constexpr uint8_t trtype_tcp = 3;
+constexpr uint8_t trtype_loopback = 254;
+constexpr uint8_t subtype_nvm = 2;
+constexpr uint16_t any_controller = 0xffff;
+
+template <size_t size>
+void put(char (&out)[size], const std::string& text) {
+  std::memcpy(out, text.data(), std::min(size - 1, text.size()));
+}
+
+nvme::DiscoveryLogEntry entry_of(const SubsystemOptions& subsystem, const Listener& listener) {
+  nvme::DiscoveryLogEntry entry{};
+  const bool ip6 = listener.address.traddr.find(':') != std::string::npos;
+  entry.trtype = listener.address.trtype == "TCP" ? trtype_tcp : trtype_loopback;
+  entry.adrfam = entry.trtype == trtype_loopback ? 254 : (ip6 ? 2 : 1);
+  entry.subtype = subtype_nvm;
+  entry.portid = listener.portid;
+  entry.cntlid = any_controller;
+  entry.asqsz = 32;
+  put(entry.trsvcid, listener.address.trsvcid);
+  put(entry.subnqn, subsystem.nqn);
+  put(entry.traddr, listener.address.traddr);
+  return entry;
+}
+
+}  // namespace
+
+std::string Controller::discovery_log() const {
+  std::string entries;
+  uint64_t count = 0;
+  for (const auto& subsystem : target_.all_subsystems()) {
+    if (subsystem->options().internal || !subsystem->allows(options_.hostnqn)) continue;
+    for (const auto& path : subsystem->paths()) {
+      const nvme::DiscoveryLogEntry entry = entry_of(subsystem->options(), path->listener);
+      entries.append(reinterpret_cast<const char*>(&entry), sizeof(entry));
+      count++;
+    }
+  }
+  nvme::DiscoveryLogHeader header{};
+  header.genctr = target_.discovery_generation();
+  header.numrec = count;
+  return std::string(reinterpret_cast<const char*>(&header), sizeof(header)) + entries;
+}
+
+}  // namespace basalt::nvmf

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// TargetQueue: one NVMe queue pair as the target sees it, made by a transport for each connection. It judges commands
+// (transfer_plan), executes them, and counts what is executing, so that a connection's end never frees what the backend
+// still uses.
+//
+// Thread: everything here is called on the queue's reactor. I/O commands run there; admin and Connect commands travel to
+// the target's home reactor, where controllers live, and come back.
+//
+// Life: made -> Connect -> connected -> disconnect() -> (executing commands end, the controller lets go) -> drained.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/work.h"
+#include "nvmf/target/request.h"
+#include "runtime/reactor.h"
+
+namespace basalt::nvmf {
+
+class Controller;
+class Listener;
+class Subsystem;
+class SubsystemListener;
+class Target;
+
+constexpr uint16_t queue_entries_max = 128;
+constexpr uint32_t data_bytes_max = 1u << 20;  // of one command: MDTS
+static_assert(data_bytes_max <= bdev::io_bytes_max);
+
+class TargetQueue {
+ public:
+  // What the transport does when asked; on the queue's reactor.
+  struct Callbacks {
+    // End the connection (expired keep-alive, superseded, removed): lead to disconnect() soon.
+    void (*close)(TargetQueue*) = nullptr;
+    // Nothing executes any more and the target has forgotten the queue: it may be destroyed.
+    void (*drained)(TargetQueue*) = nullptr;
+    void* context = nullptr;
+  };
+
+  TargetQueue(Target& target, Reactor& reactor, Listener& listener, const Callbacks& callbacks);
+  ~TargetQueue();
+  TargetQueue(const TargetQueue&) = delete;
+  TargetQueue& operator=(const TargetQueue&) = delete;
+
+  // Sets request->direction and data_bytes. Not ok: move no data, fill_completion() with it.
+  nvme::Status transfer_plan(Request* request);
+  // Ends with request->finish(request), later.
+  void execute(Request* request);
+  // For a command that the transport ends itself; then it sends the completion.
+  void fill_completion(Request* request, nvme::Status status);
+  // The connection is gone. Once.
+  void disconnect();
+
+  void* context() const { return callbacks_.context; }
+  Reactor& reactor() const { return reactor_; }
+  bool connected() const { return state_ == State::connected; }
+  uint16_t qid() const { return qid_; }
+  // How many commands the host may have outstanding: 1 until connected.
+  uint16_t entries() const { return connected() ? entries_ : 1; }
+  size_t executing_count() const { return executing_count_; }
+
+ private:
+  friend class Controller;
+  friend class Target;
+  enum class State : uint8_t { fresh, connecting, connected };
+
+  // queue.cc
+  void complete_later(Request* request, nvme::Status status);
+  void complete(Request* request, nvme::Status status);
+  static void return_from_home(Request* request, nvme::Status status);  // on the home reactor
+  void maybe_drained();
+  static void returned(Work* work);
+  // queue_io.cc
+  static void io_done(bdev::Io* io);
+  void step(Request* request);
+  nvme::Status compare_step(Request* request);
+  nvme::Status deallocate_step(Request* request);
+  Task<void> run_reservation(Request* request, ns::Namespace* space);
+  nvme::Status plan_io(Request* request);
+  void execute_io(Request* request);
+  nvme::Status start_io(Request* request);
+  nvme::Status start_read_write(Request* request, ns::Namespace& space);
+  nvme::Status start_compare(Request* request, ns::Namespace& space);
+  nvme::Status start_deallocate(Request* request, ns::Namespace& space);
+  ns::Namespace* find_namespace(uint32_t nsid) const;
+  nvme::Status ana_status(const ns::Namespace& space) const;
+  void submit(Request* request, ns::Namespace& space);
+
+  Target& target_;
+  Reactor& reactor_;
+  Listener& listener_;
+  const Callbacks callbacks_;
+  State state_ = State::fresh;
+  bool disconnecting_ = false;
+  bool leaving_ = false;
+  uint16_t qid_ = 0;
+  uint16_t entries_ = 1;
+  uint16_t sqhd_ = 0;
+  size_t executing_count_ = 0;
+  ns::HostId hostid_;
+  Subsystem* subsystem_ = nullptr;
+  SubsystemListener* path_ = nullptr;
+  Controller* controller_ = nullptr;  // at home; here only its `enabled` flag is read
+  std::atomic<int64_t> last_command_ns_{0};  // for keep-alive by traffic
+
+  // The home reactor's.
+  bool close_asked_ = false;
+  void ask_close();
+  struct Message : Work {
+    TargetQueue* queue = nullptr;
+  };
+  Message close_message_;
+  Message gone_message_;
+  Message leave_message_;
+};
+
+}  // namespace basalt::nvmf

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nvmf/target/subsystem.h"
+
+#include <algorithm>
+
+#include "nvmf/target/controller.h"
+#include "nvmf/target/target.h"
+
+namespace basalt::nvmf {
+namespace {
+
+struct Gone {
+  Controller& controller;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> waiter) { controller.wait_gone(waiter); }
+  void await_resume() const noexcept {}
+};
+
+}  // namespace
+
+Subsystem::Subsystem(Target& target, const SubsystemOptions& options)
+    : target_(target),
+      options_(options),
+      table_(new std::atomic<ns::Namespace*>[options.namespaces_max]),
+      next_cntlid_(options.cntlid_min) {
+  for (uint32_t i = 0; i < options.namespaces_max; i++)
+    table_[i].store(nullptr, std::memory_order_relaxed);
+}
+
+Subsystem::~Subsystem() {
+  BASALT_ASSERT(controllers_.empty() && namespaces_.empty());
+}
+
+SubsystemInfo Subsystem::info() const {
+  SubsystemInfo out{options_, hosts_, {}, {}};
+  for (const auto& path : paths_)
+    out.listeners.push_back(path->listener.address);
+  for (const auto& space : namespaces_) {
+    const ns::NamespaceOptions& o = space->options();
+    out.namespaces.push_back({o.nsid, space->bdev().info().name, o.uuid, o.nguid, o.ana_group, o.one_writer});
+  }
+  return out;
+}
+
+std::vector<ControllerInfo> Subsystem::controllers() const {
+  std::vector<ControllerInfo> out;
+  for (const auto& controller : controllers_) {
+    const ControllerOptions& o = controller->options();
+    out.push_back({o.cntlid, o.hostnqn, o.hostid, controller->io_queue_count()});
+  }
+  return out;
+}
+
+uint16_t Subsystem::take_cntlid() {
+  const uint32_t count = uint32_t{options_.cntlid_max} - options_.cntlid_min + 1;
+  for (uint32_t i = 0; i < count; i++) {
+    const uint16_t candidate = next_cntlid_;
+    next_cntlid_ = candidate == options_.cntlid_max ? options_.cntlid_min : static_cast<uint16_t>(candidate + 1);
+    const bool taken = std::any_of(controllers_.begin(), controllers_.end(),
+                                   [&](const auto& c) { return c->options().cntlid == candidate; });
+    if (!taken) return candidate;
+  }
+  return 0;
+}
+
+// ---- namespaces ----------------------------------------------------------------------------------------------------
+
+Task<Result<uint32_t>> Subsystem::add_namespace(ns::NamespaceOptions options, bdev::Bdev* bdev) {
+  if (options.nsid > options_.namespaces_max) {
+    co_return Error{Errc::invalid_argument, "nsid: must be 1.." + std::to_string(options_.namespaces_max)};
+  }
+  const auto taken = [this](uint32_t nsid) {
+    return find_namespace(nsid) != nullptr ||
+           std::find(nsids_busy_.begin(), nsids_busy_.end(), nsid) != nsids_busy_.end();
+  };
+  if (options.nsid == 0) {
+    for (options.nsid = 1; options.nsid <= options_.namespaces_max && taken(options.nsid);)
+      options.nsid++;
+    if (options.nsid > options_.namespaces_max) co_return Error{Errc::no_space, "nsid: all are taken"};
+  }
+  if (taken(options.nsid)) co_return Error{Errc::exists, "nsid: " + std::to_string(options.nsid) + " is taken"};
+  if (options.ana_group == 0) options.ana_group = options.nsid;
+  if (options.ana_group > options_.namespaces_max) {
+    co_return Error{Errc::invalid_argument, "anagrpid: must be 1.." + std::to_string(options_.namespaces_max)};
+  }
+  if (!gate_.enter()) co_return Error{Errc::closed, "nqn: the subsystem is being deleted"};
+  nsids_busy_.push_back(options.nsid);
+  auto there = hop(bdev->home());
+  co_await there;
+  auto opened = co_await ns::Namespace::open(bdev, options);
+  auto back = hop(target_.home());
+  co_await back;
+  std::erase(nsids_busy_, options.nsid);
+  if (opened) {
+    namespaces_.push_back(std::move(opened).value());
+    table_[options.nsid - 1].store(namespaces_.back().get(), std::memory_order_release);
+    ana_change_count_++;
+    namespaces_changed(options.nsid);
+  }
+  gate_.leave();
+  if (!opened) co_return std::move(opened).error();
+  co_return options.nsid;
+}
+
+Task<Outcome> Subsystem::remove_namespace(uint32_t nsid) {
+  ns::Namespace* space = find_namespace(nsid);
+  if (space == nullptr) co_return Error{Errc::not_found, "nsid: no " + std::to_string(nsid)};
+  table_[nsid - 1].store(nullptr, std::memory_order_seq_cst);
+  nsids_busy_.push_back(nsid);
+  std::unique_ptr<ns::Namespace> held;
+  for (auto& candidate : namespaces_) {
+    if (candidate.get() == space) held = std::move(candidate);
+  }
+  std::erase_if(namespaces_, [](const auto& candidate) { return candidate == nullptr; });
+  ana_change_count_++;
+  namespaces_changed(nsid);
+  co_await target_.pass_all_reactors();
+  auto there = hop(space->home());
+  co_await there;
+  co_await space->close();
+  held.reset();
+  auto back = hop(target_.home());
+  co_await back;
+  std::erase(nsids_busy_, nsid);
+  co_return success();
+}
+
+void Subsystem::namespace_resized(uint32_t nsid) {
+  if (find_namespace(nsid) != nullptr) namespaces_changed(nsid);
+}
+
+void Subsystem::namespaces_changed(uint32_t nsid) {
+  for (const auto& controller : controllers_)
+    controller->namespace_changed(nsid);
+}
+
+// ---- listeners and ANA ---------------------------------------------------------------------------------------------
+
+SubsystemListener* Subsystem::path(const Listener& listener) const {
+  for (const auto& path : paths_) {
+    if (&path->listener == &listener) return path.get();
+  }
+  return nullptr;
+}
+
+SubsystemListener* Subsystem::path_at(const ListenAddress& address) const {
+  for (const auto& path : paths_) {
+    if (path->listener.address == address) return path.get();
+  }
+  return nullptr;
+}
+
+Task<Result<ListenAddress>> Subsystem::add_listener(ListenAddress address) {
+  if (path_at(address) != nullptr) co_return Error{Errc::exists, "listen_address: the subsystem listens there already"};
+  if (!gate_.enter()) co_return Error{Errc::closed, "nqn: the subsystem is being deleted"};
+  auto listener = co_await target_.open_listener(address);
+  if (listener) {
+    paths_.push_back(std::make_unique<SubsystemListener>(**listener, options_.namespaces_max));
+    target_.discovery_changed();
+  }
+  gate_.leave();
+  if (!listener) co_return std::move(listener).error();
+  co_return (*listener)->address;
+}
+
+Task<Outcome> Subsystem::remove_listener(ListenAddress address) {
+  SubsystemListener* path = path_at(address);
+  if (path == nullptr) co_return Error{Errc::not_found, "listen_address: the subsystem does not listen there"};
+  std::unique_ptr<SubsystemListener> held;
+  for (auto& candidate : paths_) {
+    if (candidate.get() == path) held = std::move(candidate);
+  }
+  std::erase_if(paths_, [](const auto& candidate) { return candidate == nullptr; });
+  target_.discovery_changed();
+  co_await close_controllers(path, nullptr);
+  co_await target_.close_listener(&held->listener);
+  co_return success();
+}
+
+Task<Outcome> Subsystem::set_ana_state(ListenAddress address, uint32_t group, nvme::AnaState state) {
+  SubsystemListener* path = path_at(address);
+  if (path == nullptr) co_return Error{Errc::not_found, "listen_address: the subsystem does not listen there"};
+  if (group > options_.namespaces_max) {
+    co_return Error{Errc::invalid_argument, "anagrpid: must be 1.." + std::to_string(options_.namespaces_max)};
+  }
+  for (uint32_t i = group == 0 ? 1 : group; i <= (group == 0 ? options_.namespaces_max : group); i++)
+    path->set_state(i, state);
+  ana_change_count_++;
+  for (const auto& controller : controllers_) {
+    if (controller->path() == path) controller->ana_changed();
+  }
+  co_await target_.pass_all_reactors();
+  co_return success();
+}
+
+// ---- hosts and controllers -----------------------------------------------------------------------------------------
+
+bool Subsystem::allows(const std::string& hostnqn) const {
+  return options_.allow_any_host || std::find(hosts_.begin(), hosts_.end(), hostnqn) != hosts_.end();
+}
+
+Outcome Subsystem::add_host(std::string hostnqn) {
+  if (!valid_nqn(hostnqn)) {
+    return Error{Errc::invalid_argument, "host: must begin with nqn. and have at most 223 printable characters"};
+  }
+  if (std::find(hosts_.begin(), hosts_.end(), hostnqn) != hosts_.end()) {
+    return Error{Errc::exists, "host: " + hostnqn + " is allowed already"};
+  }
+  hosts_.push_back(std::move(hostnqn));
+  target_.discovery_changed();
+  return success();
+}
+
+Task<Outcome> Subsystem::remove_host(std::string hostnqn) {
+  if (std::erase(hosts_, hostnqn) == 0) co_return Error{Errc::not_found, "host: " + hostnqn + " is not in the list"};
+  target_.discovery_changed();
+  if (!options_.allow_any_host) co_await close_controllers(nullptr, &hostnqn);
+  co_return success();
+}
+
+Task<Outcome> Subsystem::set_allow_any_host(bool allow) {
+  options_.allow_any_host = allow;
+  target_.discovery_changed();
+  while (!allow) {
+    Controller* stranger = nullptr;
+    for (const auto& controller : controllers_) {
+      if (!allows(controller->options().hostnqn)) stranger = controller.get();
+    }
+    if (stranger == nullptr) break;
+    co_await close_controller(stranger);
+  }
+  co_return success();
+}
+
+Task<void> Subsystem::close_controller(Controller* controller) {
+  controller->terminate();
+  Gone gone{*controller};
+  co_await gone;
+}
+
+// nullptr: any.
+Task<void> Subsystem::close_controllers(const SubsystemListener* path, const std::string* hostnqn) {
+  for (;;) {
+    Controller* found = nullptr;
+    for (const auto& controller : controllers_) {
+      if (path != nullptr && controller->path() != path) continue;
+      if (hostnqn != nullptr && controller->options().hostnqn != *hostnqn) continue;
+      found = controller.get();
+    }
+    if (found == nullptr) co_return;
+    co_await close_controller(found);
+  }
+}
+
+Task<void> Subsystem::close() {
+  auto closing = gate_.close();
+  co_await closing;
+  co_await close_controllers(nullptr, nullptr);
+  while (!paths_.empty()) {
+    ListenAddress address = paths_.back()->listener.address;
+    auto removed = co_await remove_listener(std::move(address));
+    BASALT_ASSERT(removed.ok());
+  }
+  while (!namespaces_.empty()) {
+    auto removed = co_await remove_namespace(namespaces_.back()->nsid());
+    BASALT_ASSERT(removed.ok());
+  }
+}
+
+}  // namespace basalt::nvmf

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Subsystem: namespaces, the hosts that may use them, and the listeners where they are reached.
+//
+// Thread: lives on the target's home reactor; all its functions are called there, and its tasks return there. Queues on
+// other reactors read the namespace table and ANA states, which are atomics; a removed namespace is destroyed only after
+// every reactor has passed a message since (so no queue still holds it) and its commands have ended.
+// Reservations belong to the namespace and so are shared by all controllers of the subsystem.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/gate.h"
+#include "base/result.h"
+#include "base/task.h"
+#include "ns/namespace.h"
+#include "nvmf/target/ana.h"
+
+namespace basalt::nvmf {
+
+class Controller;
+class Target;
+
+struct SubsystemOptions {
+  std::string nqn;
+  std::string serial_number;
+  std::string model_number = "Basalt";
+  bool allow_any_host = false;
+  bool internal = false;  // never in the discovery log
+  bool discovery = false;
+  bool ana_reporting = true;
+  uint16_t cntlid_min = 1;
+  uint16_t cntlid_max = 0xffef;
+  uint32_t namespaces_max = 32;  // also the number of ANA groups
+};
+
+struct NamespaceInfo {
+  uint32_t nsid;
+  std::string bdev_name;
+  Uuid uuid;
+  Uuid nguid;
+  uint32_t ana_group;
+  bool one_writer;
+};
+struct ControllerInfo {
+  uint16_t cntlid;
+  std::string hostnqn;
+  Uuid hostid;
+  size_t io_queue_count;
+};
+struct SubsystemInfo {
+  SubsystemOptions options;
+  std::vector<std::string> hosts;
+  std::vector<ListenAddress> listeners;
+  std::vector<NamespaceInfo> namespaces;
+};
+
+class Subsystem {
+ public:
+  Subsystem(Target& target, const SubsystemOptions& options);
+  ~Subsystem();
+  Subsystem(const Subsystem&) = delete;
+  Subsystem& operator=(const Subsystem&) = delete;
+
+  const SubsystemOptions& options() const { return options_; }
+  SubsystemInfo info() const;
+  std::vector<ControllerInfo> controllers() const;
+
+  // The bdev stays open until remove_namespace() has ended. Gives the nsid.
+  Task<Result<uint32_t>> add_namespace(ns::NamespaceOptions options, bdev::Bdev* bdev);
+  Task<Outcome> remove_namespace(uint32_t nsid);
+  void namespace_resized(uint32_t nsid);  // tells the hosts
+
+  // Gives the address with the bound port.
+  Task<Result<ListenAddress>> add_listener(ListenAddress address);
+  Task<Outcome> remove_listener(ListenAddress address);
+  // In force on every reactor when it returns; hosts were told. group 0: all groups.
+  Task<Outcome> set_ana_state(ListenAddress address, uint32_t group, nvme::AnaState state);
+
+  Outcome add_host(std::string hostnqn);
+  Task<Outcome> remove_host(std::string hostnqn);  // its controllers are closed and drained
+  Task<Outcome> set_allow_any_host(bool allow);
+  bool allows(const std::string& hostnqn) const;
+
+  // For controllers and queues.
+  ns::Namespace* find_namespace(uint32_t nsid) const {
+    if (nsid == 0 || nsid > options_.namespaces_max) return nullptr;
+    return table_[nsid - 1].load(std::memory_order_acquire);
+  }
+  SubsystemListener* path(const Listener& listener) const;
+  const std::vector<std::unique_ptr<SubsystemListener>>& paths() const { return paths_; }
+  uint64_t ana_change_count() const { return ana_change_count_; }
+
+ private:
+  friend class Target;
+  friend class Controller;
+
+  Task<void> close();
+  Task<void> close_controllers(const SubsystemListener* path, const std::string* hostnqn);
+  Task<void> close_controller(Controller* controller);
+  SubsystemListener* path_at(const ListenAddress& address) const;
+  void namespaces_changed(uint32_t nsid);
+  uint16_t take_cntlid();
+
+  Target& target_;
+  SubsystemOptions options_;
+  Gate gate_;
+  std::vector<std::string> hosts_;
+  std::vector<std::unique_ptr<SubsystemListener>> paths_;
+  std::unique_ptr<std::atomic<ns::Namespace*>[]> table_;
+  std::vector<std::unique_ptr<ns::Namespace>> namespaces_;
+  std::vector<uint32_t> nsids_busy_;  // being added or removed
+  std::vector<std::unique_ptr<Controller>> controllers_;
+  uint16_t next_cntlid_ = 0;
+  uint64_t ana_change_count_ = 1;
+};
+
+}  // namespace basalt::nvmf

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Target: the NVMe-oF target of an engine: its subsystems, listeners and transports.
+//
+// Thread: management lives on the home reactor (the first one) and is called there only; tasks return there. Transports
+// spread their connections over all reactors.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nvmf/target/queue.h"
+#include "nvmf/target/subsystem.h"
+#include "nvmf/target/transport.h"
+
+namespace basalt::nvmf {
+
+class Target {
+ public:
+  explicit Target(std::vector<Reactor*> reactors);
+  ~Target();
+  Target(const Target&) = delete;
+  Target& operator=(const Target&) = delete;
+
+  Reactor& home() const { return *reactors_.front(); }
+  const std::vector<Reactor*>& reactors() const { return reactors_; }
+  void add_transport(std::unique_ptr<TargetTransport> transport);
+
+  Result<Subsystem*> create_subsystem(const SubsystemOptions& options);
+  Task<Outcome> delete_subsystem(std::string nqn);
+  Subsystem* find_subsystem(const std::string& nqn) const;  // nullptr: none
+  std::vector<SubsystemInfo> subsystems() const;            // without discovery
+  // Deletes all subsystems. Then the target may be destroyed.
+  Task<void> close();
+
+  // For subsystems and controllers.
+  Task<Result<Listener*>> open_listener(ListenAddress address);
+  Task<void> close_listener(Listener* listener);
+  // Every reactor has run everything that was posted to it before.
+  Task<void> pass_all_reactors();
+  void discovery_changed();
+  uint64_t discovery_generation() const { return discovery_generation_; }
+  const std::vector<std::unique_ptr<Subsystem>>& all_subsystems() const { return subsystems_; }
+  Subsystem& discovery() const { return *discovery_; }
+
+  // Connect (connect.cc); the queue's executing command.
+  static void connect_arrived(Work* work);
+  static void admin_arrived(Work* work);
+  static void queue_leaves(Work* work);
+
+ private:
+  Task<void> connect(Request* request);
+  Task<nvme::Status> connect_admin(Request* request, const nvme::ConnectCommand* command, nvme::ConnectData* data);
+  nvme::Status connect_io(Request* request, const nvme::ConnectCommand& command, const nvme::ConnectData& data);
+
+  const std::vector<Reactor*> reactors_;
+  std::vector<std::unique_ptr<TargetTransport>> transports_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::vector<std::unique_ptr<Subsystem>> subsystems_;
+  std::unique_ptr<Subsystem> discovery_;
+  Gate gate_;
+  uint16_t next_portid_ = 1;
+  uint64_t discovery_generation_ = 1;
+};
+
+// Text as it may be shown or logged: bounded, printable ASCII.
+std::string printable(const char* text, size_t length_max);
+// A well-formed NQN: "nqn." and more, at most 223 bytes of printable ASCII.
+bool valid_nqn(const std::string& nqn);
+
+}  // namespace basalt::nvmf
