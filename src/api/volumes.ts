@@ -31,7 +31,7 @@ export interface VolumeDeps {
 
 /** True: made now. False: it was there already, with the same parameters. */
 export function createVolume(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made: boolean; id: string }> {
-  return attempt(deps, async (state, placementRevision) => {
+  return attempt<{ made: boolean; id: string }>(deps, async (state, placementRevision) => {
     const existing = state.volumeByName(request.name);
     if (existing !== null) {
       checkSame(existing, request);

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A route as data: what serves it, and what the OpenAPI document says about it.
+
+import type { TSchema } from 'typebox';
+import type { Random } from '../../env/random.js';
+import type { Store } from '../../store/store.js';
+
+export interface ApiDeps {
+  readonly store: Store;
+  readonly random: Random;
+  readonly version: string;
+  /** What a program that embeds a controller connects to. */
+  readonly storeEndpoints: readonly string[];
+}
+
+export interface RouteRequest {
+  readonly params: Readonly<Record<string, string>>;
+  readonly body: unknown;
+}
+
+export interface Reply {
+  readonly status: number;
+  readonly body: unknown;
+}
+
+export interface Route {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  /** With `:name` where a parameter stands. */
+  readonly path: string;
+  readonly summary: string;
+  readonly body: TSchema | null;
+  readonly response: TSchema;
+  readonly status: number;
+  readonly run: (deps: ApiDeps, request: RouteRequest) => Promise<Reply>;
+}
+
+export function ok(body: unknown): Reply {
+  return { status: 200, body };
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Type from 'typebox';
+import { AttachRequest, VolumeCreateRequest, VolumeView } from '../../model/api.js';
+import { checker } from '../../model/check.js';
+import { BasaltError } from '../../model/errors.js';
+import { readState } from '../read-state.js';
+import { volumeView } from '../views.js';
+import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume } from '../volumes.js';
+import { type ApiDeps, ok, type Route } from './route.js';
+
+const checkCreate = checker(VolumeCreateRequest);
+const checkAttach = checker(AttachRequest);
+
+async function show(deps: ApiDeps, name: string): Promise<VolumeView> {
+  const { state } = await readState(deps.store);
+  return volumeView(state, requireVolume(state, name).value);
+}
+
+function nameOf(request: { params: Readonly<Record<string, string>> }): string {
+  const name = request.params['name'];
+  if (name === undefined) throw new BasaltError('INVALID_ARGUMENT', { field: 'name', problem: 'is missing' });
+  return name;
+}
+
+export const volumeRoutes: readonly Route[] = [
+  {
+    method: 'POST',
+    path: '/v1/volumes',
+    summary: 'Creates a volume. The same request again answers with the volume that is there.',
+    body: VolumeCreateRequest,
+    response: VolumeView,
+    status: 201,
+    run: async (deps, { body }) => {
+      const request = checkCreate(body);
+      const { made } = await createVolume(deps, request);
+      return { status: made ? 201 : 200, body: await show(deps, request.name) };
+    },
+  },
+  {
+    method: 'GET',
+    path: '/v1/volumes',
+    summary: 'Lists the volumes.',
+    body: null,
+    response: Type.Array(VolumeView),
+    status: 200,
+    run: async (deps) => {
+      const { state } = await readState(deps.store);
+      return ok(state.all('volumes').map((volume) => volumeView(state, volume)));
+    },
+  },
+  {
+    method: 'GET',
+    path: '/v1/volumes/:name',
+    summary: 'Shows one volume, by name or id.',
+    body: null,
+    response: VolumeView,
+    status: 200,
+    run: async (deps, request) => ok(await show(deps, nameOf(request))),
+  },
+  {
+    method: 'DELETE',
+    path: '/v1/volumes/:name',
+    summary: 'Deletes a volume that nobody is attached to, with all its data.',
+    body: null,
+    response: Type.Object({ deleted: Type.String() }),
+    status: 200,
+    run: async (deps, request) => {
+      await deleteVolume(deps, nameOf(request));
+      return ok({ deleted: nameOf(request) });
+    },
+  },
+  {
+    method: 'POST',
+    path: '/v1/volumes/:name/attach',
+    summary: 'Lets a host connect to a volume, or exports it over NBD.',
+    body: AttachRequest,
+    response: VolumeView,
+    status: 200,
+    run: async (deps, request) => {
+      await attachVolume(deps, nameOf(request), checkAttach(request.body ?? {}));
+      return ok(await show(deps, nameOf(request)));
+    },
+  },
+  {
+    method: 'POST',
+    path: '/v1/volumes/:name/detach',
+    summary: 'Takes a host or an NBD export off a volume; without either, all of them.',
+    body: AttachRequest,
+    response: VolumeView,
+    status: 200,
+    run: async (deps, request) => {
+      await detachVolume(deps, nameOf(request), checkAttach(request.body ?? {}));
+      return ok(await show(deps, nameOf(request)));
+    },
+  },
+];

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The REST API from a program: typed calls, errors as BasaltError with the server's code.
+
+import type {
+  AttachRequest,
+  DiskView,
+  ErrorView,
+  NodeView,
+  StatusView,
+  VolumeCreateRequest,
+  VolumeView,
+} from '../model/api.js';
+import { BasaltError, type ErrorCode, type ErrorFields, errorTable } from '../model/errors.js';
+
+export interface ApiClientOptions {
+  /** `http://127.0.0.1:7420`, or without the scheme. */
+  readonly endpoint: string;
+  /** @default 10_000 */
+  readonly timeoutMs?: number;
+}
+
+const timeoutMsDefault = 10_000;
+
+export class ApiClient {
+  readonly endpoint: string;
+  readonly #timeoutMs: number;
+
+  constructor(options: ApiClientOptions) {
+    const named = options.endpoint.includes('://') ? options.endpoint : `http://${options.endpoint}`;
+    if (!URL.canParse(named)) {
+      throw new BasaltError('INVALID_ARGUMENT', {
+        field: 'api',
+        problem: 'must be <address>:<port>, such as 127.0.0.1:7420',
+      });
+    }
+    this.endpoint = named.replace(/\/$/, '');
+    this.#timeoutMs = options.timeoutMs ?? timeoutMsDefault;
+  }
+
+  status(): Promise<StatusView> {
+    return this.#call('GET', '/v1/status');
+  }
+
+  health(): Promise<{ ok: boolean; version: string }> {
+    return this.#call('GET', '/v1/health');
+  }
+
+  nodes(): Promise<NodeView[]> {
+    return this.#call('GET', '/v1/nodes');
+  }
+
+  disks(): Promise<DiskView[]> {
+    return this.#call('GET', '/v1/disks');
+  }
+
+  volumes(): Promise<VolumeView[]> {
+    return this.#call('GET', '/v1/volumes');
+  }
+
+  volume(name: string): Promise<VolumeView> {
+    return this.#call('GET', `/v1/volumes/${encodeURIComponent(name)}`);
+  }
+
+  createVolume(request: VolumeCreateRequest): Promise<VolumeView> {
+    return this.#call('POST', '/v1/volumes', request);
+  }
+
+  async deleteVolume(name: string): Promise<void> {
+    await this.#call('DELETE', `/v1/volumes/${encodeURIComponent(name)}`);
+  }
+
+  attach(name: string, request: AttachRequest): Promise<VolumeView> {
+    return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/attach`, request);
+  }
+
+  detach(name: string, request: AttachRequest): Promise<VolumeView> {
+    return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/detach`, request);
+  }
+
+  async #call<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const response = await this.#fetch(method, path, body);
+    const text = await response.text();
+    const value = parse(text);
+    if (response.ok) return value as T;
+    throw this.#refusal(response.status, value);
+  }
+
+  async #fetch(method: string, path: string, body: unknown): Promise<Response> {
+    const init: RequestInit = { method, signal: AbortSignal.timeout(this.#timeoutMs) };
+    if (body !== undefined) {
+      init.headers = { 'content-type': 'application/json' };
+      init.body = JSON.stringify(body);
+    }
+    try {
+      return await fetch(`${this.endpoint}${path}`, init);
+    } catch (cause) {
+      const timedOut = cause instanceof Error && cause.name === 'TimeoutError';
+      if (timedOut)
+        throw new BasaltError(
+          'DEADLINE_EXCEEDED',
+          { operation: `${method} ${path}`, timeoutMs: this.#timeoutMs },
+          { cause },
+        );
+      const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;
+      const detail =
+        inner instanceof Error ? inner.message || String((inner as NodeJS.ErrnoException).code) : String(inner);
+      throw new BasaltError('API_UNREACHABLE', { endpoint: this.endpoint, detail }, { cause });
+    }
+  }
+
+  #refusal(status: number, value: unknown): BasaltError {
+    const view = value as Partial<ErrorView> | null;
+    const code = view?.code;
+    if (code !== undefined && Object.hasOwn(errorTable, code)) {
+      return new BasaltError(code as ErrorCode, (view?.fields ?? {}) as ErrorFields);
+    }
+    return new BasaltError('INTERNAL', { detail: `${this.endpoint} answered with status ${status}` });
+  }
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
