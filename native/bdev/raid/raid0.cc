@@ -15,6 +15,8 @@ struct Raid0Bdev::Parent {
   nvme::Status status;
 };
 
+Raid0Bdev::~Raid0Bdev() = default;
+
 Result<std::unique_ptr<Raid0Bdev>> Raid0Bdev::create(Reactor& home, const Raid0Options& options,
                                                      std::vector<Handle> members) {
   if (members.empty() || members.size() > member_count_max) {

@@ -23,6 +23,7 @@ class Raid0Bdev final : public Bdev {
   // Members of one block size; each gives as many whole strips as the smallest has.
   static Result<std::unique_ptr<Raid0Bdev>> create(Reactor& home, const Raid0Options& options,
                                                    std::vector<Handle> members);
+  ~Raid0Bdev() override;
   void submit(Io* io) override;
   Task<Outcome> close() override;
   const std::vector<Handle>& members() const { return members_; }

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// EngineConfig: what an engine is made with; every field is set.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "env/env.h"
+#include "runtime/reactor.h"
+
+namespace basalt {
+
+constexpr unsigned reactor_count_max = 64;
+
+struct EngineConfig {
+  unsigned reactor_count = 1;
+  std::vector<int> cores;  // of reactor 0, 1, ...; those without one are not pinned
+  PollMode poll_mode = PollMode::adaptive;
+  env::PollerKind poller = env::PollerKind::automatic;
+  size_t memory_bytes_max = size_t{1} << 30;
+  size_t buffer_bytes_max = size_t{128} << 20;  // of one reactor
+  std::string rpc_path;                         // not empty: also serve JSON-RPC on this Unix socket
+};
+
+}  // namespace basalt

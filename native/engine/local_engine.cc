@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/local_engine.h"
+
+#include <chrono>
+
+#include "env/linux/linux_env.h"
+
+namespace basalt {
+
+LocalEngine::LocalEngine(const EngineConfig& config) : env_(env::make_linux_env()), engine_(*env_, config) {}
+
+void LocalEngine::begin_stop(std::function<void()> stopped) {
+  engine_.stop([this, stopped = std::move(stopped)] {
+    // Told last: finish_stop() may end this object as soon as it knows.
+    if (stopped) stopped();
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    changed_.notify_one();
+  });
+}
+
+bool LocalEngine::finish_stop(Duration patience) {
+  {
+    std::unique_lock lock(mutex_);
+    if (!changed_.wait_for(lock, std::chrono::nanoseconds(patience.ns), [this] { return stopped_; })) return false;
+  }
+  engine_.join();
+  return true;
+}
+
+}  // namespace basalt

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// rpc_get_methods, spdk_get_version, framework_get_reactors.
+#include <cstdio>
+
+#include "engine/rpc/fields.h"
+#include "engine/rpc/modules.h"
+#include "engine/version.h"
+
+namespace basalt::rpc {
+namespace {
+
+const char* mode_name(PollMode mode) {
+  switch (mode) {
+    case PollMode::adaptive:
+      return "adaptive";
+    case PollMode::busy:
+      return "busy";
+    case PollMode::interrupt:
+      return "interrupt";
+  }
+  return "unknown";
+}
+
+class Framework final : public Module {
+ public:
+  explicit Framework(Engine& engine) : engine_(engine) {}
+
+  void register_methods(Dispatcher& dispatcher) override {
+    dispatcher.add("rpc_get_methods", this, &Framework::get_methods);
+    dispatcher.add("spdk_get_version", this, &Framework::get_version);
+    dispatcher.add("framework_get_reactors", this, &Framework::get_reactors);
+  }
+
+ private:
+  Task<RpcResult> get_methods(JsonValue params) {
+    Fields in(params);
+    // SPDK's parameters; every method here is current and available at any time.
+    in.boolean_or("current", true);
+    in.boolean_or("include_aliases", true);
+    if (auto error = in.error()) co_return *error;
+    auto names = JsonValue::array();
+    for (const std::string& name : engine_.dispatcher().methods())
+      names.push(name);
+    co_return names;
+  }
+
+  Task<RpcResult> get_version(JsonValue params) {
+    Fields in(params);
+    if (auto error = in.error()) co_return *error;
+    unsigned major = 0;
+    unsigned minor = 0;
+    unsigned patch = 0;
+    std::sscanf(version, "%u.%u.%u", &major, &minor, &patch);
+    auto fields = JsonValue::object();
+    fields.set("major", major).set("minor", minor).set("patch", patch).set("suffix", "");
+    auto result = JsonValue::object();
+    result.set("version", std::string("Basalt v") + version).set("fields", std::move(fields));
+    co_return result;
+  }
+
+  Task<RpcResult> get_reactors(JsonValue params) {
+    Fields in(params);
+    if (auto error = in.error()) co_return *error;
+    auto list = JsonValue::array();
+    for (const auto& reactor : engine_.reactors()) {
+      auto hopping = hop(*reactor);
+      co_await hopping;
+      const ReactorStats stats = reactor->stats();
+      auto one = JsonValue::object();
+      one.set("lcore", reactor->index())
+          .set("busy", stats.busy_turn_count)
+          .set("idle", stats.turn_count - stats.busy_turn_count)
+          .set("sleeps", stats.sleep_count)
+          .set("poller", reactor->poller().description())
+          .set("mode", mode_name(engine_.config().poll_mode));
+      list.push(std::move(one));
+    }
+    auto home = hop(engine_.management());
+    co_await home;
+    auto result = JsonValue::object();
+    result.set("tick_rate", uint64_t{1'000'000'000}).set("reactors", std::move(list));
+    co_return result;
+  }
+
+  Engine& engine_;
+};
+
+}  // namespace
+
+std::unique_ptr<Module> make_framework(Engine& engine) {
+  return std::make_unique<Framework>(engine);
+}
+
+}  // namespace basalt::rpc

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// One maker per method family; each is in the file of its name.
+#pragma once
+
+#include <memory>
+
+#include "engine/engine.h"
+#include "engine/module.h"
+
+namespace basalt::rpc {
+
+std::unique_ptr<Module> make_server(Engine& engine);
+std::unique_ptr<Module> make_slot(Engine& engine);
+std::unique_ptr<Module> make_raid(Engine& engine);
+std::unique_ptr<Module> make_bdev_error(Engine& engine);
+std::unique_ptr<Module> make_bdev_aio(Engine& engine);
+std::unique_ptr<Module> make_bdev_null(Engine& engine);
+std::unique_ptr<Module> make_bdev_malloc(Engine& engine);
+std::unique_ptr<Module> make_bdev(Engine& engine);
+std::unique_ptr<Module> make_framework(Engine& engine);
+
+}  // namespace basalt::rpc

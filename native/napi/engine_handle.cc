@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "napi/engine_handle.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "napi/arguments.h"
+#include "napi/bdev_handle.h"
+#include "napi/engine_config.h"
+
+namespace basalt::addon {
+namespace {
+
+constexpr napi_type_tag engine_tag = {0x6c1d0f6be2a14d0c, 0x9b0e5d7733a9c411};
+
+Napi::Value error_value(Napi::Env env, const Error& error) {
+  auto value = Napi::Error::New(env, error.message).Value();
+  value.Set("code", errc_name(error.code));
+  return value;
+}
+
+// Memory given to JavaScript as an ArrayBuffer goes back when that is collected, whatever became of the engine.
+struct Block {
+  std::shared_ptr<UserMemory> owner;
+  size_t bytes;
+};
+
+void give_back(Napi::BasicEnv, void* memory, Block* block) {
+  block->owner->give(memory, block->bytes);
+  delete block;
+}
+
+}  // namespace
+
+void EngineHandle::define(Napi::Env env, Environment&, Napi::Object exports) {
+  const auto constructor = DefineClass(env, "Engine",
+                                       {
+                                           InstanceMethod<&EngineHandle::rpc>("rpc"),
+                                           InstanceMethod<&EngineHandle::on_event>("onEvent"),
+                                           InstanceMethod<&EngineHandle::allocate>("allocate"),
+                                           InstanceMethod<&EngineHandle::open_bdev>("openBdev"),
+                                           InstanceMethod<&EngineHandle::close>("close"),
+                                       });
+  exports.Set("Engine", constructor);
+}
+
+EngineHandle::EngineHandle(const Napi::CallbackInfo& info)
+    : ObjectWrap(info), environment_(Environment::of(info.Env())) {
+  const auto config = read_engine_config(info.Env(), info[0]);
+  if (!config) return;
+  info.This().As<Napi::Object>().TypeTag(&engine_tag);
+  auto local = std::make_unique<LocalEngine>(*config);
+  if (auto started = local->start(); !started) {
+    Napi::Error(info.Env(), error_value(info.Env(), started.error())).ThrowAsJavaScriptException();
+    return;
+  }
+  local_ = std::move(local);
+  *open_ = true;
+  environment_.add(this);
+  Ref();
+}
+
+EngineHandle::~EngineHandle() {
+  // Referenced while it has an engine.
+  if (local_) end_now();
+}
+
+bool EngineHandle::refuse_closed(Napi::Env env) {
+  if (*open_) return false;
+  Napi::Error(env, illegal_state(env, "the engine is closed")).ThrowAsJavaScriptException();
+  return true;
+}
+
+Napi::Value EngineHandle::rpc(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (refuse_closed(env)) return {};
+  const auto method = string_argument(env, info[0], "method");
+  if (!method) return {};
+  const auto params = string_argument(env, info[1], "paramsJson");
+  if (!params) return {};
+  auto inbox = environment_.inbox();
+  auto pending = std::make_shared<Pending>(env, inbox);
+  local_->engine().call(*method, *params, [inbox, pending](std::string answer) {
+    inbox->deliver([pending, answer = std::move(answer)](Napi::Env env) {
+      pending->resolve(env, Napi::String::New(env, answer));
+    });
+  });
+  return pending->promise();
+}
+
+Napi::Value EngineHandle::on_event(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (refuse_closed(env)) return {};
+  if (!info[0].IsFunction()) return throw_type_error(env, "callback", "a function"), env.Undefined();
+  const bool first = listener_ == nullptr;
+  if (first) listener_ = std::make_shared<Napi::FunctionReference>();
+  *listener_ = Napi::Persistent(info[0].As<Napi::Function>());
+  if (!first) return env.Undefined();
+  local_->engine().subscribe([inbox = environment_.inbox(), listener = listener_](std::string event) {
+    inbox->deliver([listener, event = std::move(event)](Napi::Env env) {
+      if (listener->IsEmpty()) return;
+      listener->Value().Call({Napi::String::New(env, event)});
+      // A listener that throws is the program's error, as in any event emitter; later deliveries go on.
+      if (env.IsExceptionPending()) napi_fatal_exception(env, env.GetAndClearPendingException().Value());
+    });
+  });
+  return env.Undefined();
+}
+
+Napi::Value EngineHandle::allocate(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (refuse_closed(env)) return {};
+  const auto bytes = natural_argument(env, info[0], "bytes");
+  if (!bytes) return {};
+  if (*bytes == 0) return throw_type_error(env, "bytes", "at least 1"), env.Undefined();
+  const auto& memory = local_->engine().user_memory();
+  void* block = memory->take(*bytes);
+  if (block == nullptr) {
+    Napi::RangeError::New(env, "bytes: more than the engine's memory has left").ThrowAsJavaScriptException();
+    return {};
+  }
+  return Napi::ArrayBuffer::New(env, block, *bytes, give_back, new Block{memory, static_cast<size_t>(*bytes)});
+}
+
+Napi::Value EngineHandle::open_bdev(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (refuse_closed(env)) return {};
+  const auto name = string_argument(env, info[0], "name");
+  if (!name) return {};
+  auto inbox = environment_.inbox();
+  auto pending = std::make_shared<Pending>(env, inbox);
+  Engine* engine = &local_->engine();
+  local_->engine().open_bdev(*name, [inbox, pending, engine, open = open_](Result<BdevAccess*> access) {
+    inbox->deliver([pending, engine, open, access = std::move(access)](Napi::Env env) {
+      if (!access.ok()) return pending->reject(env, error_value(env, access.error()));
+      if (!*open) return pending->reject(env, illegal_state(env, "the engine was closed meanwhile"));
+      pending->resolve(env, BdevHandle::make(env, {engine, open, access.value()}));
+    });
+  });
+  return pending->promise();
+}
+
+Napi::Value EngineHandle::close(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!closing_.IsEmpty()) return closing_.Value();
+  if (!*open_) return env.Undefined();  // its constructor threw
+  *open_ = false;
+  auto inbox = environment_.inbox();
+  auto pending = std::make_shared<Pending>(env, inbox);
+  closing_ = Napi::Reference<Napi::Promise>::New(pending->promise(), 1);
+  local_->begin_stop([this, inbox, pending] {
+    inbox->deliver([this, pending](Napi::Env env) {
+      closed();
+      pending->resolve(env, env.Undefined());
+    });
+  });
+  return pending->promise();
+}
+
+// The engine has stopped: its threads end at once.
+void EngineHandle::closed() {
+  const bool joined = local_->finish_stop(seconds(10));
+  BASALT_ASSERT(joined);
+  local_.reset();
+  if (listener_) listener_->Reset();
+  environment_.remove(this);
+  Unref();
+}
+
+void EngineHandle::end_now() {
+  if (*open_) {
+    *open_ = false;
+    local_->begin_stop();
+  }
+  if (!local_->finish_stop(seconds(10))) {
+    std::fprintf(stderr, "basalt: the engine did not stop within 10 s of its environment's end\n");
+    std::abort();
+  }
+  local_.reset();
+  if (listener_) listener_->Reset();
+  environment_.remove(this);
+}
+
+}  // namespace basalt::addon

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Environment: what the addon keeps per JavaScript environment: its inbox, its engines, and the constructors. Attached
+// as instance data; nothing is at file scope.
+//
+// Teardown with I/O in flight: the clean-up hook stops and joins every engine first (their I/O ends or is aborted), so
+// that afterwards no reactor touches JavaScript memory. It is registered after the inbox, hence runs before its end.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <set>
+
+#include "napi/inbox.h"
+
+namespace basalt::addon {
+
+class EngineHandle;
+
+class Environment {
+ public:
+  static Environment& attach(Napi::Env env);
+  static Environment& of(Napi::Env env);
+
+  const std::shared_ptr<Inbox>& inbox() const { return inbox_; }
+  void add(EngineHandle* engine) { engines_.insert(engine); }
+  void remove(EngineHandle* engine) { engines_.erase(engine); }
+
+  Napi::FunctionReference bdev_handle_constructor;
+
+ private:
+  explicit Environment(Napi::Env env);
+  void tear_down();
+  const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
+  std::set<EngineHandle*> engines_;
+};
+
+// A promise's two ends; settled on the JavaScript thread. Holds the event loop until then.
+class Pending {
+ public:
+  Pending(Napi::Env env, std::shared_ptr<Inbox> inbox);
+  Napi::Promise promise() const { return deferred_.Promise(); }
+  void resolve(Napi::Env env, Napi::Value value);
+  void reject(Napi::Env env, Napi::Value error);
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  std::shared_ptr<Inbox> inbox_;
+};
+
+Napi::Value illegal_state(Napi::Env env, const char* message);
+
+}  // namespace basalt::addon

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The addon as it is: a thin door, internal to this folder. Every property is present, null where there is none.
+
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { BdevHandleInfo } from '../engine.js';
+
+export interface AddonConfig {
+  reactors: number;
+  cores: number[];
+  poll: 'adaptive' | 'busy' | 'interrupt';
+  poller: 'automatic' | 'io_uring' | 'epoll';
+  memoryBytes: number;
+  rpcPath: string | null;
+}
+
+export interface AddonBdevHandle {
+  info(): BdevHandleInfo;
+  read(offsetBytes: number, view: ArrayBufferView): Promise<void>;
+  write(offsetBytes: number, view: ArrayBufferView): Promise<void>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface AddonEngine {
+  rpc(method: string, paramsJson: string): Promise<string>;
+  onEvent(callback: (eventJson: string) => void): void;
+  allocate(bytes: number): ArrayBuffer;
+  openBdev(name: string): Promise<AddonBdevHandle>;
+  close(): Promise<void>;
+}
+
+export interface Addon {
+  Engine: new (config: AddonConfig) => AddonEngine;
+}
+
+/** The folder of package.json above this file: the same from the sources and from dist/. */
+export function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json')) || !existsSync(join(folder, 'binding.gyp'))) {
+    const parent = dirname(folder);
+    if (parent === folder) throw new Error('the package root with binding.gyp was not found above this file');
+    folder = parent;
+  }
+  return folder;
+}
+
+/** @throws {Error} that says how to build the addon when it is missing or does not load */
+export function loadAddon(): Addon {
+  const require = createRequire(import.meta.url);
+  const bindings = require('bindings') as (options: object) => Addon;
+  const root = packageRoot();
+  try {
+    return bindings({ bindings: 'basalt_native', module_root: root });
+  } catch (cause) {
+    const detail = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause);
+    const message = `the native engine could not be loaded (${detail}). Build it with: cd ${root} && npm run build`;
+    throw new Error(message, { cause });
+  }
+}
