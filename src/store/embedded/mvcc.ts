@@ -172,7 +172,8 @@ export class Mvcc {
     this.revision = Math.max(this.revision, event.modRevision);
     if (event.modRevision >= this.#historyStart) {
       const slot = event.modRevision - this.#historyStart;
-      (this.#history[slot] ??= []).push(event);
+      this.#history[slot] ??= [];
+      this.#history[slot].push(event);
     }
   }
 
