@@ -42,7 +42,7 @@ export function kind_of(path) {
   if (program_folders.has(top)) return 'program';
   if (path.endsWith('_main.cc')) return 'main';
   if (addon_folders.has(top)) return 'addon';
-  if (test_only_folders.has(top) || path.endsWith('_testing.cc')) return 'testing';
+  if (test_only_folders.has(top) || /\/testing\/|_testing\.cc$/.test(path)) return 'testing';
   return 'library';
 }
 

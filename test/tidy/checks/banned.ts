@@ -14,7 +14,7 @@ interface Ban {
 const native = /^native\/.*\.(cc|h)$/;
 const native_edge = /^native\/(env\/linux|engined|napi|testing)\/|_(bench|fuzz)\.cc$/;
 const shipped = /^src\/.*\.ts$/;
-const src_edge = /^src\/env\/|(\.test|\.bench|-contract|-testing)\.ts$|\/testing\//;
+const src_edge = /^src\/env\/|(\.test|\.bench|-contract|-testing|\/contract)\.ts$|\/testing\//;
 
 const bans: Ban[] = [
   {

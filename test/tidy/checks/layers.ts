@@ -43,7 +43,7 @@ export const nativeTable: LayerTable = {
 };
 
 /** What `anything` leaves out for code that is not a test: the programs on top. */
-const never_included = /^(napi|engined|sim|testing)(\/|$)/;
+const never_included = /^(napi|engined|sim)(\/|$)|(^|\/)testing(\/|$)/;
 
 export const srcTable: LayerTable = {
   env: [],
@@ -92,7 +92,7 @@ export function forbidden(table: LayerTable, from: string, to: string): string |
 }
 
 const is_native_test = (path: string): boolean =>
-  /(_test|_bench|_fuzz|_testing)\.(cc|h)$/.test(path) || /^native\/(sim|testing)\//.test(path);
+  /(_test|_bench|_fuzz|_testing)\.(cc|h)$/.test(path) || /^native\/(sim\/|(.*\/)?testing\/)/.test(path);
 
 function includes(text: string): { path: string; line: number; system: boolean }[] {
   return [...text.matchAll(/^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]/gm)].map((match) => ({
@@ -153,7 +153,7 @@ export const osHeaders: Check = {
 };
 
 const is_src_test = (path: string): boolean =>
-  /(\.test|\.bench|-contract|-testing|\.contract)\.ts$/.test(path) || /\/(testing|testdata)\//.test(path);
+  /(\.test|\.bench|-contract|-testing|\.contract|\/contract)\.ts$/.test(path) || /\/(testing|testdata)\//.test(path);
 
 function imports(text: string): { specifier: string; line: number }[] {
   const pattern =
