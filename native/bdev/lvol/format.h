@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// On-disk format of an lvstore, version 1: constants, structures and the sealing of metadata blocks.
+// docs/on-disk/lvol.md describes it field by field; the two change together.
+//
+// All metadata I/O is in 4 KiB blocks. Each begins with a BlockHeader whose CRC32C covers the whole block, and says
+// where the block belongs: a misdirected, foreign or outdated block is told from the right one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "base/uuid.h"
+
+namespace basalt::bdev::lvs {
+
+constexpr uint32_t block_bytes = 4096;
+constexpr uint32_t format_version = 1;
+constexpr uint64_t incompatible_known = 0;
+constexpr uint32_t cluster_bytes_min = 64 << 10;
+constexpr uint32_t cluster_bytes_max = 16 << 20;
+constexpr uint32_t superblock_slot_count = 4;
+constexpr uint32_t superblock_stride_blocks = 16;
+constexpr uint32_t superblock_area_blocks = superblock_slot_count * superblock_stride_blocks;
+constexpr uint32_t no_cluster = 0xffffffff;
+constexpr uint32_t no_page = 0xffffffff;
+constexpr size_t name_bytes_max = 63;
+
+constexpr uint32_t block_magic = 0x4c545342;  // "BSTL"
+
+enum class BlockType : uint16_t { superblock = 1, journal = 2, directory = 3, dirty_map = 4, lvol = 5, extents = 6 };
+
+struct BlockHeader {
+  uint32_t magic;
+  uint32_t crc32c;  // of all 4096 bytes, this field taken as zero
+  uint16_t type;
+  uint16_t version;
+  uint32_t length_bytes;  // of the payload in use
+  uint8_t store_uuid[16];
+  uint64_t address_blocks;  // its own place on the base, in 4 KiB blocks
+  uint64_t generation;      // of the superblock with which it was written
+  uint64_t owner;           // journal: sequence; lvol, extents: lvol id
+  uint64_t index;           // directory, dirty map, extents: which part
+};
+static_assert(sizeof(BlockHeader) == 64 && offsetof(BlockHeader, store_uuid) == 16 && offsetof(BlockHeader, owner) == 48);
+constexpr uint32_t payload_bytes_max = block_bytes - sizeof(BlockHeader);
+
+constexpr uint32_t directory_selector_offset_bytes = 512;
+constexpr uint32_t directory_pages_max = (block_bytes - directory_selector_offset_bytes) * 8;
+
+struct Superblock {
+  BlockHeader header;
+  uint32_t version;
+  uint32_t clean;  // 1: closed in order (for people; loading does not depend on it)
+  uint64_t compatible;
+  uint64_t incompatible;
+  uint64_t device_blocks;
+  uint32_t cluster_bytes;
+  uint32_t cluster_count;
+  uint64_t journal_first_block;
+  uint64_t directory_first_block;
+  uint64_t pages_first_block;
+  uint64_t data_first_block;
+  uint32_t journal_blocks;
+  uint32_t directory_pages;
+  uint32_t page_count;
+  uint32_t dirty_map_pages;
+  uint64_t incarnation;             // grows with each load; journal blocks of other incarnations are not replayed
+  uint64_t journal_start_sequence;  // the first that the pages do not contain
+  uint32_t lvol_id_next;
+  uint32_t name_length_bytes;
+  char name[64];
+  uint8_t reserved[512 - 64 - 176];
+  uint8_t directory_selector[block_bytes - directory_selector_offset_bytes];  // bit d: directory page d is in slot B
+};
+static_assert(sizeof(Superblock) == block_bytes && offsetof(Superblock, name) == 176);
+static_assert(offsetof(Superblock, directory_selector) == directory_selector_offset_bytes);
+
+struct JournalBlock {
+  BlockHeader header;
+  uint64_t incarnation;
+  uint64_t stable_sequence;  // this one and all before it were flushed when the block was written
+  uint8_t records[payload_bytes_max - 16];
+};
+static_assert(sizeof(JournalBlock) == block_bytes);
+constexpr uint32_t journal_block_records_bytes_max = payload_bytes_max - 16;
+
+struct LvolPage {
+  BlockHeader header;
+  uint64_t size_bytes;
+  uint8_t uuid[16];
+  uint32_t flags;
+  uint32_t parent_id;  // 0: none (always, in version 1)
+  uint16_t name_length_bytes;
+  uint16_t attribute_length_bytes;
+  uint32_t reserved;
+  char name[64];
+  uint8_t attribute[1024];
+  uint8_t unused[block_bytes - 64 - 40 - 64 - 1024];
+};
+static_assert(sizeof(LvolPage) == block_bytes && offsetof(LvolPage, name) == 104);
+
+// Directory: two bits per page, where the page's current copy is.
+enum class Slot : uint8_t { none = 0, a = 1, b = 2 };
+constexpr uint32_t pages_per_directory = payload_bytes_max * 4;
+constexpr uint32_t clusters_per_dirty_map = payload_bytes_max * 8;
+
+// Extents: an array of entries, each an ExtentEntry and two bits of state per block of the cluster.
+struct ExtentEntry {
+  uint32_t physical;  // no_cluster: not allocated
+  uint16_t kind;
+  uint16_t reserved;
+};
+static_assert(sizeof(ExtentEntry) == 8);
+enum class ExtentKind : uint16_t { none = 0, plain = 1 };
+enum class BlockState : uint8_t { parent = 0, data = 1, zero = 2 };
+
+// Where everything is. Made once at creation, then read from the superblock.
+struct Layout {
+  uint64_t device_blocks = 0;
+  uint32_t cluster_bytes = 0;
+  uint32_t cluster_count = 0;
+  uint64_t journal_first_block = 0;
+  uint64_t directory_first_block = 0;
+  uint64_t pages_first_block = 0;
+  uint64_t data_first_block = 0;
+  uint32_t journal_blocks = 0;
+  uint32_t directory_pages = 0;
+  uint32_t page_count = 0;
+  uint32_t dirty_map_pages = 0;
+
+  static Result<Layout> make(uint64_t device_blocks, uint32_t cluster_bytes);
+  Outcome check() const;  // of one that was read: everything in order and inside the device
+
+  uint32_t cluster_blocks() const { return cluster_bytes / block_bytes; }
+  uint32_t entry_bytes() const { return static_cast<uint32_t>(sizeof(ExtentEntry)) + cluster_blocks() / 4; }
+  uint32_t clusters_per_extents() const { return payload_bytes_max / entry_bytes(); }
+  uint64_t superblock_block(uint64_t generation) const {
+    return generation % superblock_slot_count * superblock_stride_blocks;
+  }
+  uint64_t journal_block(uint64_t sequence) const { return journal_first_block + sequence % journal_blocks; }
+  uint64_t directory_block(uint32_t directory, bool slot_b) const { return directory_first_block + 2 * uint64_t{directory} + slot_b; }
+  uint64_t page_block(uint32_t page, Slot slot) const {
+    return pages_first_block + 2 * uint64_t{page} + (slot == Slot::b ? 1 : 0);
+  }
+  uint64_t cluster_block(uint32_t physical) const { return data_first_block + uint64_t{physical} * cluster_blocks(); }
+};
+
+struct BlockIdentity {
+  BlockType type;
+  Uuid store_uuid;
+  uint64_t address_blocks;
+  uint64_t generation;
+  uint64_t owner = 0;
+  uint64_t index = 0;
+};
+
+// Fills the header of a block whose payload is complete.
+void seal_block(void* block, const BlockIdentity& identity, uint32_t length_bytes);
+// Magic, CRC and length; nothing about where it belongs.
+bool block_intact(const void* block);
+// Intact, and the right block in the right place.
+bool block_matches(const void* block, BlockType type, const Uuid& store_uuid, uint64_t address_blocks);
+
+bool name_valid(const std::string& name);
+Layout layout_of(const Superblock& superblock);
+void layout_to(const Layout& layout, Superblock& superblock);
+
+}  // namespace basalt::bdev::lvs

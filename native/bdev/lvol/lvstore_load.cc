@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loading: superblock, directory, pages, journal; everything is read and checked before anything is written.
+#include <algorithm>
+
+#include "bdev/lvol/lvstore.h"
+
+namespace basalt::bdev {
+namespace {
+
+constexpr uint64_t read_blocks_max = io_bytes_max / lvs::block_bytes;
+
+Error corrupt(const std::string& what) { return Error{Errc::corrupt, "lvstore: " + what}; }
+
+const lvs::BlockHeader& header_of(const uint8_t* block) { return *reinterpret_cast<const lvs::BlockHeader*>(block); }
+
+Uuid uuid_of(const uint8_t* bytes) {
+  Uuid uuid;
+  std::memcpy(uuid.bytes.data(), bytes, 16);
+  return uuid;
+}
+
+// What a superblock says has to be known and true of this device.
+Outcome check_superblock(const lvs::Superblock& superblock, uint64_t device_blocks) {
+  if (superblock.version != lvs::format_version || superblock.header.version != lvs::format_version) {
+    return Error{Errc::unsupported, "lvstore: format version " + std::to_string(superblock.version) + " is not known; nothing was changed"};
+  }
+  if ((superblock.incompatible & ~lvs::incompatible_known) != 0) {
+    return Error{Errc::unsupported, "lvstore: it uses features that are not known; nothing was changed"};
+  }
+  Outcome sound = lvs::layout_of(superblock).check();
+  if (!sound) return sound;
+  if (superblock.device_blocks > device_blocks) {
+    return corrupt("the device has " + std::to_string(device_blocks) + " blocks of 4096 bytes, the store was made for " +
+                   std::to_string(superblock.device_blocks));
+  }
+  if (superblock.name_length_bytes > lvs::name_bytes_max || superblock.lvol_id_next == 0 || superblock.journal_start_sequence == 0) {
+    return corrupt("the superblock contradicts itself");
+  }
+  if (!lvs::name_valid(std::string(superblock.name, superblock.name_length_bytes))) return corrupt("the store's name is not a name");
+  return success();
+}
+
+}  // namespace
+
+// The valid superblock of the highest generation, in a memory of one block.
+Task<Result<std::unique_ptr<lvs::BlockMemory>>> LvStore::read_superblock(lvs::Device device) {
+  if (device.count_blocks() < lvs::superblock_area_blocks) co_return Error{Errc::not_found, "no lvstore: the device is too small"};
+  lvs::BlockMemory area(lvs::superblock_area_blocks);
+  const nvme::Status status = co_await device.transfer(IoType::read, 0, lvs::superblock_area_blocks, area.data());
+  if (!status.ok()) co_return lvs::io_error("reading the superblocks", status);
+  const uint8_t* newest = nullptr;
+  bool traces = false;
+  for (uint32_t slot = 0; slot < lvs::superblock_slot_count; slot++) {
+    const uint64_t address_blocks = uint64_t{slot} * lvs::superblock_stride_blocks;
+    const uint8_t* block = area.block(address_blocks);
+    traces |= header_of(block).magic == lvs::block_magic;
+    if (!lvs::block_matches(block, lvs::BlockType::superblock, uuid_of(header_of(block).store_uuid), address_blocks)) continue;
+    if (newest != nullptr && std::memcmp(header_of(newest).store_uuid, header_of(block).store_uuid, 16) != 0) {
+      co_return corrupt("superblocks of two different stores");
+    }
+    if (newest == nullptr || header_of(block).generation > header_of(newest).generation) newest = block;
+  }
+  if (newest == nullptr && traces) co_return corrupt("no superblock is intact");
+  if (newest == nullptr) co_return Error{Errc::not_found, device.handle().info().name + ": carries no lvstore"};
+  auto out = std::make_unique<lvs::BlockMemory>(1);
+  std::memcpy(out->data(), newest, lvs::block_bytes);
+  co_return out;
+}
+
+Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle base) {
+  if (base.info().block_size_bytes != 512 && base.info().block_size_bytes != lvs::block_bytes) {
+    co_return Error{Errc::unsupported, base.info().name + ": an lvstore needs blocks of 512 or 4096 bytes"};
+  }
+  const lvs::Device device(base);
+  Result<std::unique_ptr<lvs::BlockMemory>> found = co_await read_superblock(device);
+  if (!found) co_return std::move(found).error();
+  const auto& superblock = *reinterpret_cast<const lvs::Superblock*>((*found)->data());
+  Outcome known = check_superblock(superblock, device.count_blocks());
+  if (!known) co_return std::move(known).error();
+
+  std::unique_ptr<LvStore> store(new LvStore(reactor, base, lvs::layout_of(superblock), uuid_of(superblock.header.store_uuid),
+                                             std::string(superblock.name, superblock.name_length_bytes)));
+  store->generation_ = superblock.header.generation;
+  store->lvol_id_next_ = superblock.lvol_id_next;
+  Outcome outcome = co_await store->read_directory(superblock);
+  if (!outcome) co_return std::move(outcome).error();
+  outcome = co_await store->read_pages();
+  if (!outcome) co_return std::move(outcome).error();
+  outcome = store->claim_clusters();
+  if (!outcome) co_return std::move(outcome).error();
+  outcome = co_await store->replay(superblock);
+  if (!outcome) co_return std::move(outcome).error();
+
+  // A new incarnation: what the journal holds now can never be taken for what will be written.
+  const uint64_t next_sequence = store->journal_.completed_sequence() + 1;
+  store->incarnation_ = superblock.incarnation + 1;
+  const nvme::Status status = co_await store->checkpoint(next_sequence, false);
+  if (!status.ok()) co_return lvs::io_error("the checkpoint after loading", status);
+  store->journal_.start(store->uuid_, store->incarnation_, store->generation_, next_sequence);
+  if (store->space_.to_zero_count() > 0) store->kick_keeper();
+  co_return store;
+}
+
+Task<Outcome> LvStore::read_directory(const lvs::Superblock& superblock) {
+  lvs::BlockMemory memory(1);
+  for (uint32_t d = 0; d < layout_.directory_pages; d++) {
+    directory_in_b_[d] = superblock.directory_selector[d / 8] >> d % 8 & 1;
+    const uint64_t address_blocks = layout_.directory_block(d, directory_in_b_[d]);
+    const nvme::Status status = co_await device_.transfer(IoType::read, address_blocks, 1, memory.data());
+    if (!status.ok()) co_return lvs::io_error("reading the directory", status);
+    const bool right = lvs::block_matches(memory.data(), lvs::BlockType::directory, uuid_, address_blocks) &&
+                       header_of(memory.data()).index == d && header_of(memory.data()).generation <= generation_;
+    if (!right || !pages_.read_directory(d, memory.data() + sizeof(lvs::BlockHeader))) {
+      co_return corrupt("directory page " + std::to_string(d) + " is damaged");
+    }
+  }
+  co_return success();
+}
+
+Task<Outcome> LvStore::read_pages() {
+  lvs::BlockMemory memory(read_blocks_max);
+  const auto step = static_cast<uint32_t>(read_blocks_max / 2);
+  for (uint32_t first = 0; first < layout_.page_count; first += step) {
+    const uint32_t end = std::min(first + step, layout_.page_count);
+    uint32_t used_end = first;  // exclusive
+    uint32_t used_first = end;
+    for (uint32_t number = first; number < end; number++) {
+      if (pages_.slot(number) == lvs::Slot::none) continue;
+      used_end = number + 1;
+      used_first = std::min(used_first, number);
+    }
+    if (used_end == first) continue;
+    const nvme::Status status = co_await device_.transfer(IoType::read, layout_.page_block(used_first, lvs::Slot::a),
+                                                          2 * uint64_t{used_end - used_first}, memory.data());
+    if (!status.ok()) co_return lvs::io_error("reading the pages", status);
+    for (uint32_t number = used_first; number < used_end; number++) {
+      const lvs::Slot slot = pages_.slot(number);
+      if (slot == lvs::Slot::none) continue;
+      const uint8_t* block = memory.block(2 * size_t{number - used_first} + (slot == lvs::Slot::b ? 1 : 0));
+      Outcome adopted = adopt_page(number, block);
+      if (!adopted) co_return std::move(adopted).error();
+    }
+  }
+  co_return success();
+}
+
+Outcome LvStore::adopt_page(uint32_t number, const uint8_t* block) {
+  const Error damaged = corrupt("page " + std::to_string(number) + " is damaged");
+  const lvs::BlockHeader& header = header_of(block);
+  const auto type = static_cast<lvs::BlockType>(header.type);
+  const uint64_t address_blocks = layout_.page_block(number, pages_.slot(number));
+  if (!lvs::block_matches(block, type, uuid_, address_blocks) || header.generation > generation_) return damaged;
+  const uint8_t* payload = block + sizeof(lvs::BlockHeader);
+  if (number < layout_.dirty_map_pages) {
+    if (type != lvs::BlockType::dirty_map || header.index != number) return damaged;
+    space_.read_page(number, payload);
+    return success();
+  }
+  if (header.owner == 0 || header.owner >= lvol_id_next_ || !pages_.claim(number)) return damaged;
+  const auto id = static_cast<uint32_t>(header.owner);
+  // Extents may come before their lvol: read_pages() goes by number. They are looked at in claim_clusters().
+  if (type == lvs::BlockType::extents && header.index <= UINT32_MAX) {
+    loading_extents_.push_back({id, static_cast<uint32_t>(header.index), number, std::vector<uint8_t>(payload, payload + lvs::payload_bytes_max)});
+    return success();
+  }
+  if (type != lvs::BlockType::lvol || by_id(id) != nullptr) return damaged;
+  const auto& page = *reinterpret_cast<const lvs::LvolPage*>(block);
+  const std::string name(page.name, std::min<size_t>(page.name_length_bytes, lvs::name_bytes_max));
+  const bool sound = page.name_length_bytes == name.size() && lvs::name_valid(name) && find(name) == nullptr &&
+                     find(uuid_of(page.uuid)) == nullptr && page.size_bytes > 0 && page.size_bytes % lvs::block_bytes == 0 &&
+                     page.size_bytes / layout_.cluster_bytes < lvs::no_cluster && page.parent_id == 0 && page.flags == 0 &&
+                     page.attribute_length_bytes <= Bdev::attribute_bytes_max;
+  if (!sound) return damaged;
+  Lvol* lvol = insert_lvol(id, name, uuid_of(page.uuid), page.size_bytes / lvs::block_bytes);
+  lvol->page_.number = number;
+  lvol->published_ = true;
+  lvol->attribute_.assign(reinterpret_cast<const char*>(page.attribute), page.attribute_length_bytes);
+  return success();
+}
+
+Outcome LvStore::claim_clusters() {
+  space_.recount();
+  for (const LoadingExtents& extents : std::exchange(loading_extents_, {})) {
+    Lvol* lvol = by_id(extents.lvol_id);
+    if (lvol == nullptr || !lvol->map_.read_window(extents.index, extents.page, extents.payload.data())) {
+      return corrupt("extents page " + std::to_string(extents.page) + " makes no sense");
+    }
+  }
+  for (const auto& lvol : lvols_) {
+    bool single = true;
+    lvol->map_.for_each_mapped(0, lvol->map_.cluster_count(), [&](uint32_t cluster) {
+      const uint32_t physical = lvol->map_.find(cluster)->physical;
+      single = single && space_.dirty(physical) && space_.map(physical);
+    });
+    if (!single) return corrupt(lvol->name() + ": a cluster is used twice, or is not recorded as in use");
+  }
+  return success();
+}
+
+Task<Outcome> LvStore::replay(const lvs::Superblock& superblock) {
+  const uint32_t ring_blocks = layout_.journal_blocks;
+  lvs::BlockMemory ring(ring_blocks);
+  const nvme::Status status = co_await device_.transfer(IoType::read, layout_.journal_first_block, ring_blocks, ring.data());
+  if (!status.ok()) co_return lvs::io_error("reading the journal", status);
+  const auto block_at = [&](uint32_t place) -> const lvs::JournalBlock* {
+    const uint8_t* block = ring.block(place);
+    const uint64_t address_blocks = layout_.journal_first_block + place;
+    if (!lvs::block_matches(block, lvs::BlockType::journal, uuid_, address_blocks)) return nullptr;
+    if (header_of(block).length_bytes < 16 || header_of(block).owner % ring_blocks != place) return nullptr;
+    return reinterpret_cast<const lvs::JournalBlock*>(block);
+  };
+  uint64_t sequence = superblock.journal_start_sequence;
+  for (uint32_t i = 0; i < ring_blocks; i++, sequence++) {
+    const lvs::JournalBlock* block = block_at(static_cast<uint32_t>(sequence % ring_blocks));
+    if (block == nullptr || block->incarnation != superblock.incarnation || block->header.owner != sequence) break;
+    if (block->header.generation > generation_) break;  // refused below
+    if (!apply_all(block->records, block->header.length_bytes - 16)) {
+      co_return corrupt("journal block " + std::to_string(sequence) + " contradicts the metadata");
+    }
+  }
+  // The journal ends at the first block that is not there. What follows it was never flushed; if it was, a block or a
+  // superblock has been lost.
+  for (uint32_t place = 0; place < ring_blocks; place++) {
+    const lvs::JournalBlock* block = block_at(place);
+    if (block == nullptr) continue;
+    if (block->header.generation > generation_ || block->incarnation > superblock.incarnation) {
+      co_return corrupt("the journal is newer than every intact superblock");
+    }
+    if (block->incarnation == superblock.incarnation && block->header.owner > sequence && block->stable_sequence >= sequence) {
+      co_return corrupt("journal block " + std::to_string(sequence) + " is damaged, and later ones are intact");
+    }
+  }
+  journal_.start(uuid_, superblock.incarnation, generation_, sequence);
+  co_return success();
+}
+
+}  // namespace basalt::bdev
