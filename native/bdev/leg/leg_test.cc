@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: the leg keeps the design's invariants 1 to 6 when members fail, are fenced, join and when leases run out.
+// Method: members in memory whose answers the test scripts, on a simulated node in virtual time.
+#include "bdev/leg/leg.h"
+
+#include <algorithm>
+
+#include "bdev/testing/sim_fixture.h"
+
+namespace basalt::bdev {
+namespace {
+
+constexpr uint64_t test_blocks = 256;
+constexpr uint32_t block_bytes = 4096;
+
+// A replica as the controller sees it. Requests take effect when they are answered.
+class ScriptedMember final : public Bdev {
+ public:
+  ScriptedMember(Reactor& home, env::SimWorld& world, const std::string& name) : Bdev(home), world_(world) {
+    info_.name = name;
+    info_.product = "scripted";
+    info_.block_size_bytes = block_bytes;
+    info_.count_blocks = test_blocks;
+    info_.volatile_cache = true;
+    contents.resize(test_blocks * block_bytes);
+  }
+
+  void submit(Io* io) override {
+    const Instant sent = home().now();
+    submitted_count++;
+    if (hold && (!hold_writes_only || io->type != IoType::read)) return held.push_back(io);
+    answer(io, sent);
+  }
+  Task<Outcome> close() override { co_return success(); }
+  Instant last_success_sent() const override { return last_success_; }
+
+  void release() {
+    hold = false;
+    while (Io* io = held.pop_front())
+      answer(io, home().now());
+  }
+  void fail_held(nvme::Status with) {
+    while (Io* io = held.pop_front())
+      complete_later(io, with);
+  }
+  std::vector<uint8_t> block(uint64_t index) const {
+    return {contents.begin() + static_cast<int64_t>(index * block_bytes),
+            contents.begin() + static_cast<int64_t>((index + 1) * block_bytes)};
+  }
+
+  nvme::Status status = nvme::status::success;  // of everything
+  nvme::Status flush_status = nvme::status::success;
+  nvme::Status write_status = nvme::status::success;
+  bool hold = false;
+  bool hold_writes_only = false;
+  List<Io, &Io::node> held;
+  std::vector<uint8_t> contents;
+  uint64_t submitted_count = 0;
+  uint64_t read_count = 0;
+  uint64_t write_count = 0;
+
+ private:
+  void answer(Io* io, Instant sent) {
+    nvme::Status result = status;
+    if (io->type == IoType::flush && result.ok()) result = flush_status;
+    if (io->type == IoType::write && result.ok()) result = write_status;
+    if (result.ok()) {
+      uint8_t* at = contents.data() + io->offset_blocks * block_bytes;
+      if (io->type == IoType::read) iovec_copy_in(io->iov, io->iov_count, at);
+      if (io->type == IoType::write) iovec_copy_out(io->iov, io->iov_count, at);
+      if (io->type == IoType::write_zeroes || io->type == IoType::unmap) {
+        std::memset(at, 0, size_t{io->count_blocks} * block_bytes);
+      }
+      read_count += io->type == IoType::read;
+      write_count += io->type == IoType::write;
+      last_success_ = std::max(last_success_, sent);
+    }
+    complete_later(io, result);
+  }
+  env::SimWorld& world_;
+  Instant last_success_{0};
+};
+
+struct PendingIo {
+  Io io;
+  Iovec iov;
+  std::vector<uint8_t> data;
+  bool done = false;
+};
+
+class Leg : public testing::Test {
+ protected:
+  void make(std::vector<ScriptedMember*> in_sync, bool all_dirty = false) {
+    LegOptions options;
+    options.name = "leg";
+    options.epoch = 7;
+    options.lease = milliseconds(300);
+    options.all_dirty = all_dirty;
+    std::vector<Handle> handles;
+    for (ScriptedMember* member : in_sync)
+      handles.emplace_back(*member, fixture.reactor);
+    LegEvents events;
+    events.member_failed = [this](const std::string& member, const std::string&) { failed.push_back(member); };
+    events.member_copied = [this](const std::string& member) { copied.push_back(member); };
+    events.joining_failed = [this](const std::string& member, const std::string&) { joining_failed.push_back(member); };
+    events.fenced = [this] { fenced_count++; };
+    events.clean = [this] { clean_count++; };
+    auto made = LegBdev::create(fixture.reactor, options, handles, std::move(events));
+    ASSERT_TRUE(made.ok());
+    leg = std::move(made).value();
+  }
+  void TearDown() override {
+    for (ScriptedMember* member : {&a, &b, &c}) {
+      member->status = nvme::status::success;
+      member->release();
+    }
+    if (leg == nullptr) return;
+    EXPECT_TRUE(fixture.run(leg->close()).ok());
+  }
+
+  PendingIo& start(IoType type, uint64_t block, uint8_t value = 0, uint32_t count_blocks = 1) {
+    pending.push_back(std::make_unique<PendingIo>());
+    PendingIo& op = *pending.back();
+    op.data.assign(size_t{count_blocks} * block_bytes, value);
+    op.iov = {op.data.data(), op.data.size()};
+    op.io.type = type;
+    op.io.offset_blocks = block;
+    op.io.count_blocks = count_blocks;
+    op.io.iov = &op.iov;
+    op.io.iov_count = 1;
+    op.io.context = &op;
+    op.io.done = [](Io* io) { static_cast<PendingIo*>(io->context)->done = true; };
+    leg->submit(&op.io);
+    return op;
+  }
+  bool ends(PendingIo& op, Duration limit = seconds(5)) {
+    return fixture.run_until([&] { return op.done; }, limit);
+  }
+  void settle(Duration time = milliseconds(5)) { fixture.world.run_for(time); }
+
+  SimFixture fixture;
+  ScriptedMember a{fixture.reactor, fixture.world, "a"};
+  ScriptedMember b{fixture.reactor, fixture.world, "b"};
+  ScriptedMember c{fixture.reactor, fixture.world, "c"};
+  std::unique_ptr<LegBdev> leg;
+  std::vector<std::unique_ptr<PendingIo>> pending;
+  std::vector<std::string> failed, copied, joining_failed;
+  int fenced_count = 0;
+  int clean_count = 0;
+};
+
+TEST_F(Leg, AcknowledgesAWriteOnlyWhenEveryMemberHasIt) {
+  make({&a, &b});
+  b.hold = true;
+  PendingIo& write = start(IoType::write, 3, 0x11);
+  settle(milliseconds(50));
+  EXPECT_FALSE(write.done);
+  b.release();
+  ASSERT_TRUE(ends(write));
+  EXPECT_TRUE(write.io.status.ok());
+  EXPECT_EQ(a.block(3), b.block(3));
+}
+
+TEST_F(Leg, HoldsWritesThatAMemberMissedUntilItsRemovalIsCommitted) {
+  make({&a, &b});
+  b.status = nvme::status::host_path_error;
+  PendingIo& write = start(IoType::write, 3, 0x11);
+  PendingIo& later = start(IoType::write, 9, 0x22);
+  settle(seconds(20));
+  EXPECT_FALSE(write.done);
+  EXPECT_FALSE(later.done);
+  EXPECT_EQ(failed, std::vector<std::string>{"b"});
+  ASSERT_TRUE(leg->remove_member("b").ok());
+  ASSERT_TRUE(ends(write) && ends(later));
+  EXPECT_TRUE(write.io.status.ok());
+  EXPECT_TRUE(later.io.status.ok());
+}
+
+TEST_F(Leg, NeverRemovesTheLastMember) {
+  make({&a, &b});
+  ASSERT_TRUE(leg->remove_member("b").ok());
+  EXPECT_FALSE(leg->remove_member("a").ok());
+  a.status = nvme::status::host_path_error;
+  PendingIo& write = start(IoType::write, 1, 1);
+  settle(seconds(5));
+  EXPECT_FALSE(write.done);
+  leg->fence();
+  ASSERT_TRUE(ends(write));
+  EXPECT_TRUE(write.io.status.is(nvme::status::ana_inaccessible));
+}
+
+TEST_F(Leg, IsFencedByReservationConflictAndAcknowledgesNothingAfterwards) {
+  make({&a, &b});
+  b.hold = true;
+  PendingIo& parked = start(IoType::write, 3, 0x11);
+  settle();
+  a.status = nvme::status::reservation_conflict;
+  PendingIo& write = start(IoType::write, 5, 0x22);
+  settle();
+  b.status = nvme::status::success;
+  b.release();
+  ASSERT_TRUE(ends(parked) && ends(write));
+  EXPECT_EQ(fenced_count, 1);
+  EXPECT_TRUE(failed.empty()) << "a fenced controller reports no member as failed";
+  EXPECT_TRUE(parked.io.status.is(nvme::status::ana_inaccessible));
+  EXPECT_TRUE(write.io.status.is(nvme::status::ana_inaccessible));
+  PendingIo& after = start(IoType::read, 3);
+  ASSERT_TRUE(ends(after));
+  EXPECT_TRUE(after.io.status.is(nvme::status::ana_inaccessible));
+}
+
+TEST_F(Leg, AFailedFlushExpelsTheMemberAndIsNotRetried) {
+  make({&a, &b});
+  b.flush_status = nvme::status::capacity_exceeded;
+  PendingIo& flush = start(IoType::flush, 0);
+  settle(seconds(1));
+  EXPECT_FALSE(flush.done);
+  EXPECT_EQ(failed, std::vector<std::string>{"b"});
+  const uint64_t submitted_before = b.submitted_count;
+  ASSERT_TRUE(leg->remove_member("b").ok());
+  ASSERT_TRUE(ends(flush));
+  EXPECT_TRUE(flush.io.status.ok());
+  EXPECT_EQ(b.submitted_count, submitted_before);
+}
+
+TEST_F(Leg, OrdersOverlappingWritesAndReads) {
+  make({&a, &b});
+  b.hold = true;
+  PendingIo& first = start(IoType::write, 10, 0x11, 4);
+  PendingIo& second = start(IoType::write, 12, 0x22, 4);
+  PendingIo& read = start(IoType::read, 13, 0);
+  PendingIo& elsewhere = start(IoType::write, 40, 0x33);
+  settle(milliseconds(20));
+  EXPECT_EQ(a.write_count, 2u) << "the second overlapping write must not have reached a member";
+  EXPECT_FALSE(read.done);
+  b.release();
+  ASSERT_TRUE(ends(first) && ends(second) && ends(read) && ends(elsewhere));
+  EXPECT_EQ(a.block(12), b.block(12));
+  EXPECT_EQ(a.block(12)[0], 0x22);
+  EXPECT_EQ(read.data[0], 0x22);
+}
+
+TEST_F(Leg, AnswersNoReadWithoutALeaseFromEveryMember) {
+  make({&a, &b});
+  ASSERT_TRUE(ends(start(IoType::write, 1, 0x55)));
+  settle(seconds(2));  // every lease ran out
+  a.hold = b.hold = true;
+  PendingIo& read = start(IoType::read, 1);
+  settle();
+  // One member answers the data; the other stays silent and renews nothing.
+  (a.held.empty() ? b : a).release();
+  settle(seconds(5));
+  EXPECT_FALSE(read.done);
+  a.release();
+  b.release();
+  ASSERT_TRUE(ends(read));
+  EXPECT_EQ(read.data[0], 0x55);
+}
+
+TEST_F(Leg, AReadGoesOnWhenTheSilentMemberWasRemoved) {
+  make({&a, &b});
+  settle(seconds(2));
+  a.hold = b.hold = true;
+  PendingIo& read = start(IoType::read, 1);
+  settle();
+  const bool from_a = b.held.empty();
+  ScriptedMember& silent = from_a ? b : a;
+  (from_a ? a : b).release();
+  settle(seconds(1));
+  ASSERT_FALSE(read.done);
+  silent.hold = false;
+  silent.fail_held(nvme::status::host_path_error);
+  settle();
+  ASSERT_EQ(failed.size(), 1u);
+  ASSERT_FALSE(read.done) << "the failed member is still in the recorded set";
+  ASSERT_TRUE(leg->remove_member(silent.info().name).ok());
+  ASSERT_TRUE(ends(read));
+  EXPECT_TRUE(read.io.status.ok());
+}
+
+TEST_F(Leg, IdleLegsSendNothing) {
+  make({&a, &b});
+  ASSERT_TRUE(ends(start(IoType::read, 1)));
+  settle(seconds(1));
+  const uint64_t before = a.submitted_count + b.submitted_count;
+  settle(seconds(100));
+  EXPECT_EQ(a.submitted_count + b.submitted_count, before);
+}
+
+TEST_F(Leg, MakesADirtyRegionEqualBeforeItAnswersAReadOfIt) {
+  // The old controller died between the two member writes.
+  std::fill_n(a.contents.begin() + 5 * block_bytes, block_bytes, uint8_t{0xaa});
+  std::fill_n(b.contents.begin() + 5 * block_bytes, block_bytes, uint8_t{0xbb});
+  a.hold = a.hold_writes_only = b.hold = b.hold_writes_only = true;
+  make({&a, &b}, true);
+  PendingIo& read = start(IoType::read, 5);
+  settle(seconds(1));
+  EXPECT_FALSE(read.done) << "the value must be on both members first";
+  a.release();
+  b.release();
+  ASSERT_TRUE(ends(read));
+  EXPECT_EQ(a.block(5), b.block(5));
+  EXPECT_EQ(a.block(5)[0], read.data[0]);
+  ASSERT_TRUE(fixture.run_until([&] { return clean_count == 1; }));
+  EXPECT_EQ(leg->dirty().dirty_count(), 0u);
+}
+
+TEST_F(Leg, ADirtyReadWaitsForTheRemovalOfAMemberThatCouldNotBeMadeEqual) {
+  std::fill_n(a.contents.begin(), block_bytes, uint8_t{0xaa});
+  b.write_status = nvme::status::host_path_error;
+  a.write_status = nvme::status::success;
+  make({&a, &b}, true);
+  PendingIo& read = start(IoType::read, 0);
+  settle(seconds(2));
+  if (!failed.empty()) {
+    EXPECT_FALSE(read.done) << "the survivor of the next takeover might be the unequal one";
+    ASSERT_TRUE(leg->remove_member(failed[0]).ok());
+  }
+  ASSERT_TRUE(ends(read));
+}
+
+TEST_F(Leg, AJoiningMemberGetsEverythingAndJoinsAtTheCommit) {
+  make({&a});
+  for (uint64_t block = 0; block < 40; block++)
+    ASSERT_TRUE(ends(start(IoType::write, block * 5, uint8_t(block + 1))));
+  std::fill(c.contents.begin(), c.contents.end(), uint8_t{0xcc});  // an old life's contents
+  ASSERT_TRUE(leg->add_member(Handle(c, fixture.reactor)).ok());
+  for (uint64_t block = 0; block < 40; block++)
+    start(IoType::write, 255 - block * 3, uint8_t(0x80 + block));
+  ASSERT_TRUE(fixture.run_until([&] { return copied.size() == 1; }));
+  for (auto& op : pending)
+    ASSERT_TRUE(ends(*op));
+  EXPECT_EQ(a.contents, c.contents);
+  ASSERT_TRUE(leg->commit_member("c").ok());
+  // Now it is needed.
+  c.hold = true;
+  PendingIo& write = start(IoType::write, 0, 1);
+  settle();
+  EXPECT_FALSE(write.done);
+}
+
+TEST_F(Leg, WhileAJoinsSwapIsUnknownWritesNeedTheUnionAndReadsUseTheIntersection) {
+  make({&a});
+  ASSERT_TRUE(leg->add_member(Handle(c, fixture.reactor)).ok());
+  ASSERT_TRUE(fixture.run_until([&] { return copied.size() == 1; }));
+  c.read_count = 0;
+  for (int i = 0; i < 20; i++)
+    ASSERT_TRUE(ends(start(IoType::read, 3)));
+  EXPECT_EQ(c.read_count, 0u);
+  c.status = nvme::status::host_path_error;
+  PendingIo& write = start(IoType::write, 0, 1);
+  settle(seconds(1));
+  EXPECT_FALSE(write.done);
+  EXPECT_EQ(joining_failed, std::vector<std::string>{"c"});
+  ASSERT_TRUE(leg->abandon_member("c").ok());  // the swap surely was not made
+  ASSERT_TRUE(ends(write));
+  EXPECT_TRUE(write.io.status.ok());
+}
+
+TEST_F(Leg, AJoiningMembersErrorsAreNobodyElses) {
+  make({&a});
+  c.write_status = nvme::status::capacity_exceeded;
+  a.contents[200 * block_bytes] = 1;
+  ASSERT_TRUE(leg->add_member(Handle(c, fixture.reactor)).ok());
+  PendingIo& write = start(IoType::write, 0, 1);
+  ASSERT_TRUE(ends(write));
+  EXPECT_TRUE(write.io.status.ok());
+  EXPECT_EQ(joining_failed, std::vector<std::string>{"c"});
+}
+
+TEST_F(Leg, AnExactErrorGoesUpAndItsRangeCountsAsDirty) {
+  make({&a, &b});
+  b.write_status = nvme::status::capacity_exceeded;
+  PendingIo& write = start(IoType::write, 4, 0x44);
+  ASSERT_TRUE(ends(write));
+  EXPECT_TRUE(write.io.status.is(nvme::status::capacity_exceeded));
+  EXPECT_TRUE(failed.empty());
+  b.write_status = nvme::status::success;
+  PendingIo& read = start(IoType::read, 4);
+  ASSERT_TRUE(ends(read));
+  EXPECT_EQ(a.block(4), b.block(4));
+  EXPECT_EQ(a.block(4), read.data);
+}
+
+TEST_F(Leg, ReadsFromAnotherMemberAfterAMediaError) {
+  make({&a, &b});
+  ASSERT_TRUE(ends(start(IoType::write, 2, 0x77)));
+  a.status = nvme::status::unrecovered_read_error;
+  for (int i = 0; i < 4; i++) {
+    PendingIo& read = start(IoType::read, 2);
+    ASSERT_TRUE(ends(read));
+    EXPECT_TRUE(read.io.status.ok());
+    EXPECT_EQ(read.data[0], 0x77);
+  }
+  EXPECT_TRUE(failed.empty());
+}
+
+}  // namespace
+}  // namespace basalt::bdev

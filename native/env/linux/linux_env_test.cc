@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: the real env keeps the contract of env.h on both file backends. Method: real loopback sockets, real files in a
+// temporary folder, a reactor on a thread of its own.
+#include "env/linux/linux_env.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/reactor.h"
+
+namespace basalt::env {
+namespace {
+
+class LinuxEnvTest : public testing::TestWithParam<PollerKind> {
+ protected:
+  void SetUp() override {
+    char name[] = "/var/tmp/basalt-env-XXXXXX";
+    ASSERT_NE(mkdtemp(name), nullptr);
+    folder = name;
+    auto made = env->make_poller({GetParam()});
+    if (!made.ok() && GetParam() == PollerKind::io_uring) GTEST_SKIP() << made.error().message;
+    ASSERT_TRUE(made.ok());
+    poller = std::move(made).value();
+  }
+  void TearDown() override {
+    poller.reset();
+    const std::string command = "rm -rf " + folder;
+    ASSERT_EQ(system(command.c_str()), 0);
+  }
+  template <class F>
+  bool poll_until(F&& condition, Duration limit = seconds(10)) {
+    const Instant end = env->now() + limit;
+    while (!condition()) {
+      if (env->now() > end) return false;
+      if (poller->poll() == 0) poller->wait(env->now() + milliseconds(20));
+    }
+    return true;
+  }
+  int file_io(BlockFile& file, FileIo::Type type, uint64_t offset, void* data, uint64_t length, bool fua = false) {
+    Iovec iov{data, length};
+    FileIo io;
+    io.type = type;
+    io.fua = fua;
+    io.offset_bytes = offset;
+    io.length_bytes = length;
+    io.iov = &iov;
+    io.iov_count = data == nullptr ? 0 : 1;
+    bool done = false;
+    io.context = &done;
+    io.run = [](Work* work) { *static_cast<bool*>(static_cast<FileIo*>(work)->context) = true; };
+    file.submit(&io);
+    EXPECT_FALSE(done) << "completed inside submit";
+    EXPECT_TRUE(poll_until([&] { return done; }));
+    return io.error;
+  }
+
+  std::unique_ptr<Env> env = make_linux_env();
+  std::unique_ptr<Poller> poller;
+  std::string folder;
+};
+
+INSTANTIATE_TEST_SUITE_P(Backends, LinuxEnvTest, testing::Values(PollerKind::io_uring, PollerKind::epoll),
+                         [](const auto& info) { return info.param == PollerKind::epoll ? "threads" : "io_uring"; });
+
+struct Flag : Work {
+  bool set = false;
+  Flag() {
+    run = [](Work* work) { static_cast<Flag*>(work)->set = true; };
+  }
+};
+
+TEST_P(LinuxEnvTest, BytesTravelOverLoopbackInOrder) {
+  auto listener = poller->listen({Address::Family::ip, "127.0.0.1", 0});
+  ASSERT_TRUE(listener.ok()) << listener.error().message;
+  ASSERT_NE((*listener)->address().port, 0);
+  Flag acceptable;
+  (*listener)->arm_acceptable(&acceptable);
+  auto client = poller->connect((*listener)->address());
+  ASSERT_TRUE(client.ok());
+  Flag connected;
+  (*client)->arm_writable(&connected);
+  ASSERT_TRUE(poll_until([&] { return acceptable.set && connected.set; }));
+  ASSERT_TRUE((*client)->connect_result().ok());
+  auto server = poller->adopt((*listener)->try_accept());
+
+  std::vector<uint8_t> sent(8 << 20);
+  env->random(sent.data(), sent.size());
+  std::vector<uint8_t> received(sent.size());
+  size_t sent_bytes = 0;
+  size_t received_bytes = 0;
+  Flag readable;
+  Flag writable;
+  ASSERT_TRUE(poll_until([&] {
+    while (sent_bytes < sent.size()) {
+      const Iovec iov{sent.data() + sent_bytes, sent.size() - sent_bytes};
+      const Transfer moved = (*client)->try_send(&iov, 1);
+      if (moved.state == Transfer::State::done) {
+        sent_bytes += moved.count_bytes;
+        continue;
+      }
+      EXPECT_EQ(moved.state, Transfer::State::would_block);
+      (*client)->disarm();
+      (*client)->arm_writable(&writable);
+      break;
+    }
+    for (;;) {
+      const Iovec iov{received.data() + received_bytes, received.size() - received_bytes};
+      if (iov.length_bytes == 0) return true;
+      const Transfer moved = server->try_recv(&iov, 1);
+      if (moved.state != Transfer::State::done) break;
+      received_bytes += moved.count_bytes;
+    }
+    server->disarm();
+    server->arm_readable(&readable);
+    return false;
+  }));
+  EXPECT_EQ(received, sent);
+  client->reset();
+  server->disarm();
+  Flag ended;
+  server->arm_readable(&ended);
+  ASSERT_TRUE(poll_until([&] { return ended.set; }));
+  char byte;
+  const Iovec one{&byte, 1};
+  EXPECT_EQ(server->try_recv(&one, 1).state, Transfer::State::closed);
+}
+
+TEST_P(LinuxEnvTest, ConnectingToNobodyIsUnreachable) {
+  uint16_t free_port;
+  {
+    auto listener = poller->listen({Address::Family::ip, "127.0.0.1", 0});
+    free_port = (*listener)->address().port;
+  }
+  auto client = poller->connect({Address::Family::ip, "127.0.0.1", free_port});
+  if (!client.ok()) {
+    EXPECT_EQ(client.error().code, Errc::unreachable);
+    return;
+  }
+  Flag writable;
+  (*client)->arm_writable(&writable);
+  ASSERT_TRUE(poll_until([&] { return writable.set; }));
+  EXPECT_EQ((*client)->connect_result().error().code, Errc::unreachable);
+}
+
+TEST_P(LinuxEnvTest, UnixSocketsAreForTheirUserAndStaleOnesAreReplaced) {
+  const Address address{Address::Family::unix_path, folder + "/s", 0};
+  auto listener = poller->listen(address);
+  ASSERT_TRUE(listener.ok());
+  struct stat info;
+  ASSERT_EQ(stat(address.host.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  EXPECT_EQ(poller->listen(address).error().code, Errc::busy);
+  // A killed process leaves its socket file behind.
+  ASSERT_EQ(link(address.host.c_str(), (folder + "/stale").c_str()), 0);
+  listener->reset();
+  auto again = poller->listen({Address::Family::unix_path, folder + "/stale", 0});
+  EXPECT_TRUE(again.ok()) << again.error().message;
+}
+
+TEST_P(LinuxEnvTest, FilesKeepWhatWasWritten) {
+  FileOptions options;
+  options.path = folder + "/disk";
+  options.create_bytes = 4 << 20;
+  auto file = poller->open(options);
+  ASSERT_TRUE(file.ok()) << file.error().message;
+  EXPECT_EQ((*file)->limits().size_bytes, 4u << 20);
+  auto* data = static_cast<uint8_t*>(aligned_alloc(4096, 8192));
+  std::memset(data, 0x5a, 8192);
+  EXPECT_EQ(file_io(**file, FileIo::Type::write, 4096, data, 8192, true), 0);
+  EXPECT_EQ(file_io(**file, FileIo::Type::flush, 0, nullptr, 0), 0);
+  std::memset(data, 0, 8192);
+  EXPECT_EQ(file_io(**file, FileIo::Type::read, 4096, data, 8192), 0);
+  EXPECT_EQ(data[8191], 0x5a);
+  EXPECT_EQ(file_io(**file, FileIo::Type::zero, 4096, nullptr, 4096), 0);
+  EXPECT_EQ(file_io(**file, FileIo::Type::read, 4096, data, 8192), 0);
+  EXPECT_EQ(data[0], 0);
+  EXPECT_EQ(data[4096], 0x5a);
+  EXPECT_NE(file_io(**file, FileIo::Type::read, 4 << 20, data, 4096), 0) << "behind the end";
+  free(data);
+}
+
+TEST_P(LinuxEnvTest, AFileInUseMissingOrTakenIsRefusedExactly) {
+  FileOptions options;
+  options.path = folder + "/disk";
+  EXPECT_EQ(poller->open(options).error().code, Errc::not_found);
+  options.create_bytes = 1 << 20;
+  auto file = poller->open(options);
+  ASSERT_TRUE(file.ok());
+  EXPECT_EQ(poller->open(options).error().code, Errc::exists);
+  options.create_bytes = 0;
+  EXPECT_EQ(poller->open(options).error().code, Errc::busy);
+  FileOptions directory;
+  directory.path = folder;
+  EXPECT_FALSE(poller->open(directory).ok());
+}
+
+TEST_P(LinuxEnvTest, WakeEndsAWait) {
+  std::thread other([&] {
+    usleep(20'000);
+    poller->wake();
+  });
+  const Instant before = env->now();
+  poller->wait(env->now() + seconds(10));
+  EXPECT_LT((env->now() - before).ns, seconds(9).ns);
+  other.join();
+}
+
+TEST(LinuxReactor, MessagesTimersAndSleepWorkAcrossThreads) {
+  auto env = make_linux_env();
+  Arena arena(64 << 20);
+  Reactor reactor(*env, arena, {});
+  ASSERT_TRUE(reactor.init().ok());
+  auto loop = env->start(reactor, {"reactor", -1});
+  struct Message : Work {
+    std::atomic<int> count{0};
+    Reactor* reactor = nullptr;
+    Timer timer;
+  } message;
+  message.reactor = &reactor;
+  for (int i = 1; i <= 20; i++) {
+    message.run = [](Work* work) { static_cast<Message*>(work)->count++; };
+    reactor.post(&message);
+    const Instant end = env->now() + seconds(10);
+    while (message.count < i && env->now() < end)
+      usleep(i % 2 == 0 ? 0 : 1000);
+    ASSERT_EQ(message.count, i);
+  }
+  reactor.stop();
+  loop.reset();
+}
+
+TEST(LinuxReactor, AnIdleReactorSleeps) {
+  auto env = make_linux_env();
+  Arena arena(64 << 20);
+  Reactor reactor(*env, arena, {});
+  ASSERT_TRUE(reactor.init().ok());
+  auto loop = env->start(reactor, {"reactor", -1});
+  rusage before;
+  rusage after;
+  getrusage(RUSAGE_SELF, &before);
+  usleep(300'000);
+  getrusage(RUSAGE_SELF, &after);
+  const auto us = [](const rusage& usage) {
+    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000L + usage.ru_utime.tv_usec +
+           usage.ru_stime.tv_usec;
+  };
+  EXPECT_LT(us(after) - us(before), 100'000) << "CPU time of an idle third of a second";
+  reactor.stop();
+  loop.reset();
+}
+
+}  // namespace
+}  // namespace basalt::env
