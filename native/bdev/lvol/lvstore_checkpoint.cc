@@ -109,13 +109,15 @@ Task<nvme::Status> LvStore::checkpoint(uint64_t start_sequence, bool clean) {
   // All that is serialized is the state of one instant: the records before start_sequence, no more and no less.
   const uint64_t generation = generation_ + 1;
   std::vector<bool> directory_dirty(layout_.directory_pages, generation == 1);
+  std::vector<lvs::Page*> dirty;
+  while (lvs::Page* page = pages_.pop_dirty()) dirty.push_back(page);
+  std::vector<bool> written(layout_.page_count);
+  for (const lvs::Page* page : dirty) written[page->number] = true;
   for (uint32_t number : pages_.take_given()) {
-    if (pages_.used(number)) continue;  // taken again; its new page is dirty
+    if (written[number]) continue;  // taken again: the new page replaces the old copy
     pages_.set_slot(number, lvs::Slot::none);
     directory_dirty[number / lvs::pages_per_directory] = true;
   }
-  std::vector<lvs::Page*> dirty;
-  while (lvs::Page* page = pages_.pop_dirty()) dirty.push_back(page);
   for (const lvs::Page* page : dirty) {
     const lvs::Slot other = pages_.slot(page->number) == lvs::Slot::a ? lvs::Slot::b : lvs::Slot::a;
     pages_.set_slot(page->number, other);

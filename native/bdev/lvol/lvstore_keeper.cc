@@ -92,10 +92,16 @@ Task<bool> LvStore::zero_run() {
   const auto count_max = static_cast<uint32_t>(std::max<uint64_t>(1, zero_run_bytes_max / layout_.cluster_bytes));
   const lvs::Space::Run run = space_.find_to_zero(count_max);
   if (run.count == 0) co_return false;
-  nvme::Status status = co_await device_.transfer(IoType::write_zeroes, layout_.cluster_block(run.first),
-                                                  uint64_t{run.count} * layout_.cluster_blocks(), nullptr);
-  const uint64_t sequence = journal_.completed_sequence();
-  // This makes stable what freed the clusters, too: nobody can get them before.
+  // What freed the clusters has to be stable first: after a power cut, an lvol whose deletion was lost is whole.
+  uint64_t sequence = journal_.completed_sequence();
+  nvme::Status status = nvme::status::success;
+  if (!journal_.all_stable()) status = co_await device_.flush();
+  if (status.ok()) {
+    journal_.flushed(sequence);
+    status = co_await device_.transfer(IoType::write_zeroes, layout_.cluster_block(run.first),
+                                       uint64_t{run.count} * layout_.cluster_blocks(), nullptr);
+  }
+  sequence = journal_.completed_sequence();
   if (status.ok()) status = co_await device_.flush();
   if (!status.ok()) fail();
   if (failed()) co_return false;
