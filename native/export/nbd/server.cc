@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "export/nbd/server.h"
+
+#include <algorithm>
+
+#include "export/nbd/connection.h"
+
+namespace basalt::nbd {
+
+Result<std::unique_ptr<Server>> Server::start(Reactor& reactor, bdev::Handle bdev, const ServerOptions& options) {
+  if (!options.address.is_loopback()) {
+    return Error{Errc::invalid_argument,
+                 "path: a Unix socket or a loopback address, until clients can be authenticated"};
+  }
+  if (options.export_name.size() > name_bytes_max) {
+    return Error{Errc::invalid_argument, "export_name: at most " + std::to_string(name_bytes_max) + " bytes"};
+  }
+  auto listener = reactor.poller().listen(options.address);
+  if (!listener) return std::move(listener).error();
+  std::unique_ptr<Server> server(new Server(reactor, bdev));
+  const bdev::BdevInfo& below = bdev.info();
+  uint16_t flags = flag_has_flags | flag_send_flush | flag_can_multi_conn;
+  if (below.io_types.has(bdev::IoType::write)) flags |= flag_send_fua;
+  if (!below.io_types.has(bdev::IoType::write)) flags |= flag_read_only;
+  if (below.io_types.has(bdev::IoType::unmap)) flags |= flag_send_trim;
+  if (below.io_types.has(bdev::IoType::write_zeroes)) flags |= flag_send_write_zeroes;
+  server->info_ = {options.export_name,
+                   below.count_blocks * below.block_size_bytes,
+                   flags,
+                   below.block_size_bytes,
+                   std::max<uint32_t>(below.block_size_bytes, 4096),
+                   static_cast<uint32_t>(bdev::io_bytes_max)};
+  server->listener_ = std::move(listener).value();
+  server->acceptor_.server = server.get();
+  server->acceptor_.run = acceptable;
+  server->listener_->arm_acceptable(&server->acceptor_);
+  return server;
+}
+
+Server::~Server() {
+  BASALT_ASSERT(connections_.empty());
+}
+
+void Server::acceptable(Work* work) {
+  Server* server = static_cast<Acceptor*>(work)->server;
+  server->accept_all();
+  server->listener_->arm_acceptable(&server->acceptor_);
+}
+
+void Server::accept_all() {
+  while (auto pending = listener_->try_accept()) {
+    if (connections_.size() >= connection_count_max || !gate_.enter()) continue;  // dropped
+    auto socket = reactor_.poller().adopt(std::move(pending));
+    connections_.push_back(std::make_unique<Connection>(*this, std::move(socket)));
+    stats_.accepted_count++;
+    connections_.back()->start();
+  }
+}
+
+void Server::remove(Connection* connection) {
+  std::erase_if(connections_, [&](const auto& owned) { return owned.get() == connection; });
+  gate_.leave();
+}
+
+ServerStats Server::stats() const {
+  ServerStats stats = stats_;
+  stats.connection_count = connections_.size();
+  return stats;
+}
+
+Task<Outcome> Server::stop() {
+  listener_.reset();
+  std::vector<Connection*> all;
+  for (const auto& connection : connections_)
+    all.push_back(connection.get());
+  for (Connection* connection : all)
+    connection->drop();
+  co_await gate_.close();
+  co_return success();
+}
+
+}  // namespace basalt::nbd
