@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bdev/nvmf/member.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+
+namespace basalt::bdev {
+namespace {
+
+constexpr size_t flights_max = 4096;
+constexpr uint32_t register_key = 0;
+constexpr uint32_t acquire_preempt_and_abort = 2;
+constexpr uint32_t report_bytes = 4096;
+// Reservation Report, extended data structure (128-bit host identifiers): a header of 64 bytes, then 64 per registrant.
+constexpr uint32_t report_extended = 1;
+constexpr size_t report_header_bytes = 64;
+constexpr size_t report_registrant_bytes = 64;
+constexpr size_t report_key_offset = 8;
+
+}  // namespace
+
+Member::Member(Reactor& home, nvmf::HostTransport& transport, MemberOptions options)
+    : Bdev(home), transport_(transport), options_(std::move(options)), flights_(flights_max) {
+  info_.name = options_.name;
+  info_.product = "nvmf";
+  info_.count_blocks = 0;
+  deadline_timer_.member = this;
+  deadline_timer_.run = [](Work* work) {
+    Member* member = static_cast<DeadlineTimer*>(work)->member;
+    if (member->controller_) {
+      member->controller_->abort({Errc::timed_out, member->options_.name + ": the takeover did not end in time"});
+    }
+  };
+}
+
+Member::~Member() {
+  BASALT_ASSERT(controller_ == nullptr && gate_.count() == 0);
+}
+
+Task<Result<MemberInfo>> Member::takeover(uint64_t epoch, Duration timeout) {
+  if (epoch == 0) co_return Error{Errc::invalid_argument, "epoch: at least 1"};
+  if (busy_) co_return Error{Errc::busy, options_.name + ": a takeover is running"};
+  if (closing_ || !gate_.enter()) co_return Error{Errc::closed, options_.name + " is being detached"};
+  Gate::Leaver leaver(gate_);
+  busy_ = true;
+  home().arm_after(&deadline_timer_, timeout);
+  auto result = co_await takeover_steps(epoch, timeout);
+  home().cancel(&deadline_timer_);
+  if (result.ok() && closing_) result = Error{Errc::closed, options_.name + " is being detached"};
+  if (result.ok() && !controller_->live()) result = Error{Errc::closed, options_.name + ": lost after the takeover"};
+  if (result.ok()) {
+    taken_ = true;
+  } else if (controller_) {
+    co_await controller_->close();
+    controller_.reset();
+  }
+  busy_ = false;
+  co_return result;
+}
+
+Task<Result<MemberInfo>> Member::takeover_steps(uint64_t epoch, Duration timeout) {
+  taken_ = false;
+  if (controller_) {
+    // What is in flight on the old association has ended when this returns.
+    controller_->abort({Errc::closed, options_.name + ": taken over anew"});
+    co_await controller_->close();
+    controller_.reset();
+  }
+  nvmf::HostControllerOptions options;
+  options.address = options_.address;
+  options.subnqn = options_.subnqn;
+  options.hostnqn = options_.hostnqn;
+  home().env().random(options.hostid.bytes.data(), options.hostid.bytes.size());
+  options.keep_alive_ms = options_.keep_alive_ms;
+  options.connect_timeout = options.admin_timeout = options.command_timeout = timeout;
+  options.io_queue_depth = options_.io_queue_depth;
+  nvmf::HostController::Listener* listener = this;
+  controller_ = std::make_unique<nvmf::HostController>(home(), transport_, std::move(options), listener);
+  Outcome outcome = co_await controller_->connect();
+  if (!outcome) co_return outcome.error();
+  const nvmf::HostNamespace* ns = controller_->find(options_.nsid);
+  if (ns == nullptr) {
+    co_return Error{Errc::not_found, options_.subnqn + " has no namespace " + std::to_string(options_.nsid)};
+  }
+  if ((controller_->info().oncs & nvmf::oncs_reservations) == 0) {
+    co_return Error{Errc::unsupported, options_.subnqn + " has no reservations"};
+  }
+  if (info_.count_blocks != 0 && ns->block_size_bytes != info_.block_size_bytes) {
+    co_return Error{Errc::invalid_argument, options_.name + ": the block size has changed"};
+  }
+  fill_nvmf_info(info_, *ns, controller_->info());
+  geometry_ = nvmf_geometry(*ns, controller_->info());
+  incarnation_ = controller_->info().serial_number;
+  fencing_epoch_ = 0;
+  outcome = co_await acquire(epoch);
+  if (!outcome) co_return outcome.error();
+  if (!controller_->live()) co_return Error{Errc::closed, options_.name + ": lost during the takeover"};
+  epoch_ = epoch;
+  controller_->set_command_timeout(options_.command_timeout);
+  MemberInfo member;
+  member.incarnation = incarnation_;
+  member.count_blocks = info_.count_blocks;
+  member.block_size_bytes = info_.block_size_bytes;
+  co_return member;
+}
+
+Task<Outcome> Member::acquire(uint64_t epoch) {
+  nvme::ReservationRegisterData keys{0, epoch};
+  nvmf::HostController::Call call;
+  call.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::reservation_register);
+  call.command.nsid = options_.nsid;
+  call.command.cdw10 = register_key;
+  call.direction = nvme::DataDirection::host_to_controller;
+  call.data = &keys;
+  call.data_bytes = sizeof(keys);
+  const Instant register_sent = home().now();
+  auto answer = co_await controller_->io_call(call);
+  if (answer.status.ok()) {
+    last_success_sent_ = std::max(last_success_sent_, register_sent);
+    const uint64_t holder_key = co_await reported_key();
+    nvme::ReservationAcquireData acquire_keys{epoch, holder_key};
+    call.command = {};
+    call.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::reservation_acquire);
+    call.command.nsid = options_.nsid;
+    call.command.cdw10 = acquire_preempt_and_abort | static_cast<uint32_t>(nvme::ReservationType::exclusive_access)
+                                                         << 8;
+    call.data = &acquire_keys;
+    call.data_bytes = sizeof(acquire_keys);
+    const Instant acquire_sent = home().now();
+    answer = co_await controller_->io_call(call);
+    if (answer.status.ok()) {
+      last_success_sent_ = std::max(last_success_sent_, acquire_sent);
+      co_return success();
+    }
+  }
+  if (answer.lost) {
+    const bool late = !deadline_timer_.armed();
+    co_return Error{late ? Errc::timed_out : Errc::unreachable,
+                    options_.name + (late ? ": the takeover did not end in time" : ": lost during the takeover")};
+  }
+  if (!answer.status.is(nvme::status::reservation_conflict)) {
+    co_return Error{Errc::io, options_.name + ": takeover: " + nvme::to_string(answer.status)};
+  }
+  const uint64_t higher = co_await reported_key();
+  if (higher > epoch) fencing_epoch_ = higher;
+  co_return Error{Errc::fenced, options_.name + ": epoch " + std::to_string(epoch) + " is fenced" +
+                                    (higher > epoch ? " by epoch " + std::to_string(higher) : std::string())};
+}
+
+// The highest key that is registered; 0: none, or the report does not tell.
+Task<uint64_t> Member::reported_key() {
+  auto report = std::make_unique<uint8_t[]>(report_bytes);
+  nvmf::HostController::Call call;
+  call.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::reservation_report);
+  call.command.nsid = options_.nsid;
+  call.command.cdw10 = report_bytes / 4 - 1;
+  call.command.cdw11 = report_extended;
+  call.direction = nvme::DataDirection::controller_to_host;
+  call.data = report.get();
+  call.data_bytes = report_bytes;
+  const auto answer = co_await controller_->io_call(call);
+  uint64_t highest = 0;
+  if (!answer.status.ok()) co_return highest;
+  const size_t room = (report_bytes - report_header_bytes) / report_registrant_bytes;
+  const auto told = load_le<uint16_t>(report.get() + offsetof(nvme::ReservationReportHeader, regctl));
+  for (size_t i = 0; i < std::min<size_t>(told, room); i++) {
+    const uint8_t* registrant = report.get() + report_header_bytes + i * report_registrant_bytes;
+    highest = std::max(highest, load_le<uint64_t>(registrant + report_key_offset));
+  }
+  co_return highest;
+}
+
+void Member::fail(Error reason) {
+  if (controller_) controller_->abort(std::move(reason));
+}
+
+void Member::controller_lost(const Error& reason) {
+  const bool was_taken = std::exchange(taken_, false);
+  if (was_taken && !busy_ && !closing_ && listener_ != nullptr) listener_->member_failed(*this, reason);
+}
+
+void Member::namespaces_changed() {
+  const nvmf::HostNamespace* ns = controller_->find(options_.nsid);
+  if (ns == nullptr || ns->block_size_bytes != info_.block_size_bytes) {
+    return controller_->abort({Errc::not_found, options_.name + ": the replica's namespace is gone"});
+  }
+  info_.count_blocks = ns->count_blocks;
+}
+
+// ---- I/O -----------------------------------------------------------------------------------------------------------
+
+void Member::submit(Io* io) {
+  if (!taken() || closing_) return complete_later(io, nvme::status::host_path_error);
+  const nvme::Status status = check(*io);
+  if (!status.ok()) return complete_later(io, status);
+  (void)gate_.enter();
+  Flight* flight = flights_.take();
+  if (flight == nullptr) {
+    ios_without_flight_.push_back(io);
+    return;
+  }
+  flight->begin(io);
+  flight->owner = this;
+  send(flight);
+}
+
+void Member::send(Flight* flight) {
+  flight->prepare(geometry_);
+  flight->done = [](nvmf::HostCommand* command) {
+    auto* done = static_cast<Flight*>(command);
+    static_cast<Member*>(done->owner)->answered(done);
+  };
+  controller_->submit(flight);
+}
+
+void Member::answered(Flight* flight) {
+  const nvme::Status status = flight->status();
+  if (!status.ok()) return finish(flight, status);
+  last_success_sent_ = std::max(last_success_sent_, flight->submitted);
+  if (!flight->advance()) return finish(flight, nvme::status::success);
+  if (!taken()) return finish(flight, nvme::status::host_path_error);
+  send(flight);
+}
+
+void Member::finish(Flight* flight, nvme::Status status) {
+  Io* io = std::exchange(flight->io, nullptr);
+  flights_.give(flight);
+  complete_now(io, status);
+  while (!ios_without_flight_.empty()) {
+    if (!taken()) {
+      complete_now(ios_without_flight_.pop_front(), nvme::status::host_path_error);
+      gate_.leave();
+      continue;
+    }
+    Flight* next = flights_.take();
+    if (next == nullptr) break;
+    next->begin(ios_without_flight_.pop_front());
+    next->owner = this;
+    send(next);
+  }
+  gate_.leave();
+}
+
+Task<Outcome> Member::close() {
+  closing_ = true;
+  if (busy_) fail({Errc::closed, options_.name + " is being detached"});
+  while (busy_)
+    co_await sleep_for(home(), milliseconds(1));
+  if (controller_) {
+    co_await controller_->close();
+    controller_.reset();
+  }
+  co_await gate_.close();
+  co_return success();
+}
+
+}  // namespace basalt::bdev

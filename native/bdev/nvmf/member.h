@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Member: a replica of a leg, reached over one association that belongs to this leg and epoch alone.
+//
+// takeover(epoch) makes a new association with a fresh host identifier, registers key = epoch, acquires the namespace
+// exclusively, preempting and aborting whoever held it, and returns when the replica has completed the takeover (the
+// old holder's admitted commands have ended there). Until it has succeeded, and after any failure, Ios complete at once
+// with a path error: there is no reconnecting and no resending here; the leg decides, and may take over again.
+// Reservation Conflict goes up unchanged: it means "I am fenced".
+//
+// A failure is: a connection ended, a keep-alive or a command had no answer in time. All connections are ended first,
+// then all Ios in flight complete with host_path_error, then the listener hears of it.
+// Thread: one reactor, the bdev's home.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/gate.h"
+#include "base/pool.h"
+#include "bdev/bdev.h"
+#include "bdev/nvmf/flight.h"
+#include "nvmf/host/controller.h"
+
+namespace basalt::bdev {
+
+struct MemberOptions {
+  std::string name;
+  nvmf::HostAddress address;
+  std::string subnqn;
+  std::string hostnqn;
+  uint32_t nsid = 1;
+  uint32_t keep_alive_ms = 1000;  // at least 100
+  Duration command_timeout = seconds(1);
+  uint16_t io_queue_depth = 127;
+};
+
+struct MemberInfo {
+  std::string incarnation;  // the subsystem's serial number
+  uint64_t count_blocks = 0;
+  uint32_t block_size_bytes = 0;
+};
+
+class Member final : public Bdev, nvmf::HostController::Listener {
+ public:
+  class Listener {
+   public:
+    virtual ~Listener() = default;
+    virtual void member_failed(Member& member, const Error& reason) = 0;  // once per successful takeover()
+  };
+
+  Member(Reactor& home, nvmf::HostTransport& transport, MemberOptions options);
+  ~Member() override;
+
+  // Errc::fenced: a higher epoch has the replica; fencing_epoch() says which, when the replica told (else 0).
+  // Anything else but success: the replica counts as unreachable. One call at a time.
+  Task<Result<MemberInfo>> takeover(uint64_t epoch, Duration timeout);
+  uint64_t fencing_epoch() const { return fencing_epoch_; }
+
+  void set_listener(Listener* listener) { listener_ = listener; }
+  bool taken() const { return taken_ && controller_ && controller_->live(); }
+  uint64_t epoch() const { return epoch_; }
+  const MemberOptions& options() const { return options_; }
+  const std::string& incarnation() const { return incarnation_; }
+  // When the latest command that has completed with success was sent: counts the replica's read lease.
+  Instant last_success_sent() const { return last_success_sent_; }
+  // Ends the association: what is in flight completes with a path error.
+  void fail(Error reason);
+
+  void submit(Io* io) override;
+  Task<Outcome> close() override;
+
+ private:
+  struct DeadlineTimer : Timer {
+    Member* member = nullptr;
+  };
+  void controller_lost(const Error& reason) override;
+  void namespaces_changed() override;
+  Task<Result<MemberInfo>> takeover_steps(uint64_t epoch, Duration timeout);
+  Task<Outcome> acquire(uint64_t epoch);
+  Task<uint64_t> reported_key();
+  void send(Flight* flight);
+  void answered(Flight* flight);
+  void finish(Flight* flight, nvme::Status status);
+
+  nvmf::HostTransport& transport_;
+  const MemberOptions options_;
+  Listener* listener_ = nullptr;
+  std::unique_ptr<nvmf::HostController> controller_;
+  NvmfGeometry geometry_;
+  std::string incarnation_;
+  uint64_t epoch_ = 0;
+  uint64_t fencing_epoch_ = 0;
+  bool taken_ = false;
+  bool busy_ = false;
+  bool closing_ = false;
+  Instant last_success_sent_;
+  DeadlineTimer deadline_timer_;
+  Pool<Flight> flights_;
+  List<Io, &Io::node> ios_without_flight_;
+  Gate gate_;
+};
+
+}  // namespace basalt::bdev

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// NvmfController: a subsystem as a host sees it over one or several paths, and a bdev for each of its namespaces.
+//
+// An Io goes to an optimized path, else to a non-optimized one, else it waits. After a path error, an abort or the loss
+// of the association it waits for a path and is sent again - all of it, a Flush too:
+//  - a command without an answer is sent again only after every connection of its association was ended
+//  - a command that was answered with a path error has ended at its controller; it may go elsewhere at once
+// Other errors go up as they are. What cannot be sent again in time (fast_io_fail_timeout if set, else
+// ctrlr_loss_timeout, counted from the first failure) goes up with its last path error.
+//
+// Paths come back by themselves: reconnect_delay, doubled up to reconnect_delay_max, until ctrlr_loss_timeout.
+// Thread: everything on one reactor, the bdevs' home.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/gate.h"
+#include "base/pool.h"
+#include "bdev/bdev.h"
+#include "bdev/nvmf/flight.h"
+#include "nvmf/host/controller.h"
+#include "nvmf/host/wake_up.h"
+
+namespace basalt::bdev {
+
+struct MultipathOptions {
+  std::string name;  // bdevs are <name>n<nsid>
+  std::string subnqn;
+  std::string hostnqn;
+  Uuid hostid;  // zero: a random one
+  Duration ctrlr_loss_timeout = seconds(600);
+  Duration fast_io_fail_timeout{0};  // 0: off
+  Duration reconnect_delay = milliseconds(100);
+  Duration reconnect_delay_max = seconds(10);
+  Duration connect_timeout = seconds(5);
+  Duration command_timeout = seconds(30);
+  uint32_t keep_alive_ms = 5000;
+  uint16_t io_queue_count = 1;
+  uint16_t io_queue_depth = 127;
+};
+
+class NvmfBdev;
+class NvmfController;
+
+enum class PathState : uint8_t { connecting, live, lost, failed };
+const char* path_state_name(PathState state);
+
+class NvmfPath final : nvmf::HostController::Listener {
+ public:
+  NvmfPath(NvmfController& set, nvmf::HostTransport& transport, nvmf::HostAddress address);
+  ~NvmfPath() override;
+
+  PathState state() const { return state_; }
+  const nvmf::HostAddress& address() const { return address_; }
+  const char* trtype() const { return transport_.name(); }
+  // Only while live.
+  nvmf::HostController& controller() { return *controller_; }
+  bool live() const { return state_ == PathState::live && controller_->live(); }
+  const std::string& last_error() const { return last_error_; }
+
+ private:
+  friend class NvmfController;
+  void controller_lost(const Error& reason) override;
+  void namespaces_changed() override;
+  Task<Outcome> connect_once();
+  Task<void> keep();  // live, lost, back-off, connect, ...
+  void start_keeping();
+  Task<void> stop();
+
+  NvmfController& set_;
+  nvmf::HostTransport& transport_;
+  const nvmf::HostAddress address_;
+  PathState state_ = PathState::connecting;
+  Instant lost_since_;
+  std::string last_error_;
+  std::unique_ptr<nvmf::HostController> controller_;
+  bool stopping_ = false;
+  nvmf::WakeUp wake_;
+  Gate gate_;
+};
+
+class NvmfController {
+ public:
+  NvmfController(Reactor& reactor, MultipathOptions options);
+  ~NvmfController();
+
+  // Connects the path once. The first one decides which namespaces there are; the others must have the same (UUID or
+  // NGUID, block size). An error leaves everything as it was.
+  Task<Outcome> add_path(nvmf::HostTransport& transport, nvmf::HostAddress address);
+  // Ios that wait complete with host_aborted; then everything ends. The bdevs must not be used any more.
+  Task<void> close();
+
+  const MultipathOptions& options() const { return options_; }
+  const std::vector<std::unique_ptr<NvmfBdev>>& bdevs() const { return bdevs_; }
+  const std::vector<std::unique_ptr<NvmfPath>>& paths() const { return paths_; }
+  Reactor& reactor() { return reactor_; }
+
+ private:
+  friend class NvmfPath;
+  friend class NvmfBdev;
+  nvmf::HostControllerOptions controller_options(const nvmf::HostAddress& address) const;
+  Outcome fits(nvmf::HostController& controller) const;
+  void make_bdevs(nvmf::HostController& controller);
+  void paths_changed();
+  bool hopeful() const;  // some path may still come back
+
+  Reactor& reactor_;
+  MultipathOptions options_;
+  bool closing_ = false;
+  bool made_ = false;
+  Gate gate_;
+  std::vector<std::unique_ptr<NvmfPath>> paths_;
+  std::vector<std::unique_ptr<NvmfBdev>> bdevs_;
+};
+
+class NvmfBdev final : public Bdev {
+ public:
+  NvmfBdev(NvmfController& set, const nvmf::HostNamespace& ns, const nvmf::HostControllerInfo& controller);
+  ~NvmfBdev() override;
+
+  void submit(Io* io) override;
+  Task<Outcome> close() override;  // the NvmfController's to call
+
+  uint32_t nsid() const { return nsid_; }
+  size_t waiting_count() const { return waiting_count_; }
+  uint64_t resent_count() const { return resent_count_; }
+  nvme::AnaState ana_state(const NvmfPath& path) const;
+
+ private:
+  friend class NvmfController;
+  struct View {
+    NvmfPath* path = nullptr;
+    bool present = false;  // the path has this very namespace
+    bool stale = false;    // a status contradicted the ANA state; the log is being read
+    nvme::AnaState ana_state = nvme::AnaState::inaccessible;
+    Instant blocked_until;
+    NvmfGeometry geometry;
+  };
+  struct OwnedTimer : Timer {
+    NvmfBdev* bdev = nullptr;
+  };
+  struct OwnedWork : Work {
+    NvmfBdev* bdev = nullptr;
+  };
+
+  bool is_same(const nvmf::HostNamespace& ns) const;
+  void refresh_views();
+  View* choose();
+  void dispatch(Flight* flight);
+  void send(Flight* flight, View& view);
+  void answered(Flight* flight);
+  void path_error(Flight* flight, View* view);
+  void wait(Flight* flight);
+  void finish(Flight* flight, nvme::Status status);
+  void kick();
+  void resend();
+  void look_again();
+  Instant give_up_at(const Flight& flight) const;
+
+  NvmfController& set_;
+  const uint32_t nsid_;
+  const Uuid uuid_;
+  const Uuid nguid_;
+  std::vector<View> views_;
+  size_t view_next_ = 0;
+  Pool<Flight> flights_;
+  List<Io, &Io::node> ios_without_flight_;
+  List<Flight, &Flight::flight_node> waiting_;
+  size_t waiting_count_ = 0;
+  uint64_t resent_count_ = 0;
+  Instant unusable_since_ = Instant::never();
+  bool closing_ = false;
+  bool resend_queued_ = false;
+  OwnedWork resend_work_;
+  OwnedTimer look_timer_;
+  Gate gate_;
+};
+
+}  // namespace basalt::bdev

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nvmf/host/peer_watch.h"
+
+#include <algorithm>
+
+namespace basalt::nvmf {
+
+PeerWatch::PeerWatch(Reactor& reactor, HostTransport& transport, PeerWatchOptions options, Listener* listener)
+    : reactor_(reactor), transport_(transport), options_(std::move(options)), listener_(listener) {
+  reactor_.env().random(hostid_.bytes.data(), hostid_.bytes.size());
+}
+
+PeerWatch::~PeerWatch() {
+  BASALT_ASSERT(controller_ == nullptr);
+}
+
+HostControllerOptions PeerWatch::controller_options() {
+  HostControllerOptions options;
+  options.address = options_.address;
+  options.subnqn = nvme::discovery_nqn;
+  options.hostnqn = options_.hostnqn;
+  options.hostid = hostid_;
+  options.keep_alive_ms = options_.keep_alive_ms;
+  options.connect_timeout = options_.connect_timeout;
+  options.admin_timeout = options_.connect_timeout;
+  options.discovery = true;
+  return options;
+}
+
+Outcome PeerWatch::start() {
+  const Outcome checked = controller_options().check();
+  if (!checked) return checked;
+  if (options_.keep_alive_ms == 0) return Error{Errc::invalid_argument, "keep_alive_ms: at least 100"};
+  (void)gate_.enter();
+  spawn(run());
+  return success();
+}
+
+void PeerWatch::controller_lost(const Error& reason) {
+  connected_ = false;
+  if (!stopping_ && listener_ != nullptr) listener_->peer_lost(reason);
+  wake_.set();
+}
+
+Task<void> PeerWatch::run() {
+  Gate::Leaver leaver(gate_);
+  co_await hop(reactor_);  // nothing happens inside start()
+  Duration delay = options_.delay_min;
+  while (!stopping_) {
+    HostController::Listener* listener = this;
+    controller_ = std::make_unique<HostController>(reactor_, transport_, controller_options(), listener);
+    const Outcome outcome = co_await controller_->connect();
+    if (outcome.ok() && !stopping_) {
+      delay = options_.delay_min;
+      connected_ = true;
+      if (listener_ != nullptr) listener_->peer_connected();
+      while (connected_ && !stopping_)
+        co_await wake_.wait(reactor_);
+      connected_ = false;
+    }
+    co_await controller_->close();
+    controller_.reset();
+    if (stopping_) break;
+    co_await wake_.wait_for(reactor_, delay);
+    delay = std::min(delay * 2, options_.delay_max);
+  }
+}
+
+Task<void> PeerWatch::stop() {
+  stopping_ = true;
+  if (controller_) controller_->abort({Errc::closed, "no longer watched"});
+  wake_.set();
+  co_await gate_.close();
+}
+
+}  // namespace basalt::nvmf

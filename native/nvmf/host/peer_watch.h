@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// PeerWatch: keeps an association with a peer's discovery subsystem, to notice when the peer goes: its connection
+// breaks or a keep-alive has no answer in time. After a loss it connects again, with back-off, for as long as it is
+// watched. A loss is a hint that triggers decisions; it proves nothing about the peer. Thread: one reactor. Callbacks
+// come from reactor work, never inside start() or stop().
+#pragma once
+
+#include <memory>
+
+#include "nvmf/host/controller.h"
+#include "nvmf/host/wake_up.h"
+
+namespace basalt::nvmf {
+
+struct PeerWatchOptions {
+  HostAddress address;
+  std::string hostnqn;
+  uint32_t keep_alive_ms = 500;  // at least 100
+  Duration connect_timeout = seconds(2);
+  Duration delay_min = milliseconds(100);
+  Duration delay_max = seconds(5);
+};
+
+class PeerWatch final : HostController::Listener {
+ public:
+  class Listener {
+   public:
+    virtual ~Listener() = default;
+    virtual void peer_connected() = 0;
+    virtual void peer_lost(const Error& reason) = 0;  // once for each peer_connected()
+  };
+
+  PeerWatch(Reactor& reactor, HostTransport& transport, PeerWatchOptions options, Listener* listener);
+  ~PeerWatch() override;
+
+  Outcome start();    // names the option that is wrong
+  Task<void> stop();  // then it may be destroyed; no callback any more
+  bool connected() const { return connected_; }
+
+ private:
+  void controller_lost(const Error& reason) override;
+  void namespaces_changed() override {}
+  HostControllerOptions controller_options();
+  Task<void> run();
+
+  Reactor& reactor_;
+  HostTransport& transport_;
+  const PeerWatchOptions options_;
+  Listener* listener_;
+  Uuid hostid_;
+  bool stopping_ = false;
+  bool connected_ = false;
+  std::unique_ptr<HostController> controller_;
+  WakeUp wake_;
+  Gate gate_;
+};
+
+}  // namespace basalt::nvmf

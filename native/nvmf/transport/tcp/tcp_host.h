@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// TCP transport of the host: makes connected NVMe/TCP queues (tcp_host_queue.h).
+#pragma once
+
+#include "nvmf/host/transport.h"
+#include "nvmf/pdu/pdu.h"
+
+namespace basalt::nvmf {
+
+class TcpHostTransport final : public HostTransport {
+ public:
+  struct Options {
+    pdu::Digests digests;  // asked for; a target that does not agree is refused
+  };
+  TcpHostTransport() = default;
+  explicit TcpHostTransport(const Options& options) : options_(options) {}
+
+  const char* name() const override { return "TCP"; }
+  Task<Result<std::unique_ptr<HostQueue>>> connect(Reactor& reactor, HostAddress address,
+                                                   HostQueueOptions options) override;
+
+ private:
+  Options options_;
+};
+
+}  // namespace basalt::nvmf
