@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The commands that stay: store, API server, node, and all of them at once.
+
+import type { Command } from 'commander';
+import type { CompiledConfig, CompiledNode } from '../../model/config.js';
+import { BasaltError } from '../../model/errors.js';
+import { readConfig } from '../config-file.js';
+import type { CliWorld } from '../launch.js';
+import type { CommonOptions } from '../output.js';
+import { parseBytes, parseCount } from '../sizes.js';
+
+export type Exit = (code: number) => void;
+
+interface StoreOptions extends CommonOptions {
+  readonly listen?: string;
+  readonly directory?: string;
+  readonly logLevel?: string;
+}
+
+interface ApiOptions extends CommonOptions {
+  readonly listen?: string;
+  readonly store?: string;
+  readonly logLevel?: string;
+}
+
+interface NodeOptions extends CommonOptions {
+  readonly name?: string;
+  readonly roles?: string;
+  readonly disk: string[];
+  readonly diskSize?: string;
+  readonly buffered?: boolean;
+  readonly address?: string;
+  readonly internalPort?: string;
+  readonly hostPort?: string;
+  readonly engine?: string;
+  readonly store?: string;
+  readonly logLevel?: string;
+}
+
+export function addDaemonCommands(parent: Command, world: CliWorld, exit: Exit): void {
+  addStore(parent, world, exit);
+  addApi(parent, world, exit);
+  addNode(parent, world, exit);
+  addUp(parent, world, exit);
+}
+
+const logLevels = 'debug, info, warn, error or silent (default: info)';
+
+function addStore(parent: Command, world: CliWorld, exit: Exit): void {
+  parent
+    .command('store')
+    .description('run the embedded store of a one-machine cluster (speaks etcd v3)')
+    .option('--listen <address:port>', 'loopback address and port')
+    .option('--directory <path>', 'where its data is kept')
+    .option('--log-level <level>', logLevels)
+    .action(async (_options, command: Command) => {
+      const options: StoreOptions = command.optsWithGlobals();
+      const store = defined({ listen: options.listen, directory: options.directory });
+      const config = await readConfig(world, options.config, { store, ...defined({ logLevel: options.logLevel }) });
+      exit(await world.launchers.store(config, { json: options.json === true }));
+    });
+}
+
+function addApi(parent: Command, world: CliWorld, exit: Exit): void {
+  parent
+    .command('api')
+    .description('run an API server')
+    .option('--listen <address:port>', 'loopback address and port')
+    .option('--store <endpoints>', 'store endpoints, with commas')
+    .option('--log-level <level>', logLevels)
+    .action(async (_options, command: Command) => {
+      const options: ApiOptions = command.optsWithGlobals();
+      const api = defined({ listen: options.listen });
+      const overrides = { api, store: storeOverride(options.store), ...defined({ logLevel: options.logLevel }) };
+      exit(
+        await world.launchers.api(await readConfig(world, options.config, overrides), { json: options.json === true }),
+      );
+    });
+}
+
+function addNode(parent: Command, world: CliWorld, exit: Exit): void {
+  parent
+    .command('node')
+    .description('run one node: disks, controllers of volumes, or both')
+    .option('--name <name>', 'the node; with --config, one of its nodes')
+    .option('--roles <roles>', 'disk, controller, with commas')
+    .option('--disk <path>', 'a disk: block device, partition or file; may be repeated', collect, [])
+    .option('--disk-size <bytes>', 'make missing disk files with this size, such as 10G')
+    .option('--buffered', 'allow disks on a file system without O_DIRECT')
+    .option('--address <address>', 'loopback address to listen on (default: 127.0.0.1)')
+    .option('--internal-port <port>', 'where other nodes connect (default: a free one)')
+    .option('--host-port <port>', 'where hosts connect (default: a free one)')
+    .option('--engine <engine>', 'native or fake (default: native)')
+    .option('--store <endpoints>', 'store endpoints, with commas')
+    .option('--log-level <level>', logLevels)
+    .action(async (_options, command: Command) => {
+      const options: NodeOptions = command.optsWithGlobals();
+      const config = await readConfig(world, options.config, nodeOverrides(options));
+      exit(await world.launchers.node(config, chosenNode(config, options), { json: options.json === true }));
+    });
+}
+
+function addUp(parent: Command, world: CliWorld, exit: Exit): void {
+  parent
+    .command('up')
+    .description('run everything in the configuration file on this machine: store, API server and nodes')
+    .action(async (_options, command: Command) => {
+      const options: CommonOptions = command.optsWithGlobals();
+      if (options.config === undefined) throw invalid('--config', 'is missing; name the configuration file');
+      const config = await readConfig(world, options.config);
+      exit(await world.launchers.up(config, options.config, { json: options.json === true }));
+    });
+}
+
+function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
+  const common = { store: storeOverride(options.store), ...defined({ logLevel: options.logLevel }) };
+  const described = options.disk.length > 0 || options.roles !== undefined || options.config === undefined;
+  if (!described) return common;
+  if (options.name === undefined) throw invalid('--name', 'is missing');
+  const createBytes = options.diskSize === undefined ? undefined : parseBytes(options.diskSize, '--disk-size');
+  const disks = options.disk.map((path) => defined({ path, createBytes, buffered: options.buffered }));
+  const node = defined({
+    name: options.name,
+    roles: options.roles?.split(',').map((role) => role.trim()),
+    engine: options.engine,
+    address: options.address,
+    internalPort: options.internalPort === undefined ? undefined : parseCount(options.internalPort, '--internal-port'),
+    hostPort: options.hostPort === undefined ? undefined : parseCount(options.hostPort, '--host-port'),
+    disks: disks.length === 0 ? undefined : disks,
+  });
+  return { ...common, nodes: [node] };
+}
+
+function chosenNode(config: CompiledConfig, options: NodeOptions): CompiledNode {
+  const names = config.nodes.map((node) => node.name);
+  if (options.name === undefined && config.nodes.length === 1 && config.nodes[0] !== undefined) return config.nodes[0];
+  if (options.name === undefined)
+    throw invalid('--name', `is missing; the file describes ${names.join(', ') || 'no nodes'}`);
+  const found = config.nodes.find((node) => node.name === options.name);
+  if (found === undefined)
+    throw invalid('--name', `${options.name} is not described; the file has ${names.join(', ') || 'no nodes'}`);
+  return found;
+}
+
+function storeOverride(endpoints: string | undefined): Record<string, unknown> {
+  return endpoints === undefined ? {} : { endpoints: endpoints.split(',').map((entry) => entry.trim()) };
+}
+
+function collect(value: string, previous: string[]): string[] {
+  return [...previous, value];
+}
+
+function defined<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(value).filter(([, entry]) => entry !== undefined)) as never;
+}
+
+function invalid(field: string, problem: string): BasaltError {
+  return new BasaltError('INVALID_ARGUMENT', { field, problem });
+}

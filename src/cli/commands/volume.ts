@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Command } from 'commander';
+import type { ApiClient } from '../../client/api-client.js';
+import type { VolumeCreateRequest, VolumeView } from '../../model/api.js';
+import { BasaltError } from '../../model/errors.js';
+import { apiClient } from '../api-option.js';
+import type { CliWorld } from '../launch.js';
+import { type CommonOptions, print, table } from '../output.js';
+import { formatBytes, parseBytes, parseCount } from '../sizes.js';
+
+interface CreateOptions extends CommonOptions {
+  readonly size: string;
+  readonly copies?: string;
+  readonly legs?: string;
+  readonly stripe?: string;
+  readonly controllers?: string;
+  readonly wait: string;
+}
+
+export function addVolumeCommands(parent: Command, world: CliWorld): void {
+  const volume = parent.command('volume').description('create, list, show and delete volumes');
+  volume
+    .command('create <name>')
+    .description('create a thin, striped and replicated volume')
+    .requiredOption('--size <bytes>', 'size, such as 1G; a multiple of 4096')
+    .option('--copies <number>', 'replicas of every byte (default: 2)')
+    .option('--legs <number>', 'placement groups to stripe over (default: 4)')
+    .option('--stripe <bytes>', 'stripe size (default: 64K)')
+    .option('--controllers <names>', 'nodes that may serve it, by preference, with commas; "" for none')
+    .option('--wait <seconds>', 'how long to wait until it is served; 0: not at all', '30')
+    .action((name: string, _options, command: Command) => create(world, name, command.optsWithGlobals()));
+  volume
+    .command('list')
+    .description('list the volumes')
+    .action(async (_options, command: Command) => {
+      const options: CommonOptions = command.optsWithGlobals();
+      const volumes = await (await apiClient(world, options)).volumes();
+      print(world, options, volumes, volumeTable(volumes));
+    });
+  volume
+    .command('show <name>')
+    .description('show one volume')
+    .action(async (name: string, _options, command: Command) => {
+      const options: CommonOptions = command.optsWithGlobals();
+      const found = await (await apiClient(world, options)).volume(name);
+      print(world, options, found, volumeText(found));
+    });
+  volume
+    .command('delete <name>')
+    .description('delete a volume that nobody is attached to, with all its data')
+    .action(async (name: string, _options, command: Command) => {
+      const options: CommonOptions = command.optsWithGlobals();
+      await (await apiClient(world, options)).deleteVolume(name);
+      print(world, options, { deleted: name }, `volume ${name} is being deleted`);
+    });
+}
+
+async function create(world: CliWorld, name: string, options: CreateOptions): Promise<void> {
+  const request: VolumeCreateRequest = {
+    name,
+    sizeBytes: parseBytes(options.size, '--size'),
+    ...(options.copies === undefined ? {} : { copies: parseCount(options.copies, '--copies') }),
+    ...(options.legs === undefined ? {} : { legs: parseCount(options.legs, '--legs') }),
+    ...(options.stripe === undefined ? {} : { stripeSizeBytes: parseBytes(options.stripe, '--stripe') }),
+    ...(options.controllers === undefined ? {} : { controllers: names(options.controllers) }),
+  };
+  const waitMs = parseCount(options.wait, '--wait') * 1000;
+  const client = await apiClient(world, options);
+  let volume = await client.createVolume(request);
+  if (waitMs > 0) volume = await waitServed(world, client, { volume, waitMs });
+  print(world, options, volume, volumeText(volume));
+}
+
+function names(text: string): string[] {
+  return text
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '');
+}
+
+const pollMs = 100;
+
+async function waitServed(
+  world: CliWorld,
+  client: ApiClient,
+  at: { volume: VolumeView; waitMs: number },
+): Promise<VolumeView> {
+  const endMs = world.now() + at.waitMs;
+  let { volume } = at;
+  while (!isReady(volume)) {
+    if (world.now() > endMs) {
+      const timeoutMs = at.waitMs;
+      throw new BasaltError('DEADLINE_EXCEEDED', { operation: `making volume ${volume.name} (it goes on)`, timeoutMs });
+    }
+    await world.sleep(pollMs);
+    volume = await client.volume(volume.name);
+  }
+  return volume;
+}
+
+function isReady(volume: VolumeView): boolean {
+  return volume.phase === 'live' && (volume.controllers.length === 0 || volume.health !== 'unserved');
+}
+
+export function volumeTable(volumes: readonly VolumeView[]): string {
+  if (volumes.length === 0) return 'no volumes';
+  const head = ['NAME', 'SIZE', 'LEGS', 'COPIES', 'HEALTH', 'CONTROLLER', 'EPOCH'];
+  const rows = volumes.map((volume) => [
+    volume.name,
+    formatBytes(volume.sizeBytes),
+    String(volume.legs.length),
+    String(volume.copies),
+    volume.phase === 'live' ? volume.health : volume.phase,
+    volume.controller ?? '-',
+    String(volume.epoch),
+  ]);
+  return table([head, ...rows]);
+}
+
+export function volumeText(volume: VolumeView): string {
+  const facts = [
+    ['name', volume.name],
+    ['id', volume.id],
+    ['nqn', volume.nqn],
+    ['size', `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
+    ['state', volume.phase === 'live' ? volume.health : volume.phase],
+    ['controller', `${volume.controller ?? '-'} (epoch ${volume.epoch})`],
+    ['hosts', volume.hosts.join(', ') || 'none'],
+  ];
+  const legs = volume.legs.map((leg, index) => [
+    `leg ${index}`,
+    leg.map((entry) => `${entry.node}: ${entry.state}`).join(', '),
+  ]);
+  const paths = volume.paths.map((path) => [
+    `path ${path.node}`,
+    `${path.address === null ? '-' : `${path.address.traddr}:${path.address.trsvcid}`} ${path.state}${path.problem === null ? '' : ` (${path.problem})`}`,
+  ]);
+  const nbd = volume.paths.flatMap((path) => path.nbd.map((entry) => [`nbd ${path.node}`, entry.uri]));
+  return table([...facts, ...legs, ...paths, ...nbd]);
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the command line needs from the programs above it: daemons are composed in bin/, not here.
+
+import type { CompiledConfig, CompiledNode } from '../model/config.js';
+
+export interface DaemonOutput {
+  /** One line on standard output when the daemon is ready. */
+  readonly json: boolean;
+}
+
+export interface Launchers {
+  /** Each resolves with the exit code when the daemon has ended. */
+  store(config: CompiledConfig, output: DaemonOutput): Promise<number>;
+  api(config: CompiledConfig, output: DaemonOutput): Promise<number>;
+  node(config: CompiledConfig, node: CompiledNode, output: DaemonOutput): Promise<number>;
+  /** `configPath` is handed to the child processes. */
+  up(config: CompiledConfig, configPath: string, output: DaemonOutput): Promise<number>;
+}
+
+/** What a command touches of the process it runs in. */
+export interface CliWorld {
+  readonly out: (text: string) => void;
+  readonly err: (text: string) => void;
+  readonly readFile: (path: string) => Promise<string>;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly now: () => number;
+  readonly sleep: (delayMs: number) => Promise<void>;
+  readonly launchers: Launchers;
+  readonly version: string;
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line: parses, runs one command, gives the exit code. Everything it does to the process goes through CliWorld.
+
+import { Command, CommanderError } from 'commander';
+import { BasaltError } from '../model/errors.js';
+import { addAttachCommands } from './commands/attach.js';
+import { addDaemonCommands } from './commands/daemons.js';
+import { addStatusCommand } from './commands/status.js';
+import { addVolumeCommands } from './commands/volume.js';
+import type { CliWorld } from './launch.js';
+import { printError } from './output.js';
+
+const exitHelp = `
+Exit codes: 0 done, 1 internal error, 2 bad input, 3 not found, 4 exists or busy, 5 conflict,
+            6 unreachable or late, 7 outcome unknown, 8 refused`;
+
+export async function runCli(world: CliWorld, args: readonly string[]): Promise<number> {
+  let exitCode = 0;
+  const program = buildProgram(world, (code) => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync([...args], { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    const json = args.includes('--json');
+    if (error instanceof CommanderError) return usageExit(world, json, error);
+    return printError(world, json, error);
+  }
+}
+
+function usageExit(world: CliWorld, json: boolean, error: CommanderError): number {
+  if (error.exitCode === 0) return 0;
+  const problem = error.message.replace(/^error: /, '');
+  if (error.code === 'commander.help') return 2;
+  return printError(world, json, new BasaltError('INVALID_ARGUMENT', { field: 'command line', problem }));
+}
+
+function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
+  const program = new Command('basalt')
+    .description('Basalt: replicated block volumes, served over NVMe-oF and NBD')
+    .version(world.version)
+    .option('--config <file>', 'configuration file (JSON)')
+    .option('--api <address:port>', 'API server to ask (default: BASALT_API, the file, 127.0.0.1:7420)')
+    .option('--json', 'print one JSON value')
+    .addHelpText('after', exitHelp)
+    .showSuggestionAfterError()
+    .exitOverride()
+    .configureOutput({ writeOut: world.out, writeErr: () => {}, outputError: () => {} });
+  addDaemonCommands(program, world, exit);
+  addVolumeCommands(program, world);
+  addAttachCommands(program, world);
+  addStatusCommand(program, world);
+  for (const command of everyCommand(program)) {
+    command.exitOverride().configureOutput({ writeOut: world.out, writeErr: () => {}, outputError: () => {} });
+    if (command !== program) addCommonOptions(command);
+  }
+  return program;
+}
+
+/** The common options may stand after the command as well as before it. */
+function addCommonOptions(command: Command): void {
+  command.option('--config <file>', 'configuration file (JSON)');
+  if (!command.options.some((option) => option.long === '--api'))
+    command.option('--api <address:port>', 'API server to ask');
+  command.option('--json', 'print one JSON value');
+}
+
+function everyCommand(command: Command): Command[] {
+  return [command, ...command.commands.flatMap((child) => everyCommand(child))];
+}
