@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The demonstration's cluster: every part a process of its own, started and killed by process id. Ports are chosen once,
+// so that what was killed comes back where it was.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { openSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { systemClock } from '../../src/env/clock.js';
+
+const readyMsMax = 30_000;
+
+export interface DaemonPlan {
+  readonly name: string;
+  readonly args: readonly string[];
+}
+
+/** One daemon: may be killed and started again. */
+export class Daemon {
+  readonly name: string;
+  readonly #args: readonly string[];
+  readonly #logPath: string;
+  readonly #basalt: string;
+  #child: ChildProcess | null = null;
+
+  constructor(plan: DaemonPlan, folder: string, basalt: string) {
+    this.name = plan.name;
+    this.#args = plan.args;
+    this.#logPath = join(folder, `${plan.name}.log`);
+    this.#basalt = basalt;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  get logPath(): string {
+    return this.#logPath;
+  }
+
+  /** Resolves with the line that says that it is ready. */
+  async start(): Promise<Record<string, unknown>> {
+    const log = openSync(this.#logPath, 'a');
+    // Detached: a Ctrl-C in the terminal reaches the demonstration, which ends its daemons itself.
+    const child = spawn(process.execPath, [this.#basalt, ...this.#args, '--json'], {
+      stdio: ['ignore', 'pipe', log],
+      detached: true,
+    });
+    this.#child = child;
+    if (child.stdout === null) throw new Error(`${this.name} could not be started`);
+    const lines = createInterface({ input: child.stdout });
+    const ended = once(child, 'exit').then(([code, signal]) => {
+      throw new Error(
+        `${this.name} ended (${signal ?? `exit code ${code}`}) before it was ready; see ${this.#logPath}`,
+      );
+    });
+    const late = systemClock.sleep(readyMsMax).then(() => {
+      throw new Error(`${this.name} was not ready within ${readyMsMax / 1000} s; see ${this.#logPath}`);
+    });
+    const ready = once(lines, 'line').then(([line]) => JSON.parse(String(line)) as Record<string, unknown>);
+    ended.catch(() => {});
+    late.catch(() => {});
+    return Promise.race([ready, ended, late]);
+  }
+
+  /** SIGKILL; resolves when the process is gone. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    this.#child = null;
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill('SIGKILL');
+    await gone;
+  }
+
+  killNow(): void {
+    this.#child?.kill('SIGKILL');
+  }
+
+  /** The daemon outlives this process. */
+  release(): void {
+    this.#child?.stdout?.destroy();
+    this.#child?.unref();
+  }
+}
+
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer();
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      return server;
+    }),
+  );
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(
+    servers.map(async (server) => {
+      server.close();
+      await once(server, 'close');
+    }),
+  );
+  return ports;
+}
