@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Basalt inside a TypeScript program: the calling process becomes the volume's controller and talks straight to the disk
+// nodes, with no server in between.
+//
+//   const cluster = await Cluster.connect({ api: '127.0.0.1:7420' });
+//   const volume = await cluster.open('vol1');
+//   await volume.write(0, buffer);
+//   await volume.close();
+//   await cluster.close();
+
+import { slotName } from './agents/assembly.js';
+import { ensureCluster } from './agents/cluster-identity.js';
+import type { Logger } from './agents/context.js';
+import { replicaResolver } from './agents/controller-agent.js';
+import { liveTtlSeconds } from './agents/node-agent.js';
+import { StoreLink } from './agents/store-link.js';
+import { type ControllerTiming, VolumeController } from './agents/volume-controller.js';
+import { ApiClient } from './client/api-client.js';
+import type { BdevHandle, Engine } from './engine/engine.js';
+import { type Clock, systemClock } from './env/clock.js';
+import { type Random, systemRandom } from './env/random.js';
+import { BasaltError } from './model/errors.js';
+import { keys } from './model/keys.js';
+import { codecs, formatVersion, type VolumeObject } from './model/objects.js';
+import type { Store } from './store/store.js';
+
+export interface ConnectOptions {
+  /** `<address>:<port>` of an API server, which names the store. */
+  readonly api?: string;
+  /** Endpoints of the store, or a store that is open already and stays the caller's. */
+  readonly store?: string | readonly string[] | Store;
+  /** The engine that moves the bytes; it stays the caller's. @default a native engine of this cluster's own */
+  readonly engine?: Engine;
+  /** @default nothing is logged */
+  readonly log?: Logger;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  readonly timing?: Partial<ControllerTiming>;
+  /** How long connecting may take. @default 10_000 */
+  readonly timeoutMs?: number;
+}
+
+export interface OpenOptions {
+  /** Takes the volume from whoever drives it now. @default false */
+  readonly takeover?: boolean;
+  /** @default 30_000 */
+  readonly timeoutMs?: number;
+}
+
+const quiet: Logger = Object.freeze({ debug: () => {}, info: () => {}, warn: () => {}, error: () => {} });
+
+interface Parts {
+  readonly engine: Engine;
+  readonly ownEngine: boolean;
+  readonly store: Store;
+  readonly ownStore: boolean;
+  readonly link: StoreLink;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly timing: Partial<ControllerTiming>;
+}
+
+export class Cluster {
+  /** What this process is called as a controller. */
+  readonly name: string;
+  readonly #parts: Parts;
+  readonly #volumes = new Map<string, Volume>();
+  #closing: Promise<void> | null = null;
+
+  private constructor(parts: Parts) {
+    this.#parts = parts;
+    this.name = `embedded-${parts.random.bytes(6).toString('hex')}`;
+  }
+
+  /** @throws API_UNREACHABLE, STORE_UNREACHABLE and the like when nothing answers in time */
+  static async connect(options: ConnectOptions): Promise<Cluster> {
+    const { clock = systemClock, random = systemRandom, log = quiet, timing = {} } = options;
+    const signal = AbortSignal.timeout(options.timeoutMs ?? 10_000);
+    const { store, own: ownStore } = await openStoreOf(options);
+    const link = new StoreLink({ store, clock, log, leaseTtlSeconds: liveTtlSeconds });
+    try {
+      await ensureCluster(store, { clock, random, log }, signal);
+      await link.open(signal);
+      const engine = options.engine ?? (await ownEngineOf());
+      const ownEngine = options.engine === undefined;
+      return new Cluster({ engine, ownEngine, store, ownStore, link, log, clock, random, timing });
+    } catch (error) {
+      await link.close();
+      if (ownStore) await store.close();
+      throw error;
+    }
+  }
+
+  get engine(): Engine {
+    return this.#parts.engine;
+  }
+
+  /**
+   * Resolves when this process drives the volume.
+   * @throws NOT_FOUND, VOLUME_LED while a controller lives and `takeover` is not set, VOLUME_UNAVAILABLE, VOLUME_FENCED
+   */
+  async open(name: string, options: OpenOptions = {}): Promise<Volume> {
+    this.#assertOpen();
+    const { link } = this.#parts;
+    const object = link.state.volumeByName(name);
+    if (object === null || object.phase !== 'live') throw new BasaltError('NOT_FOUND', { kind: 'volume', name });
+    if (this.#volumes.has(object.id))
+      throw new BasaltError('BUSY', { kind: 'volume', name, detail: 'open in this process already' });
+    if (options.takeover !== true) this.#assertFree(object);
+    await this.#announce();
+    const signal = AbortSignal.timeout(options.timeoutMs ?? 30_000);
+    const controller = this.#controllerOf(object);
+    await controller.promote({ takeover: true, signal });
+    const handle = await this.#parts.engine.openBdev(slotName(object.id));
+    const end = link.onChange(() => this.#watch(object, controller));
+    const volume = new Volume(object, handle, async () => {
+      this.#volumes.delete(object.id);
+      await controller.handOver();
+      end();
+      await controller.demote('closed');
+      await handle.close();
+      await this.#parts.engine.rpc('basalt_slot_delete', { name: slotName(object.id) });
+    });
+    this.#volumes.set(object.id, volume);
+    return volume;
+  }
+
+  /** Closes every open volume; a second close resolves with the first. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const { engine, ownEngine, store, ownStore, link } = this.#parts;
+    await Promise.all([...this.#volumes.values()].map((volume) => volume.close()));
+    await link.close();
+    if (ownEngine) await engine.close();
+    if (ownStore) await store.close();
+  }
+
+  #controllerOf(volume: VolumeObject): VolumeController {
+    const { link, engine, clock, random, log, timing } = this.#parts;
+    return new VolumeController({
+      context: { engine, clock, random, log },
+      volume,
+      name: this.name,
+      leadership: link.leadership(volume.id),
+      resolve: replicaResolver(link),
+      onServing: async () => {},
+      onChange: () => {},
+      timing,
+    });
+  }
+
+  #watch(volume: VolumeObject, controller: VolumeController): void {
+    const { link } = this.#parts;
+    const leadership = link.state.get('leaderships', volume.id);
+    if (controller.state === 'active' && leadership !== null && leadership.epoch > controller.view.epoch) {
+      void controller.demote(`epoch ${leadership.epoch} belongs to ${leadership.controller ?? 'nobody'}`);
+    }
+    controller.poke();
+  }
+
+  #assertFree(volume: VolumeObject): void {
+    const { state } = this.#parts.link;
+    const leadership = state.get('leaderships', volume.id);
+    const holder = leadership?.controller ?? null;
+    if (holder === null || state.get('lives', holder) === null) return;
+    throw new BasaltError('VOLUME_LED', { name: volume.name, controller: holder, epoch: leadership?.epoch ?? 0 });
+  }
+
+  /** Others must see that this controller lives. */
+  async #announce(): Promise<void> {
+    const text = codecs.live.encode({
+      format: formatVersion,
+      name: this.name,
+      kind: 'embedded',
+      incarnation: this.name.slice(-12),
+      engine: 'embedded',
+      roles: [],
+      internal: null,
+      hosts: null,
+      draining: false,
+    });
+    await this.#parts.link.commit(
+      { put: [{ key: keys.live(this.name), text, leased: true }] },
+      AbortSignal.timeout(5_000),
+    );
+  }
+
+  #assertOpen(): void {
+    if (this.#closing !== null) throw new BasaltError('CLOSED', { what: 'cluster' });
+  }
+}
+
+/** A volume that this process drives. Offsets and lengths are multiples of `blockSizeBytes`. */
+export class Volume {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly blockSizeBytes: number;
+  readonly #handle: BdevHandle;
+  readonly #end: () => Promise<void>;
+  #closing: Promise<void> | null = null;
+
+  /** Made by `Cluster.open`. */
+  constructor(object: VolumeObject, handle: BdevHandle, end: () => Promise<void>) {
+    this.name = object.name;
+    this.sizeBytes = object.sizeBytes;
+    this.blockSizeBytes = object.blockSizeBytes;
+    this.#handle = handle;
+    this.#end = end;
+  }
+
+  /** Resolves when every in-sync replica has it. Memory from `engine.allocate()` is not copied on the way. */
+  async write(offsetBytes: number, buffer: ArrayBuffer | ArrayBufferView): Promise<void> {
+    this.#assertOpen();
+    await this.#handle.write(offsetBytes, ArrayBuffer.isView(buffer) ? buffer : new Uint8Array(buffer));
+  }
+
+  async read(offsetBytes: number, lengthBytes: number): Promise<Buffer> {
+    this.#assertOpen();
+    if (!Number.isSafeInteger(lengthBytes) || lengthBytes < 0 || offsetBytes + lengthBytes > this.sizeBytes) {
+      throw new RangeError(
+        `length ${lengthBytes} at offset ${offsetBytes} is not inside the volume of ${this.sizeBytes} bytes`,
+      );
+    }
+    const buffer = Buffer.alloc(lengthBytes);
+    await this.#handle.read(offsetBytes, buffer);
+    return buffer;
+  }
+
+  /** Reads into memory of the caller's, without a copy when it came from `engine.allocate()`. */
+  async readInto(offsetBytes: number, into: ArrayBufferView): Promise<void> {
+    this.#assertOpen();
+    await this.#handle.read(offsetBytes, into);
+  }
+
+  /** Everything that was written before is on stable media of every in-sync replica. */
+  async flush(): Promise<void> {
+    this.#assertOpen();
+    await this.#handle.flush();
+  }
+
+  /** Flushes and gives the volume away in good order; a second close resolves with the first. */
+  close(): Promise<void> {
+    this.#closing ??= this.#end();
+    return this.#closing;
+  }
+
+  #assertOpen(): void {
+    if (this.#closing !== null) throw new BasaltError('CLOSED', { what: `volume ${this.name}` });
+  }
+}
+
+async function openStoreOf(options: ConnectOptions): Promise<{ store: Store; own: boolean }> {
+  if (typeof options.store === 'object' && 'txn' in options.store) return { store: options.store, own: false };
+  const named = options.store ?? (await endpointsFrom(options.api));
+  const endpoints = (typeof named === 'string' ? [named] : (named as readonly string[])).map((endpoint) =>
+    endpoint.includes('://') ? endpoint : `http://${endpoint}`,
+  );
+  const { openEtcdStore } = await import('./store/etcd/etcd-store.js');
+  return { store: openEtcdStore({ endpoints }), own: true };
+}
+
+async function endpointsFrom(api: string | undefined): Promise<readonly string[]> {
+  if (api === undefined)
+    throw new BasaltError('INVALID_ARGUMENT', { field: 'api', problem: 'is missing; name an API server or a store' });
+  return (await new ApiClient({ endpoint: api }).status()).store.endpoints;
+}
+
+async function ownEngineOf(): Promise<Engine> {
+  const { createNativeEngine } = await import('./engine/native/native-engine.js');
+  return createNativeEngine();
+}
