@@ -141,14 +141,20 @@ class CrashDisk final : public Bdev {
     }
     return image;
   }
+  // After a power cut: of what was completed and not flushed, exactly the sectors that `keep` names by their offset.
+  std::vector<uint8_t> image_keeping(const std::function<bool(uint64_t offset_bytes)>& keep) const {
+    std::vector<uint8_t> image = flushed_image();
+    for (const Change& change : log_) {
+      for (size_t at = 0; at < change.after.size(); at += sector_bytes) {
+        const uint64_t offset_bytes = change.offset_bytes + at;
+        if (keep(offset_bytes)) std::memcpy(image.data() + offset_bytes, change.after.data() + at, sector_bytes);
+      }
+    }
+    return image;
+  }
   // After a power cut. keep_percent of the unflushed sectors are there.
   std::vector<uint8_t> image_of_power_cut(unsigned keep_percent, std::mt19937_64& random) const {
-    std::vector<uint8_t> image = current_;
-    // What was there before, newest first, gives the flushed state.
-    for (size_t i = log_.size(); i > 0; i--) {
-      const Change& change = log_[i - 1];
-      std::memcpy(image.data() + change.offset_bytes, change.before.data(), change.before.size());
-    }
+    std::vector<uint8_t> image = flushed_image();
     for (const Change& change : log_) tear(image, change.offset_bytes, change.after, keep_percent, random);
     for (const Pending& pending : pending_) {
       if (!pending.data.empty()) tear(image, bytes(pending.io->offset_blocks), pending.data, keep_percent, random);
@@ -171,6 +177,14 @@ class CrashDisk final : public Bdev {
     CrashDisk* disk;
   };
 
+  std::vector<uint8_t> flushed_image() const {
+    std::vector<uint8_t> image = current_;
+    for (size_t i = log_.size(); i > 0; i--) {
+      const Change& change = log_[i - 1];
+      std::memcpy(image.data() + change.offset_bytes, change.before.data(), change.before.size());
+    }
+    return image;
+  }
   uint64_t bytes(uint64_t blocks) const { return blocks * info_.block_size_bytes; }
   uint64_t log_end() const { return log_start_ + log_.size(); }
   static void tear(std::vector<uint8_t>& image, uint64_t offset_bytes, const std::vector<uint8_t>& data,
