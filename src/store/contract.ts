@@ -300,7 +300,8 @@ function watchTests(context: ContractContext): void {
     const { revision } = await store.list(prefix);
     const readers = Array.from({ length: 20 }, () => new WatchReader(store.watch(prefix, revision + 1)));
     const put = await store.put(`${prefix}a`, '1');
-    for (const reader of readers) expect((await reader.next()).revision).toBe(put.revision);
+    const batches = await Promise.all(readers.map((reader) => reader.next()));
+    expect(batches.map((batch) => batch.revision)).toEqual(readers.map(() => put.revision));
     for (const reader of readers) reader.close();
   });
 

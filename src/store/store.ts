@@ -82,7 +82,7 @@ export interface WatchOptions {
   onConnected?: (connected: boolean) => void;
 }
 
-/** To be iterated once. Ends, without an error, after close() or when the signal aborts. */
+/** To be iterated once; begins with that. Ends, without an error, after close() or when the signal aborts. */
 export interface Watch extends AsyncIterable<WatchBatch> {
   close(): void;
 }

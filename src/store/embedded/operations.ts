@@ -65,14 +65,14 @@ export class Operations {
 
   /** `writer` is given inside a txn: its changes are seen. */
   range(request: RangeRequest, writer: Writer | null = null): RangeAnswer {
-    this.#checkRevision(request);
+    if (writer === null) this.#checkRevision(request);
     const asked = toNumber(request.revision);
     const newest = writer === null ? this.#mvcc.revision : writer.revision;
     const all = this.#mvcc.range(toRange(request.key, request.range_end), asked > 0 ? asked : newest);
     const revision = writer === null ? this.#mvcc.revision : writer.reportedRevision;
     if (request.count_only) return { revision, kvs: [], more: false, count: all.length };
-    const found = sortVersions(filterVersions(all, request), request);
     const limit = toNumber(request.limit);
+    const found = sortVersions(firstVersions(filterVersions(all, request), request, limit), request);
     const shown = limit > 0 ? found.slice(0, limit) : found;
     return {
       revision,
@@ -83,9 +83,8 @@ export class Operations {
   }
 
   checkPut(request: PutRequest): void {
-    if (toNumber(request.lease) !== 0 && !this.#lessor.has(request.lease)) throw refusals.leaseNotFound();
-    if (!request.ignore_value && !request.ignore_lease) return;
-    if (this.#mvcc.at(toKey(request.key), this.#mvcc.revision) === null) throw refusals.keyNotFound();
+    this.#checkPutLease(request);
+    this.#checkPutPresent(request);
   }
 
   put(request: PutRequest, writer: Writer): PutAnswer {
@@ -109,18 +108,13 @@ export class Operations {
     };
   }
 
-  /** Decides all branches, then checks what was chosen; the plan is for `txn`. */
+  /** Decides all branches, then checks what was chosen: puts first, then reads. The plan is for `txn`. */
   planTxn(request: TxnRequest): TxnPlan {
-    const succeeded = request.compare.every((compare) => this.#holds(compare));
-    const nested: TxnPlan[] = [];
-    const ops = succeeded ? request.success : request.failure;
-    for (const op of ops) {
-      if (op.request === 'request_range') this.#checkRevision(op.request_range);
-      else if (op.request === 'request_put') this.checkPut(op.request_put);
-      else if (op.request === 'request_txn') nested.push(this.planTxn(op.request_txn));
-    }
-    const writes = nested.some((plan) => plan.writes) || ops.some(isWrite);
-    return { succeeded, ops, nested, writes };
+    const plan = this.#decide(request);
+    const chosen = [...chosenOps(plan)];
+    for (const op of chosen) if (op.request === 'request_put') this.#checkTxnPut(op.request_put);
+    for (const op of chosen) if (op.request === 'request_range') this.#checkTxnRevision(op.request_range);
+    return { ...plan, writes: chosen.some(isWrite) };
   }
 
   txn(plan: TxnPlan, writer: Writer): TxnAnswer {
@@ -134,7 +128,7 @@ export class Operations {
         case 'request_delete_range':
           return { response_delete_range: withHeader(this.delete(op.request_delete_range, writer)) };
         case 'request_txn':
-          return { response_txn: withHeader(this.txn(nested.next().value as TxnPlan, writer)) };
+          return { response_txn: { ...this.txn(nested.next().value as TxnPlan, writer), header: {} } };
         default:
           throw refusals.keyNotFound();
       }
@@ -142,10 +136,39 @@ export class Operations {
     return { revision: writer.reportedRevision, succeeded: plan.succeeded, responses };
   }
 
+  /** The same as checkPut; which refusal comes first is as etcd has it. */
+  #checkTxnPut(request: PutRequest): void {
+    this.#checkPutPresent(request);
+    this.#checkPutLease(request);
+  }
+
+  #checkPutLease(request: PutRequest): void {
+    if (toNumber(request.lease) !== 0 && !this.#lessor.has(request.lease)) throw refusals.leaseNotFound();
+  }
+
+  #checkPutPresent(request: PutRequest): void {
+    if (!request.ignore_value && !request.ignore_lease) return;
+    if (this.#mvcc.at(toKey(request.key), this.#mvcc.revision) === null) throw refusals.keyNotFound();
+  }
+
+  #decide(request: TxnRequest): TxnPlan {
+    const succeeded = request.compare.every((compare) => this.#holds(compare));
+    const ops = succeeded ? request.success : request.failure;
+    const nested = ops.flatMap((op) => (op.request === 'request_txn' ? [this.#decide(op.request_txn)] : []));
+    return { succeeded, ops, nested, writes: false };
+  }
+
   #checkRevision(request: RangeRequest): void {
     const revision = toNumber(request.revision);
     if (revision > this.#mvcc.revision) throw refusals.futureRevision();
     if (revision > 0 && revision < this.#mvcc.compactRevision) throw refusals.compacted();
+  }
+
+  /** Within a txn a negative revision does not stand for the present one. */
+  #checkTxnRevision(request: RangeRequest): void {
+    const revision = toNumber(request.revision);
+    if (revision < 0 && revision < this.#mvcc.compactRevision) throw refusals.compacted();
+    this.#checkRevision(request);
   }
 
   #holds(compare: Compare): boolean {
@@ -156,11 +179,21 @@ export class Operations {
   }
 }
 
+/** What a txn will do, branches chosen. */
 export interface TxnPlan {
   readonly succeeded: boolean;
   readonly ops: readonly RequestOp[];
   readonly nested: readonly TxnPlan[];
   readonly writes: boolean;
+}
+
+/** The operations that will be carried out, nested ones included, in order. */
+function* chosenOps(plan: TxnPlan): Generator<RequestOp> {
+  const nested = plan.nested[Symbol.iterator]();
+  for (const op of plan.ops) {
+    if (op.request === 'request_txn') yield* chosenOps(nested.next().value as TxnPlan);
+    else yield op;
+  }
 }
 
 function isWrite(op: RequestOp): boolean {
@@ -213,6 +246,18 @@ function filterVersions(versions: Version[], request: RangeRequest): Version[] {
   return versions.filter((version) =>
     bounds.every(({ max, min, field }) => (max === 0 || version[field] <= max) && (min === 0 || version[field] >= min)),
   );
+}
+
+/** As in etcd: without a named order, only the first by key, one more than asked for, are sorted. */
+function firstVersions(versions: Version[], request: RangeRequest, limit: number): Version[] {
+  const bounds = [
+    request.min_mod_revision,
+    request.max_mod_revision,
+    request.min_create_revision,
+    request.max_create_revision,
+  ];
+  const all = limit <= 0 || request.sort_order !== 0 || bounds.some((bound) => toNumber(bound) !== 0);
+  return all ? versions : versions.slice(0, limit + 1);
 }
 
 /** Any target other than the key sorts upwards unless told otherwise. */
