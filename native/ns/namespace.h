@@ -6,9 +6,10 @@
 // home reactor, is judged there at the moment of dispatch, and completes on the submitter's reactor. The tasks run on
 // the home reactor: `co_await hop(ns.home())` first.
 //
-// A takeover (an Acquire that preempts) goes in this order: the old holder's commands are refused from that moment, also
-// those on their way here; its admitted ones end at the device; {highest epoch, holder, key} is durable; only then does
-// the command complete. When it cannot be made durable the command fails and the gate stays shut for the old holder.
+// A takeover (an Acquire that preempts) goes in this order: the old holder's commands are refused from that moment,
+// also those on their way here; its admitted ones end at the device; {highest epoch, holder, key} is durable; only then
+// does the command complete. When it cannot be made durable the command fails and the gate stays shut for the old
+// holder.
 #pragma once
 
 #include <coroutine>

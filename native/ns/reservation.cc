@@ -76,13 +76,18 @@ void Reservation::remove(const HostId& host) {
 bool Reservation::allows(const HostId& host, Access access) const {
   if (one_writer_) return type_ != ReservationType::none && holder_ == host;
   switch (type_) {
-    case ReservationType::none: return true;
-    case ReservationType::write_exclusive: return access == Access::read || holder_ == host;
-    case ReservationType::exclusive_access: return holder_ == host;
+    case ReservationType::none:
+      return true;
+    case ReservationType::write_exclusive:
+      return access == Access::read || holder_ == host;
+    case ReservationType::exclusive_access:
+      return holder_ == host;
     case ReservationType::write_exclusive_registrants_only:
-    case ReservationType::write_exclusive_all_registrants: return access == Access::read || is_registrant(host);
+    case ReservationType::write_exclusive_all_registrants:
+      return access == Access::read || is_registrant(host);
     case ReservationType::exclusive_access_registrants_only:
-    case ReservationType::exclusive_access_all_registrants: return is_registrant(host);
+    case ReservationType::exclusive_access_all_registrants:
+      return is_registrant(host);
   }
   return false;
 }
@@ -124,7 +129,8 @@ Status Reservation::register_host(const HostId& host, const RegisterFields& fiel
       }
       generation_++;
       return status::success;
-    default: return status::invalid_field.dnr();
+    default:
+      return status::invalid_field.dnr();
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reservation: who may touch a namespace. A pure state machine of NVMe reservations (Register, Acquire, Release, Report),
-// with one addition, the one-writer policy: a registrant's key is an epoch, and the right to do I/O only moves forward.
-// No I/O, no clock; Namespace (ns/namespace.h) owns one, applies it on its home reactor and persists it.
+// Reservation: who may touch a namespace. A pure state machine of NVMe reservations (Register, Acquire, Release,
+// Report), with one addition, the one-writer policy: a registrant's key is an epoch, and the right to do I/O only moves
+// forward. No I/O, no clock; Namespace (ns/namespace.h) owns one, applies it on its home reactor and persists it.
 //
 // One-writer policy:
 //  - I/O only from the holder; no holder: from nobody

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SubsystemListener: a subsystem at one listener, with the ANA state of each group there. States are written on the home
-// reactor and read by queues on every reactor.
+// SubsystemListener: a subsystem at one listener, with the ANA state of each group there. States are written on the
+// home reactor and read by queues on every reactor.
 #pragma once
 
 #include <atomic>

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Connect: how a queue becomes part of a controller. Runs on the home reactor.
 //
-// A host that connects anew (same host NQN and identifier, same subsystem, same listener) supersedes its older controller
-// there: that one's connections are closed with what they had not read, its admitted commands drain, and only then the
-// Connect completes. So what the host sends on the new association can never be overtaken by what it sent on the old.
+// A host that connects anew (same host NQN and identifier, same subsystem, same listener) supersedes its older
+// controller there: that one's connections are closed with what they had not read, its admitted commands drain, and
+// only then the Connect completes. So what the host sends on the new association can never be overtaken by what it sent
+// on the old.
 #include <cstring>
 
 #include "nvmf/target/controller.h"
@@ -106,8 +107,7 @@ Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand*
   if (options.cntlid == 0) result = status::connect_controller_busy;
   if (result.ok()) {
     options.keep_alive_ms = command->kato_ms;
-    subsystem->controllers_.push_back(
-        std::make_unique<Controller>(*this, *subsystem, path, queue.listener_, options));
+    subsystem->controllers_.push_back(std::make_unique<Controller>(*this, *subsystem, path, queue.listener_, options));
     Controller& controller = *subsystem->controllers_.back();
     queue.qid_ = 0;
     queue.entries_ = static_cast<uint16_t>(command->sqsize + 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Controller: one association of a host with a subsystem: properties, features, asynchronous events, keep-alive, and its
-// queues. The state is here; the files beside it hold one family of events each:
+// Controller: one association of a host with a subsystem: properties, features, asynchronous events, keep-alive, and
+// its queues. The state is here; the files beside it hold one family of events each:
 //   controller.cc (life)  controller_admin.cc (dispatch)  properties.cc  features.cc  identify.cc  log_pages.cc
 //   controller_aer.cc  discovery.cc (the discovery log)  connect.cc (how one is made)
 //

@@ -29,23 +29,32 @@ Status Controller::dispatch(Request* request) {
   if ((request->command.flags & 3) != 0) return status::invalid_field.dnr();
   if (is_discovery() && opcode == AdminOpcode::abort) return status::invalid_opcode.dnr();
   switch (opcode) {
-    case AdminOpcode::get_log_page: return get_log_page(request);
-    case AdminOpcode::identify: return identify(request);
-    case AdminOpcode::abort: return abort(request);
-    case AdminOpcode::set_features: return set_features(request);
-    case AdminOpcode::get_features: return get_features(request);
+    case AdminOpcode::get_log_page:
+      return get_log_page(request);
+    case AdminOpcode::identify:
+      return identify(request);
+    case AdminOpcode::abort:
+      return abort(request);
+    case AdminOpcode::set_features:
+      return set_features(request);
+    case AdminOpcode::get_features:
+      return get_features(request);
     case AdminOpcode::keep_alive:
       arm_keep_alive();
       return status::success;
-    default: return status::invalid_opcode.dnr();
+    default:
+      return status::invalid_opcode.dnr();
   }
 }
 
 Status Controller::fabrics(Request* request) {
   switch (static_cast<nvme::FabricsType>(request->command.nsid & 0xff)) {
-    case nvme::FabricsType::property_get: return property_get(request);
-    case nvme::FabricsType::property_set: return property_set(request);
-    default: return status::invalid_field.dnr();
+    case nvme::FabricsType::property_get:
+      return property_get(request);
+    case nvme::FabricsType::property_set:
+      return property_set(request);
+    default:
+      return status::invalid_field.dnr();
   }
 }
 

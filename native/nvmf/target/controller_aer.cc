@@ -54,8 +54,8 @@ void Controller::send_events() {
     async_requests_.erase(async_requests_.begin());
     pending_notices_ &= ~bit;
     masked_notices_ |= bit;
-    request->completion.dw0 = event_type_notice | uint32_t{kinds[i].information} << 8 |
-                              static_cast<uint32_t>(kinds[i].log) << 16;
+    request->completion.dw0 =
+        event_type_notice | uint32_t{kinds[i].information} << 8 | static_cast<uint32_t>(kinds[i].log) << 16;
     TargetQueue::return_from_home(request, nvme::status::success);
   }
 }

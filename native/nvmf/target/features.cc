@@ -28,14 +28,23 @@ Status Controller::get_features(Request* request) {
     case FeatureId::power_management:
     case FeatureId::error_recovery:
     case FeatureId::write_atomicity:
-    case FeatureId::reservation_notification_mask: return status::success;
-    case FeatureId::temperature_threshold: value = temperature_threshold_kelvin; return status::success;
-    case FeatureId::volatile_write_cache: value = write_cache_; return status::success;
+    case FeatureId::reservation_notification_mask:
+      return status::success;
+    case FeatureId::temperature_threshold:
+      value = temperature_threshold_kelvin;
+      return status::success;
+    case FeatureId::volatile_write_cache:
+      value = write_cache_;
+      return status::success;
     case FeatureId::number_of_queues:
       value = (io_queue_count_ - 1u) | (io_queue_count_ - 1u) << 16;
       return status::success;
-    case FeatureId::async_event_configuration: value = async_event_configuration_; return status::success;
-    case FeatureId::keep_alive_timer: value = keep_alive_ms_; return status::success;
+    case FeatureId::async_event_configuration:
+      value = async_event_configuration_;
+      return status::success;
+    case FeatureId::keep_alive_timer:
+      value = keep_alive_ms_;
+      return status::success;
     case FeatureId::host_behavior_support:
       reply(request, host_behavior_.data(), host_behavior_.size());
       return status::success;
@@ -65,10 +74,13 @@ Status Controller::set_features(Request* request) {
     case FeatureId::error_recovery:
     case FeatureId::write_atomicity:
     case FeatureId::temperature_threshold:
-    case FeatureId::reservation_notification_mask: return status::success;  // accepted; they change nothing here
+    case FeatureId::reservation_notification_mask:
+      return status::success;  // accepted; they change nothing here
     case FeatureId::power_management:
       return (command.cdw11 & 0x1f) == 0 ? status::success : status::invalid_field.dnr();
-    case FeatureId::volatile_write_cache: write_cache_ = command.cdw11 & 1; return status::success;
+    case FeatureId::volatile_write_cache:
+      write_cache_ = command.cdw11 & 1;
+      return status::success;
     case FeatureId::number_of_queues: {
       const uint32_t submission = command.cdw11 & 0xffff;
       const uint32_t completion = command.cdw11 >> 16;
@@ -95,8 +107,10 @@ Status Controller::set_features(Request* request) {
       iovec_copy_out(pieces, count, host_behavior_.data());
       return status::success;
     }
-    case FeatureId::host_identifier: return status::command_sequence_error.dnr();  // Connect has set it
-    case FeatureId::reservation_persistence: return status::feature_not_changeable.dnr();
+    case FeatureId::host_identifier:
+      return status::command_sequence_error.dnr();  // Connect has set it
+    case FeatureId::reservation_persistence:
+      return status::feature_not_changeable.dnr();
   }
   return status::invalid_field.dnr();
 }

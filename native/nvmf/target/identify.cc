@@ -57,9 +57,13 @@ Status Controller::identify(Request* request) {
   static constexpr std::array<uint8_t, identify_bytes> zeroes{};
   if (is_discovery() && cns != Cns::controller) return status::invalid_field.dnr();
   switch (cns) {
-    case Cns::controller: identify_controller(request); return status::success;
-    case Cns::space: return identify_namespace(request, command.nsid);
-    case Cns::descriptors: return identify_descriptors(request, command.nsid);
+    case Cns::controller:
+      identify_controller(request);
+      return status::success;
+    case Cns::space:
+      return identify_namespace(request, command.nsid);
+    case Cns::descriptors:
+      return identify_descriptors(request, command.nsid);
     case Cns::active_list:
     case Cns::active_list_of_set:
       if (cns == Cns::active_list_of_set && csi != csi_nvm) return status::invalid_field.dnr();
@@ -75,7 +79,8 @@ Status Controller::identify(Request* request) {
       if (csi != csi_nvm) return status::invalid_field.dnr();
       reply(request, zeroes.data(), zeroes.size());  // no limits beyond MDTS and those of the commands' fields
       return status::success;
-    case Cns::space_independent: return identify_namespace_independent(request, command.nsid);
+    case Cns::space_independent:
+      return identify_namespace_independent(request, command.nsid);
     case Cns::controllers_of_space:
     case Cns::controllers: {
       if (cns == Cns::controllers_of_space && subsystem_.find_namespace(command.nsid) == nullptr) {
@@ -154,7 +159,8 @@ void Controller::identify_io_controller(nvme::IdentifyController* id) const {
   id->nn = subsystem.namespaces_max;
   id->mnan = subsystem.namespaces_max;
   id->oncs = 1u << 0 | 1u << 2 | 1u << 3 | 1u << 5;  // compare, dataset management, write zeroes, reservations
-  // Present, without broadcast. Said even when no namespace has a cache yet: one may be added while hosts are connected.
+  // Present, without broadcast. Said even when no namespace has a cache yet: one may be added while hosts are
+  // connected.
   id->vwc = 1u << 0 | 2u << 1;
 }
 

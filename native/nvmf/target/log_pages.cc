@@ -46,17 +46,23 @@ std::string Controller::log_page(uint8_t id, Status* result) {
     return {};
   }
   switch (static_cast<LogPageId>(id)) {
-    case LogPageId::error_information: return std::string(size_t{64} * error_log_entries, '\0');
-    case LogPageId::smart: return smart_log();
+    case LogPageId::error_information:
+      return std::string(size_t{64} * error_log_entries, '\0');
+    case LogPageId::smart:
+      return smart_log();
     case LogPageId::firmware_slot: {
       std::string out(512, '\0');
       out[0] = 1;  // the running slot
       std::memcpy(out.data() + 8, "0.1     ", 8);
       return out;
     }
-    case LogPageId::changed_namespace_list: return changed_namespaces_log();
-    case LogPageId::commands_supported_and_effects: return effects_log();
-    default: *result = status::invalid_log_page.dnr(); return {};
+    case LogPageId::changed_namespace_list:
+      return changed_namespaces_log();
+    case LogPageId::commands_supported_and_effects:
+      return effects_log();
+    default:
+      *result = status::invalid_log_page.dnr();
+      return {};
   }
 }
 

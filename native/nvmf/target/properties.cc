@@ -39,10 +39,17 @@ Status Controller::property_get(Request* request) {
       if (!wide) return status::invalid_field.dnr();
       value = capabilities();
       break;
-    case nvme::property_vs: value = version_1_4; break;
-    case nvme::property_cc: value = configuration_; break;
-    case nvme::property_csts: value = status_; break;
-    default: return status::invalid_field.dnr();
+    case nvme::property_vs:
+      value = version_1_4;
+      break;
+    case nvme::property_cc:
+      value = configuration_;
+      break;
+    case nvme::property_csts:
+      value = status_;
+      break;
+    default:
+      return status::invalid_field.dnr();
   }
   if (wide != (command.offset == nvme::property_cap)) return status::invalid_field.dnr();
   request->completion.dw0 = static_cast<uint32_t>(value);

@@ -12,7 +12,7 @@ Request* request_of(Work* work) {
 }
 
 constexpr uint8_t psdt_mask = 0xc0;
-constexpr uint8_t psdt_sgl = 0x40;        // metadata pointer is an address of a contiguous buffer
+constexpr uint8_t psdt_sgl = 0x40;  // metadata pointer is an address of a contiguous buffer
 constexpr uint8_t psdt_sgl_segment = 0x80;
 
 }  // namespace
@@ -64,17 +64,20 @@ void TargetQueue::execute(Request* request) {
     execute_io(request);
     return;
   }
-  const bool connect = fabrics && static_cast<uint8_t>(request->command.nsid) ==
-                                      static_cast<uint8_t>(nvme::FabricsType::connect);
+  const bool connect =
+      fabrics && static_cast<uint8_t>(request->command.nsid) == static_cast<uint8_t>(nvme::FabricsType::connect);
   if (connect != (state_ == State::fresh)) {
     complete_later(request, nvme::status::command_sequence_error.dnr());
     return;
   }
-  if (!connect && qid_ != 0) {  // the fabrics commands of an I/O queue are Connect, and Disconnect, which is not offered
+  if (!connect &&
+      qid_ != 0) {  // the fabrics commands of an I/O queue are Connect, and Disconnect, which is not offered
     complete_later(request, nvme::status::invalid_opcode.dnr());
     return;
   }
   if (connect) state_ = State::connecting;
+  // Not every admin command fills what it was given: a host must not see what was in the buffer before.
+  if (request->direction == nvme::DataDirection::controller_to_host) iovec_zero(request->iov, request->iov_count);
   request->io.run = connect ? Target::connect_arrived : Target::admin_arrived;
   target_.home().post(&request->io);
 }

@@ -3,8 +3,8 @@
 // (transfer_plan), executes them, and counts what is executing, so that a connection's end never frees what the backend
 // still uses.
 //
-// Thread: everything here is called on the queue's reactor. I/O commands run there; admin and Connect commands travel to
-// the target's home reactor, where controllers live, and come back.
+// Thread: everything here is called on the queue's reactor. I/O commands run there; admin and Connect commands travel
+// to the target's home reactor, where controllers live, and come back.
 //
 // Life: made -> Connect -> connected -> disconnect() -> (executing commands end, the controller lets go) -> drained.
 #pragma once
@@ -102,7 +102,7 @@ class TargetQueue {
   ns::HostId hostid_;
   Subsystem* subsystem_ = nullptr;
   SubsystemListener* path_ = nullptr;
-  Controller* controller_ = nullptr;  // at home; here only its `enabled` flag is read
+  Controller* controller_ = nullptr;         // at home; here only its `enabled` flag is read
   std::atomic<int64_t> last_command_ns_{0};  // for keep-alive by traffic
 
   // The home reactor's.

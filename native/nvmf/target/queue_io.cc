@@ -39,8 +39,7 @@ Buffer* compare_buffer(Request* request) {
 nvme::DsmRange dsm_range(const Request* request, uint64_t index) {
   nvme::DsmRange range;
   Iovec pieces[2];  // a range may lie across two pieces
-  const size_t count =
-      iovec_slice(request->iov, request->iov_count, index * sizeof(range), sizeof(range), pieces, 2);
+  const size_t count = iovec_slice(request->iov, request->iov_count, index * sizeof(range), sizeof(range), pieces, 2);
   BASALT_ASSERT(count > 0);
   iovec_copy_out(pieces, count, &range);
   return range;
@@ -70,10 +69,14 @@ Status TargetQueue::ana_status(const ns::Namespace& space) const {
   if (path_ == nullptr) return status::success;
   switch (path_->state(space.options().ana_group)) {
     case nvme::AnaState::optimized:
-    case nvme::AnaState::non_optimized: return status::success;
-    case nvme::AnaState::inaccessible: return status::ana_inaccessible;
-    case nvme::AnaState::persistent_loss: return status::ana_persistent_loss;
-    case nvme::AnaState::change: return status::ana_transition;
+    case nvme::AnaState::non_optimized:
+      return status::success;
+    case nvme::AnaState::inaccessible:
+      return status::ana_inaccessible;
+    case nvme::AnaState::persistent_loss:
+      return status::ana_persistent_loss;
+    case nvme::AnaState::change:
+      return status::ana_transition;
   }
   return status::ana_inaccessible;
 }
@@ -97,8 +100,10 @@ Status TargetQueue::start_io(Request* request) {
     case NvmOpcode::reservation_register:
     case NvmOpcode::reservation_report:
     case NvmOpcode::reservation_acquire:
-    case NvmOpcode::reservation_release: break;
-    default: return status::invalid_opcode.dnr();
+    case NvmOpcode::reservation_release:
+      break;
+    default:
+      return status::invalid_opcode.dnr();
   }
   ns::Namespace* space = find_namespace(request->command.nsid);
   if (space == nullptr) return status::invalid_namespace.dnr();
@@ -107,14 +112,19 @@ Status TargetQueue::start_io(Request* request) {
   switch (opcode_of(request)) {
     case NvmOpcode::read:
     case NvmOpcode::write:
-    case NvmOpcode::write_zeroes: return start_read_write(request, *space);
+    case NvmOpcode::write_zeroes:
+      return start_read_write(request, *space);
     case NvmOpcode::flush:
       request->io.type = bdev::IoType::flush;
       submit(request, *space);
       return status::success;
-    case NvmOpcode::compare: return start_compare(request, *space);
-    case NvmOpcode::dataset_management: return start_deallocate(request, *space);
-    default: spawn(run_reservation(request, space)); return status::success;
+    case NvmOpcode::compare:
+      return start_compare(request, *space);
+    case NvmOpcode::dataset_management:
+      return start_deallocate(request, *space);
+    default:
+      spawn(run_reservation(request, space));
+      return status::success;
   }
 }
 
@@ -196,7 +206,8 @@ Status TargetQueue::compare_step(Request* request) {
   Status result = request->io.status;
   const char* at = static_cast<const char*>(buffer->data);
   for (size_t i = 0; i < request->iov_count && result.ok(); i++) {
-    if (std::memcmp(request->iov[i].base, at, request->iov[i].length_bytes) != 0) result = status::compare_failure.dnr();
+    if (std::memcmp(request->iov[i].base, at, request->iov[i].length_bytes) != 0)
+      result = status::compare_failure.dnr();
     at += request->iov[i].length_bytes;
   }
   reactor_.buffers().give(buffer);

@@ -43,6 +43,7 @@ struct Request {
   nvme::DataDirection direction = nvme::DataDirection::none;
 
   void (*finish)(Request*) = nullptr;  // the transport's
+  void* transport_context = nullptr;   // the transport's
 
   // The target's, while it executes.
   ns::NsIo io;

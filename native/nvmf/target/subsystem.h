@@ -2,9 +2,9 @@
 // Subsystem: namespaces, the hosts that may use them, and the listeners where they are reached.
 //
 // Thread: lives on the target's home reactor; all its functions are called there, and its tasks return there. Queues on
-// other reactors read the namespace table and ANA states, which are atomics; a removed namespace is destroyed only after
-// every reactor has passed a message since (so no queue still holds it) and its commands have ended.
-// Reservations belong to the namespace and so are shared by all controllers of the subsystem.
+// other reactors read the namespace table and ANA states, which are atomics; a removed namespace is destroyed only
+// after every reactor has passed a message since (so no queue still holds it) and its commands have ended. Reservations
+// belong to the namespace and so are shared by all controllers of the subsystem.
 #pragma once
 
 #include <atomic>
