@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { formatVersion, type InSyncMember, type Leadership } from '../model/objects.js';
+import { holds, outOfSync, planHandOver, planJoin, planNewEpoch, planShrink, planTakeover } from './membership.js';
+
+const volumeId = '11111111-1111-4111-8111-111111111111';
+const id = (leg: number, index: number): string => `22222222-2222-4222-8222-0000000${leg}000${index}`;
+
+function leadership(legs: (InSyncMember[] | string[])[], over: Partial<Leadership> = {}): Leadership {
+  return {
+    format: formatVersion,
+    volumeId,
+    epoch: 5,
+    controller: 'n1',
+    instance: '33333333-3333-4333-8333-333333333333',
+    clean: false,
+    leaseMs: 300,
+    legs: legs.map((leg) => ({
+      inSync: leg.map((entry) => (typeof entry === 'string' ? { replica: entry, incarnation: 'i1' } : entry)),
+    })),
+    ...over,
+  };
+}
+
+const taken = (leg: number, replica: string, incarnation = 'i1') => ({ leg, replica, incarnation });
+
+describe('a takeover', () => {
+  it('keeps members with their cache and expels those that were not reached', () => {
+    const plan = planTakeover(
+      leadership([
+        ['a', 'b'],
+        ['c', 'd'],
+      ]),
+      [taken(0, 'a'), taken(0, 'b'), taken(1, 'd')],
+    );
+    expect(plan.next?.legs.map((leg) => leg.inSync.map((entry) => entry.replica))).toEqual([['a', 'b'], ['d']]);
+    expect(plan.left).toEqual([{ leg: 1, replica: 'c' }]);
+    expect(plan.allTaken).toBe(false);
+    expect(plan.doubtful).toEqual([]);
+    expect(plan.next?.clean).toBe(false);
+  });
+
+  it('expels a member that lost its cache while one that kept it was taken over', () => {
+    const plan = planTakeover(leadership([['a', 'b']]), [taken(0, 'a', 'i2'), taken(0, 'b')]);
+    expect(plan.next?.legs[0]?.inSync).toEqual([{ replica: 'b', incarnation: 'i1' }]);
+    expect(plan.allTaken).toBe(true);
+  });
+
+  it('keeps all that were taken over when every one of them lost its cache, and records what they are now', () => {
+    const plan = planTakeover(leadership([['a', 'b']]), [taken(0, 'a', 'i2'), taken(0, 'b', 'i3')]);
+    expect(plan.next?.legs[0]?.inSync).toEqual([
+      { replica: 'a', incarnation: 'i2' },
+      { replica: 'b', incarnation: 'i3' },
+    ]);
+  });
+
+  it('keeps a member that restarted after the volume was left clean', () => {
+    const plan = planTakeover(leadership([['a', 'b']], { clean: true }), [taken(0, 'a', 'i2'), taken(0, 'b')]);
+    expect(plan.next?.legs[0]?.inSync).toHaveLength(2);
+  });
+
+  it('is refused when a leg has no member, and doubtful when only members without their cache were reached', () => {
+    expect(planTakeover(leadership([['a'], ['b']]), [taken(0, 'a')])).toMatchObject({ next: null, empty: [1] });
+    expect(planTakeover(leadership([['a', 'b']]), [taken(0, 'a', 'i2')]).doubtful).toEqual([0]);
+  });
+
+  it('takes an epoch above the one that a replica named, and belongs to the instance that took it', () => {
+    const holder = { controller: 'n2', instance: '44444444-4444-4444-8444-444444444444' };
+    expect(planNewEpoch(leadership([['a']]), holder).epoch).toBe(6);
+    expect(planNewEpoch(leadership([['a']]), holder, 9).epoch).toBe(10);
+    expect(holds(planNewEpoch(leadership([['a']]), holder), holder)).toBe(true);
+    expect(holds(leadership([['a']], { controller: 'n2' }), holder)).toBe(false);
+  });
+});
+
+const legCounts = fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 4 });
+const present = legCounts.map((counts) =>
+  leadership(counts.map((count, leg) => Array.from({ length: count }, (_, index) => id(leg, index)))),
+);
+const subset = (from: Leadership): fc.Arbitrary<{ leg: number; replica: string }[]> =>
+  fc.subarray(from.legs.flatMap(({ inSync }, leg) => inSync.map(({ replica }) => ({ leg, replica }))));
+
+describe('membership', () => {
+  it('never loses the last copy of a leg by shrinking, and shrinks no further the second time', () => {
+    fc.assert(
+      fc.property(
+        present.chain((from) => fc.tuple(fc.constant(from), subset(from))),
+        ([from, failed]) => {
+          const plan = planShrink(from, failed);
+          const next = plan.next ?? from;
+          expect(next.legs.every((leg) => leg.inSync.length > 0)).toBe(true);
+          expect(next.epoch).toBe(from.epoch);
+          expect(planShrink(next, failed).next).toBeNull();
+          // Whatever stays although it failed is all that its leg has.
+          for (const member of plan.last) {
+            expect(next.legs[member.leg]?.inSync).toEqual(from.legs[member.leg]?.inSync);
+          }
+        },
+      ),
+    );
+  });
+
+  it('comes back to full redundancy by joining what is missing, once each', () => {
+    fc.assert(
+      fc.property(
+        present.chain((from) => fc.tuple(fc.constant(from), subset(from))),
+        ([from, failed]) => {
+          const legs = from.legs.map(({ inSync }) => ({ replicas: inSync.map(({ replica }) => ({ replica })) }));
+          let now = planShrink(from, failed).next ?? from;
+          for (const member of outOfSync(now, legs)) {
+            const joined = planJoin(now, { ...member, incarnation: 'i2' });
+            expect(joined).not.toBeNull();
+            now = joined ?? now;
+            expect(planJoin(now, { ...member, incarnation: 'i2' })).toBeNull();
+          }
+          expect(outOfSync(now, legs)).toEqual([]);
+          expect(now.legs.map((leg) => leg.inSync.length)).toEqual(from.legs.map((leg) => leg.inSync.length));
+        },
+      ),
+    );
+  });
+
+  it('never makes a leg empty by a takeover, whoever was reached', () => {
+    fc.assert(
+      fc.property(
+        present.chain((from) => fc.tuple(fc.constant(from), subset(from), fc.constantFrom('i1', 'i2'), fc.boolean())),
+        ([from, reached, incarnation, clean]) => {
+          const plan = planTakeover(
+            { ...from, clean },
+            reached.map((member) => ({ ...member, incarnation })),
+          );
+          const every = from.legs.every((_, leg) => reached.some((member) => member.leg === leg));
+          expect(plan.next !== null).toBe(every);
+          expect(plan.next?.legs.every((leg) => leg.inSync.length > 0) ?? true).toBe(true);
+        },
+      ),
+    );
+  });
+
+  it('is handed over with the sets as they are', () => {
+    const from = leadership([['a', 'b']]);
+    expect(planHandOver(from, true)).toEqual({ ...from, controller: null, instance: null, clean: true });
+  });
+});

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from 'vitest';
+import { formatVersion, type Leadership } from '../model/objects.js';
+import { decidePromotion, type PromotionView, standbyStepMs } from './promotion.js';
+
+function heldBy(controller: string | null): Leadership {
+  const volumeId = '11111111-1111-4111-8111-111111111111';
+  return {
+    format: formatVersion,
+    volumeId,
+    epoch: 3,
+    controller,
+    instance: null,
+    clean: false,
+    leaseMs: 300,
+    legs: [],
+  };
+}
+
+function view(over: Partial<PromotionView>): PromotionView {
+  const everyone = new Set(['n1', 'n2', 'n3']);
+  const none = new Set<string>();
+  const base = { me: 'n2', leadership: heldBy('n1'), order: ['n1', 'n2', 'n3'], driving: false };
+  return { ...base, candidates: everyone, alive: everyone, lost: none, ...over };
+}
+
+describe('promotion', () => {
+  it('leaves a controller that lives alone', () => {
+    expect(decidePromotion(view({})).do).toBe('nothing');
+    expect(decidePromotion(view({ leadership: heldBy('embedded-1'), alive: new Set(['embedded-1', 'n2']) })).do).toBe(
+      'nothing',
+    );
+  });
+
+  it('replaces one whose connection broke, at once, and one whose lease ran out', () => {
+    expect(decidePromotion(view({ lost: new Set(['n1']) }))).toMatchObject({ do: 'promote', delayMs: 0 });
+    expect(decidePromotion(view({ alive: new Set(['n2', 'n3']) }))).toMatchObject({ do: 'promote', delayMs: 0 });
+  });
+
+  it('lets standbys go one after the other, in the order of the volume', () => {
+    const gone = { lost: new Set(['n1']) };
+    expect(decidePromotion(view({ ...gone, me: 'n3' }))).toMatchObject({ delayMs: standbyStepMs });
+    expect(decidePromotion(view({ ...gone, me: 'n3', candidates: new Set(['n3']) }))).toMatchObject({ delayMs: 0 });
+  });
+
+  it('prefers the first in order when nobody holds the volume', () => {
+    const free = { leadership: heldBy(null) };
+    expect(decidePromotion(view({ ...free, me: 'n1' }))).toMatchObject({ do: 'promote', delayMs: 0 });
+    expect(decidePromotion(view({ ...free, me: 'n2' }))).toMatchObject({ do: 'promote', delayMs: standbyStepMs });
+  });
+
+  it('takes back what this node held before its process began again', () => {
+    expect(decidePromotion(view({ me: 'n1' }))).toMatchObject({ do: 'promote', delayMs: 0 });
+  });
+
+  it('does not promote a node that drives already, is handing over, or is none of the controllers', () => {
+    const gone = { lost: new Set(['n1']) };
+    expect(decidePromotion(view({ ...gone, driving: true })).do).toBe('nothing');
+    expect(decidePromotion(view({ ...gone, candidates: new Set(['n3']) })).do).toBe('nothing');
+    expect(decidePromotion(view({ ...gone, me: 'n9' })).do).toBe('nothing');
+  });
+});
