@@ -2,26 +2,10 @@
 //
 // Waiting for an answer with a deadline and a signal. Giving up never stops what the engine began.
 
+import type { Clock } from '../env/clock.js';
 import { EngineError, engineErrorCodes, type RpcOptions, rpcTimeoutMsDefault } from './engine.js';
 
-/** Timers as this folder needs them; env/clock's real and test clocks fit. */
-export interface RpcTimers {
-  setTimeout(run: () => void, afterMs: number): () => void;
-}
-
-export const processTimers: RpcTimers = {
-  setTimeout(run, afterMs) {
-    const timer = setTimeout(run, afterMs);
-    return () => clearTimeout(timer);
-  },
-};
-
-export function waitForAnswer<T>(
-  method: string,
-  answer: Promise<T>,
-  options: RpcOptions,
-  timers: RpcTimers,
-): Promise<T> {
+export function waitForAnswer<T>(method: string, answer: Promise<T>, options: RpcOptions, clock: Clock): Promise<T> {
   const { signal, timeoutMs = rpcTimeoutMsDefault } = options;
   if (signal?.aborted) {
     answer.catch(() => undefined);
@@ -29,12 +13,12 @@ export function waitForAnswer<T>(
   }
   return new Promise<T>((resolve, reject) => {
     const onAbort = (): void => finish(() => reject(signal?.reason));
-    const cancelTimer = timers.setTimeout(() => {
+    const timer = clock.setTimer(timeoutMs, () => {
       const message = `no answer within ${timeoutMs} ms; what it began may still happen`;
       finish(() => reject(new EngineError(engineErrorCodes.timedOut, method, message)));
-    }, timeoutMs);
+    });
     const finish = (settle: () => void): void => {
-      cancelTimer();
+      timer.cancel();
       signal?.removeEventListener('abort', onAbort);
       settle();
     };

@@ -2,6 +2,7 @@
 //
 // NativeEngine: the engine in this process's addon. Defaults and error types live here; the addon has neither.
 
+import { type Clock, systemClock } from '../../env/clock.js';
 import {
   type BdevHandle,
   type BdevHandleInfo,
@@ -15,7 +16,7 @@ import {
   type MethodResult,
   type RpcArguments,
 } from '../engine.js';
-import { processTimers, type RpcTimers, waitForAnswer } from '../rpc-wait.js';
+import { waitForAnswer } from '../rpc-wait.js';
 import { type AddonBdevHandle, type AddonConfig, type AddonEngine, loadAddon } from './addon.js';
 
 export interface NativeEngineOptions {
@@ -31,7 +32,7 @@ export interface NativeEngineOptions {
   readonly memoryBytes?: number;
   /** Also serve JSON-RPC on this Unix socket, mode 0600. @default none */
   readonly rpcPath?: string;
-  readonly timers?: RpcTimers;
+  readonly clock?: Clock;
 }
 
 type Answer = { result: unknown } | { error: { code: number; message: string; data?: Record<string, unknown> } };
@@ -47,18 +48,18 @@ export function createNativeEngine(options: NativeEngineOptions = {}): Engine {
     memoryBytes: options.memoryBytes ?? 1024 * 1024 * 1024,
     rpcPath: options.rpcPath ?? null,
   });
-  return new NativeEngine(engine, options.timers ?? processTimers);
+  return new NativeEngine(engine, options.clock ?? systemClock);
 }
 
 class NativeEngine implements Engine {
   readonly #addon: AddonEngine;
-  readonly #timers: RpcTimers;
+  readonly #clock: Clock;
   readonly #listeners = new Set<(event: EngineEvent) => void>();
   #closing: Promise<void> | null = null;
 
-  constructor(addon: AddonEngine, timers: RpcTimers) {
+  constructor(addon: AddonEngine, clock: Clock) {
     this.#addon = addon;
-    this.#timers = timers;
+    this.#clock = clock;
     addon.onEvent((json) => {
       const event = JSON.parse(json) as EngineEvent;
       for (const listener of [...this.#listeners]) listener(event);
@@ -69,7 +70,7 @@ class NativeEngine implements Engine {
     this.#assertOpen();
     const [params, options = {}] = args;
     const answer = this.#addon.rpc(method, toJson(params ?? {}));
-    const text = await waitForAnswer(method, answer, options, this.#timers);
+    const text = await waitForAnswer(method, answer, options, this.#clock);
     const parsed = JSON.parse(text) as Answer;
     if ('error' in parsed) {
       const { code, message, data } = parsed.error;

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What survives a fake crash: disks by path, with the lvstore, the replicas' bytes and the gate's record on them.
+
+import { SparseBlocks } from './blocks.js';
+
+/** Kept with the replica: the highest epoch that was ever accepted and the association that holds it. */
+export interface GateRecord {
+  epoch: bigint;
+  holder: string;
+}
+
+export interface StoredLvol {
+  readonly name: string;
+  readonly uuid: string;
+  readonly numBlocks: number;
+  readonly thin: boolean;
+  readonly blocks: SparseBlocks;
+  gate: GateRecord;
+}
+
+export interface StoredLvstore {
+  readonly uuid: string;
+  readonly name: string;
+  readonly clusterBytes: number;
+  readonly totalClusters: number;
+  readonly lvols: Map<string, StoredLvol>;
+}
+
+export interface StoredDisk {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly blocks: SparseBlocks;
+  lvstore: StoredLvstore | null;
+  /** One process per disk. */
+  lockedBy: object | null;
+  /** I/O fails from now on. */
+  broken: boolean;
+}
+
+export class FakeDisks {
+  readonly #disks = new Map<string, StoredDisk>();
+
+  /** Puts a disk there, as an operator would. */
+  add(path: string, sizeBytes: number): StoredDisk {
+    const blocks = new SparseBlocks(4096);
+    const disk: StoredDisk = { path, sizeBytes, blocks, lvstore: null, lockedBy: null, broken: false };
+    this.#disks.set(path, disk);
+    return disk;
+  }
+
+  find(path: string): StoredDisk | null {
+    return this.#disks.get(path) ?? null;
+  }
+
+  remove(path: string): void {
+    this.#disks.delete(path);
+  }
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A leg of the fake: a mirror over members, with the rules that the control plane depends on: writes wait for the word
+// about a failed member, a conflict fences, a joining member receives writes while it is copied.
+
+import type { FakeBdev, FakeIo } from './bdev.js';
+import { anaInaccessible, IoStatus, Refused } from './refusal.js';
+
+export interface LegMember {
+  readonly bdev: FakeBdev;
+  state: 'in_sync' | 'joining' | 'copied';
+  failed: boolean;
+  syncedBlocks: number;
+}
+
+export interface LegEvents {
+  memberFailed(member: string, reason: string): void;
+  memberCopied(member: string): void;
+  joiningFailed(member: string, reason: string): void;
+  fenced(): void;
+  clean(): void;
+}
+
+const isConflict = (error: unknown): boolean => error instanceof IoStatus && (error.status & 0x7ff) === 0x083;
+const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+export class LegIo implements FakeIo {
+  readonly #members = new Map<string, LegMember>();
+  readonly #events: LegEvents;
+  readonly #settled: (() => void)[] = [];
+  /** Blocks that may differ between members: all of them after an unclean takeover. */
+  dirty: boolean;
+  fenced = false;
+
+  constructor(members: readonly FakeBdev[], allDirty: boolean, events: LegEvents) {
+    for (const bdev of members)
+      this.#members.set(bdev.name, { bdev, state: 'in_sync', failed: false, syncedBlocks: bdev.numBlocks });
+    this.dirty = allDirty;
+    this.#events = events;
+  }
+
+  get members(): readonly LegMember[] {
+    return [...this.#members.values()];
+  }
+
+  get waiting(): boolean {
+    return this.members.some((member) => member.failed && member.state !== 'joining');
+  }
+
+  async read(offset: number, count: number): Promise<Uint8Array> {
+    await this.#equalize();
+    for (;;) {
+      if (this.fenced) throw anaInaccessible();
+      const member = this.members.find((each) => each.state === 'in_sync' && !each.failed);
+      if (member === undefined) {
+        await this.#change();
+        continue;
+      }
+      try {
+        return await member.bdev.read(offset, count);
+      } catch (error) {
+        this.#broke(member, error);
+      }
+    }
+  }
+
+  write(offset: number, data: Uint8Array): Promise<void> {
+    const copy = data.slice();
+    return this.#onAll((member) => member.bdev.write(offset, copy));
+  }
+
+  flush(): Promise<void> {
+    return this.#onAll((member) => member.bdev.flush());
+  }
+
+  fence(): void {
+    this.fenced = true;
+    this.#wake();
+  }
+
+  /** What the member's own connection found out. */
+  memberLost(name: string, reason: string): void {
+    const member = this.#members.get(name);
+    if (member !== undefined) this.#broke(member, new Error(reason));
+  }
+
+  remove(name: string): LegMember {
+    const member = this.need(name);
+    if (this.members.filter((each) => each.state === 'in_sync').length === 1 && member.state === 'in_sync')
+      throw new Refused('invalid', `member ${name} is the last one of the set`);
+    this.#members.delete(name);
+    this.#wake();
+    return member;
+  }
+
+  add(bdev: FakeBdev): void {
+    if (this.fenced) throw new Refused('fenced', 'the leg is fenced');
+    const member: LegMember = { bdev, state: 'joining', failed: false, syncedBlocks: 0 };
+    this.#members.set(bdev.name, member);
+    void this.#copy(member);
+  }
+
+  commit(name: string): void {
+    const member = this.need(name);
+    if (member.state !== 'copied') throw new Refused('invalid', `member ${name} is not copied yet`);
+    member.state = 'in_sync';
+    this.#wake();
+  }
+
+  abandon(name: string): LegMember {
+    const member = this.need(name);
+    if (member.state === 'in_sync') throw new Refused('invalid', `member ${name} is in the set`);
+    this.#members.delete(name);
+    this.#wake();
+    return member;
+  }
+
+  need(name: string): LegMember {
+    const member = this.#members.get(name);
+    if (member === undefined) throw new Refused('notFound', `member ${name} is none of this leg's`);
+    return member;
+  }
+
+  /** Makes what may differ equal, as the native leg does in the background. */
+  async clean(): Promise<void> {
+    const was = this.dirty;
+    await this.#equalize();
+    if (was && !this.dirty && !this.fenced) this.#events.clean();
+  }
+
+  #equalizing: Promise<void> | null = null;
+  async #equalize(): Promise<void> {
+    if (!this.dirty) return;
+    this.#equalizing ??= this.#makeEqual().finally(() => {
+      this.#equalizing = null;
+    });
+    await this.#equalizing;
+  }
+
+  async #makeEqual(): Promise<void> {
+    const source = this.members.find((member) => member.state === 'in_sync' && !member.failed);
+    if (source === undefined || this.fenced) return;
+    try {
+      const all = await source.bdev.read(0, source.bdev.numBlocks);
+      for (const member of this.members) if (member !== source && !member.failed) await member.bdev.write(0, all);
+      this.dirty = false;
+    } catch (error) {
+      this.#broke(source, error);
+    }
+  }
+
+  async #onAll(act: (member: LegMember) => Promise<void>): Promise<void> {
+    const done = new Set<LegMember>();
+    for (;;) {
+      if (this.fenced) throw anaInaccessible();
+      const wanted = this.members.filter((member) => !done.has(member) && !member.failed);
+      await Promise.all(
+        wanted.map((member) =>
+          act(member).then(
+            () => void done.add(member),
+            (error: unknown) => this.#broke(member, error),
+          ),
+        ),
+      );
+      if (this.fenced) throw anaInaccessible();
+      const missing = this.members.filter((member) => member.state !== 'joining' && !done.has(member));
+      if (missing.length === 0) return;
+      if (missing.every((member) => member.failed)) await this.#change();
+    }
+  }
+
+  async #copy(member: LegMember): Promise<void> {
+    try {
+      const source = this.members.find((each) => each.state === 'in_sync' && !each.failed);
+      if (source === undefined) throw new Error('no member to copy from');
+      const all = await source.bdev.read(0, source.bdev.numBlocks);
+      await member.bdev.write(0, all);
+      await member.bdev.flush();
+      if (this.#members.get(member.bdev.name) !== member || member.failed || this.fenced) return;
+      member.state = 'copied';
+      member.syncedBlocks = member.bdev.numBlocks;
+      this.#events.memberCopied(member.bdev.name);
+    } catch (error) {
+      this.#broke(member, error);
+    }
+  }
+
+  #broke(member: LegMember, error: unknown): void {
+    if (this.fenced || member.failed || this.#members.get(member.bdev.name) !== member) return;
+    if (isConflict(error)) {
+      this.fence();
+      this.#events.fenced();
+      return;
+    }
+    member.failed = true;
+    if (member.state === 'in_sync') this.#events.memberFailed(member.bdev.name, textOf(error));
+    else this.#events.joiningFailed(member.bdev.name, textOf(error));
+    this.#wake();
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => this.#settled.push(resolve));
+  }
+
+  #wake(): void {
+    for (const go of this.#settled.splice(0)) go();
+  }
+}

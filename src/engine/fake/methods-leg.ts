@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The fake's members, legs and peer watches: what reaches from one engine to another.
+
+import { Association } from './association.js';
+import { type FakeBdev, makeBdev } from './bdev.js';
+import { Fields } from './fields.js';
+import { LegIo } from './leg.js';
+import type { Handler } from './methods-bdev.js';
+import { hostPathError, Refused } from './refusal.js';
+import { discoveryNqn, type EngineState } from './state.js';
+
+const memberKeepAliveMs = 1000;
+
+function assertPort(fields: Fields, trsvcid: string): void {
+  if (!/^\d{1,5}$/.test(trsvcid) || Number(trsvcid) < 1 || Number(trsvcid) > 65535)
+    fields.refuse('trsvcid', 'must be a port from 1 to 65535');
+}
+
+async function attachMember(state: EngineState, fields: Fields): Promise<unknown> {
+  const request = {
+    name: fields.string('name'),
+    traddr: fields.string('traddr'),
+    trsvcid: fields.string('trsvcid'),
+    subnqn: fields.string('subnqn'),
+    hostnqn: fields.string('hostnqn'),
+    epoch: fields.epoch('epoch'),
+  };
+  const timeoutMs = fields.natural('timeout_ms', 1, 600_000);
+  assertPort(fields, request.trsvcid);
+  fields.end();
+  state.assertFree(request.name);
+  state.attaching.add(request.name);
+  try {
+    const peer = await reachPeer(state, request.traddr, request.trsvcid, timeoutMs);
+    const taken = peer.takeOver(request.subnqn, request.hostnqn, request.epoch);
+    publishMember(state, request.name, taken, peer);
+    const { numBlocks, blockBytes } = taken.bdev;
+    return { incarnation: taken.incarnation, num_blocks: numBlocks, block_size: blockBytes };
+  } finally {
+    state.attaching.delete(request.name);
+  }
+}
+
+type Peer = EngineState['engine'];
+
+/** The engine at that address, once it answers; refused or timed out otherwise. */
+async function reachPeer(state: EngineState, traddr: string, trsvcid: string, timeoutMs: number): Promise<Peer> {
+  const { network, engine } = state;
+  const until = network.clock.now() + timeoutMs;
+  for (;;) {
+    await engine.turn();
+    const peer = network.at(traddr, trsvcid);
+    const reach = network.reach(engine, peer);
+    if (peer === null || reach === 'refused')
+      throw new Refused('unreachable', `connect to ${traddr}:${trsvcid}: Connection refused`);
+    if (reach === 'connected') return peer;
+    const left = until - network.clock.now();
+    if (left <= 0) throw new Refused('timedOut', `no answer from ${traddr}:${trsvcid} within ${timeoutMs} ms`);
+    await network.clock.sleep(Math.min(left, 10));
+  }
+}
+
+interface Taken {
+  readonly bdev: FakeBdev;
+  readonly incarnation: string;
+  readonly connection: string;
+}
+
+function publishMember(state: EngineState, name: string, taken: Taken, peer: Peer): void {
+  const association = new Association({
+    from: state.engine,
+    to: peer,
+    keepAliveMs: memberKeepAliveMs,
+    onLost: (reason) => state.members.get(name)?.leg?.memberLost(name, reason),
+  });
+  const run = async <T>(act: () => Promise<T>): Promise<T> => {
+    if (!(await association.pass())) throw hostPathError();
+    peer.admit(taken.connection);
+    return act();
+  };
+  const { uuid, blockBytes, numBlocks } = taken.bdev;
+  const io = {
+    read: (offset: number, count: number) => run(() => taken.bdev.read(offset, count)),
+    write: (offset: number, data: Uint8Array) => run(() => taken.bdev.write(offset, data)),
+    flush: () => run(() => taken.bdev.flush()),
+  };
+  const bdev = makeBdev({ name, product: 'member', uuid, blockBytes, numBlocks }, io);
+  bdev.close = () => {
+    association.close();
+    peer.forget(taken.connection);
+  };
+  state.bdevs.set(name, bdev);
+  state.members.set(name, { bdev, association, leg: null });
+}
+
+function createLeg(state: EngineState, fields: Fields): unknown {
+  const name = fields.string('name');
+  const epoch = fields.epoch('epoch');
+  const members = fields.array('members', 1, 8).map((item, index) => {
+    const each = new Fields(item, `params.members[${index}]`);
+    const member = { name: each.string('name'), inSync: each.boolean('in_sync') };
+    each.end();
+    return member;
+  });
+  const allDirty = fields.boolean('all_dirty');
+  fields.natural('lease_ms', 1, 1000);
+  fields.end();
+  if (!members.some((member) => member.inSync)) fields.refuse('members', 'at least one must be in sync');
+  state.assertFree(name);
+  const names = members.map((member) => member.name);
+  const bdevs = state.claim(names, `leg ${name}`);
+  const [first] = bdevs;
+  if (first === undefined) throw new Refused('invalid', 'no members');
+  const { blockBytes } = first;
+  const numBlocks = Math.min(...bdevs.map((bdev) => bdev.numBlocks));
+  const entry = { io: null as unknown as LegIo, epoch, sequence: 0 };
+  entry.io = new LegIo(
+    bdevs.filter((_, index) => members[index]?.inSync === true),
+    allDirty,
+    {
+      memberFailed: (member, reason) => {
+        entry.sequence += 1;
+        state.emit({ method: 'leg_member_failed', params: { leg: name, member, reason, sequence: entry.sequence } });
+      },
+      memberCopied: (member) => state.emit({ method: 'leg_member_copied', params: { leg: name, member } }),
+      joiningFailed: (member, reason) =>
+        state.emit({ method: 'leg_joining_failed', params: { leg: name, member, reason } }),
+      fenced: () => state.emit({ method: 'leg_fenced', params: { leg: name, epoch: epoch.toString() } }),
+      clean: () => state.emit({ method: 'leg_clean', params: { leg: name } }),
+    },
+  );
+  const uuid = state.network.random.uuid();
+  const bdev = makeBdev({ name, product: 'leg', uuid, blockBytes, numBlocks, children: names }, entry.io);
+  state.bdevs.set(name, bdev);
+  state.legs.set(name, entry);
+  for (const member of names) setLeg(state, member, entry.io);
+  members.forEach((member, index) => {
+    const joining = bdevs[index];
+    if (!member.inSync && joining !== undefined) entry.io.add(joining);
+  });
+  if (allDirty) void entry.io.clean();
+  return { num_blocks: numBlocks };
+}
+
+function setLeg(state: EngineState, member: string, leg: LegIo | null): void {
+  const found = state.members.get(member);
+  if (found === undefined) return;
+  found.leg = leg;
+  if (leg !== null && found.association.lost) leg.memberLost(member, 'the connection was lost');
+}
+
+function legOf(state: EngineState, fields: Fields): { name: string; leg: LegIo; epoch: bigint } {
+  const name = fields.string('name');
+  state.bdev(name, 'leg');
+  const found = state.legs.get(name);
+  if (found === undefined) throw new Refused('notFound', `leg ${name} does not exist`);
+  return { name, leg: found.io, epoch: found.epoch };
+}
+
+/** A member that left is its own bdev again, which can be detached. */
+function freeMember(state: EngineState, legName: string, member: string): void {
+  const children = state.bdev(legName).children;
+  const index = children.indexOf(member);
+  if (index >= 0) children.splice(index, 1);
+  state.release([member]);
+  setLeg(state, member, null);
+}
+
+function onMember(act: (state: EngineState, legName: string, leg: LegIo, member: string) => void): Handler {
+  return (state, fields) => {
+    const { name, leg } = legOf(state, fields);
+    const member = fields.string('member');
+    fields.end();
+    act(state, name, leg, member);
+    return true;
+  };
+}
+
+function getLeg(state: EngineState, fields: Fields): unknown {
+  const { leg, epoch } = legOf(state, fields);
+  fields.end();
+  return {
+    epoch: epoch.toString(),
+    state: leg.fenced ? 'fenced' : leg.waiting ? 'waiting' : 'active',
+    members: leg.members.map((member) => ({
+      name: member.bdev.name,
+      state: member.failed ? 'failed' : member.state,
+      synced_blocks: member.syncedBlocks,
+    })),
+    dirty_regions: leg.dirty ? 1 : 0,
+    region_count: 1,
+  };
+}
+
+function watchPeer(state: EngineState, fields: Fields): string {
+  const name = fields.string('name');
+  const traddr = fields.string('traddr');
+  const trsvcid = fields.string('trsvcid');
+  const keepAliveMs = fields.natural('keep_alive_ms', 100, 60_000);
+  assertPort(fields, trsvcid);
+  fields.end();
+  if (state.peers.has(name)) throw new Refused('exists', `peer watch ${name} exists`);
+  const { network, engine } = state;
+  let association: Association | null = null;
+  const connect = (): void => {
+    const peer = network.at(traddr, trsvcid);
+    if (association !== null || peer === null || !state.peers.has(name)) return;
+    if (network.reach(engine, peer) !== 'connected' || !peer.serves(discoveryNqn, traddr, trsvcid)) return;
+    const onLost = (reason: string): void => {
+      association = null;
+      state.emit({ method: 'peer_lost', params: { name, reason } });
+      later();
+    };
+    association = new Association({ from: engine, to: peer, keepAliveMs, onLost });
+    state.emit({ method: 'peer_connected', params: { name } });
+  };
+  const later = (): void => void network.clock.setTimer(0, connect);
+  const unwatch = network.watch(later);
+  const stop = (): void => {
+    unwatch();
+    association?.close();
+  };
+  state.peers.set(name, { stop });
+  later();
+  return name;
+}
+
+export const legMethods: Record<string, Handler> = {
+  basalt_member_attach: attachMember,
+  basalt_member_detach: (state, fields) => {
+    const name = fields.string('name');
+    fields.end();
+    state.destroy(name, 'member');
+    state.members.delete(name);
+    return true;
+  },
+  basalt_leg_create: createLeg,
+  basalt_leg_get: getLeg,
+  basalt_leg_remove_member: onMember((state, name, leg, member) => {
+    leg.remove(member);
+    freeMember(state, name, member);
+  }),
+  basalt_leg_add_member: onMember((state, name, leg, member) => {
+    const [bdev] = state.claim([member], `leg ${name}`);
+    if (bdev === undefined) return;
+    try {
+      leg.add(bdev);
+    } catch (error) {
+      state.release([member]);
+      throw error;
+    }
+    state.bdev(name).children.push(member);
+    setLeg(state, member, leg);
+  }),
+  basalt_leg_commit_member: onMember((_state, _name, leg, member) => leg.commit(member)),
+  basalt_leg_abandon_member: onMember((state, name, leg, member) => {
+    leg.abandon(member);
+    freeMember(state, name, member);
+  }),
+  basalt_leg_fence: (state, fields) => {
+    const { leg } = legOf(state, fields);
+    fields.end();
+    leg.fence();
+    return true;
+  },
+  basalt_leg_delete: (state, fields) => {
+    const { name, leg } = legOf(state, fields);
+    fields.end();
+    const members = [...state.bdev(name).children];
+    state.destroy(name, 'leg');
+    leg.fence();
+    state.legs.delete(name);
+    for (const member of members) setLeg(state, member, null);
+    return true;
+  },
+  basalt_peer_watch: watchPeer,
+  basalt_peer_unwatch: (state, fields) => {
+    const name = fields.string('name');
+    fields.end();
+    const found = state.peers.get(name);
+    if (found === undefined) throw new Refused('notFound', `peer watch ${name} does not exist`);
+    state.peers.delete(name);
+    found.stop();
+    return true;
+  },
+};

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The fake's nvmf_* methods: subsystems, namespaces, listeners, hosts.
+
+import type { AnaState } from '../engine.js';
+import type { Fields } from './fields.js';
+import type { Handler } from './methods-bdev.js';
+import { Refused } from './refusal.js';
+import { discoveryNqn, type EngineState, type FakeListener, type FakeSubsystem } from './state.js';
+
+const anaStates: readonly AnaState[] = ['optimized', 'non_optimized', 'inaccessible', 'change'];
+
+interface Address {
+  traddr: string;
+  trsvcid: string;
+}
+
+function address(fields: Fields): Address {
+  const nested = fields.object('listen_address');
+  nested.choice('trtype', ['TCP']);
+  if (nested.has('adrfam')) nested.choice('adrfam', ['IPv4', 'IPv6']);
+  const traddr = nested.string('traddr');
+  const trsvcid = nested.string('trsvcid');
+  if (!/^(127\.\d+\.\d+\.\d+|::1)$/.test(traddr)) nested.refuse('traddr', 'must be a loopback address');
+  if (!/^\d{1,5}$/.test(trsvcid) || Number(trsvcid) > 65535) nested.refuse('trsvcid', 'must be a port from 0 to 65535');
+  nested.end();
+  return { traddr, trsvcid };
+}
+
+function nqnOf(fields: Fields, name = 'nqn'): string {
+  const nqn = fields.string(name);
+  if (!/^nqn\..{1,219}$/.test(nqn)) fields.refuse(name, 'must be an NQN: "nqn." and more, at most 223 bytes');
+  return nqn;
+}
+
+export function makeSubsystem(nqn: string, with_: Partial<FakeSubsystem> = {}): FakeSubsystem {
+  return {
+    nqn,
+    serial: '',
+    model: 'Basalt',
+    internal: false,
+    discovery: nqn === discoveryNqn,
+    cntlidMin: 1,
+    cntlidMax: 0xffef,
+    namespacesMax: 32,
+    allowAnyHost: false,
+    hosts: new Set(),
+    listeners: [],
+    namespaces: new Map(),
+    ...with_,
+  };
+}
+
+function createSubsystem(state: EngineState, fields: Fields): true {
+  const nqn = nqnOf(fields);
+  const options = {
+    serial: fields.stringOr('serial_number', '00000000000000000000'),
+    model: fields.stringOr('model_number', 'Basalt'),
+    allowAnyHost: fields.booleanOr('allow_any_host', false),
+    cntlidMin: fields.naturalOr('min_cntlid', 1, 1, 0xffef),
+    cntlidMax: fields.naturalOr('max_cntlid', 0xffef, 1, 0xffef),
+    namespacesMax: fields.naturalOr('max_namespaces', 32, 1, 1024),
+    internal: fields.booleanOr('internal', false),
+  };
+  fields.booleanOr('ana_reporting', true);
+  if (options.serial.length > 20) fields.refuse('serial_number', 'must be at most 20 bytes');
+  fields.end();
+  if (state.subsystems.has(nqn)) throw new Refused('exists', `subsystem ${nqn} exists`);
+  state.subsystems.set(nqn, makeSubsystem(nqn, options));
+  return true;
+}
+
+function deleteSubsystem(state: EngineState, fields: Fields): true {
+  const nqn = nqnOf(fields);
+  fields.end();
+  const subsystem = state.subsystem(nqn);
+  for (const nsid of [...subsystem.namespaces.keys()]) dropNamespace(state, subsystem, nsid);
+  state.subsystems.delete(nqn);
+  state.engine.dropConnections(nqn);
+  state.network.changed();
+  return true;
+}
+
+function addNamespace(state: EngineState, fields: Fields): number {
+  const nqn = nqnOf(fields);
+  const nested = fields.object('namespace');
+  const bdevName = nested.string('bdev_name');
+  const wantedNsid = nested.has('nsid') ? nested.natural('nsid', 1, 1024) : 0;
+  const nguid = nested.stringOr('nguid', '00000000-0000-0000-0000-000000000000');
+  const uuid = nested.uuidOr('uuid', () => '');
+  const anagrpid = nested.has('anagrpid') ? nested.natural('anagrpid', 1, 1024) : 0;
+  const oneWriter = nested.booleanOr('one_writer', false);
+  nested.end();
+  fields.end();
+  const subsystem = state.subsystem(nqn);
+  let nsid = wantedNsid;
+  if (nsid === 0) for (nsid = 1; subsystem.namespaces.has(nsid); ) nsid += 1;
+  if (subsystem.namespaces.has(nsid)) throw new Refused('exists', `namespace ${nsid} of ${nqn} exists`);
+  if (nsid > subsystem.namespacesMax)
+    throw new Refused('invalid', `${nqn} takes ${subsystem.namespacesMax} namespaces`);
+  if (oneWriter && state.bdev(bdevName).product !== 'lvol')
+    throw new Refused('unsupported', `${bdevName}: a ${state.bdev(bdevName).product} bdev keeps no attribute`);
+  const user = namespaceUser(nqn, nsid);
+  if (oneWriter) state.claim([bdevName], user);
+  const bdev = oneWriter ? state.bdev(bdevName) : state.open(bdevName, user);
+  const identity = { uuid: uuid === '' ? bdev.uuid : uuid, nguid };
+  subsystem.namespaces.set(nsid, { nsid, bdev, ...identity, anagrpid: anagrpid === 0 ? nsid : anagrpid, oneWriter });
+  return nsid;
+}
+
+const namespaceUser = (nqn: string, nsid: number): string => `namespace ${nsid} of ${nqn}`;
+
+function dropNamespace(state: EngineState, subsystem: FakeSubsystem, nsid: number): void {
+  const namespace = subsystem.namespaces.get(nsid);
+  if (namespace === undefined) throw new Refused('notFound', `namespace ${nsid} of ${subsystem.nqn} does not exist`);
+  subsystem.namespaces.delete(nsid);
+  if (namespace.oneWriter) namespace.bdev.claimedBy = null;
+  else state.closeUse(namespace.bdev, namespaceUser(subsystem.nqn, nsid));
+}
+
+function addListener(state: EngineState, fields: Fields): unknown {
+  const nqn = nqnOf(fields);
+  const wanted = address(fields);
+  fields.end();
+  if (!state.transport) throw new Refused('invalid', 'no TCP transport: call nvmf_create_transport first');
+  const subsystem = state.subsystem(nqn);
+  const trsvcid = wanted.trsvcid === '0' ? state.network.freePort() : wanted.trsvcid;
+  const at = { traddr: wanted.traddr, trsvcid };
+  if (findListener(subsystem, at) !== undefined) throw new Refused('exists', `${nqn} listens there already`);
+  const other = state.network.at(at.traddr, at.trsvcid);
+  if (other !== null && other !== state.engine) throw new Refused('busy', `${at.traddr}:${trsvcid} is in use`);
+  subsystem.listeners.push({ ...at, anaState: 'optimized' });
+  state.network.changed();
+  return { trtype: 'TCP', ...at };
+}
+
+function findListener(subsystem: FakeSubsystem, at: Address): FakeListener | undefined {
+  return subsystem.listeners.find((each) => each.traddr === at.traddr && each.trsvcid === at.trsvcid);
+}
+
+function needListener(subsystem: FakeSubsystem, at: Address): FakeListener {
+  const found = findListener(subsystem, at);
+  if (found === undefined)
+    throw new Refused('notFound', `${subsystem.nqn} does not listen at ${at.traddr}:${at.trsvcid}`);
+  return found;
+}
+
+function describe(subsystem: FakeSubsystem): unknown {
+  return {
+    nqn: subsystem.nqn,
+    subtype: subsystem.discovery ? 'Discovery' : 'NVMe',
+    listen_addresses: subsystem.listeners.map(({ traddr, trsvcid, anaState }) => ({
+      trtype: 'TCP',
+      adrfam: traddr.includes(':') ? 'IPv6' : 'IPv4',
+      traddr,
+      trsvcid,
+      ana_state: anaState,
+    })),
+    allow_any_host: subsystem.allowAnyHost,
+    hosts: [...subsystem.hosts].map((nqn) => ({ nqn })),
+    serial_number: subsystem.serial,
+    model_number: subsystem.model,
+    min_cntlid: subsystem.cntlidMin,
+    max_cntlid: subsystem.cntlidMax,
+    namespaces: [...subsystem.namespaces.values()].map((each) => ({
+      nsid: each.nsid,
+      bdev_name: each.bdev.name,
+      nguid: each.nguid,
+      uuid: each.uuid,
+      anagrpid: each.anagrpid,
+      one_writer: each.oneWriter,
+    })),
+  };
+}
+
+export const nvmfMethods: Record<string, Handler> = {
+  nvmf_create_transport: (state, fields) => {
+    fields.choice('trtype', ['TCP']);
+    for (const name of ['max_io_qpairs_per_ctrlr', 'in_capsule_data_size', 'max_queue_depth'])
+      fields.naturalOr(name, 1, 1);
+    fields.end();
+    if (state.transport) throw new Refused('exists', 'the TCP transport exists');
+    state.transport = true;
+    return true;
+  },
+  nvmf_create_subsystem: createSubsystem,
+  nvmf_delete_subsystem: deleteSubsystem,
+  nvmf_subsystem_add_ns: addNamespace,
+  nvmf_subsystem_remove_ns: (state, fields) => {
+    const nqn = nqnOf(fields);
+    const nsid = fields.natural('nsid', 1);
+    fields.end();
+    dropNamespace(state, state.subsystem(nqn), nsid);
+    return true;
+  },
+  nvmf_subsystem_add_listener: addListener,
+  nvmf_subsystem_remove_listener: (state, fields) => {
+    const nqn = nqnOf(fields);
+    const at = address(fields);
+    fields.end();
+    const subsystem = state.subsystem(nqn);
+    subsystem.listeners.splice(subsystem.listeners.indexOf(needListener(subsystem, at)), 1);
+    state.network.changed();
+    return true;
+  },
+  nvmf_subsystem_listener_set_ana_state: (state, fields) => {
+    const nqn = nqnOf(fields);
+    const at = address(fields);
+    const anaState = fields.choice('ana_state', anaStates);
+    if (fields.has('anagrpid')) fields.natural('anagrpid', 1, 1024);
+    fields.end();
+    needListener(state.subsystem(nqn), at).anaState = anaState;
+    return true;
+  },
+  nvmf_subsystem_add_host: (state, fields) => {
+    const nqn = nqnOf(fields);
+    const host = nqnOf(fields, 'host');
+    fields.end();
+    const { hosts } = state.subsystem(nqn);
+    if (hosts.has(host)) throw new Refused('exists', `host ${host} is allowed already`);
+    hosts.add(host);
+    return true;
+  },
+  nvmf_subsystem_remove_host: (state, fields) => {
+    const nqn = nqnOf(fields);
+    const host = nqnOf(fields, 'host');
+    fields.end();
+    if (!state.subsystem(nqn).hosts.delete(host)) throw new Refused('notFound', `host ${host} is not in the list`);
+    state.engine.dropConnections(nqn, host);
+    return true;
+  },
+  nvmf_subsystem_allow_any_host: (state, fields) => {
+    const nqn = nqnOf(fields);
+    const allow = fields.boolean('allow_any_host');
+    fields.end();
+    state.subsystem(nqn).allowAnyHost = allow;
+    return true;
+  },
+  nvmf_get_subsystems: (state, fields) => {
+    const nqn = fields.has('nqn') ? nqnOf(fields) : null;
+    fields.end();
+    if (nqn !== null) return [describe(state.subsystem(nqn))];
+    return [...state.subsystems.values()].map(describe);
+  },
+  nvmf_subsystem_get_controllers: (state, fields) => {
+    const nqn = nqnOf(fields);
+    fields.end();
+    state.subsystem(nqn);
+    return state.engine.connectionsTo(nqn).map((connection, index) => ({
+      cntlid: index + 1,
+      hostnqn: connection.hostnqn,
+      hostid: connection.id,
+      num_io_qpairs: 1,
+    }));
+  },
+};

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What one fake engine holds in memory: all of it goes with a crash. Handlers of every family work on it.
+
+import type { AnaState, EngineEvent } from '../engine.js';
+import type { Association } from './association.js';
+import type { FakeBdev, FaultIo, SlotIo } from './bdev.js';
+import type { StoredDisk, StoredLvol } from './disk.js';
+import type { FakeEngine } from './fake-engine.js';
+import type { LegIo } from './leg.js';
+import type { FakeNetwork } from './network.js';
+import { Refused } from './refusal.js';
+
+export interface FakeListener {
+  readonly traddr: string;
+  readonly trsvcid: string;
+  anaState: AnaState;
+}
+
+export interface FakeNamespace {
+  readonly nsid: number;
+  readonly bdev: FakeBdev;
+  readonly uuid: string;
+  readonly nguid: string;
+  readonly anagrpid: number;
+  readonly oneWriter: boolean;
+}
+
+export interface FakeSubsystem {
+  readonly nqn: string;
+  readonly serial: string;
+  readonly model: string;
+  readonly internal: boolean;
+  readonly discovery: boolean;
+  readonly cntlidMin: number;
+  readonly cntlidMax: number;
+  readonly namespacesMax: number;
+  allowAnyHost: boolean;
+  readonly hosts: Set<string>;
+  readonly listeners: FakeListener[];
+  readonly namespaces: Map<number, FakeNamespace>;
+}
+
+export interface FakeMember {
+  readonly bdev: FakeBdev;
+  readonly association: Association;
+  leg: LegIo | null;
+}
+
+export const discoveryNqn = 'nqn.2014-08.org.nvmexpress.discovery';
+
+export class EngineState {
+  readonly bdevs = new Map<string, FakeBdev>();
+  readonly disks = new Map<string, StoredDisk>();
+  /** The lvol behind a bdev of type lvol. */
+  readonly lvols = new Map<string, { disk: StoredDisk; lvol: StoredLvol }>();
+  readonly faults = new Map<string, FaultIo>();
+  readonly slots = new Map<string, SlotIo>();
+  readonly legs = new Map<string, { io: LegIo; epoch: bigint; sequence: number }>();
+  readonly members = new Map<string, FakeMember>();
+  readonly attaching = new Set<string>();
+  readonly raids = new Map<string, number>();
+  readonly subsystems = new Map<string, FakeSubsystem>();
+  readonly peers = new Map<string, { stop(): void }>();
+  readonly exports = new Map<string, { bdev: string }>();
+  transport = false;
+
+  constructor(
+    readonly engine: FakeEngine,
+    readonly network: FakeNetwork,
+    readonly emit: (event: EngineEvent) => void,
+  ) {}
+
+  bdev(name: string, product?: string): FakeBdev {
+    const found = this.bdevs.get(name) ?? [...this.bdevs.values()].find((bdev) => bdev.uuid === name);
+    if (found === undefined) throw new Refused('notFound', `bdev ${name} does not exist`);
+    if (product !== undefined && found.product !== product)
+      throw new Refused('invalid', `bdev ${name} is of type ${found.product}, this method is for type ${product}`);
+    return found;
+  }
+
+  assertFree(name: string): void {
+    if (this.bdevs.has(name) || this.attaching.has(name)) throw new Refused('exists', `bdev ${name} exists`);
+  }
+
+  claim(names: readonly string[], user: string): FakeBdev[] {
+    const found = names.map((name) => this.unused(this.bdev(name)));
+    if (new Set(names).size !== names.length) throw new Refused('busy', 'a bdev is named twice');
+    for (const bdev of found) bdev.claimedBy = user;
+    return found;
+  }
+
+  release(names: readonly string[]): void {
+    for (const name of names) {
+      const bdev = this.bdevs.get(name);
+      if (bdev !== undefined) bdev.claimedBy = null;
+    }
+  }
+
+  open(name: string, user: string): FakeBdev {
+    const bdev = this.bdev(name);
+    if (bdev.claimedBy !== null) throw new Refused('busy', `bdev ${name} is in use by ${bdev.claimedBy}`);
+    bdev.openedBy.push(user);
+    return bdev;
+  }
+
+  closeUse(bdev: FakeBdev, user: string): void {
+    const index = bdev.openedBy.indexOf(user);
+    if (index >= 0) bdev.openedBy.splice(index, 1);
+  }
+
+  unused(bdev: FakeBdev): FakeBdev {
+    const user = bdev.claimedBy ?? bdev.openedBy[0];
+    if (user !== undefined) throw new Refused('busy', `bdev ${bdev.name} is in use by ${user}`);
+    return bdev;
+  }
+
+  /** Refuses while something uses it; gives its children free. */
+  destroy(name: string, product: string): FakeBdev {
+    const bdev = this.unused(this.bdev(name, product));
+    bdev.close?.();
+    this.bdevs.delete(bdev.name);
+    this.release(bdev.children);
+    return bdev;
+  }
+
+  subsystem(nqn: string): FakeSubsystem {
+    const found = this.subsystems.get(nqn);
+    if (found === undefined) throw new Refused('notFound', `subsystem ${nqn} does not exist`);
+    return found;
+  }
+}
