@@ -9,6 +9,8 @@ ModuleList make_modules(Engine& engine) {
   modules.push_back(rpc::make_server(engine));
   modules.push_back(rpc::make_slot(engine));
   modules.push_back(rpc::make_raid(engine));
+  modules.push_back(rpc::make_leg(engine));
+  modules.push_back(rpc::make_lvol(engine));
   modules.push_back(rpc::make_bdev_error(engine));
   modules.push_back(rpc::make_bdev_aio(engine));
   modules.push_back(rpc::make_bdev_null(engine));

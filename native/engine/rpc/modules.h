@@ -12,6 +12,8 @@ namespace basalt::rpc {
 std::unique_ptr<Module> make_server(Engine& engine);
 std::unique_ptr<Module> make_slot(Engine& engine);
 std::unique_ptr<Module> make_raid(Engine& engine);
+std::unique_ptr<Module> make_leg(Engine& engine);
+std::unique_ptr<Module> make_lvol(Engine& engine);
 std::unique_ptr<Module> make_bdev_error(Engine& engine);
 std::unique_ptr<Module> make_bdev_aio(Engine& engine);
 std::unique_ptr<Module> make_bdev_null(Engine& engine);
