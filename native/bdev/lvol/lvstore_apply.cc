@@ -106,6 +106,8 @@ bool LvStore::apply_blocks_zero(const lvs::Record& record) {
   if (entry == nullptr || entry->physical == lvs::no_cluster) return true;
   lvol->map_.set_data(record.cluster, record.first_block, record.count, false);
   entry->fresh = 0;  // the old bytes are still there
+  // Nothing left in it, and no parent that states would have to hide: give the cluster back.
+  if (entry->plane == lvs::ClusterEntry::no_data) free_clusters(*lvol, record.cluster, 1);
   return true;
 }
 

@@ -226,6 +226,21 @@ TEST(LvStore, unmap_reads_zero_and_gives_clusters_back) {
   EXPECT_EQ(f.store->stats().to_zero_clusters, 0u);
 }
 
+TEST(LvStore, unmapping_a_cluster_block_by_block_gives_it_back) {
+  Fixture f;
+  f.create();
+  Lvol* lvol = f.lvol("a", 1 << 20);
+  ASSERT_TRUE(f.io(*lvol, IoType::write, 0, cluster_blocks, 9).ok());
+  for (uint32_t block = 0; block < cluster_blocks; block++) {
+    EXPECT_EQ(lvol->allocated_bytes(), cluster_bytes);
+    ASSERT_TRUE(f.io(*lvol, IoType::unmap, block, 1).ok());
+  }
+  EXPECT_EQ(lvol->allocated_bytes(), 0u);
+  ASSERT_TRUE(f.io(*lvol, IoType::write, 1, 1, 8).ok());
+  EXPECT_TRUE(f.reads(*lvol, 0, 1, 0));
+  EXPECT_TRUE(f.reads(*lvol, 1, 1, 8));
+}
+
 TEST(LvStore, a_full_store_completes_writes_with_capacity_exceeded_and_changes_nothing) {
   Fixture f;
   f.create();
