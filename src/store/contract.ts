@@ -5,6 +5,7 @@
 // All tests of one run share a server; each has keys of its own.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { systemClock } from '../env/clock.js';
 import { type BasaltError, isBasaltError } from '../model/errors.js';
 import {
   committedRevision,
@@ -368,7 +369,7 @@ function watchTests(context: ContractContext): void {
 }
 
 function leaseTests(context: ContractContext): void {
-  it('keeps the keys of a held lease beyond its TTL, and drops them at once when it is revoked', {
+  it.concurrent('keeps the keys of a held lease beyond its TTL, and drops them at once when it is revoked', {
     timeout: 20_000,
   }, async () => {
     const { store } = context;
@@ -376,7 +377,7 @@ function leaseTests(context: ContractContext): void {
     const lease = await store.grantLease({ ttlSeconds: 2, onLost: () => expect.unreachable('the lease was lost') });
     expect(lease.ttlSeconds).toBeGreaterThanOrEqual(2);
     await store.put(key, 'x', { leaseId: lease.id });
-    await pause(3_500);
+    await systemClock.sleep(3_500);
     expect((await store.get(key)).entry?.leaseId).toBe(lease.id);
     expect(lease.state).toBe('held');
     await lease.revoke();
@@ -385,7 +386,7 @@ function leaseTests(context: ContractContext): void {
     await lease.revoke();
   });
 
-  it('ends a lease that nobody renews, with all its keys at one revision', { timeout: 20_000 }, async () => {
+  it.concurrent('ends a lease that nobody renews, with all its keys at one revision', { timeout: 20_000 }, async () => {
     const { store } = context;
     const prefix = context.prefix();
     const lease = await store.grantLease({ ttlSeconds: 2 });
@@ -395,7 +396,8 @@ function leaseTests(context: ContractContext): void {
     const revision = revisionOf(await store.txn({ conditions: [], changes }));
     const kept = await store.put(`${prefix}c`, 'x', { leaseId: lease.id });
     const taken = await store.put(`${prefix}c`, 'no lease any more');
-    expect([kept.revision, taken.revision]).toEqual([revision + 1, revision + 2]);
+    expect(kept.revision).toBeGreaterThan(revision);
+    expect(taken.revision).toBeGreaterThan(kept.revision);
     const reader = new WatchReader(store.watch(prefix, taken.revision + 1));
     lease.release();
     const batch = await reader.next();
@@ -487,8 +489,4 @@ function revisionOf(result: { outcome: string; revision?: number }): number {
 
 function values(entries: readonly Entry[]): Record<string, string> {
   return Object.fromEntries(entries.map((entry) => [entry.key, entry.value.toString()]));
-}
-
-function pause(delayMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, delayMs));
 }

@@ -67,8 +67,9 @@ export class Journal {
   }
 
   async #run(): Promise<void> {
-    // Requests that arrive in the same turn of the event loop share the first commit.
-    await new Promise((resolve) => setImmediate(resolve));
+    // Not within the caller's turn: #running must be set before it can be cleared. What arrives during
+    // a commit shares the next one.
+    await Promise.resolve();
     while (this.#pending.length > 0) {
       const batch = this.#takeBatch();
       try {
