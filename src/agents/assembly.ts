@@ -133,6 +133,13 @@ export class Assembly {
     );
   }
 
+  /** Takes the volume out of the slot: hosts get path errors from now on, and look elsewhere. */
+  async withdraw(): Promise<void> {
+    await this.#options.engine.rpc('basalt_slot_set', { name: slotName(this.#options.volume.id), bdev_name: null });
+    this.#backing = false;
+  }
+
+  /** Only after `withdraw`: until then the raid bdev is the slot's. */
   async flush(): Promise<void> {
     const handle = await this.#options.engine.openBdev(this.raidName);
     try {

@@ -63,9 +63,21 @@ describe('a volume', () => {
     await bed.create({ name: 'v1' });
     await bed.redundant('v1');
     await bed.write('c1', 'v1', 0, 5);
+    const left: unknown[] = [];
+    const watch = bed.connect().watch('/basalt/v1/leadership/', bed.server.revision + 1);
+    const watching = (async () => {
+      for await (const batch of watch) {
+        for (const event of batch.kind === 'events' ? batch.events : []) {
+          if (event.kind === 'put') left.push(JSON.parse(event.entry.value.toString()));
+        }
+      }
+    })();
     await bed.stop('c1');
     const view = await bed.served('v1', 'c2');
     expect(view).toMatchObject({ epoch: 2, health: 'redundant' });
+    watch.close();
+    await watching;
+    expect(left[0]).toMatchObject({ epoch: 1, controller: null, clean: true });
     expect(await bed.read('c2', 'v1', 0)).toBe(5);
   });
 

@@ -330,6 +330,7 @@ export class VolumeController {
       await this.#options.onServing(false);
       const name = await ensureSlot(engine, this.#volume);
       await engine.rpc('basalt_slot_quiesce', { name, timeout_ms: this.#timing.quiesceTimeoutMs });
+      await assembly.withdraw();
       await assembly.flush();
       return await assembly.isClean();
     } catch (error) {

@@ -19,7 +19,12 @@ import { slotName } from '../assembly.js';
 import { NodeAgent } from '../node-agent.js';
 import type { ControllerTiming } from '../volume-controller.js';
 
-export const quietLog = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
+const print = (fields: object, message: string): void => {
+  if (process.env['BED_LOG'] !== undefined) console.error(message, JSON.stringify(fields));
+};
+
+/** Silent, unless BED_LOG is set. */
+export const quietLog = { debug: () => {}, info: print, warn: print, error: print };
 
 const MiB = 1024 * 1024;
 
