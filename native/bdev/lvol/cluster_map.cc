@@ -23,7 +23,8 @@ uint64_t word_mask(uint32_t word, uint32_t first, uint32_t count) {
 uint32_t PlanePool::take() {
   if (free_.empty()) {
     chunks_.push_back(std::make_unique<uint64_t[]>(size_t{chunk_planes} * plane_words_));
-    for (uint32_t i = chunk_planes; i > 0; i--) free_.push_back(count_ + i - 1);
+    for (uint32_t i = chunk_planes; i > 0; i--)
+      free_.push_back(count_ + i - 1);
     count_ += chunk_planes;
     BASALT_ASSERT(count_ < ClusterEntry::no_data);
   }
@@ -33,7 +34,8 @@ uint32_t PlanePool::take() {
   return plane;
 }
 
-ClusterMap::ClusterMap(const Layout& layout, PageTable& pages, PlanePool& planes, uint32_t lvol_id, uint64_t count_blocks)
+ClusterMap::ClusterMap(const Layout& layout, PageTable& pages, PlanePool& planes, uint32_t lvol_id,
+                       uint64_t count_blocks)
     : layout_(layout),
       pages_(pages),
       planes_(planes),
@@ -81,7 +83,8 @@ Window& ClusterMap::add_window(uint32_t index, uint32_t page_number) {
   window->lvol_id = lvol_id_;
   window->index = index;
   window->entries = std::make_unique<ClusterEntry[]>(window_clusters_);
-  for (uint32_t i = 0; i < window_clusters_; i++) window->entries[i].plane = ClusterEntry::no_data;
+  for (uint32_t i = 0; i < window_clusters_; i++)
+    window->entries[i].plane = ClusterEntry::no_data;
   return *window;
 }
 
@@ -167,7 +170,8 @@ void ClusterMap::set_data(uint32_t cluster, uint32_t first_block, uint32_t count
     entry.plane = planes_.take();
     if (was_data) {
       uint64_t* words = planes_.words(entry.plane);
-      for (uint32_t i = 0; i < planes_.plane_words(); i++) words[i] = word_mask(i, 0, cluster_blocks_);
+      for (uint32_t i = 0; i < planes_.plane_words(); i++)
+        words[i] = word_mask(i, 0, cluster_blocks_);
     }
   }
   uint64_t* words = planes_.words(entry.plane);
@@ -191,7 +195,8 @@ uint32_t ClusterMap::same_state_blocks(const ClusterEntry& entry, uint32_t first
     const uint32_t block = first_block + count;
     const uint64_t word = (data ? ~words[block / 64] : words[block / 64]) >> (block % 64);
     const uint32_t in_word = 64 - block % 64;
-    const uint32_t same = word == 0 ? in_word : std::min<uint32_t>(static_cast<uint32_t>(std::countr_zero(word)), in_word);
+    const uint32_t same =
+        word == 0 ? in_word : std::min<uint32_t>(static_cast<uint32_t>(std::countr_zero(word)), in_word);
     count += same;
     if (same < in_word) break;
   }
@@ -298,7 +303,8 @@ bool ClusterMap::read_window(uint32_t index, uint32_t page_number, const uint8_t
 
 void ClusterMap::clear() {
   for_each_window([&](Window& window) {
-    for (uint32_t i = 0; i < window_clusters_; i++) drop_plane(window.entries[i]);
+    for (uint32_t i = 0; i < window_clusters_; i++)
+      drop_plane(window.entries[i]);
     pages_.give(window);
   });
   groups_.clear();

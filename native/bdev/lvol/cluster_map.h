@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// ClusterMap: one lvol's logical clusters - where each is, and which of its blocks are data. In windows, one per extents
-// page, made when something in them is first mapped. A cluster whose blocks are all data, or none, needs no bits.
+// ClusterMap: one lvol's logical clusters - where each is, and which of its blocks are data. In windows, one per
+// extents page, made when something in them is first mapped. A cluster whose blocks are all data, or none, needs no
+// bits.
 //
 // Memory holds one bit per block (data or not): without parents, the states `parent` and `zero` read the same.
 // Memory: 8 bytes per cluster and 1 bit per block of mixed clusters: at most 41 MiB per TiB at 1 MiB per cluster.
@@ -20,7 +21,9 @@ class PlanePool {
   explicit PlanePool(uint32_t cluster_blocks) : plane_words_((cluster_blocks + 63) / 64) {}
   uint32_t take();  // all zero
   void give(uint32_t plane) { free_.push_back(plane); }
-  uint64_t* words(uint32_t plane) { return &chunks_[plane / chunk_planes][size_t{plane % chunk_planes} * plane_words_]; }
+  uint64_t* words(uint32_t plane) {
+    return &chunks_[plane / chunk_planes][size_t{plane % chunk_planes} * plane_words_];
+  }
   uint32_t plane_words() const { return plane_words_; }
 
  private:
@@ -63,10 +66,10 @@ class ClusterMap {
 
   uint32_t cluster_count() const { return cluster_count_; }
   uint32_t mapped_count() const { return mapped_count_; }
-  ClusterEntry* find(uint32_t cluster);  // nullptr: its window does not exist
-  bool make_window(uint32_t cluster);    // false: no page left
+  ClusterEntry* find(uint32_t cluster);                          // nullptr: its window does not exist
+  bool make_window(uint32_t cluster);                            // false: no page left
   void assign(uint32_t cluster, uint32_t physical, bool fresh);  // the window exists, the cluster is not mapped
-  uint32_t remove(uint32_t cluster);     // returns the physical cluster, or no_cluster
+  uint32_t remove(uint32_t cluster);                             // returns the physical cluster, or no_cluster
   void set_data(uint32_t cluster, uint32_t first_block, uint32_t count_blocks, bool data);
   bool all_data(const ClusterEntry& entry, uint32_t first_block, uint32_t count_blocks);
 

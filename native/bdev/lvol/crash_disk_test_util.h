@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// For the tests of lvol: a reactor driven turn by turn in a world without time, and a disk in memory that can lose power.
-// The disk completes what is submitted in a random order and remembers what was not flushed; image() makes what a power
-// cut would leave: all that was flushed, and any subset of the 512-byte sectors written since.
+// For the tests of lvol: a reactor driven turn by turn in a world without time, and a disk in memory that can lose
+// power. The disk completes what is submitted in a random order and remembers what was not flushed; image() makes what
+// a power cut would leave: all that was flushed, and any subset of the 512-byte sectors written since.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -40,7 +40,8 @@ class FakeEnv final : public env::Env {
   Instant now() const override { return {++now_ns_}; }
   int64_t wall_ms() const override { return 0; }
   void random(void* out, size_t length_bytes) override {
-    for (size_t i = 0; i < length_bytes; i++) static_cast<uint8_t*>(out)[i] = static_cast<uint8_t>(random_());
+    for (size_t i = 0; i < length_bytes; i++)
+      static_cast<uint8_t*>(out)[i] = static_cast<uint8_t>(random_());
   }
   Result<std::unique_ptr<env::Poller>> make_poller(const env::PollerOptions&) override {
     return std::unique_ptr<env::Poller>(std::make_unique<FakePoller>());
@@ -53,9 +54,7 @@ class FakeEnv final : public env::Env {
 };
 
 struct World {
-  explicit World(uint64_t seed) : random(seed), env(seed), reactor(env, arena, {}) {
-    EXPECT_TRUE(reactor.init().ok());
-  }
+  explicit World(uint64_t seed) : random(seed), env(seed), reactor(env, arena, {}) { EXPECT_TRUE(reactor.init().ok()); }
   std::mt19937_64 random;
   Arena arena{size_t{64} << 20};
   FakeEnv env;
@@ -155,7 +154,8 @@ class CrashDisk final : public Bdev {
   // After a power cut. keep_percent of the unflushed sectors are there.
   std::vector<uint8_t> image_of_power_cut(unsigned keep_percent, std::mt19937_64& random) const {
     std::vector<uint8_t> image = flushed_image();
-    for (const Change& change : log_) tear(image, change.offset_bytes, change.after, keep_percent, random);
+    for (const Change& change : log_)
+      tear(image, change.offset_bytes, change.after, keep_percent, random);
     for (const Pending& pending : pending_) {
       if (!pending.data.empty()) tear(image, bytes(pending.io->offset_blocks), pending.data, keep_percent, random);
     }
@@ -238,7 +238,8 @@ class CrashDisk final : public Bdev {
     uint8_t* at = current_.data() + offset_bytes;
     if (fua) {
       // Stable at once: earlier unflushed changes of these bytes must not come back.
-      for (Change& change : log_) overwrite(change, offset_bytes, data);
+      for (Change& change : log_)
+        overwrite(change, offset_bytes, data);
     } else {
       log_.push_back({offset_bytes, std::vector<uint8_t>(at, at + data.size()), data});
     }
@@ -267,7 +268,8 @@ struct TestIo {
   std::vector<uint8_t> data;
   Iovec iov;
   bool ended = false;
-  void start(Bdev& bdev, IoType type, uint64_t offset_blocks, uint32_t count_blocks, uint8_t fill = 0, bool fua = false) {
+  void start(Bdev& bdev, IoType type, uint64_t offset_blocks, uint32_t count_blocks, uint8_t fill = 0,
+             bool fua = false) {
     ended = false;
     io.type = type;
     io.fua = fua;
@@ -275,7 +277,8 @@ struct TestIo {
     io.count_blocks = count_blocks;
     if (type == IoType::read || type == IoType::write) {
       if (type == IoType::read) fill = 0xee;
-      if (data.size() != size_t{count_blocks} * 4096 || type == IoType::read || fill != 0) data.assign(size_t{count_blocks} * 4096, fill);
+      if (data.size() != size_t{count_blocks} * 4096 || type == IoType::read || fill != 0)
+        data.assign(size_t{count_blocks} * 4096, fill);
       iov = {data.data(), data.size()};
       io.iov = &iov;
       io.iov_count = 1;
@@ -287,7 +290,8 @@ struct TestIo {
   }
 };
 
-inline nvme::Status do_io(World& world, Bdev& bdev, IoType type, uint64_t offset_blocks = 0, uint32_t count_blocks = 0, uint8_t fill = 0, bool fua = false) {
+inline nvme::Status do_io(World& world, Bdev& bdev, IoType type, uint64_t offset_blocks = 0, uint32_t count_blocks = 0,
+                          uint8_t fill = 0, bool fua = false) {
   TestIo io;
   io.start(bdev, type, offset_blocks, count_blocks, fill, fua);
   while (!io.ended) {

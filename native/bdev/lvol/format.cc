@@ -20,7 +20,9 @@ uint32_t block_crc(const void* block) {
   return crc32c(crc, static_cast<const char*>(block) + sizeof(header), payload_bytes_max);
 }
 
-uint64_t divide_up(uint64_t value, uint64_t by) { return (value + by - 1) / by; }
+uint64_t divide_up(uint64_t value, uint64_t by) {
+  return (value + by - 1) / by;
+}
 
 }  // namespace
 
@@ -37,7 +39,8 @@ Result<Layout> Layout::make(uint64_t device_blocks, uint32_t cluster_bytes) {
     return Error{Errc::invalid_argument, "cluster_bytes: too small for a device of this size"};
   }
   layout.journal_blocks = static_cast<uint32_t>(std::clamp<uint64_t>(device_blocks / 1024, 64, 4096));
-  layout.dirty_map_pages = static_cast<uint32_t>(std::max<uint64_t>(1, divide_up(clusters_at_most, clusters_per_dirty_map)));
+  layout.dirty_map_pages =
+      static_cast<uint32_t>(std::max<uint64_t>(1, divide_up(clusters_at_most, clusters_per_dirty_map)));
   const uint64_t page_count = layout.dirty_map_pages + std::max<uint64_t>(64, device_blocks / 512);
   const uint64_t directory_pages = divide_up(page_count, pages_per_directory);
   if (page_count >= no_page || directory_pages > directory_pages_max) {
@@ -58,15 +61,19 @@ Result<Layout> Layout::make(uint64_t device_blocks, uint32_t cluster_bytes) {
 
 Outcome Layout::check() const {
   const Error wrong{Errc::corrupt, "lvstore: the superblock's layout contradicts itself"};
-  if (!is_power_of_two(cluster_bytes) || cluster_bytes < cluster_bytes_min || cluster_bytes > cluster_bytes_max) return wrong;
+  if (!is_power_of_two(cluster_bytes) || cluster_bytes < cluster_bytes_min || cluster_bytes > cluster_bytes_max)
+    return wrong;
   // Bounds first, so that the sums below cannot overflow.
   const uint64_t blocks_max = uint64_t{1} << 51;
-  for (uint64_t value : {device_blocks, journal_first_block, directory_first_block, pages_first_block, data_first_block}) {
+  for (uint64_t value :
+       {device_blocks, journal_first_block, directory_first_block, pages_first_block, data_first_block}) {
     if (value > blocks_max) return wrong;
   }
-  if (cluster_count == 0 || cluster_count == no_cluster || journal_blocks < 8 || journal_blocks > 1u << 20) return wrong;
+  if (cluster_count == 0 || cluster_count == no_cluster || journal_blocks < 8 || journal_blocks > 1u << 20)
+    return wrong;
   if (page_count == no_page || dirty_map_pages == 0 || dirty_map_pages > page_count) return wrong;
-  if (directory_pages > directory_pages_max || directory_pages != divide_up(page_count, pages_per_directory)) return wrong;
+  if (directory_pages > directory_pages_max || directory_pages != divide_up(page_count, pages_per_directory))
+    return wrong;
   if (uint64_t{dirty_map_pages} * clusters_per_dirty_map < cluster_count) return wrong;
   const bool ordered = journal_first_block >= superblock_area_blocks &&
                        directory_first_block >= journal_first_block + journal_blocks &&

@@ -43,7 +43,8 @@ struct BlockHeader {
   uint64_t owner;           // journal: sequence; lvol, extents: lvol id
   uint64_t index;           // directory, dirty map, extents: which part
 };
-static_assert(sizeof(BlockHeader) == 64 && offsetof(BlockHeader, store_uuid) == 16 && offsetof(BlockHeader, owner) == 48);
+static_assert(sizeof(BlockHeader) == 64 && offsetof(BlockHeader, store_uuid) == 16 &&
+              offsetof(BlockHeader, owner) == 48);
 constexpr uint32_t payload_bytes_max = block_bytes - sizeof(BlockHeader);
 
 constexpr uint32_t directory_selector_offset_bytes = 512;
@@ -140,7 +141,9 @@ struct Layout {
     return generation % superblock_slot_count * superblock_stride_blocks;
   }
   uint64_t journal_block(uint64_t sequence) const { return journal_first_block + sequence % journal_blocks; }
-  uint64_t directory_block(uint32_t directory, bool slot_b) const { return directory_first_block + 2 * uint64_t{directory} + slot_b; }
+  uint64_t directory_block(uint32_t directory, bool slot_b) const {
+    return directory_first_block + 2 * uint64_t{directory} + slot_b;
+  }
   uint64_t page_block(uint32_t page, Slot slot) const {
     return pages_first_block + 2 * uint64_t{page} + (slot == Slot::b ? 1 : 0);
   }

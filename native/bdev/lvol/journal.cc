@@ -15,7 +15,9 @@ Journal::Journal(Reactor& reactor, const Device& device, const Layout& layout, J
   };
 }
 
-Journal::~Journal() { BASALT_ASSERT(idle() && pending_.empty()); }
+Journal::~Journal() {
+  BASALT_ASSERT(idle() && pending_.empty());
+}
 
 void Journal::start(const Uuid& store_uuid, uint64_t incarnation, uint64_t generation, uint64_t next_sequence) {
   store_uuid_ = store_uuid;
@@ -138,7 +140,8 @@ void Journal::fail_all(nvme::Status batch_status) {
   failing.for_each([&](JournalEntry* entry) { entry->status = batch_status; });
   pending_.for_each([](JournalEntry* entry) { entry->status = nvme::status::write_fault; });
   failing.splice_back(pending_);
-  while (JournalEntry* entry = failing.pop_front()) entry->done(entry);
+  while (JournalEntry* entry = failing.pop_front())
+    entry->done(entry);
 }
 
 void Journal::trim(uint64_t tail_sequence, uint64_t generation) {

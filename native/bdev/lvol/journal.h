@@ -2,7 +2,8 @@
 // Journal: the ring of record blocks, with group commit. One write is in flight at most; what is appended meanwhile
 // goes with the next one. The block with sequence s has its place at s modulo the ring's length.
 //
-// Invariants: - records are applied in memory when their block's write has completed, in order, before their entries' done
+// Invariants: - records are applied in memory when their block's write has completed, in order, before their entries'
+// done
 //             - tail_sequence <= stable_sequence + 1 <= completed_sequence + 1 <= next_sequence
 //             - after a failed write or flush nothing is written any more
 #pragma once
@@ -40,7 +41,7 @@ class Journal {
   // Before the first append.
   void start(const Uuid& store_uuid, uint64_t incarnation, uint64_t generation, uint64_t next_sequence);
 
-  void append(JournalEntry* entry);  // done is called later
+  void append(JournalEntry* entry);                        // done is called later
   void trim(uint64_t tail_sequence, uint64_t generation);  // a superblock that starts there is stable
   void flushed(uint64_t sequence);  // a flush that was submitted when `sequence` had completed has succeeded
   void fail();                      // the store has failed elsewhere
@@ -102,6 +103,8 @@ class JournalWait {
   JournalEntry& entry_;
   std::coroutine_handle<> waiter_;
 };
-inline JournalWait journal_wait(Journal& journal, JournalEntry& entry) { return JournalWait(journal, entry); }
+inline JournalWait journal_wait(Journal& journal, JournalEntry& entry) {
+  return JournalWait(journal, entry);
+}
 
 }  // namespace basalt::bdev::lvs

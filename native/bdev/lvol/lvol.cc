@@ -41,7 +41,9 @@ Task<Outcome> Lvol::set_attribute(std::string value) {
   co_return outcome;
 }
 
-uint64_t Lvol::allocated_bytes() const { return uint64_t{map_.mapped_count()} * store_.layout_.cluster_bytes; }
+uint64_t Lvol::allocated_bytes() const {
+  return uint64_t{map_.mapped_count()} * store_.layout_.cluster_bytes;
+}
 
 void Lvol::write_page(uint8_t* block) const {
   auto& out = *reinterpret_cast<lvs::LvolPage*>(block);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Overwrites and reads of an lvol, once warm, take nothing from the heap. Every operator new of this program is counted.
+// Overwrites and reads of an lvol, once warm, take nothing from the heap. Every operator new of this program is
+// counted.
 #include <cstdlib>
 #include <new>
 
@@ -17,8 +18,12 @@ void* operator new(size_t bytes) {
   if (memory == nullptr) std::abort();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
 
 namespace basalt::bdev {
 namespace {
@@ -45,7 +50,8 @@ TEST(LvAllocation, overwrites_and_reads_take_nothing_from_the_heap) {
     const auto offset = static_cast<uint64_t>(round) % 200;
     write.start(**lvol, IoType::write, offset, 20, static_cast<uint8_t>(round % 250 + 1));
     read.start(**lvol, IoType::read, 200 + offset % 20, 20);  // data and zeroes
-    while (!write.ended || !read.ended) world.reactor.turn();
+    while (!write.ended || !read.ended)
+      world.reactor.turn();
     ASSERT_TRUE(write.io.status.ok() && read.io.status.ok());
   }
   EXPECT_EQ(allocation_count - before, 0u);

@@ -29,7 +29,9 @@ struct Tag {
 };
 
 constexpr uint64_t zeroes_bit = uint64_t{1} << 63;
-uint64_t content(uint64_t version) { return (version & zeroes_bit) != 0 ? 0 : version; }
+uint64_t content(uint64_t version) {
+  return (version & zeroes_bit) != 0 ? 0 : version;
+}
 
 struct BlockOracle {
   uint64_t base[sectors_per_block] = {};  // what is on stable media, per sector
@@ -73,7 +75,8 @@ class Crash : public ::testing::Test {
   static void fill(std::vector<uint8_t>& data, uint64_t lvol, uint64_t first_block, uint64_t sequence) {
     for (size_t at = 0; at < data.size(); at += CrashDisk::sector_bytes) {
       const Tag tag{lvol, first_block + at / 4096, sequence};
-      for (size_t i = 0; i + sizeof(tag) <= CrashDisk::sector_bytes; i += sizeof(tag)) std::memcpy(data.data() + at + i, &tag, sizeof(tag));
+      for (size_t i = 0; i + sizeof(tag) <= CrashDisk::sector_bytes; i += sizeof(tag))
+        std::memcpy(data.data() + at + i, &tag, sizeof(tag));
     }
   }
 
@@ -96,7 +99,8 @@ class Crash : public ::testing::Test {
     CrashDisk disk(world, std::move(image));
     disk.in_order = true;
     auto loaded = run(world, LvStore::load(world.reactor, disk.handle()));
-    ASSERT_TRUE(loaded.ok()) << what << " seed " << seed_ << " state " << crash_states_ << ": " << loaded.error().message;
+    ASSERT_TRUE(loaded.ok()) << what << " seed " << seed_ << " state " << crash_states_ << ": "
+                             << loaded.error().message;
     auto store = std::move(*loaded);
     for (auto it = lvols_.begin(); it != lvols_.end();) {
       Lvol* lvol = store->find(it->first);
@@ -112,7 +116,8 @@ class Crash : public ::testing::Test {
       }
       ++it;
     }
-    for (Lvol* lvol : store->list()) ASSERT_TRUE(lvols_.contains(lvol->name())) << what << " seed " << seed_ << ": unknown " << lvol->name();
+    for (Lvol* lvol : store->list())
+      ASSERT_TRUE(lvols_.contains(lvol->name())) << what << " seed " << seed_ << ": unknown " << lvol->name();
     if (HasFatalFailure()) std::abort();
     ASSERT_TRUE(run(world, store->close()).ok());
     world.settle();
@@ -122,7 +127,8 @@ class Crash : public ::testing::Test {
 
   void compare(World& world, Lvol& lvol, LvolOracle& oracle, bool killed, bool adopt, const char* what) {
     const std::string attribute = lvol.attribute();
-    const bool known = std::find(oracle.attributes.begin(), oracle.attributes.end(), attribute) != oracle.attributes.end();
+    const bool known =
+        std::find(oracle.attributes.begin(), oracle.attributes.end(), attribute) != oracle.attributes.end();
     EXPECT_TRUE(known) << what << " seed " << seed_ << ": attribute " << attribute.substr(0, 20);
     if (adopt) oracle.attributes = {attribute};
     const std::vector<uint8_t> data = read_blocks(world, lvol, 0, lvol_blocks);
@@ -133,12 +139,14 @@ class Crash : public ::testing::Test {
         Tag tag;
         std::memcpy(&tag, at, sizeof(tag));
         bool right = tag == Tag{} || (tag.lvol == oracle.number && tag.block == block && tag.sequence != 0);
-        for (size_t i = 0; i + sizeof(tag) <= CrashDisk::sector_bytes; i += sizeof(tag)) right = right && std::memcmp(at + i, &tag, sizeof(tag)) == 0;
+        for (size_t i = 0; i + sizeof(tag) <= CrashDisk::sector_bytes; i += sizeof(tag))
+          right = right && std::memcmp(at + i, &tag, sizeof(tag)) == 0;
         right = right && admissible(expected, sector, tag.sequence, killed);
-        EXPECT_TRUE(right) << what << " seed " << seed_ << " state " << crash_states_ << ": lvol " << lvol.name() << " (" << oracle.number
-                           << ") block " << block << " sector " << sector << " holds lvol " << tag.lvol << " block " << tag.block
-                           << " sequence " << tag.sequence << "; stable is " << expected.base[sector] << ", " << expected.since.size()
-                           << " since, of which completed " << expected.completed;
+        EXPECT_TRUE(right) << what << " seed " << seed_ << " state " << crash_states_ << ": lvol " << lvol.name()
+                           << " (" << oracle.number << ") block " << block << " sector " << sector << " holds lvol "
+                           << tag.lvol << " block " << tag.block << " sequence " << tag.sequence << "; stable is "
+                           << expected.base[sector] << ", " << expected.since.size() << " since, of which completed "
+                           << expected.completed;
         if (!right) std::abort();
         if (adopt) expected.base[sector] = tag.sequence;
       }
@@ -158,7 +166,8 @@ class Crash : public ::testing::Test {
       return sequence == last;
     }
     if (sequence == block.base[sector]) return true;
-    return std::any_of(block.since.begin(), block.since.end(), [&](uint64_t version) { return content(version) == sequence; });
+    return std::any_of(block.since.begin(), block.since.end(),
+                       [&](uint64_t version) { return content(version) == sequence; });
   }
 
   LvolOracle* pick(std::string& name) {
@@ -220,7 +229,8 @@ class Crash : public ::testing::Test {
 
   static void make_stable(BlockOracle& block, size_t count) {
     if (count == 0) return;
-    for (uint64_t& base : block.base) base = content(block.since[count - 1]);
+    for (uint64_t& base : block.base)
+      base = content(block.since[count - 1]);
     block.since.erase(block.since.begin(), block.since.begin() + static_cast<ptrdiff_t>(count));
     block.completed -= count;
   }
@@ -229,7 +239,8 @@ class Crash : public ::testing::Test {
     // A flush of one lvol covers its own writes. (It covers the others', too; the oracle does not ask for that.)
     LvolOracle& oracle = lvols_.at(name);
     std::vector<uint64_t> last;
-    for (const BlockOracle& block : oracle.blocks) last.push_back(block.completed > 0 ? block.since[block.completed - 1] : UINT64_MAX);
+    for (const BlockOracle& block : oracle.blocks)
+      last.push_back(block.completed > 0 ? block.since[block.completed - 1] : UINT64_MAX);
     oracle.io_count++;
     active_++;
     Io io;
@@ -309,7 +320,8 @@ class Crash : public ::testing::Test {
     } else if (dice < 22) {
       spawn(flush(name));
     } else if (dice < 34) {
-      start_change(name, *oracle, dice % 2 == 0 ? IoType::unmap : IoType::write_zeroes, first, world_->random() % 2 == 0 ? many : few, dice % 7 == 0);
+      start_change(name, *oracle, dice % 2 == 0 ? IoType::unmap : IoType::write_zeroes, first,
+                   world_->random() % 2 == 0 ? many : few, dice % 7 == 0);
     } else {
       start_change(name, *oracle, IoType::write, first, dice < 45 ? many : few, dice % 11 == 0);
     }
@@ -332,11 +344,14 @@ class Crash : public ::testing::Test {
     auto loaded = run(*world_, LvStore::load(world_->reactor, disk_->handle()));
     ASSERT_TRUE(loaded.ok()) << "seed " << seed_ << ": " << loaded.error().message;
     store_ = std::move(*loaded);
-    for (auto& [name, oracle] : lvols_) oracle.lvol = store_->find(name);
+    for (auto& [name, oracle] : lvols_)
+      oracle.lvol = store_->find(name);
     disk_->on_change = [this] { check_crash_states(false); };
     for (unsigned i = 0; i < steps; i++) {
-      for (uint64_t burst = world_->random() % 4; burst > 0; burst--) random_step();
-      for (uint64_t turns = world_->random() % 12; turns > 0; turns--) world_->reactor.turn();
+      for (uint64_t burst = world_->random() % 4; burst > 0; burst--)
+        random_step();
+      for (uint64_t turns = world_->random() % 12; turns > 0; turns--)
+        world_->reactor.turn();
     }
     disk_->on_change = {};
     const uint64_t end = world_->random() % 4;
@@ -410,7 +425,8 @@ TEST_F(Crash, loading_can_be_cut_off_anywhere) {
   store_ = std::move(*made);
   for (int i = 0; i < 150; i++) {
     random_step();
-    for (int turns = 0; turns < 8; turns++) world_->reactor.turn();
+    for (int turns = 0; turns < 8; turns++)
+      world_->reactor.turn();
   }
   world_->settle();
   std::vector<uint8_t> image = disk_->image_of_kill(world_->random);

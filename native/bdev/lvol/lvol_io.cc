@@ -7,8 +7,12 @@
 namespace basalt::bdev {
 namespace {
 
-Lvol* lvol_of(Io* child) { return static_cast<lvs::Op*>(child->context)->lvol; }
-lvs::Op* op_of(Io* child) { return static_cast<lvs::Op*>(child->context); }
+Lvol* lvol_of(Io* child) {
+  return static_cast<lvs::Op*>(child->context)->lvol;
+}
+lvs::Op* op_of(Io* child) {
+  return static_cast<lvs::Op*>(child->context);
+}
 
 void zero_pieces(const Iovec* iov, size_t count, uint64_t offset_bytes, uint64_t length_bytes) {
   for (size_t i = 0; i < count && length_bytes > 0; i++) {
@@ -66,7 +70,8 @@ bool Lvol::range_free(Op* op, Op* before) {
     if (other != op && (op->exclusive || other->exclusive) && overlap(*op, *other)) free = false;
   };
   active_.for_each(look);
-  for (Op* other = waiting_.front(); other != nullptr && other != before && free; other = waiting_.next(other)) look(other);
+  for (Op* other = waiting_.front(); other != nullptr && other != before && free; other = waiting_.next(other))
+    look(other);
   return free;
 }
 
@@ -204,7 +209,8 @@ void Lvol::write_next(Op* op) {
 
 // Unpublished blocks may hold anything of this write now.
 void Lvol::write_failed(Op* op) {
-  for (uint32_t cluster = op->first_cluster; cluster <= op->last_cluster; cluster++) map_.find(cluster)->fresh = 0;
+  for (uint32_t cluster = op->first_cluster; cluster <= op->last_cluster; cluster++)
+    map_.find(cluster)->fresh = 0;
   finish(op, op->child.status);
 }
 
@@ -260,7 +266,13 @@ void Lvol::unmap_start(Op* op) {
   const uint64_t end = begin + op->io->count_blocks;
   uint32_t length_bytes = 0;
   const auto add = [&](lvs::RecordType type, uint32_t cluster, uint32_t first_block, uint32_t count) {
-    const lvs::Record record{.type = type, .lvol_id = id_, .cluster = cluster, .count = count, .first_block = first_block, .uuid = {}, .text = {}};
+    const lvs::Record record{.type = type,
+                             .lvol_id = id_,
+                             .cluster = cluster,
+                             .count = count,
+                             .first_block = first_block,
+                             .uuid = {},
+                             .text = {}};
     length_bytes += lvs::encode_record(record, op->records + length_bytes);
   };
   // The parts of clusters at both ends become zero blocks; whole clusters between them are given back.
@@ -275,7 +287,8 @@ void Lvol::unmap_start(Op* op) {
     const lvs::ClusterEntry* entry = map_.find(cluster);
     const bool again = cluster == op->last_cluster && whole_first > cluster;  // first and last are one
     if (!again && entry != nullptr && entry->plane != lvs::ClusterEntry::no_data) {
-      add(lvs::RecordType::zero, cluster, static_cast<uint32_t>(from - cluster_start), static_cast<uint32_t>(to - from));
+      add(lvs::RecordType::zero, cluster, static_cast<uint32_t>(from - cluster_start),
+          static_cast<uint32_t>(to - from));
     }
     if (cluster == op->first_cluster) whole_first = cluster + 1;
     if (cluster == op->last_cluster) whole_end = cluster;

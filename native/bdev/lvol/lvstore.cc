@@ -72,7 +72,8 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::create(Reactor& reactor, Handle 
   Outcome usable = base_usable(base.info());
   if (!usable) co_return std::move(usable).error();
   if (!lvs::name_valid(options.name)) {
-    co_return Error{Errc::invalid_argument, "name: 1 to 63 letters, digits, '_', '.', '-', the first a letter or digit"};
+    co_return Error{Errc::invalid_argument,
+                    "name: 1 to 63 letters, digits, '_', '.', '-', the first a letter or digit"};
   }
   const lvs::Device device(base);
   Result<lvs::Layout> made = lvs::Layout::make(device.count_blocks(), options.cluster_bytes);
@@ -101,7 +102,8 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::create(Reactor& reactor, Handle 
 
 Task<Outcome> LvStore::close() {
   BASALT_ASSERT(!closed_ && space_waiters_.empty());
-  for (const auto& lvol : lvols_) BASALT_ASSERT(!lvol->busy());
+  for (const auto& lvol : lvols_)
+    BASALT_ASSERT(!lvol->busy());
   closing_ = true;
   while (background_count_ > 0) {
     Signal<Unit> idle;
@@ -153,14 +155,8 @@ std::vector<Lvol*> LvStore::list() {
 }
 
 LvStoreStats LvStore::stats() const {
-  return {layout_.cluster_bytes,
-          layout_.cluster_count,
-          space_.free_count(),
-          space_.to_zero_count(),
-          checkpoint_count_,
-          journal_.used_blocks(),
-          journal_.completed_sequence(),
-          journal_.failed()};
+  return {layout_.cluster_bytes, layout_.cluster_count,  space_.free_count(),           space_.to_zero_count(),
+          checkpoint_count_,     journal_.used_blocks(), journal_.completed_sequence(), journal_.failed()};
 }
 
 Lvol* LvStore::insert_lvol(uint32_t id, std::string name, const Uuid& uuid, uint64_t count_blocks) {
@@ -200,7 +196,8 @@ Task<Outcome> LvStore::record_durably(lvs::Record record) {
 
 Task<Result<Lvol*>> LvStore::create_lvol(LvolOptions options) {
   if (!lvs::name_valid(options.name)) {
-    co_return Error{Errc::invalid_argument, "name: 1 to 63 letters, digits, '_', '.', '-', the first a letter or digit"};
+    co_return Error{Errc::invalid_argument,
+                    "name: 1 to 63 letters, digits, '_', '.', '-', the first a letter or digit"};
   }
   if (options.size_bytes == 0 || options.size_bytes % lvs::block_bytes != 0) {
     co_return Error{Errc::invalid_argument, "size_bytes: a multiple of 4096, not zero"};
@@ -218,7 +215,11 @@ Task<Result<Lvol*>> LvStore::create_lvol(LvolOptions options) {
   const uint32_t id = lvol_id_next_;
   Lvol* lvol = insert_lvol(id, options.name, uuid, options.size_bytes / lvs::block_bytes);
   lvol->page_.number = page;
-  lvs::Record record{.type = lvs::RecordType::lvol_create, .lvol_id = id, .size_bytes = options.size_bytes, .uuid = uuid, .text = options.name};
+  lvs::Record record{.type = lvs::RecordType::lvol_create,
+                     .lvol_id = id,
+                     .size_bytes = options.size_bytes,
+                     .uuid = uuid,
+                     .text = options.name};
   lvol->control_count_++;
   Outcome outcome = co_await record_durably(record);
   lvol->control_count_--;

@@ -6,8 +6,8 @@
 //  - blocks never written, unmapped or lost read as zeroes or as older data of the same lvol; never as another's
 //  - an lvol, its deletion and its attribute are there whole or not at all
 //  - metadata that is damaged, foreign or unknown is refused and nothing is written
-// A journal write or flush that fails puts the store in the failed state: writes are refused (write fault), reads go on,
-// nothing is retried; loading it again tells what is there.
+// A journal write or flush that fails puts the store in the failed state: writes are refused (write fault), reads go
+// on, nothing is retried; loading it again tells what is there.
 #pragma once
 
 #include <memory>

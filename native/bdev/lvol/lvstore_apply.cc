@@ -51,7 +51,8 @@ bool LvStore::apply_create(const lvs::Record& record) {
   Lvol* lvol = by_id(record.lvol_id);
   if (lvol == nullptr) {
     const std::string name(record.text);
-    if (record.lvol_id == 0 || !lvs::name_valid(name) || find(name) != nullptr || find(record.uuid) != nullptr) return false;
+    if (record.lvol_id == 0 || !lvs::name_valid(name) || find(name) != nullptr || find(record.uuid) != nullptr)
+      return false;
     if (record.size_bytes == 0 || record.size_bytes % lvs::block_bytes != 0) return false;
     if (record.size_bytes / layout_.cluster_bytes >= lvs::no_cluster) return false;
     uint32_t page;
@@ -82,7 +83,8 @@ bool LvStore::apply_map(const lvs::Record& record) {
   Lvol* lvol = by_id(record.lvol_id);
   const uint32_t cluster_blocks = layout_.cluster_blocks();
   if (lvol == nullptr || record.cluster >= lvol->map_.cluster_count()) return false;
-  if (record.count == 0 || record.count > cluster_blocks || record.first_block > cluster_blocks - record.count) return false;
+  if (record.count == 0 || record.count > cluster_blocks || record.first_block > cluster_blocks - record.count)
+    return false;
   if (!lvol->map_.make_window(record.cluster)) return false;
   const lvs::ClusterEntry& entry = *lvol->map_.find(record.cluster);
   if (entry.physical == lvs::no_cluster) {
@@ -101,7 +103,8 @@ bool LvStore::apply_blocks_zero(const lvs::Record& record) {
   Lvol* lvol = by_id(record.lvol_id);
   const uint32_t cluster_blocks = layout_.cluster_blocks();
   if (lvol == nullptr || record.cluster >= lvol->map_.cluster_count()) return false;
-  if (record.count == 0 || record.count > cluster_blocks || record.first_block > cluster_blocks - record.count) return false;
+  if (record.count == 0 || record.count > cluster_blocks || record.first_block > cluster_blocks - record.count)
+    return false;
   lvs::ClusterEntry* entry = lvol->map_.find(record.cluster);
   if (entry == nullptr || entry->physical == lvs::no_cluster) return true;
   lvol->map_.set_data(record.cluster, record.first_block, record.count, false);
@@ -140,6 +143,8 @@ void LvStore::journal_progress() {
   if (space_.to_zero_count() > 0) kick_keeper();
 }
 
-void LvStore::journal_failed() { wake_space_waiters(); }
+void LvStore::journal_failed() {
+  wake_space_waiters();
+}
 
 }  // namespace basalt::bdev

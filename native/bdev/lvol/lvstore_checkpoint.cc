@@ -67,7 +67,8 @@ Task<nvme::Status> LvStore::write_pages(std::vector<PendingPage>& pages) {
   };
   Writer writer{{.device = device_, .status = {}, .ended = {}}, pages};
   std::vector<PageWrite> writes(std::min(pages.size(), writes_in_flight_max));
-  for (PageWrite& write : writes) writer.submit(write);
+  for (PageWrite& write : writes)
+    writer.submit(write);
   co_await writer.ended;
   co_return writer.status;
 }
@@ -75,7 +76,8 @@ Task<nvme::Status> LvStore::write_pages(std::vector<PendingPage>& pages) {
 // The payload and the header's owner and index; sealed by the caller.
 void LvStore::serialize_page(lvs::Page& page, uint8_t* block) {
   uint8_t* payload = block + sizeof(lvs::BlockHeader);
-  lvs::BlockIdentity identity{page.type, uuid_, layout_.page_block(page.number, pages_.slot(page.number)), generation_ + 1, 0, 0};
+  lvs::BlockIdentity identity{page.type,       uuid_, layout_.page_block(page.number, pages_.slot(page.number)),
+                              generation_ + 1, 0,     0};
   uint32_t length_bytes = lvs::payload_bytes_max;
   switch (page.type) {
     case lvs::BlockType::dirty_map:
@@ -110,9 +112,11 @@ Task<nvme::Status> LvStore::checkpoint(uint64_t start_sequence, bool clean) {
   const uint64_t generation = generation_ + 1;
   std::vector<bool> directory_dirty(layout_.directory_pages, generation == 1);
   std::vector<lvs::Page*> dirty;
-  while (lvs::Page* page = pages_.pop_dirty()) dirty.push_back(page);
+  while (lvs::Page* page = pages_.pop_dirty())
+    dirty.push_back(page);
   std::vector<bool> written(layout_.page_count);
-  for (const lvs::Page* page : dirty) written[page->number] = true;
+  for (const lvs::Page* page : dirty)
+    written[page->number] = true;
   for (uint32_t number : pages_.take_given()) {
     if (written[number]) continue;  // taken again: the new page replaces the old copy
     pages_.set_slot(number, lvs::Slot::none);
@@ -137,7 +141,8 @@ Task<nvme::Status> LvStore::checkpoint(uint64_t start_sequence, bool clean) {
     const uint64_t address_blocks = layout_.directory_block(d, directory_in_b_[d]);
     uint8_t* block = memory.block(pages.size());
     pages_.write_directory(d, block + sizeof(lvs::BlockHeader));
-    lvs::seal_block(block, {lvs::BlockType::directory, uuid_, address_blocks, generation, 0, d}, lvs::payload_bytes_max);
+    lvs::seal_block(block, {lvs::BlockType::directory, uuid_, address_blocks, generation, 0, d},
+                    lvs::payload_bytes_max);
     pages.push_back({address_blocks, block});
   }
   uint8_t* block = memory.block(pages.size());

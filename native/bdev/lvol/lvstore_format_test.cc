@@ -21,7 +21,9 @@ constexpr uint64_t journal_bytes = 64 * 4096;
 using Image = std::vector<uint8_t>;
 
 struct Session {
-  explicit Session(Image image, uint64_t seed = 1) : world(seed), disk(world, std::move(image)) { disk.in_order = true; }
+  explicit Session(Image image, uint64_t seed = 1) : world(seed), disk(world, std::move(image)) {
+    disk.in_order = true;
+  }
   ~Session() {
     disk.fault = {};
     if (store != nullptr) {
@@ -73,9 +75,13 @@ std::string load_error(const Image& image) {
   EXPECT_EQ(session.disk.write_count, 0u) << "something was written";
   return std::string(errc_name(outcome.error().code)) + ": " + outcome.error().message;
 }
-bool begins(const std::string& text, Errc code) { return text.rfind(errc_name(code), 0) == 0; }
+bool begins(const std::string& text, Errc code) {
+  return text.rfind(errc_name(code), 0) == 0;
+}
 
-uint8_t* block_of(Image& image, uint64_t block) { return image.data() + block * 4096; }
+uint8_t* block_of(Image& image, uint64_t block) {
+  return image.data() + block * 4096;
+}
 
 // Changes a metadata block and makes its CRC right again.
 template <class Block, class F>
@@ -146,16 +152,20 @@ void expect_rich(Session& s) {
 }
 
 // Golden images as text: the offset of each 32-byte piece that is not zero, and its bytes.
-std::string golden_path() { return std::string(BASALT_SOURCE_DIR) + "/native/testdata/lvstore_v1.hex"; }
+std::string golden_path() {
+  return std::string(BASALT_SOURCE_DIR) + "/native/testdata/lvstore_v1.hex";
+}
 
 void write_golden(const Image& image) {
   std::ofstream out(golden_path());
   char text[32];
   out << "size " << image.size() << "\n";
   for (size_t at = 0; at < image.size(); at += 32) {
-    if (all_are(Image(image.begin() + static_cast<ptrdiff_t>(at), image.begin() + static_cast<ptrdiff_t>(at) + 32), 0)) continue;
+    if (all_are(Image(image.begin() + static_cast<ptrdiff_t>(at), image.begin() + static_cast<ptrdiff_t>(at) + 32), 0))
+      continue;
     // Pieces that repeat one byte are short.
-    const bool repeats = all_are(Image(image.begin() + static_cast<ptrdiff_t>(at), image.begin() + static_cast<ptrdiff_t>(at) + 32), image[at]);
+    const bool repeats = all_are(
+        Image(image.begin() + static_cast<ptrdiff_t>(at), image.begin() + static_cast<ptrdiff_t>(at) + 32), image[at]);
     std::snprintf(text, sizeof(text), "%zx ", at);
     out << text;
     for (size_t i = 0; i < (repeats ? 1u : 32u); i++) {
@@ -222,7 +232,8 @@ TEST(LvFormat, an_older_superblock_serves_when_the_newest_was_torn_and_never_use
 
 TEST(LvFormat, no_intact_superblock_is_refused) {
   Image image = rich_image();
-  for (uint64_t slot = 0; slot < 4; slot++) block_of(image, slot * lvs::superblock_stride_blocks)[1000] ^= 1;
+  for (uint64_t slot = 0; slot < 4; slot++)
+    block_of(image, slot * lvs::superblock_stride_blocks)[1000] ^= 1;
   EXPECT_TRUE(begins(load_error(image), Errc::corrupt));
 }
 
@@ -367,7 +378,8 @@ TEST(LvFormat, records_of_an_earlier_life_are_never_revived) {
   ASSERT_TRUE(first.load().ok());
   Lvol* lvol = first.store->find("a");
   EXPECT_TRUE(first.reads(lvol, 1, 5, 0));
-  first.write(lvol, 100, 1, 0x55);  // its reservation and its record take the first places; the others still hold the old
+  first.write(lvol, 100, 1,
+              0x55);  // its reservation and its record take the first places; the others still hold the old
   Session second(first.kill());
   ASSERT_TRUE(second.load().ok());
   lvol = second.store->find("a");
@@ -378,14 +390,16 @@ TEST(LvFormat, records_of_an_earlier_life_are_never_revived) {
 TEST(LvFormat, a_write_that_was_never_acknowledged_does_not_come_back_after_zeroes_were_read) {
   // 1. Data of block 1 arrives, its record does not.
   JournalCase c = five_in_the_journal(false);
-  for (int i = 0; i < 5; i++) std::memset(block_of(c.image, c.blocks[static_cast<size_t>(i)]), 0, 4096);
+  for (int i = 0; i < 5; i++)
+    std::memset(block_of(c.image, c.blocks[static_cast<size_t>(i)]), 0, 4096);
   Session first(c.image);
   ASSERT_TRUE(first.load().ok());
   Lvol* lvol = first.store->find("a");
   EXPECT_TRUE(first.reads(lvol, 1, 1, 0));
   // 2. Block 1 is written again; of what was not flushed, the power cut keeps the journal only.
   first.write(lvol, 1, 1, 0x66);
-  Session second(first.disk.image_keeping([](uint64_t offset) { return offset >= journal_offset && offset < journal_offset + journal_bytes; }));
+  Session second(first.disk.image_keeping(
+      [](uint64_t offset) { return offset >= journal_offset && offset < journal_offset + journal_bytes; }));
   ASSERT_TRUE(second.load().ok());
   const auto data = read_blocks(second.world, *second.store->find("a"), 1, 1);
   EXPECT_TRUE(all_are(data, 0) || all_are(data, 0x66)) << static_cast<int>(data[0]);

@@ -10,7 +10,9 @@ namespace {
 
 constexpr uint64_t zero_run_bytes_max = uint64_t{64} << 20;
 
-uint32_t reserve_target(uint32_t cluster_count) { return std::clamp<uint32_t>(cluster_count / 16, 32, 256); }
+uint32_t reserve_target(uint32_t cluster_count) {
+  return std::clamp<uint32_t>(cluster_count / 16, 32, 256);
+}
 static_assert(lvs::clusters_per_write_max <= 32);
 
 }  // namespace
@@ -73,7 +75,8 @@ Task<bool> LvStore::reserve_run() {
   if (run.count == 0) co_return false;
   space_.hold_for_reserve(run);
   uint8_t bytes[16];
-  const lvs::Record record{.type = lvs::RecordType::reserve, .cluster = run.first, .count = run.count, .uuid = {}, .text = {}};
+  const lvs::Record record{
+      .type = lvs::RecordType::reserve, .cluster = run.first, .count = run.count, .uuid = {}, .text = {}};
   lvs::JournalEntry entry;
   entry.records = bytes;
   entry.length_bytes = lvs::encode_record(record, bytes);
@@ -107,7 +110,8 @@ Task<bool> LvStore::zero_run() {
   if (failed()) co_return false;
   journal_.flushed(sequence);
   uint8_t bytes[16];
-  const lvs::Record record{.type = lvs::RecordType::clean, .cluster = run.first, .count = run.count, .uuid = {}, .text = {}};
+  const lvs::Record record{
+      .type = lvs::RecordType::clean, .cluster = run.first, .count = run.count, .uuid = {}, .text = {}};
   lvs::JournalEntry entry;
   entry.records = bytes;
   entry.length_bytes = lvs::encode_record(record, bytes);

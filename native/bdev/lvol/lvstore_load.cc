@@ -9,9 +9,13 @@ namespace {
 
 constexpr uint64_t read_blocks_max = io_bytes_max / lvs::block_bytes;
 
-Error corrupt(const std::string& what) { return Error{Errc::corrupt, "lvstore: " + what}; }
+Error corrupt(const std::string& what) {
+  return Error{Errc::corrupt, "lvstore: " + what};
+}
 
-const lvs::BlockHeader& header_of(const uint8_t* block) { return *reinterpret_cast<const lvs::BlockHeader*>(block); }
+const lvs::BlockHeader& header_of(const uint8_t* block) {
+  return *reinterpret_cast<const lvs::BlockHeader*>(block);
+}
 
 Uuid uuid_of(const uint8_t* bytes) {
   Uuid uuid;
@@ -22,7 +26,8 @@ Uuid uuid_of(const uint8_t* bytes) {
 // What a superblock says has to be known and true of this device.
 Outcome check_superblock(const lvs::Superblock& superblock, uint64_t device_blocks) {
   if (superblock.version != lvs::format_version || superblock.header.version != lvs::format_version) {
-    return Error{Errc::unsupported, "lvstore: format version " + std::to_string(superblock.version) + " is not known; nothing was changed"};
+    return Error{Errc::unsupported, "lvstore: format version " + std::to_string(superblock.version) +
+                                        " is not known; nothing was changed"};
   }
   if ((superblock.incompatible & ~lvs::incompatible_known) != 0) {
     return Error{Errc::unsupported, "lvstore: it uses features that are not known; nothing was changed"};
@@ -30,13 +35,15 @@ Outcome check_superblock(const lvs::Superblock& superblock, uint64_t device_bloc
   Outcome sound = lvs::layout_of(superblock).check();
   if (!sound) return sound;
   if (superblock.device_blocks > device_blocks) {
-    return corrupt("the device has " + std::to_string(device_blocks) + " blocks of 4096 bytes, the store was made for " +
-                   std::to_string(superblock.device_blocks));
+    return corrupt("the device has " + std::to_string(device_blocks) +
+                   " blocks of 4096 bytes, the store was made for " + std::to_string(superblock.device_blocks));
   }
-  if (superblock.name_length_bytes > lvs::name_bytes_max || superblock.lvol_id_next == 0 || superblock.journal_start_sequence == 0) {
+  if (superblock.name_length_bytes > lvs::name_bytes_max || superblock.lvol_id_next == 0 ||
+      superblock.journal_start_sequence == 0) {
     return corrupt("the superblock contradicts itself");
   }
-  if (!lvs::name_valid(std::string(superblock.name, superblock.name_length_bytes))) return corrupt("the store's name is not a name");
+  if (!lvs::name_valid(std::string(superblock.name, superblock.name_length_bytes)))
+    return corrupt("the store's name is not a name");
   return success();
 }
 
@@ -44,7 +51,8 @@ Outcome check_superblock(const lvs::Superblock& superblock, uint64_t device_bloc
 
 // The valid superblock of the highest generation, in a memory of one block.
 Task<Result<std::unique_ptr<lvs::BlockMemory>>> LvStore::read_superblock(lvs::Device device) {
-  if (device.count_blocks() < lvs::superblock_area_blocks) co_return Error{Errc::not_found, "no lvstore: the device is too small"};
+  if (device.count_blocks() < lvs::superblock_area_blocks)
+    co_return Error{Errc::not_found, "no lvstore: the device is too small"};
   lvs::BlockMemory area(lvs::superblock_area_blocks);
   const nvme::Status status = co_await device.transfer(IoType::read, 0, lvs::superblock_area_blocks, area.data());
   if (!status.ok()) co_return lvs::io_error("reading the superblocks", status);
@@ -54,7 +62,8 @@ Task<Result<std::unique_ptr<lvs::BlockMemory>>> LvStore::read_superblock(lvs::De
     const uint64_t address_blocks = uint64_t{slot} * lvs::superblock_stride_blocks;
     const uint8_t* block = area.block(address_blocks);
     traces |= header_of(block).magic == lvs::block_magic;
-    if (!lvs::block_matches(block, lvs::BlockType::superblock, uuid_of(header_of(block).store_uuid), address_blocks)) continue;
+    if (!lvs::block_matches(block, lvs::BlockType::superblock, uuid_of(header_of(block).store_uuid), address_blocks))
+      continue;
     if (newest != nullptr && std::memcmp(header_of(newest).store_uuid, header_of(block).store_uuid, 16) != 0) {
       co_return corrupt("superblocks of two different stores");
     }
@@ -78,7 +87,8 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle ba
   Outcome known = check_superblock(superblock, device.count_blocks());
   if (!known) co_return std::move(known).error();
 
-  std::unique_ptr<LvStore> store(new LvStore(reactor, base, lvs::layout_of(superblock), uuid_of(superblock.header.store_uuid),
+  std::unique_ptr<LvStore> store(new LvStore(reactor, base, lvs::layout_of(superblock),
+                                             uuid_of(superblock.header.store_uuid),
                                              std::string(superblock.name, superblock.name_length_bytes)));
   store->generation_ = superblock.header.generation;
   store->lvol_id_next_ = superblock.lvol_id_next;
@@ -160,16 +170,18 @@ Outcome LvStore::adopt_page(uint32_t number, const uint8_t* block) {
   const auto id = static_cast<uint32_t>(header.owner);
   // Extents may come before their lvol: read_pages() goes by number. They are looked at in claim_clusters().
   if (type == lvs::BlockType::extents && header.index <= UINT32_MAX) {
-    loading_extents_.push_back({id, static_cast<uint32_t>(header.index), number, std::vector<uint8_t>(payload, payload + lvs::payload_bytes_max)});
+    loading_extents_.push_back({id, static_cast<uint32_t>(header.index), number,
+                                std::vector<uint8_t>(payload, payload + lvs::payload_bytes_max)});
     return success();
   }
   if (type != lvs::BlockType::lvol || by_id(id) != nullptr) return damaged;
   const auto& page = *reinterpret_cast<const lvs::LvolPage*>(block);
   const std::string name(page.name, std::min<size_t>(page.name_length_bytes, lvs::name_bytes_max));
   const bool sound = page.name_length_bytes == name.size() && lvs::name_valid(name) && find(name) == nullptr &&
-                     find(uuid_of(page.uuid)) == nullptr && page.size_bytes > 0 && page.size_bytes % lvs::block_bytes == 0 &&
-                     page.size_bytes / layout_.cluster_bytes < lvs::no_cluster && page.parent_id == 0 && page.flags == 0 &&
-                     page.attribute_length_bytes <= Bdev::attribute_bytes_max;
+                     find(uuid_of(page.uuid)) == nullptr && page.size_bytes > 0 &&
+                     page.size_bytes % lvs::block_bytes == 0 &&
+                     page.size_bytes / layout_.cluster_bytes < lvs::no_cluster && page.parent_id == 0 &&
+                     page.flags == 0 && page.attribute_length_bytes <= Bdev::attribute_bytes_max;
   if (!sound) return damaged;
   Lvol* lvol = insert_lvol(id, name, uuid_of(page.uuid), page.size_bytes / lvs::block_bytes);
   lvol->page_.number = number;
@@ -200,7 +212,8 @@ Outcome LvStore::claim_clusters() {
 Task<Outcome> LvStore::replay(const lvs::Superblock& superblock) {
   const uint32_t ring_blocks = layout_.journal_blocks;
   lvs::BlockMemory ring(ring_blocks);
-  const nvme::Status status = co_await device_.transfer(IoType::read, layout_.journal_first_block, ring_blocks, ring.data());
+  const nvme::Status status =
+      co_await device_.transfer(IoType::read, layout_.journal_first_block, ring_blocks, ring.data());
   if (!status.ok()) co_return lvs::io_error("reading the journal", status);
   const auto block_at = [&](uint32_t place) -> const lvs::JournalBlock* {
     const uint8_t* block = ring.block(place);
@@ -226,7 +239,8 @@ Task<Outcome> LvStore::replay(const lvs::Superblock& superblock) {
     if (block->header.generation > generation_ || block->incarnation > superblock.incarnation) {
       co_return corrupt("the journal is newer than every intact superblock");
     }
-    if (block->incarnation == superblock.incarnation && block->header.owner > sequence && block->stable_sequence >= sequence) {
+    if (block->incarnation == superblock.incarnation && block->header.owner > sequence &&
+        block->stable_sequence >= sequence) {
       co_return corrupt("journal block " + std::to_string(sequence) + " is damaged, and later ones are intact");
     }
   }

@@ -13,7 +13,9 @@ constexpr uint64_t disk_bytes = 4 << 20;
 constexpr uint32_t cluster_bytes = 64 << 10;
 constexpr uint32_t cluster_blocks = cluster_bytes / 4096;
 
-LvStoreOptions small_store() { return {.name = "pool", .uuid = {}, .cluster_bytes = cluster_bytes}; }
+LvStoreOptions small_store() {
+  return {.name = "pool", .uuid = {}, .cluster_bytes = cluster_bytes};
+}
 
 struct Fixture {
   explicit Fixture(uint64_t bytes = disk_bytes, uint32_t block_size_bytes = 512, uint64_t seed = 1)
@@ -44,7 +46,8 @@ struct Fixture {
     EXPECT_TRUE(made.ok()) << made.error().message;
     return made.ok() ? *made : nullptr;
   }
-  nvme::Status io(Bdev& bdev, IoType type, uint64_t offset = 0, uint32_t count = 0, uint8_t fill = 0, bool fua = false) {
+  nvme::Status io(Bdev& bdev, IoType type, uint64_t offset = 0, uint32_t count = 0, uint8_t fill = 0,
+                  bool fua = false) {
     return do_io(world, bdev, type, offset, count, fill, fua);
   }
   bool reads(Bdev& bdev, uint64_t offset, uint32_t count, uint8_t value) {
@@ -106,7 +109,8 @@ TEST(LvStore, refuses_wrong_names_sizes_and_duplicates_exactly) {
   };
   const std::string invalid = errc_name(Errc::invalid_argument);
   const std::string exists = errc_name(Errc::exists);
-  for (const std::string& name : {std::string(), std::string("-a"), std::string("a/b"), std::string(64, 'x'), std::string("a b")}) {
+  for (const std::string& name :
+       {std::string(), std::string("-a"), std::string("a/b"), std::string(64, 'x'), std::string("a b")}) {
     EXPECT_EQ(refusal({.name = name, .uuid = {}, .size_bytes = 4096}), invalid) << name;
   }
   EXPECT_EQ(refusal({.name = "a", .uuid = {}, .size_bytes = 0}), invalid);
@@ -151,7 +155,8 @@ TEST(LvStore, overwrites_write_data_only) {
   f.world.settle();
   const uint64_t before = f.disk.write_count;
   const uint64_t sequence = f.store->stats().journal_completed_sequence;
-  for (int i = 0; i < 10; i++) ASSERT_TRUE(f.io(*lvol, IoType::write, static_cast<uint64_t>(i), 1, 2).ok());
+  for (int i = 0; i < 10; i++)
+    ASSERT_TRUE(f.io(*lvol, IoType::write, static_cast<uint64_t>(i), 1, 2).ok());
   EXPECT_EQ(f.disk.write_count - before, 10u);
   EXPECT_EQ(f.store->stats().journal_completed_sequence, sequence);
 }
@@ -176,7 +181,8 @@ TEST(LvStore, concurrent_first_writes_share_journal_writes) {
   const uint64_t before = f.disk.write_count;
   f.disk.held = true;
   std::vector<TestIo> ios(64);
-  for (size_t i = 0; i < ios.size(); i++) ios[i].start(*lvol, IoType::write, 16 + i, 1, static_cast<uint8_t>(i + 1));
+  for (size_t i = 0; i < ios.size(); i++)
+    ios[i].start(*lvol, IoType::write, 16 + i, 1, static_cast<uint8_t>(i + 1));
   f.disk.release();
   f.world.settle();
   for (size_t i = 0; i < ios.size(); i++) {
@@ -246,7 +252,8 @@ TEST(LvStore, a_full_store_completes_writes_with_capacity_exceeded_and_changes_n
   f.create();
   Lvol* lvol = f.lvol("a", 64 << 20);
   const auto clusters = static_cast<uint32_t>(f.store->stats().total_clusters);
-  for (uint32_t i = 0; i < clusters; i++) ASSERT_TRUE(f.io(*lvol, IoType::write, uint64_t{i} * cluster_blocks, 1, 3).ok()) << i;
+  for (uint32_t i = 0; i < clusters; i++)
+    ASSERT_TRUE(f.io(*lvol, IoType::write, uint64_t{i} * cluster_blocks, 1, 3).ok()) << i;
   EXPECT_EQ(f.store->stats().free_clusters, 0u);
   const nvme::Status full = f.io(*lvol, IoType::write, uint64_t{clusters} * cluster_blocks - 2, 20, 4);
   EXPECT_EQ(full, nvme::status::capacity_exceeded);
@@ -264,7 +271,8 @@ TEST(LvStore, no_byte_of_a_deleted_lvol_is_ever_read) {
   f.create();
   Lvol* lvol = f.lvol("a", 8 << 20);
   const auto clusters = static_cast<uint32_t>(f.store->stats().total_clusters);
-  for (uint32_t i = 0; i < clusters; i++) ASSERT_TRUE(f.io(*lvol, IoType::write, uint64_t{i} * cluster_blocks, cluster_blocks, 0xaa).ok());
+  for (uint32_t i = 0; i < clusters; i++)
+    ASSERT_TRUE(f.io(*lvol, IoType::write, uint64_t{i} * cluster_blocks, cluster_blocks, 0xaa).ok());
   ASSERT_TRUE(run(f.world, f.store->delete_lvol("a")).ok());
   EXPECT_EQ(f.store->find("a"), nullptr);
   lvol = f.lvol("b", 8 << 20);
@@ -277,7 +285,8 @@ TEST(LvStore, no_byte_of_a_deleted_lvol_is_ever_read) {
   f.world.settle();
   // Not even on the base: what is not mapped is zero there.
   size_t old_bytes = 0;
-  for (uint8_t byte : f.disk.bytes_now()) old_bytes += byte == 0xaa;
+  for (uint8_t byte : f.disk.bytes_now())
+    old_bytes += byte == 0xaa;
   EXPECT_LT(old_bytes, 4096u);  // CRCs and random uuids may contain some
 }
 
@@ -387,7 +396,8 @@ TEST(LvStore, a_store_made_without_clearing_zeroes_each_cluster_before_its_use) 
     EXPECT_TRUE(f.reads(*lvol, uint64_t{i} * cluster_blocks + 4, cluster_blocks - 4, 0));
   }
   size_t old_bytes = 0;
-  for (uint8_t byte : f.disk.bytes_now()) old_bytes += byte == 0xcc;
+  for (uint8_t byte : f.disk.bytes_now())
+    old_bytes += byte == 0xcc;
   EXPECT_LT(old_bytes, 4096u);
 }
 

@@ -23,7 +23,8 @@ class PageTable {
   explicit PageTable(const Layout& layout) : layout_(layout), slots_(layout.page_count), used_(layout.page_count) {}
 
   bool take(uint32_t& number) {
-    while (lowest_ < used_.size() && used_[lowest_]) lowest_++;
+    while (lowest_ < used_.size() && used_[lowest_])
+      lowest_++;
     if (lowest_ == used_.size()) return false;
     number = lowest_;
     used_[number] = true;

@@ -60,7 +60,8 @@ Space::Run Space::find(bool dirty, uint32_t count_max, uint32_t& cursor) {
     const uint32_t first = cursor + step < cluster_count_ ? cursor + step : cursor + step - cluster_count_;
     if (!fits(first)) continue;
     uint32_t count = 1;
-    while (count < count_max && first + count < cluster_count_ && fits(first + count)) count++;
+    while (count < count_max && first + count < cluster_count_ && fits(first + count))
+      count++;
     cursor = first + count < cluster_count_ ? first + count : 0;
     return {first, count};
   }
@@ -74,12 +75,14 @@ Space::Run Space::find_clean(uint32_t count_max) {
 Space::Run Space::find_to_zero(uint32_t count_max) {
   if (to_zero_count_ == 0) return {};
   const Run run = find(true, count_max, to_zero_cursor_);
-  for (uint32_t i = 0; i < run.count; i++) put(run.first + i, true, true);
+  for (uint32_t i = 0; i < run.count; i++)
+    put(run.first + i, true, true);
   return run;
 }
 
 void Space::hold_for_reserve(Run run) {
-  for (uint32_t i = 0; i < run.count; i++) put(run.first + i, get(dirty_, run.first + i), true);
+  for (uint32_t i = 0; i < run.count; i++)
+    put(run.first + i, get(dirty_, run.first + i), true);
 }
 
 void Space::add_reserve(Run run) {
@@ -97,16 +100,20 @@ void Space::zeroed(Run run) {
 }
 
 void Space::set_dirty(Run run, bool dirty) {
-  for (uint32_t i = 0; i < run.count; i++) put(run.first + i, dirty, get(held_, run.first + i));
+  for (uint32_t i = 0; i < run.count; i++)
+    put(run.first + i, dirty, get(held_, run.first + i));
 }
 
 void Space::return_reserve() {
-  while (reserve_next_ < reserve_.size()) put(reserve_[reserve_next_++], false, false);
+  while (reserve_next_ < reserve_.size())
+    put(reserve_[reserve_next_++], false, false);
   reserve_.clear();
   reserve_next_ = 0;
 }
 
-void Space::set_all_dirty() { set_dirty({0, cluster_count_}, true); }
+void Space::set_all_dirty() {
+  set_dirty({0, cluster_count_}, true);
+}
 
 void Space::write_page(uint32_t index, uint8_t* payload) const {
   const uint32_t first = index * clusters_per_dirty_map;

@@ -30,23 +30,23 @@ class Space {
 
   uint32_t cluster_count() const { return cluster_count_; }
   uint32_t reserve_count() const { return static_cast<uint32_t>(reserve_.size() - reserve_next_); }
-  uint32_t clean_count() const { return clean_count_; }        // clean, not held
-  uint32_t to_zero_count() const { return to_zero_count_; }    // dirty, not held
+  uint32_t clean_count() const { return clean_count_; }      // clean, not held
+  uint32_t to_zero_count() const { return to_zero_count_; }  // dirty, not held
   uint32_t mapped_count() const { return mapped_count_; }
   uint32_t free_count() const { return cluster_count_ - mapped_count_; }  // now or soon
 
   bool dirty(uint32_t cluster) const { return get(dirty_, cluster); }
   bool held(uint32_t cluster) const { return get(held_, cluster); }
 
-  uint32_t take_reserved();          // the reserve is not empty; the cluster is mapped afterwards
-  bool map(uint32_t cluster);        // replay, load: false when it is mapped already or out of range
-  void unmap(uint32_t cluster);      // now to be zeroed
+  uint32_t take_reserved();      // the reserve is not empty; the cluster is mapped afterwards
+  bool map(uint32_t cluster);    // replay, load: false when it is mapped already or out of range
+  void unmap(uint32_t cluster);  // now to be zeroed
 
   Run find_clean(uint32_t count_max);    // a run to reserve
   Run find_to_zero(uint32_t count_max);  // a run to zero; held until zeroed()
   void hold_for_reserve(Run run);
-  void add_reserve(Run run);             // its record is stable
-  void zeroed(Run run);                  // its record is written
+  void add_reserve(Run run);  // its record is stable
+  void zeroed(Run run);       // its record is written
   // Applied from the journal: the dirty bits only.
   void set_dirty(Run run, bool dirty);
   void return_reserve();  // closing: never written, so clean again
