@@ -136,7 +136,8 @@ bool Decoder::check_common() {
   };
   if (header_bytes == 0 || !type_is_expected(header.type)) return wrong(Fes::invalid_header_field, fei_type);
   if (!is_term(header.type) && is_ic(header.type) == initialized_) return wrong(Fes::sequence_error, 0);
-  if (is_term(header.type) && !initialized_) return wrong(Fes::sequence_error, 0);
+  // A target may end the connection instead of answering ICReq.
+  if (is_term(header.type) && !initialized_ && role_ == Role::target) return wrong(Fes::sequence_error, 0);
   if (header.hlen != header_bytes) return wrong(Fes::invalid_header_field, fei_hlen);
   const bool header_digest = has_digests(header.type) && digests_.header;
   if (((header.flags & flag_header_digest) != 0) != header_digest) return wrong(Fes::invalid_header_field, fei_flags);
