@@ -6,6 +6,7 @@
 #include "bdev/fault/fault.h"
 #include "bdev/file/file.h"
 #include "bdev/leg/leg.h"
+#include "bdev/lvol/testing/lvol_stack.h"
 #include "bdev/malloc/malloc.h"
 #include "bdev/raid/raid0.h"
 #include "bdev/slot/slot.h"
@@ -128,6 +129,17 @@ BdevStack make_volume(SimFixture& fixture) {
   return stack;
 }
 
+BdevStack make_lvol(SimFixture& fixture) {
+  BdevStack stack;
+  auto base = MallocBdev::create(fixture.reactor, {"m", {}, 512, 32 * test_blocks});
+  EXPECT_TRUE(base.ok());
+  Bdev* disk = add(stack, std::move(base).value());
+  add(stack, make_lvol_over(fixture, *disk, test_blocks * 4096));
+  return stack;
+}
+
+INSTANTIATE_TEST_SUITE_P(Lvol, BdevContract, testing::Values(BdevFactory{"lvol", make_lvol}), factory_name);
+
 INSTANTIATE_TEST_SUITE_P(Types, BdevContract,
                          testing::Values(BdevFactory{"malloc", make_malloc}, BdevFactory{"malloc512", make_malloc_512},
                                          BdevFactory{"file", make_file}, BdevFactory{"fault", make_fault},
@@ -183,7 +195,8 @@ TEST_P(BdevContract, CompletionNeverRunsInsideSubmit) {
   std::vector<uint8_t> data(bdev().info().block_size_bytes);
   Iovec iov{data.data(), data.size()};
   Io ios[6];
-  const IoType types[] = {IoType::read, IoType::write, IoType::flush, IoType::write_zeroes, IoType::unmap, IoType::read};
+  const IoType types[] = {IoType::read,         IoType::write, IoType::flush,
+                          IoType::write_zeroes, IoType::unmap, IoType::read};
   for (int i = 0; i < 6; i++) {
     ios[i].type = types[i];
     ios[i].count_blocks = 1;
@@ -251,10 +264,7 @@ TEST_P(BdevContract, RandomConcurrentRequestsMatchAnArrayOfBytes) {
       op.io.count_blocks = static_cast<uint32_t>(1 + random.below(std::min<uint64_t>(slot_blocks, 40)));
       op.io.offset_blocks = slot * slot_blocks + random.below(slot_blocks - op.io.count_blocks + 1);
       const uint64_t pick = random.below(10);
-      op.io.type = pick < 4   ? IoType::write
-                   : pick < 8 ? IoType::read
-                   : pick < 9 ? IoType::unmap
-                              : IoType::write_zeroes;
+      op.io.type = pick < 4 ? IoType::write : pick < 8 ? IoType::read : pick < 9 ? IoType::unmap : IoType::write_zeroes;
       op.io.iov = &op.iov;
       op.io.fua = random.chance(0.2) && op.io.type != IoType::read;
       op.data.assign(size_t{op.io.count_blocks} * block, 0);
@@ -267,9 +277,8 @@ TEST_P(BdevContract, RandomConcurrentRequestsMatchAnArrayOfBytes) {
       op.io.done = [](Io* io) { static_cast<RandomOp*>(io->context)->busy = false; };
       bdev().submit(&op.io);
     }
-    ASSERT_TRUE(fixture_.run_until([&] {
-      return std::none_of(ops.begin(), ops.end(), [](const RandomOp& op) { return op.busy; });
-    }));
+    ASSERT_TRUE(fixture_.run_until(
+        [&] { return std::none_of(ops.begin(), ops.end(), [](const RandomOp& op) { return op.busy; }); }));
     for (RandomOp& op : ops) {
       ASSERT_TRUE(op.io.status.ok()) << nvme::to_string(op.io.status);
       uint8_t* expected = oracle.data() + op.io.offset_blocks * block;
