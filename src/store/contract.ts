@@ -5,7 +5,7 @@
 // All tests of one run share a server; each has keys of its own.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { systemClock } from '../env/clock.js';
+import { type Clock, systemClock } from '../env/clock.js';
 import { type BasaltError, isBasaltError } from '../model/errors.js';
 import {
   committedRevision,
@@ -27,6 +27,8 @@ export interface StoreHarness {
   stop(): Promise<void>;
   start(): Promise<void>;
   close(): Promise<void>;
+  /** What the server's leases run on. @default systemClock */
+  readonly clock?: Clock;
 }
 
 const waitMs = 20_000;
@@ -377,7 +379,7 @@ function leaseTests(context: ContractContext): void {
     const lease = await store.grantLease({ ttlSeconds: 2, onLost: () => expect.unreachable('the lease was lost') });
     expect(lease.ttlSeconds).toBeGreaterThanOrEqual(2);
     await store.put(key, 'x', { leaseId: lease.id });
-    await systemClock.sleep(3_500);
+    await (context.harness.clock ?? systemClock).sleep(3_500);
     expect((await store.get(key)).entry?.leaseId).toBe(lease.id);
     expect(lease.state).toBe('held');
     await lease.revoke();

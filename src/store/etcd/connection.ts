@@ -10,6 +10,7 @@
 //              - a change is sent once; only reads are repeated, within their deadline
 //              - no timer and no socket is left after close()
 
+import { setMaxListeners } from 'node:events';
 import { type Client, connectivityState, type Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import type { Services } from 'etcd3';
 import { ConnectionPool } from 'etcd3/lib/connection-pool.js';
@@ -80,6 +81,8 @@ export class EtcdConnection {
     this.#clock = options.clock;
     this.#random = options.random;
     this.#endpoints = options.endpoints;
+    // Every call in flight listens to it.
+    setMaxListeners(0, this.#closing.signal);
     this.#pools = options.endpoints.map((hosts) => makePool(hosts, options));
   }
 
