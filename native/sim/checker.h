@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The checker: a block device as an array of registers. Takes a history and gives the first violation, with the few
+// operations that prove it, or nothing. Pure.
+//
+//   R0 shape: a block that was read is one stamp or all zeroes      R1 provenance: written here, and before it was read
+//   R2 no stale read                                                R3 one order: linearizable, block by block
+//   R4 durable after a power cut what was flushed before            R5 after it, the first value read stays
+//   R8 zeroes: a zero that was read was written, or never undone    R10 replicas are equal at rest
+//   R11 after the last fault everything completes in time
+//
+// A write whose outcome is unknown may take effect until for ever, but counts as one effect: clients of a host that
+// resends must not have two writes to one block in flight while paths fail (the workload sees to it).
+// Cost: O(n log n) per block.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "sim/history.h"
+
+namespace basalt::sim {
+
+struct Violation {
+  std::string rule;  // "R2"
+  std::string explanation;
+  uint64_t lba = 0;
+  bool is_liveness() const { return rule == "R11"; }
+};
+
+std::optional<Violation> check_history(const History& history);
+
+// "[12.003456 .. 12.009000] client 3 write 17+2 w3#9: ok"
+std::string describe(const Op& op);
+
+}  // namespace basalt::sim
