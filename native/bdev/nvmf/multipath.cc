@@ -111,6 +111,8 @@ Task<void> NvmfPath::stop() {
 
 NvmfController::NvmfController(Reactor& reactor, MultipathOptions options)
     : reactor_(reactor), options_(std::move(options)) {
+  constexpr Duration for_ever = seconds(int64_t{100} * 365 * 24 * 3600);  // fits beside any Instant
+  options_.ctrlr_loss_timeout = std::min(options_.ctrlr_loss_timeout, for_ever);
   if (options_.hostid.is_zero()) reactor_.env().random(options_.hostid.bytes.data(), options_.hostid.bytes.size());
 }
 

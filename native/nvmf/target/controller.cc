@@ -55,6 +55,7 @@ void Controller::detach(TargetQueue* queue) {
 void Controller::terminate() {
   if (ending_) return;
   ending_ = true;
+  ended_.store(true, std::memory_order_release);
   enabled_.store(false, std::memory_order_release);
   target_.home().cancel(&keep_alive_timer_);
   abort_async_events(nvme::status::aborted_sq_deletion);

@@ -44,6 +44,7 @@ class Controller {
   const Listener& listener() const { return listener_; }
   bool is_discovery() const { return subsystem_.options().discovery; }
   bool enabled() const { return enabled_.load(std::memory_order_acquire); }
+  bool ended() const { return ended_.load(std::memory_order_acquire); }  // terminated: its connections are closing
   bool ending() const { return ending_; }
   uint16_t io_queue_count_max() const { return io_queue_count_; }
   size_t io_queue_count() const;
@@ -119,6 +120,7 @@ class Controller {
   bool gone_ = false;
 
   std::atomic<bool> enabled_{false};
+  std::atomic<bool> ended_{false};
   uint32_t configuration_ = 0;  // CC
   uint32_t status_ = 0;         // CSTS
 

@@ -88,7 +88,10 @@ void TargetQueue::execute_io(Request* request) {
 
 // ok: on its way; io_done() or a coroutine completes it.
 Status TargetQueue::start_io(Request* request) {
-  if (!controller_->enabled()) return status::command_sequence_error.dnr();
+  if (!controller_->enabled()) {
+    // A command that meets the end of its controller belongs on another path: the host must not see it fail.
+    return controller_->ended() ? status::controller_path_error : status::command_sequence_error.dnr();
+  }
   if ((request->command.flags & fuse_mask) != 0) return status::invalid_field.dnr();
   switch (opcode_of(request)) {
     case NvmOpcode::flush:
