@@ -26,6 +26,9 @@ export interface ServedVolumeOptions {
   readonly timing?: Partial<ControllerTiming>;
 }
 
+/** What is left of it goes with this node's lease anyway. */
+const removalTimeoutMs = 2_000;
+
 export class ServedVolume {
   readonly #options: ServedVolumeOptions;
   readonly #controller: VolumeController;
@@ -107,11 +110,12 @@ export class ServedVolume {
     await this.#controller.handOver();
   }
 
-  /** The volume is no longer this node's: nothing of it stays. */
+  /** The volume is no longer this node's: nothing of it stays. One that is being deleted is not handed to anybody. */
   async retire(): Promise<void> {
     this.#retired = true;
     await this.#promotions.stop();
-    await this.#controller.handOver();
+    const stays = this.#options.link.state.get('volumes', this.#volume.id)?.phase === 'live';
+    if (stays) await this.#controller.handOver();
     await this.#controller.demote('volume left this node');
     await this.#exports.stop();
     await this.#applyExports();
@@ -120,6 +124,8 @@ export class ServedVolume {
       this.#log.warn('slot', { volume: this.#volume.name, error: reason(error) }, 'slot could not be deleted');
     });
     await this.#reports.stop();
+    const key = keys.observedVolume(this.#volume.id, this.#options.node);
+    await this.#options.link.commit({ remove: [key] }, AbortSignal.timeout(removalTimeoutMs));
   }
 
   async stop(): Promise<void> {
@@ -311,10 +317,7 @@ export class ServedVolume {
     };
     const key = keys.observedVolume(this.#volume.id, node);
     const text = codecs.observedVolume.encode(object);
-    if (this.#retired) {
-      await link.commit({ remove: [key] }, signal);
-      return;
-    }
+    if (this.#retired) return;
     if (text === this.#reported) return;
     await link.commit({ put: [{ key, text, leased: true }] }, signal);
     this.#reported = text;

@@ -181,6 +181,8 @@ export class VolumeController {
   /** Ends serving at once, without giving the right away: what another controller's takeover calls for. */
   demote(why: string): Promise<void> {
     this.#life.abort(new Error(why));
+    // At once, not after the transition that is under way: that one may be waiting for I/O that only fencing ends.
+    this.#fence(this.#assembly);
     return this.#exclusive(async () => {
       if (this.#state === 'idle' && this.#assembly === null) return;
       this.#options.context.log.info({ volume: this.#volume.name, why }, 'controller demoted');
@@ -331,12 +333,26 @@ export class VolumeController {
       const name = await ensureSlot(engine, this.#volume);
       await engine.rpc('basalt_slot_quiesce', { name, timeout_ms: this.#timing.quiesceTimeoutMs });
       await assembly.withdraw();
-      await assembly.flush();
+      await this.#flushInTime(assembly);
       return await assembly.isClean();
     } catch (error) {
       log.warn({ volume: this.#volume.name, error: reason(error) }, 'volume is given away unclean');
       return false;
     }
+  }
+
+  /** A flush waits for as long as a failed member is in the set; a hand-over does not. */
+  async #flushInTime(assembly: Assembly): Promise<void> {
+    const timer = this.#options.context.clock.setTimer(this.#timing.quiesceTimeoutMs, () => this.#fence(assembly));
+    try {
+      await assembly.flush();
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  #fence(assembly: Assembly | null): void {
+    assembly?.fence().catch((error) => this.#log.warn('fence', { error: reason(error) }, 'fencing failed'));
   }
 
   #lost(why: string): void {
@@ -346,6 +362,7 @@ export class VolumeController {
   /** Writes wait while no member of a leg can be had; the same epoch goes on as soon as one is back. */
   #reassemble(why: string): void {
     const signal = this.#life.signal;
+    if (this.#state === 'closing') this.#fence(this.#assembly);
     const run = async (): Promise<void> => {
       if (this.#state !== 'active' || signal.aborted) return;
       this.#options.context.log.warn({ volume: this.#volume.name, why }, 'volume waits for its replicas');

@@ -53,7 +53,7 @@ export function complaintError(complaints: readonly SchemaComplaint[], path: str
 function choices(complaints: readonly SchemaComplaint[], chosen: SchemaComplaint): string {
   const allowed = complaints
     .filter((entry) => entry.instancePath === chosen.instancePath && entry.keyword === 'const')
-    .map((entry) => JSON.stringify((entry.params as Record<string, unknown>)['allowedValues'] ?? '?'))
+    .map((entry) => JSON.stringify((entry.params as Record<string, unknown>)['allowedValue'] ?? '?'))
     .filter((text) => text !== '"?"');
   return allowed.length > 0 ? `must be one of ${allowed.join(', ')}` : (chosen.message ?? 'not valid');
 }

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line against a real API server over a fake cluster: what is printed, and what it ends with.
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ClusterBed, quietLog } from '../agents/testing/cluster-bed.js';
+import { type ApiServer, startApiServer } from '../api/server.js';
+import { systemClock } from '../env/clock.js';
+import type { CompiledConfig, CompiledNode } from '../model/config.js';
+import { runCli } from './program.js';
+
+let bed: ClusterBed;
+let server: ApiServer;
+
+beforeAll(async () => {
+  bed = new ClusterBed();
+  await Promise.all(['d1', 'd2'].map((name) => bed.startDiskNode(name)));
+  await bed.startController('c1');
+  server = await startApiServer({ ...bed.api, listen: '127.0.0.1:0', log: quietLog });
+});
+
+afterAll(async () => {
+  await server.close();
+  await bed.close();
+});
+
+interface Run {
+  code: number;
+  out: string;
+  err: string;
+  launched: { kind: string; config: CompiledConfig; node: CompiledNode | null }[];
+}
+
+async function basalt(args: string[], files: Record<string, string> = {}): Promise<Run> {
+  const run: Run = { code: 0, out: '', err: '', launched: [] };
+  const launch = (kind: string, config: CompiledConfig, node: CompiledNode | null = null): Promise<number> => {
+    run.launched.push({ kind, config, node });
+    return Promise.resolve(0);
+  };
+  run.code = await runCli(
+    {
+      out: (text) => {
+        run.out += text;
+      },
+      err: (text) => {
+        run.err += text;
+      },
+      readFile: (path) => {
+        const text = files[path];
+        return text === undefined ? Promise.reject(new Error('no such file')) : Promise.resolve(text);
+      },
+      environment: { BASALT_API: server.url },
+      now: () => systemClock.now(),
+      sleep: (delayMs) => systemClock.sleep(delayMs),
+      version: '0.1.0',
+      launchers: {
+        store: (config) => launch('store', config),
+        api: (config) => launch('api', config),
+        node: (config, node) => launch('node', config, node),
+        up: (config) => launch('up', config),
+      },
+    },
+    args,
+  );
+  return run;
+}
+
+describe('basalt', () => {
+  it('makes, shows, lists, attaches, detaches and deletes a volume', async () => {
+    const made = await basalt(['volume', 'create', 'v1', '--size', '8M', '--legs', '2', '--json']);
+    expect(made.err).toBe('');
+    expect(JSON.parse(made.out)).toMatchObject({ name: 'v1', sizeBytes: 8 * 2 ** 20, phase: 'live', controller: 'c1' });
+    expect((await basalt(['volume', 'show', 'v1'])).out).toContain('in_sync');
+    expect((await basalt(['volume', 'list'])).out).toMatch(
+      /^NAME +SIZE +LEGS +COPIES +HEALTH +CONTROLLER +EPOCH\nv1 +8 MiB +2 +2/,
+    );
+    const host = 'nqn.2014-08.org.nvmexpress:uuid:11111111-1111-4111-8111-111111111111';
+    const attached = await basalt(['attach', 'v1', '--host', host]);
+    expect(attached.out).toMatch(
+      /^nvme connect -t tcp -a 127\.0\.0\.1 -s \d+ -n nqn\.2026-01\.io\.basalt:volume:\S+ -q nqn\S+ +# active\n$/,
+    );
+    expect((await basalt(['volume', 'delete', 'v1'])).code).toBe(4);
+    const nbd = await basalt(['attach', 'v1', '--nbd', 'unix:/tmp/cli-v1.sock']);
+    expect(nbd.out).toContain('/tmp/cli-v1.sock');
+    expect((await basalt(['detach', 'v1'])).code).toBe(0);
+    expect((await basalt(['volume', 'delete', 'v1'])).code).toBe(0);
+    expect((await basalt(['volume', 'list', '--json'])).code).toBe(0);
+  });
+
+  it('shows the cluster for people and for programs', async () => {
+    const text = await basalt(['status']);
+    expect(text.out).toMatch(/^cluster [0-9a-f-]{36}: /);
+    expect(text.out).toContain('c1    up     controller');
+    expect(JSON.parse((await basalt(['status', '--json'])).out).nodes).toHaveLength(3);
+  });
+
+  it.each<[string[], number, string, RegExp]>([
+    [['volume', 'create', 'a', '--size', '0'], 2, 'INVALID_ARGUMENT', /sizeBytes/],
+    [['volume', 'create', 'a', '--size', '1000'], 2, 'INVALID_ARGUMENT', /sizeBytes.*4096/],
+    [['volume', 'create', 'a', '--size', 'much'], 2, 'INVALID_ARGUMENT', /--size.*no size/],
+    [['volume', 'create', 'a/b', '--size', '1M'], 2, 'INVALID_ARGUMENT', /name/],
+    [['volume', 'create', 'a'], 2, 'INVALID_ARGUMENT', /--size/],
+    [['volume', 'create', 'a', '--size', '1M', '--copies', 'x'], 2, 'INVALID_ARGUMENT', /--copies/],
+    [['volume', 'create', 'a', '--size', '1M', '--copies', '5'], 8, 'PLACEMENT_IMPOSSIBLE', /3 more nodes/],
+    [['volume', 'create', 'a', '--size', '10T'], 8, 'PLACEMENT_IMPOSSIBLE', /at most \d+ bytes/],
+    [['volume', 'create', 'a', '--size', '1M', '--controllers', 'zz'], 2, 'INVALID_ARGUMENT', /controllers\[0\]: zz/],
+    [['volume', 'show', 'nope'], 3, 'NOT_FOUND', /volume nope/],
+    [['volume', 'delete', 'nope'], 3, 'NOT_FOUND', /volume nope/],
+    [['attach', 'nope'], 2, 'INVALID_ARGUMENT', /--host/],
+    [['attach', 'nope', '--nbd', 'tcp:1'], 2, 'INVALID_ARGUMENT', /--nbd/],
+    [['attach', 'nope', '--host', 'x'], 2, 'INVALID_ARGUMENT', /host/],
+    [['frobnicate'], 2, 'INVALID_ARGUMENT', /frobnicate/],
+    [['status', '--api', '127.0.0.1:1'], 6, 'API_UNREACHABLE', /127\.0\.0\.1:1/],
+    [['node', '--disk', '/a'], 2, 'INVALID_ARGUMENT', /--name/],
+    [['node', '--name', 'n', '--address', '10.1.2.3'], 2, 'INVALID_ARGUMENT', /address.*loopback/],
+    [['node', '--name', 'n', '--host-port', '70000'], 2, 'INVALID_ARGUMENT', /hostPort/],
+    [['node', '--name', 'n', '--roles', 'disc'], 2, 'INVALID_ARGUMENT', /roles\[0\].*disk/],
+    [['api', '--listen', '0.0.0.0:80'], 2, 'INVALID_ARGUMENT', /api\.listen.*loopback/],
+    [['up'], 2, 'INVALID_ARGUMENT', /--config/],
+    [['up', '--config', 'none.json'], 2, 'INVALID_ARGUMENT', /--config: cannot be read/],
+  ])('%j ends with %i and %s', async (args, code, name, message) => {
+    const run = await basalt([...args, '--json']);
+    expect(run.out).toBe('');
+    const { error } = JSON.parse(run.err);
+    expect([run.code, error.code]).toEqual([code, name]);
+    expect(error.message).toMatch(message);
+    expect(run.launched).toEqual([]);
+  });
+
+  it('names the field of a configuration file that is wrong', async () => {
+    const at = async (value: unknown): Promise<string> =>
+      (
+        await basalt(['up', '--config', 'c.json'], {
+          'c.json': typeof value === 'string' ? value : JSON.stringify(value),
+        })
+      ).err;
+    expect(await at('{')).toContain('c.json: is not JSON');
+    expect(await at({ nodes: [{ name: 'a' }, { name: 'a' }] })).toContain('c.json.nodes[1].name');
+    expect(await at({ nodes: [{ name: 'a', disks: [{ path: '/x', createBytes: 5 }] }] })).toContain(
+      'c.json.nodes[0].disks[0].createBytes',
+    );
+    expect(await at({ storage: {} })).toContain('c.json.storage: is not known here');
+    expect(await at({ api: { listen: '10.0.0.1:1' } })).toContain('c.json.api.listen');
+  });
+
+  it('hands daemons one complete configuration, flags before the file', async () => {
+    const file = { store: { listen: '127.0.0.1:5000' }, nodes: [{ name: 'n1', disks: [{ path: '/d' }] }] };
+    const run = await basalt(['api', '--config', 'c.json', '--listen', '127.0.0.1:6000'], {
+      'c.json': JSON.stringify(file),
+    });
+    expect(run.launched[0]?.config).toMatchObject({
+      store: { endpoints: ['127.0.0.1:5000'] },
+      api: { listen: '127.0.0.1:6000' },
+      nodes: [{ name: 'n1', roles: ['disk', 'controller'], hostPort: 0 }],
+    });
+  });
+
+  it('prints help for every command', async () => {
+    for (const args of [[], ['volume'], ['volume', 'create'], ['attach'], ['node'], ['up'], ['status']]) {
+      const run = await basalt([...args, '--help']);
+      expect([run.code, run.err]).toEqual([0, '']);
+      expect(run.out).toMatch(/^Usage: basalt/);
+    }
+    expect((await basalt(['--version'])).out).toBe('0.1.0\n');
+  });
+});

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Volumes in the calling process, on the fake engine and the memory store.
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { bedTiming, ClusterBed } from './agents/testing/cluster-bed.js';
+import { Cluster } from './cluster.js';
+import { FakeEngine } from './engine/fake/fake-engine.js';
+
+let bed: ClusterBed;
+let clusters: Cluster[];
+
+beforeEach(async () => {
+  bed = new ClusterBed();
+  clusters = [];
+  await Promise.all(['d1', 'd2'].map((name) => bed.startDiskNode(name)));
+});
+
+afterEach(async () => {
+  for (const cluster of clusters) await cluster.close().catch(() => {});
+  await bed.close();
+});
+
+async function connect(name: string): Promise<Cluster> {
+  const engine = new FakeEngine(name, bed.network);
+  const cluster = await Cluster.connect({ store: bed.connect(), engine, timing: bedTiming });
+  clusters.push(cluster);
+  return cluster;
+}
+
+async function make(name: string, controllers: string[]): Promise<void> {
+  await bed.create({ name, legs: 2, controllers });
+  await bed.until(name, 'made', (view) => view.phase === 'live');
+}
+
+describe('an embedded volume', () => {
+  it('keeps what is written, flushes, and is left clean', async () => {
+    await make('v1', []);
+    const cluster = await connect('app');
+    const volume = await cluster.open('v1');
+    const memory = new Uint8Array(cluster.engine.allocate(8192)).fill(9);
+    await volume.write(4096, memory);
+    await volume.flush();
+    expect(await volume.read(4096, 8192)).toEqual(Buffer.alloc(8192, 9));
+    expect(await volume.read(0, 4096)).toEqual(Buffer.alloc(4096));
+    await volume.close();
+    await volume.close();
+    await expect(volume.read(0, 4096)).rejects.toMatchObject({ code: 'CLOSED' });
+    const again = await cluster.open('v1');
+    expect(await again.read(4096, 4096)).toEqual(Buffer.alloc(4096, 9));
+    expect((await bed.view('v1')).epoch).toBe(2);
+  });
+
+  it('is not opened while a controller lives, unless a takeover is asked for', async () => {
+    await make('v1', []);
+    const first = await (await connect('a')).open('v1');
+    const other = await connect('b');
+    await expect(other.open('v1')).rejects.toMatchObject({ code: 'VOLUME_LED' });
+    const second = await other.open('v1', { takeover: true });
+    await second.write(0, Buffer.alloc(4096, 2));
+    await expect(first.write(0, Buffer.alloc(4096, 1))).rejects.toThrow();
+    expect(await second.read(0, 4096)).toEqual(Buffer.alloc(4096, 2));
+  });
+
+  it('is taken from a daemon, and goes back to it when it is closed', async () => {
+    await bed.startController('c1');
+    await make('v1', ['c1']);
+    await bed.redundant('v1');
+    await bed.write('c1', 'v1', 0, 3);
+    const cluster = await connect('app');
+    await expect(cluster.open('v1')).rejects.toMatchObject({ code: 'VOLUME_LED' });
+    const volume = await cluster.open('v1', { takeover: true });
+    expect(await volume.read(0, 4096)).toEqual(Buffer.alloc(4096, 3));
+    await volume.write(0, Buffer.alloc(4096, 4));
+    await volume.close();
+    await bed.served('v1', 'c1');
+    expect(await bed.read('c1', 'v1', 0)).toBe(4);
+  });
+
+  it('is looked after by a daemon when the process that had it open dies', async () => {
+    await bed.startController('c1');
+    await make('v1', ['c1']);
+    await bed.redundant('v1');
+    const engine = new FakeEngine('app', bed.network);
+    const store = bed.connect();
+    const cluster = await Cluster.connect({ store, engine, timing: bedTiming });
+    const volume = await cluster.open('v1', { takeover: true });
+    await volume.write(0, Buffer.alloc(4096, 8));
+    engine.kill();
+    await store.close();
+    await bed.served('v1', 'c1');
+    expect(await bed.read('c1', 'v1', 0)).toBe(8);
+  });
+
+  it('that does not exist, or is open here already, is refused with its code', async () => {
+    await make('v1', []);
+    const cluster = await connect('app');
+    await expect(cluster.open('nope')).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    const volume = await cluster.open('v1');
+    await expect(cluster.open('v1')).rejects.toMatchObject({ code: 'BUSY' });
+    await expect(volume.write(1, Buffer.alloc(4096))).rejects.toThrow(RangeError);
+    await expect(volume.read(0, 2 ** 40)).rejects.toThrow(RangeError);
+    await cluster.close();
+    await expect(cluster.open('v1')).rejects.toMatchObject({ code: 'CLOSED' });
+  });
+});
