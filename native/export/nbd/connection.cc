@@ -10,6 +10,7 @@ namespace basalt::nbd {
 namespace {
 
 constexpr Duration handshake_timeout = seconds(10);
+constexpr Duration payload_timeout = seconds(30);
 constexpr size_t receive_budget_bytes = size_t{2} << 20;  // per turn, so that one connection cannot take it all
 constexpr size_t send_iovecs_max = 64;
 
@@ -48,10 +49,8 @@ Connection::Connection(Server& server, std::unique_ptr<env::StreamSocket> socket
     self->waiting_for_buffer_ = false;
     self->receive();
   };
-  handshake_timer_.connection = this;
-  handshake_timer_.run = [](Work* work) {
-    static_cast<HandshakeTimer*>(static_cast<Timer*>(work))->connection->drop();
-  };
+  deadline_.connection = this;
+  deadline_.run = [](Work* work) { static_cast<Deadline*>(static_cast<Timer*>(work))->connection->drop(); };
 }
 
 Connection::~Connection() {
@@ -59,7 +58,7 @@ Connection::~Connection() {
 }
 
 void Connection::start() {
-  reactor_.arm_after(&handshake_timer_, handshake_timeout);
+  reactor_.arm_after(&deadline_, handshake_timeout);
   append_greeting(negotiation_out_);
   flush_output();
   receive();
@@ -68,7 +67,7 @@ void Connection::start() {
 void Connection::drop() {
   if (state_ == State::ended) return;
   state_ = State::ended;
-  reactor_.cancel(&handshake_timer_);
+  reactor_.cancel(&deadline_);
   reactor_.buffers().stop_waiting(&buffer_waiter_);
   socket_.reset();
   if (incoming_ != nullptr) free_op(std::exchange(incoming_, nullptr));
@@ -97,10 +96,7 @@ bool Connection::take_bytes(void* to, size_t want) {
       continue;
     }
     if (moved.state == env::Transfer::State::would_block) {
-      if (!readable_armed_) {
-        readable_armed_ = true;
-        socket_->arm_readable(&readable_);
-      }
+      wait_for_input();
     } else {
       drop();
     }
@@ -110,69 +106,88 @@ bool Connection::take_bytes(void* to, size_t want) {
   return true;
 }
 
+void Connection::wait_for_input() {
+  if (socket_ == nullptr || readable_armed_) return;
+  readable_armed_ = true;
+  socket_->arm_readable(&readable_);
+}
+
 void Connection::receive() {
   size_t budget_bytes = receive_budget_bytes;
   while (state_ != State::ended && !waiting_for_buffer_ && !hung_up_) {
-    switch (state_) {
-      case State::client_flags:
-        if (!take_bytes(header_.data(), 4)) return;
-        on_client_flags();
-        break;
-      case State::option_header:
-        if (!take_bytes(header_.data(), option_header_bytes)) return;
-        on_option_header();
-        break;
-      case State::option_data:
-        if (!take_bytes(option_data_.data(), option_data_.size())) return;
-        on_option_data();
-        break;
-      case State::request_header:
-        receiving_stopped_ = ops_.in_use() >= in_flight_count_max || in_flight_bytes_ >= in_flight_bytes_max;
-        if (receiving_stopped_) return;  // goes on when answers were taken
-        if (!take_bytes(header_.data(), request_header_bytes)) return;
-        on_request();
-        break;
-      case State::write_payload:
-        if (!take_payload_buffer()) return;
-        if (!take_bytes(incoming_->buffer->data, incoming_->request.length_bytes)) return;
-        state_ = State::request_header;
-        budget_bytes -= std::min<size_t>(budget_bytes, incoming_->request.length_bytes);
-        submit(std::exchange(incoming_, nullptr));
-        break;
-      case State::read_buffer:
-        if (!take_payload_buffer()) return;
-        state_ = State::request_header;
-        submit(std::exchange(incoming_, nullptr));
-        break;
-      case State::drop_payload: {
-        uint8_t scratch[4096];
-        const size_t chunk = std::min<size_t>(drop_bytes_, sizeof(scratch));
-        const Iovec iov{scratch, chunk};
-        const env::Transfer moved = socket_->try_recv(&iov, 1);
-        if (moved.state == env::Transfer::State::would_block) {
-          readable_armed_ = true;
-          socket_->arm_readable(&readable_);
-          return;
-        }
-        if (moved.state != env::Transfer::State::done) return drop();
-        drop_bytes_ -= static_cast<uint32_t>(moved.count_bytes);
-        if (drop_bytes_ == 0) {
-          state_ = State::request_header;
-          reply(std::exchange(incoming_, nullptr));
-        }
-        break;
-      }
-      case State::ended:
-        return;
-    }
-    if (budget_bytes == 0) {
-      if (socket_ != nullptr && !readable_armed_) {
-        readable_armed_ = true;
-        socket_->arm_readable(&readable_);
-      }
-      return;
-    }
+    if (!step(&budget_bytes)) return;
+    if (budget_bytes == 0) return wait_for_input();
   }
+}
+
+// Takes one piece of input and acts on it; false: nothing more can be done now.
+bool Connection::step(size_t* budget_bytes) {
+  const auto spend = [&](size_t bytes) { *budget_bytes -= std::min(*budget_bytes, bytes); };
+  switch (state_) {
+    case State::client_flags:
+      if (!take_bytes(header_.data(), 4)) return false;
+      on_client_flags();
+      return true;
+    case State::option_header:
+      receiving_stopped_ = negotiation_out_.size() - negotiation_sent_bytes_ >= negotiation_out_bytes_max;
+      if (receiving_stopped_) return false;  // goes on when answers were taken
+      if (!take_bytes(header_.data(), option_header_bytes)) return false;
+      spend(option_header_bytes);
+      on_option_header();
+      return true;
+    case State::option_data:
+      if (!take_bytes(option_data_.data(), option_data_.size())) return false;
+      spend(option_data_.size());
+      on_option_data();
+      return true;
+    case State::request_header:
+      receiving_stopped_ = ops_.in_use() >= in_flight_count_max || in_flight_bytes_ >= in_flight_bytes_max;
+      if (receiving_stopped_) return false;
+      if (!take_bytes(header_.data(), request_header_bytes)) return false;
+      spend(request_header_bytes);
+      on_request();
+      return true;
+    case State::write_payload:
+      if (!take_payload_buffer()) return false;
+      if (!take_bytes(incoming_->buffer->data, incoming_->request.length_bytes)) return false;
+      reactor_.cancel(&deadline_);
+      spend(incoming_->request.length_bytes);
+      state_ = State::request_header;
+      submit(std::exchange(incoming_, nullptr));
+      return true;
+    case State::read_buffer:
+      if (!take_payload_buffer()) return false;
+      state_ = State::request_header;
+      submit(std::exchange(incoming_, nullptr));
+      return true;
+    case State::drop_payload:
+      return drop_payload(budget_bytes);
+    case State::ended:
+      return false;
+  }
+  return false;
+}
+
+// Reads the payload of a refused write and forgets it.
+bool Connection::drop_payload(size_t* budget_bytes) {
+  uint8_t scratch[4096];
+  const Iovec iov{scratch, std::min<size_t>(drop_bytes_, sizeof(scratch))};
+  const env::Transfer moved = socket_->try_recv(&iov, 1);
+  if (moved.state == env::Transfer::State::would_block) {
+    wait_for_input();
+    return false;
+  }
+  if (moved.state != env::Transfer::State::done) {
+    drop();
+    return false;
+  }
+  *budget_bytes -= std::min(*budget_bytes, moved.count_bytes);
+  drop_bytes_ -= static_cast<uint32_t>(moved.count_bytes);
+  if (drop_bytes_ > 0) return true;
+  reactor_.cancel(&deadline_);
+  state_ = State::request_header;
+  reply(std::exchange(incoming_, nullptr));
+  return true;
 }
 
 // ---- negotiation ---------------------------------------------------------------------------------------------------
@@ -200,8 +215,7 @@ void Connection::on_option_data() {
       const std::string name(option_data_.begin(), option_data_.end());
       if (!name.empty() && name != server_.info_.name) return drop();  // this option has no error reply
       append_export_name_answer(negotiation_out_, server_.info_, no_zeroes_);
-      state_ = State::request_header;
-      reactor_.cancel(&handshake_timer_);
+      negotiated();
       break;
     }
     case Option::abort:
@@ -239,8 +253,13 @@ void Connection::answer_info() {
   }
   append_export_info(negotiation_out_, option_.option, server_.info_, *asked);
   if (static_cast<Option>(option_.option) != Option::go) return;
+  negotiated();
+}
+
+void Connection::negotiated() {
   state_ = State::request_header;
-  reactor_.cancel(&handshake_timer_);
+  reactor_.cancel(&deadline_);
+  option_data_ = {};
 }
 
 // ---- requests ------------------------------------------------------------------------------------------------------
@@ -276,6 +295,8 @@ uint32_t Connection::error_of(const Request& request) const {
   const bool changes = command == Command::write || command == Command::trim || command == Command::write_zeroes;
   if (!changes && command != Command::read) return error_invalid;
   if (changes && (info.flags & flag_read_only) != 0) return error_perm;
+  if (command == Command::trim && (info.flags & flag_send_trim) == 0) return error_invalid;
+  if (command == Command::write_zeroes && (info.flags & flag_send_write_zeroes) == 0) return error_invalid;
   if (request.length_bytes == 0 || (request.offset_bytes | request.length_bytes) % info.block_bytes_min != 0) {
     return error_invalid;
   }
@@ -292,6 +313,7 @@ void Connection::judge(Op* op) {
     if (op->error == 0) {
       incoming_ = op;
       state_ = State::write_payload;
+      reactor_.arm_after(&deadline_, payload_timeout);
     } else if (op->request.length_bytes > refused_payload_bytes_max) {
       free_op(op);
       drop();
@@ -301,6 +323,7 @@ void Connection::judge(Op* op) {
       incoming_ = op;
       drop_bytes_ = op->request.length_bytes;
       state_ = State::drop_payload;
+      reactor_.arm_after(&deadline_, payload_timeout);
     }
     return;
   }

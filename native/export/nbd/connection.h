@@ -5,6 +5,9 @@
 // Invariants: - a request's memory stays until its completion, even when the socket is gone: the connection is freed
 //               only when nothing is in flight
 //             - replies leave in order of completion, one send per turn
+//             - input is read only while its answers have room: at most negotiation_out_bytes_max of option replies,
+//               in_flight_count_max requests and in_flight_bytes_max of payload wait for the client
+//             - work per turn is bounded, whatever is in the socket
 #pragma once
 
 #include <array>
@@ -23,11 +26,14 @@ class Connection {
   ~Connection();
   void start();
   void drop();  // ends it now; freed by the server once nothing is in flight
+  bool negotiating() const { return state_ <= State::option_data; }
+  bool ended() const { return state_ == State::ended; }
 
  private:
   static constexpr size_t in_flight_count_max = 128;
   static constexpr size_t in_flight_bytes_max = size_t{16} << 20;
   static constexpr size_t payload_bytes_max = bdev::io_bytes_max;
+  static constexpr size_t negotiation_out_bytes_max = 64 << 10;
   static constexpr uint32_t refused_payload_bytes_max = 32u << 20;  // a refused write's payload, read and dropped
 
   struct Op {
@@ -56,6 +62,10 @@ class Connection {
   };
 
   void receive();
+  bool step(size_t* budget_bytes);
+  bool drop_payload(size_t* budget_bytes);
+  void wait_for_input();
+  void negotiated();
   bool take_bytes(void* to, size_t want);  // false: not all there yet
   void on_client_flags();
   void on_option_header();
@@ -106,9 +116,10 @@ class Connection {
   struct Waiter : BufferWaiter {
     Connection* connection = nullptr;
   } buffer_waiter_;
-  struct HandshakeTimer : Timer {
+  // Ends a handshake that is not finished, or a payload that does not arrive, in time.
+  struct Deadline : Timer {
     Connection* connection = nullptr;
-  } handshake_timer_;
+  } deadline_;
 };
 
 }  // namespace basalt::nbd

@@ -6,6 +6,9 @@
 #include "export/nbd/connection.h"
 
 namespace basalt::nbd {
+namespace {
+constexpr size_t accepts_per_turn_max = 64;
+}  // namespace
 
 Result<std::unique_ptr<Server>> Server::start(Reactor& reactor, bdev::Handle bdev, const ServerOptions& options) {
   if (!options.address.is_loopback()) {
@@ -37,24 +40,44 @@ Result<std::unique_ptr<Server>> Server::start(Reactor& reactor, bdev::Handle bde
   return server;
 }
 
+Server::Server(Reactor& reactor, bdev::Handle bdev) : reactor_(reactor), bdev_(bdev) {}
+
 Server::~Server() {
   BASALT_ASSERT(connections_.empty());
 }
 
 void Server::acceptable(Work* work) {
   Server* server = static_cast<Acceptor*>(work)->server;
-  server->accept_all();
+  server->accept_some();
   server->listener_->arm_acceptable(&server->acceptor_);
 }
 
-void Server::accept_all() {
-  while (auto pending = listener_->try_accept()) {
-    if (connections_.size() >= connection_count_max || !gate_.enter()) continue;  // dropped
+void Server::accept_some() {
+  for (size_t i = 0; i < accepts_per_turn_max; i++) {
+    auto pending = listener_->try_accept();
+    if (pending == nullptr) return;
+    if (!make_room() || !gate_.enter()) continue;  // dropped
     auto socket = reactor_.poller().adopt(std::move(pending));
     connections_.push_back(std::make_unique<Connection>(*this, std::move(socket)));
     stats_.accepted_count++;
     connections_.back()->start();
   }
+}
+
+// Clients that never finish their handshake must not keep others out: the oldest of them gives way.
+bool Server::make_room() {
+  if (connections_.size() >= 2 * connection_count_max) return false;  // most of them ended, with requests in flight
+  size_t live_count = 0;
+  Connection* oldest_negotiating = nullptr;
+  for (const auto& connection : connections_) {
+    if (connection->ended()) continue;
+    live_count++;
+    if (oldest_negotiating == nullptr && connection->negotiating()) oldest_negotiating = connection.get();
+  }
+  if (live_count < connection_count_max) return true;
+  if (oldest_negotiating == nullptr) return false;
+  oldest_negotiating->drop();
+  return true;
 }
 
 void Server::remove(Connection* connection) {

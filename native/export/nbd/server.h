@@ -5,8 +5,9 @@
 // one covers what any of them completed (NBD_FLAG_CAN_MULTI_CONN).
 //
 // Limits: requests are whole blocks of the bdev, at most 1 MiB (both are announced); per connection 128 requests and
-// 16 MiB of payload in flight, then it is not read from until answers were taken; half-open connections are closed
-// after 10 s.
+// 16 MiB of payload in flight, then it is not read from until answers were taken; a handshake has 10 s and a payload
+// 30 s to arrive, then the connection is closed. At most connection_count_max connections; one more takes the place of
+// the oldest that is still in its handshake, or is closed at once.
 #pragma once
 
 #include <memory>
@@ -48,9 +49,10 @@ class Server {
 
  private:
   friend class Connection;
-  Server(Reactor& reactor, bdev::Handle bdev) : reactor_(reactor), bdev_(bdev) {}
+  Server(Reactor& reactor, bdev::Handle bdev);
   static void acceptable(Work* work);
-  void accept_all();
+  void accept_some();
+  bool make_room();
   void remove(Connection* connection);
 
   struct Acceptor : Work {
