@@ -327,6 +327,24 @@ TEST(MultipathLoss, ReconnectsWithinTheLossTimeout) {
   EXPECT_TRUE(waits.status.ok());
 }
 
+TEST(MultipathLoss, ClosesWhilePathsAreAwayOrConnecting) {
+  for (const int wait_ms : {0, 1, 50, 150, 1000}) {
+    SCOPED_TRACE(wait_ms);
+    NvmfWorld w("TCP", 8);
+    ASSERT_TRUE(w.attach(true).ok());
+    TestIo waits(IoType::write, 0, 1);
+    w.world.net.freeze(true, w.world.port(w.b));
+    w.world.net.refuse(w.world.port(w.a), true);
+    w.world.net.cut(w.world.port(w.a));
+    w.world.net.run_for(milliseconds(wait_ms));
+    w.bdev().submit(&waits);
+    w.world.net.run_void(w.set->close(), seconds(2));
+    w.set.reset();
+    EXPECT_TRUE(waits.ended);
+    w.world.net.freeze(false, w.world.port(w.b));
+  }
+}
+
 // The old association's connections are gone before anything is sent again.
 TEST(MultipathLoss, NothingIsResentWhileAConnectionOfTheOldAssociationLives) {
   NvmfWorld w("TCP", 6);

@@ -434,5 +434,28 @@ TEST_F(TcpHost, PeerWatchTellsEachLossOnceAndComesBack) {
   EXPECT_EQ(watcher.lost, 2u);
 }
 
+TEST_F(TcpHost, StoppingAWatchThatIsStillConnectingIsPrompt) {
+  for (const int phase : {0, 1, 2}) {
+    SCOPED_TRACE(phase);
+    target->on_ic_request = phase == 1 ? [](FakeConnection&) { return true; } : std::function<bool(FakeConnection&)>();
+    if (phase == 2) {
+      target->on_command = [](FakeConnection&, const nvme::Command&, const std::vector<uint8_t>&) { return true; };
+    }
+    Watcher watcher;
+    PeerWatchOptions watch_options;
+    watch_options.address = {"127.0.0.1", "4420"};
+    watch_options.hostnqn = "nqn.2026-01.test:host";
+    watch_options.connect_timeout = seconds(30);
+    PeerWatch watch(host, transport, watch_options, &watcher);
+    ASSERT_TRUE(watch.start().ok());
+    if (phase > 0) net.run_for(milliseconds(20));
+    const Instant begin = net.now();
+    net.run_void(watch.stop());
+    EXPECT_LE((net.now() - begin).to_ms(), 60);
+    EXPECT_EQ(watcher.connected, 0u);
+    EXPECT_EQ(net.connection_count(port), 0u);
+  }
+}
+
 }  // namespace
 }  // namespace basalt::nvmf
