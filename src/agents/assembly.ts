@@ -6,7 +6,7 @@
 // Invariants:  - torn down in the reverse order; a failed step does not keep the later ones from being tried
 //              - the slot outlives assemblies: hosts keep their namespace while its backing changes
 
-import type { Engine } from '../engine/engine.js';
+import { type Engine, isEngineError } from '../engine/engine.js';
 import type { VolumeObject } from '../model/objects.js';
 import type { MemberRef } from '../reconcile/membership.js';
 import { type Logger, reason } from './context.js';
@@ -20,11 +20,10 @@ export async function ensureSlot(engine: Engine, volume: VolumeObject): Promise<
   const name = slotName(volume.id);
   const present = await engine.rpc('bdev_get_bdevs', {});
   if (present.some((bdev) => bdev.name === name)) return name;
-  await engine.rpc('basalt_slot_create', {
-    name,
-    num_blocks: volume.sizeBytes / volume.blockSizeBytes,
-    block_size: volume.blockSizeBytes,
-    uuid: volume.id,
+  const shape = { num_blocks: volume.sizeBytes / volume.blockSizeBytes, block_size: volume.blockSizeBytes };
+  await engine.rpc('basalt_slot_create', { name, ...shape, uuid: volume.id }).catch((error: unknown) => {
+    // Someone else of this process made it in between.
+    if (!isEngineError(error, 'exists')) throw error;
   });
   return name;
 }

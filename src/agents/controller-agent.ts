@@ -36,6 +36,7 @@ export function replicaResolver(link: ClusterLink): ResolveReplica {
 export class ControllerAgent {
   readonly #options: ControllerAgentOptions;
   readonly #volumes = new Map<string, ServedVolume>();
+  readonly #retiring = new Set<Promise<void>>();
   readonly #peers: PeerWatcher;
   readonly #loop: ReconcileLoop;
   #unsubscribe: (() => void) | null = null;
@@ -73,6 +74,7 @@ export class ControllerAgent {
     this.#unsubscribe?.();
     await this.#loop.stop();
     await Promise.all([...this.#volumes.values()].map((volume) => volume.stop()));
+    await Promise.all(this.#retiring);
     await this.#peers.stop();
   }
 
@@ -94,11 +96,14 @@ export class ControllerAgent {
     const gone = [...this.#volumes].filter(([id]) => !wanted.some((volume) => volume.id === id));
     for (const [id, served] of gone) {
       this.#volumes.delete(id);
-      await served
+      // Not awaited here: the other volumes must not wait for it.
+      const retiring = served
         .retire()
         .catch((error) =>
           context.log.warn({ volume: id, error: reason(error) }, 'volume was not retired in good order'),
-        );
+        )
+        .finally(() => this.#retiring.delete(retiring));
+      this.#retiring.add(retiring);
     }
     for (const volume of wanted) {
       const known = this.#volumes.get(volume.id);

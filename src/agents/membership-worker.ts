@@ -44,6 +44,7 @@ export class MembershipWorker {
   readonly #failed = new Map<string, { readonly name: string; readonly member: MemberRef }>();
   readonly #joining = new Map<string, Joining>();
   readonly #notBeforeMs = new Map<string, number>();
+  readonly #releasing = new Set<Promise<void>>();
   readonly #wakeup = new Wakeup();
   readonly #rejoinWakeup = new Wakeup();
   readonly #stop = new AbortController();
@@ -62,6 +63,7 @@ export class MembershipWorker {
   async stop(): Promise<void> {
     this.#stop.abort(new Error('membership worker stopped'));
     await Promise.all(this.#running);
+    await Promise.all(this.#releasing);
   }
 
   /** Replicas that are being copied. */
@@ -118,7 +120,7 @@ export class MembershipWorker {
       const failedJoin = [...this.#joining.values()].find((entry) => entry.state === 'failed');
       const copied = [...this.#joining.values()].find((entry) => entry.state === 'copied');
       if (this.#failed.size > 0 || failedJoin?.swapped === true) await this.#shrink();
-      else if (failedJoin !== undefined) await this.#giveUp(failedJoin.member);
+      else if (failedJoin !== undefined) this.#giveUp(failedJoin.member);
       else if (copied !== undefined) await this.#join(copied);
       else await this.#wakeup.wait(signal);
     }
@@ -126,7 +128,7 @@ export class MembershipWorker {
 
   /** Everything that failed by now, over all legs, in one swap. */
   async #shrink(): Promise<void> {
-    const { register, assembly, context } = this.#options;
+    const { register } = this.#options;
     const failed = [...this.#failed.values()];
     const joins = [...this.#joining.values()].filter((entry) => entry.state === 'failed' && entry.swapped);
     const refs = [...failed.map((entry) => entry.member), ...joins.map((entry) => entry.member)];
@@ -135,13 +137,10 @@ export class MembershipWorker {
     const stays = (replica: string): boolean => last.some((entry) => entry.replica === replica);
     for (const { name, member } of failed) {
       this.#failed.delete(name);
-      if (stays(member.replica)) continue;
-      await context.engine.rpc('basalt_leg_remove_member', { name: assembly.legName(member.leg), member: name });
-      await assembly.detach(name);
-      this.#delayRejoin(member.replica);
+      if (!stays(member.replica)) this.#release({ name, member }, 'basalt_leg_remove_member');
     }
     if (last.length > 0) return this.#end('stuck', `the last replica of leg ${last[0]?.leg} failed`);
-    for (const { member } of joins) await this.#giveUp(member);
+    for (const { member } of joins) this.#giveUp(member);
     this.#options.onChange();
     this.#rejoinWakeup.wake();
   }
@@ -165,18 +164,33 @@ export class MembershipWorker {
     this.#options.onChange();
   }
 
-  async #giveUp(member: AttachedMember): Promise<void> {
-    const { assembly, context } = this.#options;
+  #giveUp(member: AttachedMember): void {
     this.#joining.delete(member.name);
-    await context.engine
-      .rpc('basalt_leg_abandon_member', { name: assembly.legName(member.leg), member: member.name })
-      .catch((error) =>
-        context.log.debug({ replica: member.replica, error: reason(error) }, 'member was given up already'),
-      );
-    await assembly.detach(member.name);
-    this.#delayRejoin(member.replica);
+    this.#release({ name: member.name, member }, 'basalt_leg_abandon_member');
     this.#options.onChange();
-    this.#rejoinWakeup.wake();
+  }
+
+  /**
+   * Tells the engine to go on without the member, which takes effect at once. That the member is free takes as long as
+   * its last I/O: nothing else waits for that.
+   */
+  #release(
+    at: { name: string; member: MemberRef },
+    method: 'basalt_leg_remove_member' | 'basalt_leg_abandon_member',
+  ): void {
+    const { assembly, context } = this.#options;
+    const run = async (): Promise<void> => {
+      try {
+        await context.engine.rpc(method, { name: assembly.legName(at.member.leg), member: at.name });
+      } catch (error) {
+        context.log.warn({ replica: at.member.replica, error: reason(error) }, 'engine did not let go of a member');
+      }
+      await assembly.detach(at.name);
+      this.#delayRejoin(at.member.replica);
+      this.#rejoinWakeup.wake();
+    };
+    const running = run().finally(() => this.#releasing.delete(running));
+    this.#releasing.add(running);
   }
 
   /** False: this controller holds the volume no more, and the worker has ended. */
