@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/assert.h"
+#include "engine/fabric.h"
 
 namespace basalt {
 namespace {
@@ -52,6 +53,7 @@ Outcome Engine::start() {
     auto made = reactors_.back()->init();
     if (!made) return made;
   }
+  fabric_ = std::make_unique<Fabric>(*this);
   modules_ = make_modules(*this);
   for (const auto& module : modules_)
     module->register_methods(dispatcher_);
@@ -189,6 +191,7 @@ void Engine::join() {
     reactor->stop();
   loops_.clear();
   modules_.clear();
+  fabric_.reset();
   joined_ = true;
 }
 

@@ -32,6 +32,8 @@
 
 namespace basalt {
 
+class Fabric;
+
 class Engine {
  public:
   Engine(env::Env& env, EngineConfig config);
@@ -65,6 +67,7 @@ class Engine {
   Reactor& pick_reactor() { return *reactors_[next_reactor_++ % reactors_.size()]; }  // for connections, in turn
   BdevRegistry& bdevs() { return bdevs_; }
   EventBus& events() { return events_; }
+  Fabric& fabric() { return *fabric_; }
   rpc::Dispatcher& dispatcher() { return dispatcher_; }
   bool stopping() const { return stopping_; }
   Uuid make_uuid();
@@ -89,6 +92,7 @@ class Engine {
   EventBus events_;
   BdevRegistry bdevs_;
   rpc::Dispatcher dispatcher_;
+  std::unique_ptr<Fabric> fabric_;
   ModuleList modules_;
   std::vector<std::unique_ptr<BdevAccess>> accesses_;
   Gate methods_running_;

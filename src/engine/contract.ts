@@ -283,7 +283,7 @@ function fabric(start: () => Engine, world: () => ContractWorld): void {
     const second = await serveReplica(start(), path, false);
     await expectRefusal(attach(controller, 'm2', second, 8), 'fenced', '9');
     await attach(controller, 'm3', second, 9);
-    await expectRefusal(attach(controller, 'm4', second, 9, `${hostnqn}2`), 'permission', hostnqn);
+    await expectRefusal(attach(controller, 'm4', second, 9, `${hostnqn}2`), 'permission', replicaNqn);
   });
 
   it('refuses an address that nobody serves', async () => {

@@ -79,6 +79,10 @@ class LegBdev final : public Bdev {
   Outcome commit_member(const std::string& name);   // its swap was committed
   Outcome abandon_member(const std::string& name);  // joining is given up; its swap surely was not made
   void fence();
+  // The member's own connection found out that it is gone: counts as a failed request.
+  void member_lost(const std::string& name);
+  // Whether requests or tasks of this leg still refer to the bdev, also after it left the set.
+  bool uses(const Bdev& member) const;
 
   uint64_t epoch() const { return options_.epoch; }
   bool fenced() const { return fenced_; }

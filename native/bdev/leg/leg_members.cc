@@ -83,6 +83,21 @@ Outcome LegBdev::remove_member(const std::string& name) {
   return success();
 }
 
+void LegBdev::member_lost(const std::string& name) {
+  const uint32_t slot = find(name);
+  if (slot != member_slot_count) member_failed(slot, nvme::status::host_path_error);
+}
+
+bool LegBdev::uses(const Bdev& bdev) const {
+  for (const Member& member : members_) {
+    const bool ours = member.handle && &member.handle.bdev() == &bdev;
+    if (!ours) continue;
+    if (member.state != MemberState::empty || member.in_flight_count > 0 || member.task_count > 0 || member.renewing)
+      return true;
+  }
+  return false;
+}
+
 Outcome LegBdev::add_member(Handle member) {
   const BdevInfo& info = member.info();
   if (find(info.name) != member_slot_count) return Error{Errc::exists, info_.name + ": has a member " + info.name};

@@ -1,230 +1,369 @@
 // SPDX-License-Identifier: Apache-2.0
-// basalt_leg_*: mirrors with the member gate. The leg reports and waits; these methods carry the orchestrator's word.
+// basalt_member_*, basalt_leg_*: the replicas that this engine drives, and the mirrors over them.
 #include "bdev/leg/leg.h"
 
-#include "engine/rpc/bdev_params.h"
+#include "bdev/nvmf/member.h"
+#include "engine/fabric.h"
+#include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
+#include "engine/rpc/nvmf_params.h"
 
 namespace basalt::rpc {
 namespace {
 
-const char* state_name(const bdev::LegMemberInfo& member) {
-  if (member.failed) return "failed";
-  switch (member.state) {
-    case bdev::MemberState::in_sync:
-      return "in_sync";
-    case bdev::MemberState::joining:
-      return "joining";
-    case bdev::MemberState::copied:
-      return "copied";
-    case bdev::MemberState::empty:
-      break;
-  }
-  return "failed";
-}
+constexpr Duration release_interval = milliseconds(1);
 
 class Leg final : public Module {
  public:
   explicit Leg(Engine& engine) : engine_(engine) {}
 
   void register_methods(Dispatcher& dispatcher) override {
+    dispatcher.add("basalt_member_attach", this, &Leg::attach);
+    dispatcher.add("basalt_member_detach", this, &Leg::detach);
     dispatcher.add("basalt_leg_create", this, &Leg::create);
-    dispatcher.add("basalt_leg_delete", this, &Leg::remove);
     dispatcher.add("basalt_leg_get", this, &Leg::get);
     dispatcher.add("basalt_leg_remove_member", this, &Leg::remove_member);
     dispatcher.add("basalt_leg_add_member", this, &Leg::add_member);
     dispatcher.add("basalt_leg_commit_member", this, &Leg::commit_member);
     dispatcher.add("basalt_leg_abandon_member", this, &Leg::abandon_member);
     dispatcher.add("basalt_leg_fence", this, &Leg::fence);
+    dispatcher.add("basalt_leg_delete", this, &Leg::remove);
   }
 
-  // What waits for the orchestrator would wait for ever.
+  // What waits for the orchestrator's word would wait for ever, and takeovers under way are given up.
   void abort() override {
-    for (BdevRegistry::Entry* entry : engine_.bdevs().list()) {
-      if (entry->bdev->info().product == "leg") leg_of(entry).fence();
-    }
+    for (const auto& [name, leg] : legs_)
+      leg->fence();
+    for (const auto& [name, attached] : attaching_)
+      attached->member->fail({Errc::closed, "the engine is stopping"});
   }
 
  private:
-  static bdev::LegBdev& leg_of(BdevRegistry::Entry* entry) { return *static_cast<bdev::LegBdev*>(entry->bdev); }
+  // A member with the ear that its failure is told to.
+  struct Attached final : bdev::Member::Listener {
+    Leg* module = nullptr;
+    std::unique_ptr<bdev::Member> member;  // until it is published
+    std::string leg;                       // empty: free
+    bool lost = false;
+    void member_failed(bdev::Member& failed, const Error&) override {
+      lost = true;
+      module->tell_leg(*this, failed.info().name);
+    }
+  };
+
+  void tell_leg(const Attached& attached, const std::string& name) {
+    const auto leg = legs_.find(attached.leg);
+    if (leg != legs_.end()) leg->second->member_lost(name);
+  }
+
+  Task<RpcResult> attach(JsonValue params) {
+    Fields in(params);
+    bdev::MemberOptions options;
+    options.name = in.string("name");
+    options.address = {in.string("traddr"), read_port(in, "trsvcid")};
+    options.subnqn = read_nqn(in, "subnqn");
+    options.hostnqn = read_nqn(in, "hostnqn");
+    const uint64_t epoch = in.epoch("epoch");
+    const auto timeout = milliseconds(static_cast<int64_t>(in.natural("timeout_ms", {.min = 1, .max = 600'000})));
+    if (auto error = in.error()) co_return *error;
+    const std::string name = options.name;
+    if (auto reserved = engine_.bdevs().reserve(name); !reserved) co_return std::move(reserved).error();
+
+    auto attached = std::make_unique<Attached>();
+    attached->module = this;
+    attached->member = std::make_unique<bdev::Member>(engine_.management(), engine_.fabric().tcp(), std::move(options));
+    Attached& held = *attached;
+    attaching_.emplace(name, std::move(attached));
+    auto taking = held.member->takeover(epoch, timeout);
+    auto taken = co_await taking;
+    auto node = attaching_.extract(name);
+    if (!taken) {
+      const uint64_t fencing_epoch = held.member->fencing_epoch();
+      auto closing = held.member->close();
+      auto closed = co_await closing;
+      (void)closed.ok();
+      held.member.reset();
+      engine_.bdevs().withdraw(name);
+      co_return refusal(taken.error(), epoch, fencing_epoch);
+    }
+    held.member->set_listener(&held);
+    auto result = JsonValue::object();
+    result.set("incarnation", taken->incarnation)
+        .set("num_blocks", taken->count_blocks)
+        .set("block_size", taken->block_size_bytes);
+    members_.insert(std::move(node));
+    engine_.bdevs().publish(name, std::move(held.member));
+    co_return result;
+  }
+
+  static RpcResult refusal(const Error& error, uint64_t epoch, uint64_t fencing_epoch) {
+    if (error.code != Errc::fenced) return Error(error);
+    // A replica that does not tell: some higher epoch, at least the next one.
+    const std::string higher = std::to_string(fencing_epoch != 0 ? fencing_epoch : epoch + 1);
+    auto data = JsonValue::object();
+    data.set("epoch", higher);
+    return RpcError{errc_to_code(Errc::fenced), error.message + " (the replica obeys epoch " + higher + ")",
+                    std::move(data)};
+  }
+
+  Task<RpcResult> detach(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    if (auto error = in.error()) co_return *error;
+    if (!members_.contains(name)) {
+      if (const auto taking = attaching_.find(name); taking != attaching_.end()) {
+        taking->second->member->fail({Errc::closed, name + ": detached while it was attached"});
+        co_return Error{Errc::busy, "member " + name + " is being attached; that was told to end"};
+      }
+      co_return Error{Errc::not_found, "member " + name + " does not exist"};
+    }
+    auto destroying = engine_.bdevs().destroy(name, "nvmf");
+    auto destroyed = co_await destroying;
+    if (!destroyed) co_return std::move(destroyed).error();
+    members_.erase(name);
+    co_return done();
+  }
+
+  struct Named {
+    std::string name;
+    bool in_sync = false;
+  };
+
+  static std::vector<Named> read_members(Fields& in) {
+    std::vector<Named> members;
+    for (const JsonValue& item : in.objects("members", 1, bdev::LegBdev::member_count_max)) {
+      Fields nested(item, in.path_of("members") + "[" + std::to_string(members.size()) + "]");
+      Named member;
+      member.name = nested.string("name");
+      member.in_sync = nested.boolean("in_sync");
+      in.adopt(nested);
+      members.push_back(std::move(member));
+    }
+    return members;
+  }
 
   Task<RpcResult> create(JsonValue params) {
     Fields in(params);
     bdev::LegOptions options;
     options.name = in.string("name");
     options.epoch = in.epoch("epoch");
+    const std::vector<Named> members = read_members(in);
     options.all_dirty = in.boolean("all_dirty");
     options.lease = milliseconds(static_cast<int64_t>(in.natural("lease_ms", {.min = 1, .max = 1000})));
     options.uuid = engine_.make_uuid();
-    std::vector<std::string> names;
-    const std::vector<JsonValue>& listed = in.objects("members", 1, bdev::LegBdev::member_count_max);
-    for (size_t i = 0; i < listed.size(); i++) {
-      Fields member(listed[i], in.path_of("members") + "[" + std::to_string(i) + "]");
-      names.push_back(member.string("name"));
-      if (!member.boolean_or("in_sync", true))
-        member.refuse("in_sync", "must be true: others join by basalt_leg_add_member");
-      in.adopt(member);
-    }
     if (auto error = in.error()) co_return *error;
 
     BdevRegistry& bdevs = engine_.bdevs();
-    const std::string user = child_user(options.name);
-    if (auto reserved = bdevs.reserve(options.name); !reserved) co_return std::move(reserved).error();
-    auto children = bdevs.claim_all(names, user);
-    if (!children) {
-      bdevs.withdraw(options.name);
-      co_return std::move(children).error();
+    const std::string name = options.name;
+    const std::string user = child_user(name);
+    std::vector<std::string> names;
+    for (const Named& member : members)
+      names.push_back(member.name);
+    if (auto reserved = bdevs.reserve(name); !reserved) co_return std::move(reserved).error();
+    auto claimed = bdevs.claim_all(names, user);
+    if (!claimed) {
+      bdevs.withdraw(name);
+      co_return std::move(claimed).error();
     }
-    std::vector<bdev::Handle> members;
-    for (bdev::Bdev* child : *children)
-      members.emplace_back(*child, engine_.management());
-    auto made = bdev::LegBdev::create(engine_.management(), options, std::move(members), events_of(options));
+    auto made = make_leg(options, members, *claimed);
     if (!made) {
       bdevs.release_all(names, user);
-      bdevs.withdraw(options.name);
+      bdevs.withdraw(name);
       co_return std::move(made).error();
     }
-    const uint64_t num_blocks = (*made)->info().count_blocks;
-    bdevs.publish(options.name, std::move(*made), names);
-    auto answer = JsonValue::object();
-    answer.set("num_blocks", num_blocks);
-    co_return answer;
+    bdev::LegBdev& leg = **made;
+    legs_[name] = &leg;
+    bdevs.publish(name, std::move(*made), names);
+    for (const std::string& member : names)
+      join(member, name);
+    auto result = JsonValue::object();
+    result.set("num_blocks", leg.info().count_blocks);
+    co_return result;
+  }
+
+  Result<std::unique_ptr<bdev::LegBdev>> make_leg(const bdev::LegOptions& options, const std::vector<Named>& members,
+                                                  const std::vector<bdev::Bdev*>& bdevs) {
+    std::vector<bdev::Handle> in_sync;
+    for (size_t i = 0; i < members.size(); i++) {
+      if (members[i].in_sync) in_sync.emplace_back(*bdevs[i], engine_.management());
+    }
+    auto made = bdev::LegBdev::create(engine_.management(), options, std::move(in_sync), events_of(options));
+    if (!made) return made;
+    for (size_t i = 0; i < members.size(); i++) {
+      if (members[i].in_sync) continue;
+      auto added = (*made)->add_member(bdev::Handle(*bdevs[i], engine_.management()));
+      // Nothing was copied yet: it never ran.
+      if (!added) return std::move(added).error();
+    }
+    return made;
   }
 
   bdev::LegEvents events_of(const bdev::LegOptions& options) {
+    EventBus& bus = engine_.events();
     const std::string leg = options.name;
-    const uint64_t epoch = options.epoch;
+    const auto about = [leg](const std::string& member) {
+      auto event = JsonValue::object();
+      event.set("leg", leg).set("member", member);
+      return event;
+    };
     bdev::LegEvents events;
-    events.member_failed = [this, leg](const std::string& member, const std::string& reason) {
-      auto params = event_of(leg);
-      params.set("member", member).set("reason", reason).set("sequence", ++last_sequence_);
-      engine_.events().emit("leg_member_failed", std::move(params));
+    events.member_failed = [this, &bus, about](const std::string& member, const std::string& reason) {
+      bus.emit("leg_member_failed", about(member).set("reason", reason).set("sequence", ++sequence_));
     };
-    events.member_copied = [this, leg](const std::string& member) {
-      auto params = event_of(leg);
-      params.set("member", member);
-      engine_.events().emit("leg_member_copied", std::move(params));
+    events.member_copied = [&bus, about](const std::string& member) { bus.emit("leg_member_copied", about(member)); };
+    events.joining_failed = [&bus, about](const std::string& member, const std::string& reason) {
+      bus.emit("leg_joining_failed", about(member).set("reason", reason));
     };
-    events.joining_failed = [this, leg](const std::string& member, const std::string& reason) {
-      auto params = event_of(leg);
-      params.set("member", member).set("reason", reason);
-      engine_.events().emit("leg_joining_failed", std::move(params));
+    events.fenced = [&bus, leg, epoch = options.epoch] {
+      bus.emit("leg_fenced", JsonValue::object().set("leg", leg).set("epoch", std::to_string(epoch)));
     };
-    events.fenced = [this, leg, epoch] {
-      auto params = event_of(leg);
-      params.set("epoch", std::to_string(epoch));
-      engine_.events().emit("leg_fenced", std::move(params));
-    };
-    events.clean = [this, leg] { engine_.events().emit("leg_clean", event_of(leg)); };
+    events.clean = [&bus, leg] { bus.emit("leg_clean", JsonValue::object().set("leg", leg)); };
     return events;
   }
 
-  static JsonValue event_of(const std::string& leg) {
-    auto params = JsonValue::object();
-    params.set("leg", leg);
-    return params;
+  void join(const std::string& member, const std::string& leg) {
+    const auto found = members_.find(member);
+    if (found == members_.end()) return;
+    found->second->leg = leg;
+    if (found->second->lost) tell_leg(*found->second, member);
   }
 
-  Task<RpcResult> remove(JsonValue params) {
-    auto deleting = delete_bdev(engine_, std::move(params), "leg");
-    auto result = co_await deleting;
-    co_return result;
+  Result<bdev::LegBdev*> find(const std::string& name) {
+    auto found = engine_.bdevs().find(name, "leg");
+    if (!found) return std::move(found).error();
+    return static_cast<bdev::LegBdev*>((*found)->bdev);
+  }
+
+  static const char* state_name(const bdev::LegMemberInfo& member) {
+    if (member.failed) return "failed";
+    switch (member.state) {
+      case bdev::MemberState::empty:
+        return "empty";
+      case bdev::MemberState::in_sync:
+        return "in_sync";
+      case bdev::MemberState::joining:
+        return "joining";
+      case bdev::MemberState::copied:
+        return "copied";
+    }
+    return "unknown";
   }
 
   Task<RpcResult> get(JsonValue params) {
     Fields in(params);
     const std::string name = in.string("name");
     if (auto error = in.error()) co_return *error;
-    auto found = engine_.bdevs().find(name, "leg");
+    auto found = find(name);
     if (!found) co_return std::move(found).error();
-    const bdev::LegBdev& leg = leg_of(*found);
+    const bdev::LegBdev& leg = **found;
     auto members = JsonValue::array();
     for (const bdev::LegMemberInfo& member : leg.members()) {
+      const bool whole = member.state == bdev::MemberState::in_sync || member.state == bdev::MemberState::copied;
       auto one = JsonValue::object();
-      one.set("name", member.name).set("state", state_name(member)).set("synced_blocks", member.copied_blocks);
+      one.set("name", member.name)
+          .set("state", state_name(member))
+          .set("synced_blocks", whole ? leg.info().count_blocks : member.copied_blocks);
       members.push(std::move(one));
     }
-    auto answer = JsonValue::object();
-    answer.set("epoch", std::to_string(leg.epoch()))
+    auto result = JsonValue::object();
+    result.set("epoch", std::to_string(leg.epoch()))
         .set("state", leg.fenced()    ? "fenced"
                       : leg.waiting() ? "waiting"
                                       : "active")
         .set("members", std::move(members))
         .set("dirty_regions", leg.dirty().dirty_count())
         .set("region_count", leg.dirty().region_count());
-    co_return answer;
+    co_return result;
   }
 
-  struct Target {
-    BdevRegistry::Entry* entry;
+  struct LegAndMember {
+    std::string leg_name;
+    bdev::LegBdev* leg = nullptr;
     std::string member;
   };
-  Result<Target> target_of(Fields& in, std::optional<RpcError>& wrong) {
-    const std::string name = in.string("name");
-    const std::string member = in.string("member");
-    wrong = in.error();
-    if (wrong) return Error{Errc::invalid_argument, wrong->message};
-    auto found = engine_.bdevs().find(name, "leg");
-    if (!found) return std::move(found).error();
-    return Target{*found, member};
-  }
 
-  // The member left the leg: free it for its owner.
-  void release(BdevRegistry::Entry* entry, const std::string& member) {
-    engine_.bdevs().release(member, child_user(entry->name));
-    std::erase(entry->children, member);
+  Result<LegAndMember> find_member(Fields& in, std::optional<RpcError>* wrong) {
+    LegAndMember both;
+    both.leg_name = in.string("name");
+    both.member = in.string("member");
+    *wrong = in.error();
+    auto found = find(both.leg_name);
+    if (!found) return std::move(found).error();
+    both.leg = *found;
+    return both;
   }
 
   Task<RpcResult> remove_member(JsonValue params) {
+    auto running = leave(std::move(params), &bdev::LegBdev::remove_member);
+    auto result = co_await running;
+    co_return result;
+  }
+
+  Task<RpcResult> abandon_member(JsonValue params) {
+    auto running = leave(std::move(params), &bdev::LegBdev::abandon_member);
+    auto result = co_await running;
+    co_return result;
+  }
+
+  // The member is out at once; it is free when nothing of the leg refers to it any more.
+  Task<RpcResult> leave(JsonValue params, Outcome (bdev::LegBdev::*out)(const std::string&)) {
     Fields in(params);
     std::optional<RpcError> wrong;
-    auto target = target_of(in, wrong);
+    auto both = find_member(in, &wrong);
     if (wrong) co_return *wrong;
-    if (!target) co_return std::move(target).error();
-    if (auto removed = leg_of(target->entry).remove_member(target->member); !removed)
-      co_return std::move(removed).error();
-    release(target->entry, target->member);
+    if (!both) co_return std::move(both).error();
+    auto left = (both->leg->*out)(both->member);
+    if (!left) co_return std::move(left).error();
+    auto releasing = release_member(both->leg_name, both->member);
+    co_await releasing;
     co_return done();
+  }
+
+  Task<void> release_member(std::string leg_name, std::string member) {
+    auto entry = engine_.bdevs().find(leg_name, "leg");
+    auto below = engine_.bdevs().find(member);
+    BASALT_ASSERT(entry.ok() && below.ok());
+    static constexpr const char* user = "basalt_leg_remove_member";
+    (*entry)->opened_by.emplace_back(user);  // the leg stays meanwhile
+    const auto* leg = static_cast<bdev::LegBdev*>((*entry)->bdev);
+    while (leg->uses(*(*below)->bdev)) {
+      auto sleeping = sleep_for(engine_.management(), release_interval);
+      co_await sleeping;
+    }
+    engine_.bdevs().release(leg_name, user);
+    std::erase((*entry)->children, member);
+    engine_.bdevs().release(member, child_user(leg_name));
+    if (const auto found = members_.find(member); found != members_.end()) found->second->leg.clear();
   }
 
   Task<RpcResult> add_member(JsonValue params) {
     Fields in(params);
     std::optional<RpcError> wrong;
-    auto target = target_of(in, wrong);
+    auto both = find_member(in, &wrong);
     if (wrong) co_return *wrong;
-    if (!target) co_return std::move(target).error();
-    const std::string user = child_user(target->entry->name);
-    auto claimed = engine_.bdevs().claim(target->member, user);
+    if (!both) co_return std::move(both).error();
+    const std::string user = child_user(both->leg_name);
+    auto claimed = engine_.bdevs().claim(both->member, user);
     if (!claimed) co_return std::move(claimed).error();
-    auto added = leg_of(target->entry).add_member(bdev::Handle(**claimed, engine_.management()));
+    auto added = both->leg->add_member(bdev::Handle(**claimed, engine_.management()));
     if (!added) {
-      engine_.bdevs().release(target->member, user);
+      engine_.bdevs().release(both->member, user);
       co_return std::move(added).error();
     }
-    target->entry->children.push_back(target->member);
+    auto entry = engine_.bdevs().find(both->leg_name, "leg");
+    (*entry)->children.push_back(both->member);
+    join(both->member, both->leg_name);
     co_return done();
   }
 
   Task<RpcResult> commit_member(JsonValue params) {
     Fields in(params);
     std::optional<RpcError> wrong;
-    auto target = target_of(in, wrong);
+    auto both = find_member(in, &wrong);
     if (wrong) co_return *wrong;
-    if (!target) co_return std::move(target).error();
-    if (auto committed = leg_of(target->entry).commit_member(target->member); !committed)
-      co_return std::move(committed).error();
-    co_return done();
-  }
-
-  Task<RpcResult> abandon_member(JsonValue params) {
-    Fields in(params);
-    std::optional<RpcError> wrong;
-    auto target = target_of(in, wrong);
-    if (wrong) co_return *wrong;
-    if (!target) co_return std::move(target).error();
-    if (auto abandoned = leg_of(target->entry).abandon_member(target->member); !abandoned)
-      co_return std::move(abandoned).error();
-    release(target->entry, target->member);
+    if (!both) co_return std::move(both).error();
+    auto committed = both->leg->commit_member(both->member);
+    if (!committed) co_return std::move(committed).error();
     co_return done();
   }
 
@@ -232,14 +371,36 @@ class Leg final : public Module {
     Fields in(params);
     const std::string name = in.string("name");
     if (auto error = in.error()) co_return *error;
+    auto found = find(name);
+    if (!found) co_return std::move(found).error();
+    (*found)->fence();
+    co_return done();
+  }
+
+  Task<RpcResult> remove(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    if (auto error = in.error()) co_return *error;
     auto found = engine_.bdevs().find(name, "leg");
     if (!found) co_return std::move(found).error();
-    leg_of(*found).fence();
+    const std::vector<std::string> children = (*found)->children;
+    auto destroying = engine_.bdevs().destroy(name, "leg");
+    // Its events find it no more from here on when it may go.
+    auto destroyed = co_await destroying;
+    if (!destroyed) co_return std::move(destroyed).error();
+    legs_.erase(name);
+    for (const std::string& child : children) {
+      const auto member = members_.find(child);
+      if (member != members_.end() && member->second->leg == name) member->second->leg.clear();
+    }
     co_return done();
   }
 
   Engine& engine_;
-  uint64_t last_sequence_ = 0;
+  std::map<std::string, std::unique_ptr<Attached>> members_;
+  std::map<std::string, std::unique_ptr<Attached>> attaching_;
+  std::map<std::string, bdev::LegBdev*> legs_;
+  uint64_t sequence_ = 0;
 };
 
 }  // namespace

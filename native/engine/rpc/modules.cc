@@ -7,9 +7,13 @@ namespace basalt {
 ModuleList make_modules(Engine& engine) {
   ModuleList modules;
   modules.push_back(rpc::make_server(engine));
+  modules.push_back(rpc::make_nbd(engine));
+  modules.push_back(rpc::make_nvmf(engine));
+  modules.push_back(rpc::make_peer(engine));
   modules.push_back(rpc::make_slot(engine));
   modules.push_back(rpc::make_raid(engine));
   modules.push_back(rpc::make_leg(engine));
+  modules.push_back(rpc::make_nvme(engine));
   modules.push_back(rpc::make_lvol(engine));
   modules.push_back(rpc::make_bdev_error(engine));
   modules.push_back(rpc::make_bdev_aio(engine));

@@ -10,10 +10,14 @@
 namespace basalt::rpc {
 
 std::unique_ptr<Module> make_server(Engine& engine);
+std::unique_ptr<Module> make_nbd(Engine& engine);
+std::unique_ptr<Module> make_nvmf(Engine& engine);
+std::unique_ptr<Module> make_peer(Engine& engine);
+std::unique_ptr<Module> make_leg(Engine& engine);
+std::unique_ptr<Module> make_nvme(Engine& engine);
+std::unique_ptr<Module> make_lvol(Engine& engine);
 std::unique_ptr<Module> make_slot(Engine& engine);
 std::unique_ptr<Module> make_raid(Engine& engine);
-std::unique_ptr<Module> make_leg(Engine& engine);
-std::unique_ptr<Module> make_lvol(Engine& engine);
 std::unique_ptr<Module> make_bdev_error(Engine& engine);
 std::unique_ptr<Module> make_bdev_aio(Engine& engine);
 std::unique_ptr<Module> make_bdev_null(Engine& engine);

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/fabric.h"
+
+namespace basalt {
+namespace {
+
+std::vector<Reactor*> all_reactors(Engine& engine) {
+  std::vector<Reactor*> reactors;
+  for (const auto& reactor : engine.reactors())
+    reactors.push_back(reactor.get());
+  return reactors;
+}
+
+nvmf::TcpHostTransport host_transport(uint8_t digest_bits) {
+  nvmf::TcpHostTransport::Options options;
+  options.digests = nvmf::pdu::Digests::from_bits(digest_bits);
+  return nvmf::TcpHostTransport(options);
+}
+
+}  // namespace
+
+Fabric::Fabric(Engine& engine)
+    : target_(all_reactors(engine)), tcp_{host_transport(0), host_transport(1), host_transport(2), host_transport(3)} {
+  auto loopback = std::make_unique<nvmf::LoopbackTargetTransport>(target_);
+  loopback_ = std::make_unique<nvmf::LoopbackHostTransport>(*loopback);
+  target_.add_transport(std::move(loopback));
+}
+
+Outcome Fabric::create_tcp(const nvmf::TcpTargetOptions& options) {
+  if (has_tcp_) return Error{Errc::exists, "the TCP transport exists"};
+  target_.add_transport(std::make_unique<nvmf::TcpTargetTransport>(target_, options));
+  has_tcp_ = true;
+  return success();
+}
+
+}  // namespace basalt

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// nvmf_*: the target's subsystems, namespaces, listeners and hosts.
+#include "engine/fabric.h"
+#include "engine/rpc/fields.h"
+#include "engine/rpc/modules.h"
+#include "engine/rpc/nvmf_params.h"
+
+namespace basalt::rpc {
+namespace {
+
+std::string namespace_user(const std::string& nqn, const std::string& bdev) {
+  return "the namespace of " + bdev + " in " + nqn;
+}
+
+class Nvmf final : public Module {
+ public:
+  explicit Nvmf(Engine& engine) : engine_(engine) {}
+
+  void register_methods(Dispatcher& dispatcher) override {
+    dispatcher.add("nvmf_create_transport", this, &Nvmf::create_transport);
+    dispatcher.add("nvmf_create_subsystem", this, &Nvmf::create_subsystem);
+    dispatcher.add("nvmf_delete_subsystem", this, &Nvmf::delete_subsystem);
+    dispatcher.add("nvmf_subsystem_add_ns", this, &Nvmf::add_ns);
+    dispatcher.add("nvmf_subsystem_remove_ns", this, &Nvmf::remove_ns);
+    dispatcher.add("nvmf_subsystem_add_listener", this, &Nvmf::add_listener);
+    dispatcher.add("nvmf_subsystem_remove_listener", this, &Nvmf::remove_listener);
+    dispatcher.add("nvmf_subsystem_listener_set_ana_state", this, &Nvmf::set_ana_state);
+    dispatcher.add("nvmf_subsystem_add_host", this, &Nvmf::add_host);
+    dispatcher.add("nvmf_subsystem_remove_host", this, &Nvmf::remove_host);
+    dispatcher.add("nvmf_subsystem_allow_any_host", this, &Nvmf::allow_any_host);
+    dispatcher.add("nvmf_get_subsystems", this, &Nvmf::get_subsystems);
+    dispatcher.add("nvmf_subsystem_get_controllers", this, &Nvmf::get_controllers);
+  }
+
+  Task<bool> stop_some() override {
+    if (closed_) co_return false;
+    closed_ = true;
+    auto closing = target().close();
+    co_await closing;
+    for (const auto& [key, used] : used_)
+      engine_.bdevs().release(used.bdev, used.user);
+    used_.clear();
+    co_return true;
+  }
+
+ private:
+  struct Used {
+    std::string bdev;
+    std::string user;
+  };
+
+  nvmf::Target& target() { return engine_.fabric().target(); }
+
+  Result<nvmf::Subsystem*> find(const std::string& nqn) {
+    nvmf::Subsystem* subsystem = target().find_subsystem(nqn);
+    if (subsystem == nullptr) return Error{Errc::not_found, "subsystem " + nqn + " does not exist"};
+    return subsystem;
+  }
+
+  Task<RpcResult> create_transport(JsonValue params) {
+    Fields in(params);
+    in.choice("trtype", {"TCP"});
+    nvmf::TcpTargetOptions options;
+    // Queue counts and depths are the target's own limits; what is asked for may only be within them.
+    in.natural_or("max_io_qpairs_per_ctrlr", 1, {.min = 1, .max = 65535});
+    in.natural_or("max_queue_depth", 128, {.min = 16, .max = 65535});
+    options.connection.in_capsule_bytes =
+        static_cast<uint32_t>(in.natural_or("in_capsule_data_size", 8192, {.min = 4096, .max = 65536}));
+    if (options.connection.in_capsule_bytes % 16 != 0) in.refuse("in_capsule_data_size", "must be a multiple of 16");
+    if (auto error = in.error()) co_return *error;
+    auto created = engine_.fabric().create_tcp(options);
+    if (!created) co_return std::move(created).error();
+    co_return done();
+  }
+
+  Task<RpcResult> create_subsystem(JsonValue params) {
+    Fields in(params);
+    nvmf::SubsystemOptions options;
+    options.nqn = read_nqn(in, "nqn");
+    options.serial_number = in.string_or("serial_number", "00000000000000000000");
+    options.model_number = in.string_or("model_number", "Basalt");
+    options.allow_any_host = in.boolean_or("allow_any_host", false);
+    options.cntlid_min = static_cast<uint16_t>(in.natural_or("min_cntlid", 1, {.min = 1, .max = 0xffef}));
+    options.cntlid_max = static_cast<uint16_t>(in.natural_or("max_cntlid", 0xffef, {.min = 1, .max = 0xffef}));
+    options.ana_reporting = in.boolean_or("ana_reporting", true);
+    options.namespaces_max = static_cast<uint32_t>(in.natural_or("max_namespaces", 32, {.min = 1, .max = 1024}));
+    options.internal = in.boolean_or("internal", false);
+    if (options.serial_number.size() > 20) in.refuse("serial_number", "must be at most 20 bytes");
+    if (options.model_number.size() > 40) in.refuse("model_number", "must be at most 40 bytes");
+    if (options.cntlid_min > options.cntlid_max) in.refuse("min_cntlid", "must not be above max_cntlid");
+    if (auto error = in.error()) co_return *error;
+    auto created = target().create_subsystem(options);
+    if (!created) co_return std::move(created).error();
+    co_return done();
+  }
+
+  Task<RpcResult> delete_subsystem(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    if (auto error = in.error()) co_return *error;
+    auto deleting = target().delete_subsystem(nqn);
+    auto deleted = co_await deleting;
+    if (!deleted) co_return std::move(deleted).error();
+    for (auto used = used_.begin(); used != used_.end();) {
+      if (used->first.first != nqn) {
+        ++used;
+        continue;
+      }
+      engine_.bdevs().release(used->second.bdev, used->second.user);
+      used = used_.erase(used);
+    }
+    co_return done();
+  }
+
+  Task<RpcResult> add_ns(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    Fields nested(in.object("namespace"), in.path_of("namespace"));
+    const std::string bdev_name = nested.string("bdev_name");
+    ns::NamespaceOptions options;
+    options.nsid = static_cast<uint32_t>(nested.natural_or("nsid", 0, {.min = 1, .max = 1024}));
+    options.uuid = nested.uuid("uuid").value_or(Uuid{});
+    options.nguid = read_nguid(nested);
+    options.ana_group = static_cast<uint32_t>(nested.natural_or("anagrpid", 0, {.min = 1, .max = 1024}));
+    options.one_writer = nested.boolean_or("one_writer", false);
+    in.adopt(nested);
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+
+    // Behind a gate nothing else may write: the bdev is claimed. Otherwise exports share it.
+    const std::string user = namespace_user(nqn, bdev_name);
+    BdevRegistry& bdevs = engine_.bdevs();
+    auto bdev = options.one_writer ? bdevs.claim(bdev_name, user) : bdevs.open(bdev_name, user);
+    if (!bdev) co_return std::move(bdev).error();
+    auto adding = (*subsystem)->add_namespace(options, *bdev);
+    auto added = co_await adding;
+    if (!added) {
+      bdevs.release(bdev_name, user);
+      co_return std::move(added).error();
+    }
+    used_[{nqn, *added}] = {bdev_name, user};
+    co_return JsonValue(*added);
+  }
+
+  Task<RpcResult> remove_ns(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    const auto nsid = static_cast<uint32_t>(in.natural("nsid", {.min = 1, .max = 1024}));
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    auto removing = (*subsystem)->remove_namespace(nsid);
+    auto removed = co_await removing;
+    if (!removed) co_return std::move(removed).error();
+    if (const auto used = used_.find({nqn, nsid}); used != used_.end()) {
+      engine_.bdevs().release(used->second.bdev, used->second.user);
+      used_.erase(used);
+    }
+    co_return done();
+  }
+
+  Task<RpcResult> add_listener(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    nvmf::ListenAddress address = read_listen_address(in);
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    if (address.trtype == "TCP" && !engine_.fabric().has_tcp()) {
+      co_return Error{Errc::invalid_argument, "no TCP transport: call nvmf_create_transport first"};
+    }
+    auto adding = (*subsystem)->add_listener(std::move(address));
+    auto added = co_await adding;
+    if (!added) co_return std::move(added).error();
+    auto result = JsonValue::object();
+    result.set("trtype", added->trtype).set("traddr", added->traddr).set("trsvcid", added->trsvcid);
+    co_return result;
+  }
+
+  Task<RpcResult> remove_listener(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    nvmf::ListenAddress address = read_listen_address(in);
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    auto removing = (*subsystem)->remove_listener(std::move(address));
+    auto removed = co_await removing;
+    if (!removed) co_return std::move(removed).error();
+    co_return done();
+  }
+
+  Task<RpcResult> set_ana_state(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    nvmf::ListenAddress address = read_listen_address(in);
+    const nvme::AnaState state = read_ana_state(in);
+    const auto group = static_cast<uint32_t>(in.natural_or("anagrpid", 0, {.min = 1, .max = 1024}));
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    auto setting = (*subsystem)->set_ana_state(std::move(address), group, state);
+    auto set = co_await setting;
+    if (!set) co_return std::move(set).error();
+    co_return done();
+  }
+
+  Task<RpcResult> add_host(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    std::string host = read_nqn(in, "host");
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    auto added = (*subsystem)->add_host(std::move(host));
+    if (!added) co_return std::move(added).error();
+    co_return done();
+  }
+
+  Task<RpcResult> remove_host(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    std::string host = read_nqn(in, "host");
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    auto removing = (*subsystem)->remove_host(std::move(host));
+    auto removed = co_await removing;
+    if (!removed) co_return std::move(removed).error();
+    co_return done();
+  }
+
+  Task<RpcResult> allow_any_host(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    const bool allow = in.boolean("allow_any_host");
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    auto allowing = (*subsystem)->set_allow_any_host(allow);
+    auto allowed = co_await allowing;
+    if (!allowed) co_return std::move(allowed).error();
+    co_return done();
+  }
+
+  Task<RpcResult> get_subsystems(JsonValue params) {
+    Fields in(params);
+    const bool one = in.has("nqn");
+    const std::string nqn = one ? read_nqn(in, "nqn") : std::string();
+    if (auto error = in.error()) co_return *error;
+    auto list = JsonValue::array();
+    if (one) {
+      auto subsystem = find(nqn);
+      if (!subsystem) co_return std::move(subsystem).error();
+      list.push(describe_subsystem(**subsystem));
+      co_return list;
+    }
+    list.push(describe_subsystem(target().discovery()));
+    for (const auto& subsystem : target().all_subsystems())
+      list.push(describe_subsystem(*subsystem));
+    co_return list;
+  }
+
+  Task<RpcResult> get_controllers(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    auto list = JsonValue::array();
+    for (const nvmf::ControllerInfo& info : (*subsystem)->controllers()) {
+      auto one = JsonValue::object();
+      one.set("cntlid", uint32_t{info.cntlid})
+          .set("hostnqn", info.hostnqn)
+          .set("hostid", info.hostid.to_string())
+          .set("num_io_qpairs", uint64_t{info.io_queue_count});
+      list.push(std::move(one));
+    }
+    co_return list;
+  }
+
+  Engine& engine_;
+  bool closed_ = false;
+  std::map<std::pair<std::string, uint32_t>, Used> used_;  // by subsystem and nsid
+};
+
+}  // namespace
+
+std::unique_ptr<Module> make_nvmf(Engine& engine) {
+  return std::make_unique<Nvmf>(engine);
+}
+
+}  // namespace basalt::rpc

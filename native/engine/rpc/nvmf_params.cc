@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/rpc/nvmf_params.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "env/env.h"
+#include "nvmf/target/target.h"
+
+namespace basalt::rpc {
+namespace {
+
+const char* family_of(const std::string& traddr) {
+  return traddr.find(':') == std::string::npos ? "IPv4" : "IPv6";
+}
+
+}  // namespace
+
+std::string read_nqn(Fields& in, std::string_view name) {
+  std::string nqn = in.string(name);
+  if (!nvmf::valid_nqn(nqn)) in.refuse(name, "must be an NQN: \"nqn.\" and more, at most 223 printable bytes");
+  return nqn;
+}
+
+std::string read_port(Fields& in, std::string_view name, uint64_t min) {
+  std::string text = in.string(name);
+  uint64_t port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  if (error != std::errc() || end != text.data() + text.size() || port < min || port > 65535) {
+    in.refuse(name, "must be a port from " + std::to_string(min) + " to 65535 as a string");
+    return {};
+  }
+  return std::to_string(port);
+}
+
+nvmf::ListenAddress read_listen_address(Fields& in) {
+  Fields nested(in.object("listen_address"), in.path_of("listen_address"));
+  nvmf::ListenAddress address;
+  const bool loopback = nested.choice("trtype", {"TCP", "LOOPBACK"}) == 1;
+  nested.choice_or("adrfam", 0, {"IPv4", "IPv6", "ipv4", "ipv6"});
+  address.trtype = loopback ? "LOOPBACK" : "TCP";
+  address.traddr = nested.string("traddr");
+  if (loopback) {
+    address.trsvcid = nested.string_or("trsvcid", "0");
+  } else {
+    address.trsvcid = read_port(nested, "trsvcid", 0);
+    env::Address check;
+    check.host = address.traddr;
+    if (!check.is_loopback()) {
+      nested.refuse("traddr", "must be a loopback address (127.0.0.1, ::1): hosts are not authenticated yet");
+    }
+  }
+  in.adopt(nested);
+  return address;
+}
+
+nvme::AnaState read_ana_state(Fields& in) {
+  constexpr nvme::AnaState states[] = {nvme::AnaState::optimized, nvme::AnaState::non_optimized,
+                                       nvme::AnaState::inaccessible, nvme::AnaState::change};
+  return states[in.choice("ana_state", {"optimized", "non_optimized", "inaccessible", "change"})];
+}
+
+Uuid read_nguid(Fields& in) {
+  std::string text = in.string_or("nguid", "");
+  if (text.empty()) return {};
+  std::erase(text, '-');
+  if (text.size() == 32) {
+    for (size_t at : {20, 16, 12, 8})
+      text.insert(at, "-");
+  }
+  const auto parsed = Uuid::parse(text);
+  if (!parsed) in.refuse("nguid", "must be 32 hexadecimal digits");
+  return parsed.value_or(Uuid{});
+}
+
+const char* ana_state_name(nvme::AnaState state) {
+  switch (state) {
+    case nvme::AnaState::optimized:
+      return "optimized";
+    case nvme::AnaState::non_optimized:
+      return "non_optimized";
+    case nvme::AnaState::inaccessible:
+      return "inaccessible";
+    case nvme::AnaState::persistent_loss:
+      return "persistent_loss";
+    case nvme::AnaState::change:
+      return "change";
+  }
+  return "unknown";
+}
+
+JsonValue describe_subsystem(const nvmf::Subsystem& subsystem) {
+  const nvmf::SubsystemInfo info = subsystem.info();
+  auto addresses = JsonValue::array();
+  for (const auto& path : subsystem.paths()) {
+    const nvmf::ListenAddress& at = path->listener.address;
+    auto one = JsonValue::object();
+    one.set("trtype", at.trtype)
+        .set("adrfam", family_of(at.traddr))
+        .set("traddr", at.traddr)
+        .set("trsvcid", at.trsvcid)
+        .set("ana_state", ana_state_name(path->state(1)));
+    addresses.push(std::move(one));
+  }
+  auto hosts = JsonValue::array();
+  for (const std::string& host : info.hosts)
+    hosts.push(JsonValue::object().set("nqn", host));
+  auto namespaces = JsonValue::array();
+  for (const nvmf::NamespaceInfo& each : info.namespaces) {
+    auto one = JsonValue::object();
+    one.set("nsid", each.nsid)
+        .set("bdev_name", each.bdev_name)
+        .set("nguid", each.nguid.to_string())
+        .set("uuid", each.uuid.to_string())
+        .set("anagrpid", each.ana_group)
+        .set("one_writer", each.one_writer);
+    namespaces.push(std::move(one));
+  }
+  auto result = JsonValue::object();
+  result.set("nqn", info.options.nqn)
+      .set("subtype", info.options.discovery ? "Discovery" : "NVMe")
+      .set("listen_addresses", std::move(addresses))
+      .set("allow_any_host", info.options.allow_any_host)
+      .set("hosts", std::move(hosts))
+      .set("serial_number", info.options.serial_number)
+      .set("model_number", info.options.model_number)
+      .set("min_cntlid", uint32_t{info.options.cntlid_min})
+      .set("max_cntlid", uint32_t{info.options.cntlid_max})
+      .set("namespaces", std::move(namespaces));
+  return result;
+}
+
+}  // namespace basalt::rpc

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the nvmf_* methods read and show.
+#pragma once
+
+#include <string>
+
+#include "engine/rpc/fields.h"
+#include "nvme/spec.h"
+#include "nvmf/target/subsystem.h"
+
+namespace basalt::rpc {
+
+std::string read_nqn(Fields& in, std::string_view name);
+// listen_address: loopback addresses only, until hosts can be authenticated.
+nvmf::ListenAddress read_listen_address(Fields& in);
+nvme::AnaState read_ana_state(Fields& in);
+Uuid read_nguid(Fields& in);  // 32 hexadecimal digits, with hyphens or without; zero when absent
+// A decimal port 1..65535, of a peer.
+std::string read_port(Fields& in, std::string_view name, uint64_t min = 1);
+
+const char* ana_state_name(nvme::AnaState state);
+JsonValue describe_subsystem(const nvmf::Subsystem& subsystem);
+
+}  // namespace basalt::rpc
