@@ -81,7 +81,8 @@ class TcpTarget : public ::testing::Test {
   TcpTarget() : seed_(test_seed()), net_(seed_), arena_(size_t{256} << 20) {
     std::printf("seed %llu\n", static_cast<unsigned long long>(seed_));
     for (unsigned i = 0; i < 2; i++) {
-      reactors_.push_back(std::make_unique<Reactor>(net_, arena_, ReactorOptions{.index = i}));
+      // As few buffers as there can be: one slab for each size.
+      reactors_.push_back(std::make_unique<Reactor>(net_, arena_, ReactorOptions{.index = i, .buffer_bytes_max = 1}));
       BASALT_ASSERT(reactors_.back()->init().ok());
       net_.add(reactors_.back().get());
     }
@@ -715,6 +716,25 @@ TEST_F(TcpTarget, RemovingAHostClosesItsControllers) {
   ASSERT_TRUE(net_.run(subsystem_->remove_host(hostnqn)).ok());
   EXPECT_TRUE(pair.io->closes());
   EXPECT_TRUE(subsystem_->controllers().empty());
+}
+
+TEST_F(TcpTarget, CommandsWaitForBuffersInLineAndAllEnd) {
+  add_namespace();
+  const Pair pair = associate();
+  constexpr uint16_t count = 12;  // a slab holds two buffers of this size
+  for (uint16_t i = 0; i < count; i++) {
+    nvme::Command command = RawHost::io_command(NvmOpcode::read, 1, i, 256);
+    command.cid = static_cast<uint16_t>(600 + i);
+    command.sgl = {0, 1 << 20, {}, nvme::sgl_transport_data_block};
+    pair.io->send(RawHost::capsule(command));
+  }
+  for (uint16_t i = 0; i < count; i++) {
+    const auto pdu = pair.io->next();
+    ASSERT_TRUE(pdu.has_value());
+    ASSERT_EQ(pdu->type, pdu::Type::c2h_data);
+    EXPECT_EQ(pdu->data.size(), size_t{1} << 20);
+  }
+  EXPECT_TRUE(pair.io->write(1, 0, pattern(1 << 20, 4), false).status.ok());
 }
 
 // ---- the one-writer gate --------------------------------------------------------------------------------------------
