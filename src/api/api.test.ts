@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Requests against a whole cluster on fake engines: what is done, and what is refused with which field and code.
 
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ClusterBed, quietLog } from '../agents/testing/cluster-bed.js';
 import { errorTable } from '../model/errors.js';
-import { buildApp } from './server.js';
+import { openApiDocument } from './openapi.js';
+import { buildApp, routes } from './server.js';
 
 let bed: ClusterBed;
 let app: FastifyInstance;
@@ -191,6 +194,13 @@ describe('the rest of the API', () => {
     expect(
       body.paths['/v1/volumes'].post.requestBody.content['application/json'].schema.properties.name.pattern,
     ).toBeDefined();
+  });
+
+  it('has the OpenAPI document in the tree that the routes make; BASALT_REWRITE=1 writes it anew', async () => {
+    const path = fileURLToPath(new URL('openapi.json', import.meta.url));
+    const made = openApiDocument(routes, '1');
+    if (process.env['BASALT_REWRITE'] === '1') writeFileSync(path, `${JSON.stringify(made, null, 2)}\n`);
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual(JSON.parse(JSON.stringify(made)));
   });
 
   it('answers with the code of the store while that is away', async () => {
