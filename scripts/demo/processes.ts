@@ -76,6 +76,17 @@ export class Daemon {
     await gone;
   }
 
+  /** SIGTERM; resolves with the exit code. */
+  async terminate(): Promise<number | null> {
+    const child = this.#child;
+    this.#child = null;
+    if (child === null) return null;
+    const gone = once(child, 'exit');
+    child.kill('SIGTERM');
+    const [code] = (await gone) as [number | null];
+    return code;
+  }
+
   killNow(): void {
     this.#child?.kill('SIGKILL');
   }

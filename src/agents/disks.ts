@@ -53,20 +53,24 @@ export async function openDisk(opener: DiskOpener, config: CompiledDisk, index: 
   }
 }
 
+/** A file that is missing is made when the configuration gives its size; one that is there is never made anew. */
 async function createBdev(engine: Engine, config: CompiledDisk, name: string, field: string): Promise<void> {
-  const create = config.createBytes === null ? {} : { create_bytes: config.createBytes };
   const buffered = config.buffered ? { buffered: true } : {};
+  const params = { name, filename: config.path, block_size: diskBlockBytes, ...buffered };
   try {
-    await engine.rpc('bdev_aio_create', {
-      name,
-      filename: config.path,
-      block_size: diskBlockBytes,
-      ...create,
-      ...buffered,
-    });
+    try {
+      await engine.rpc('bdev_aio_create', params);
+    } catch (error) {
+      if (config.createBytes === null || !isMissing(error)) throw error;
+      await engine.rpc('bdev_aio_create', { ...params, create_bytes: config.createBytes });
+    }
   } catch (error) {
     throw new BasaltError('DISK_REFUSED', { field, path: config.path, problem: reason(error) }, { cause: error });
   }
+}
+
+function isMissing(error: unknown): boolean {
+  return isEngineError(error, 'notFound') || isEngineError(error, 'noDevice');
 }
 
 async function loadLvstore(
@@ -78,7 +82,7 @@ async function loadLvstore(
   try {
     await engine.rpc('bdev_examine', { name: bdev });
   } catch (error) {
-    if (!isEngineError(error, 'notFound') && !isEngineError(error, 'noDevice')) {
+    if (!isMissing(error)) {
       throw new BasaltError('DISK_REFUSED', { field, path: config.path, problem: reason(error) }, { cause: error });
     }
   }

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A load that knows what it should read: blocks carry (block, sequence) in every 512 bytes; one request at a time per
+// block, so that the only values a read may give are the last acknowledged write and those that were started later.
+
+import type { BdevHandle, Engine } from '../../src/engine/engine.js';
+import { systemClock } from '../../src/env/clock.js';
+
+const blockBytes = 4096;
+const stampBytes = 512;
+
+export interface LoadReport {
+  readonly writes: number;
+  readonly reads: number;
+  readonly longestGapMs: number;
+  readonly violations: string[];
+}
+
+export class VerifyingLoad {
+  readonly #bdev: BdevHandle;
+  readonly #engine: Engine;
+  readonly #blocks: number;
+  readonly #acknowledged: Float64Array;
+  readonly #started: Float64Array;
+  #running = false;
+  #workers: Promise<void>[] = [];
+  #writes = 0;
+  #reads = 0;
+  #lastMs = 0;
+  #longestGapMs = 0;
+  readonly #violations: string[] = [];
+
+  constructor(engine: Engine, bdev: BdevHandle, blocks: number) {
+    this.#engine = engine;
+    this.#bdev = bdev;
+    this.#blocks = blocks;
+    this.#acknowledged = new Float64Array(blocks);
+    this.#started = new Float64Array(blocks);
+  }
+
+  /** `depth` workers, each on blocks of its own, until stop(). Two writes to one read. */
+  start(depth: number): void {
+    this.#running = true;
+    this.#lastMs = systemClock.now();
+    this.#workers = Array.from({ length: depth }, (_, worker) => this.#work(worker, depth));
+    for (const worker of this.#workers) worker.catch(() => {});
+  }
+
+  get completed(): number {
+    return this.#writes + this.#reads;
+  }
+
+  resetGap(): void {
+    this.#lastMs = systemClock.now();
+    this.#longestGapMs = 0;
+  }
+
+  get longestGapMs(): number {
+    return Math.max(this.#longestGapMs, systemClock.now() - this.#lastMs);
+  }
+
+  /** Rejects when a request failed. */
+  async stop(): Promise<LoadReport> {
+    this.#running = false;
+    await Promise.all(this.#workers);
+    return this.report();
+  }
+
+  report(): LoadReport {
+    return {
+      writes: this.#writes,
+      reads: this.#reads,
+      longestGapMs: this.#longestGapMs,
+      violations: this.#violations,
+    };
+  }
+
+  /** Reads every block through `bdev` (another connection, say) and checks it. */
+  async verifyAll(bdev: BdevHandle = this.#bdev): Promise<string[]> {
+    const buffer = Buffer.from(this.#engine.allocate(blockBytes));
+    for (let block = 0; block < this.#blocks; block++) {
+      await bdev.read(block * blockBytes, buffer);
+      this.#check(block, buffer, this.#acknowledged[block] ?? 0);
+    }
+    return this.#violations;
+  }
+
+  async #work(worker: number, depth: number): Promise<void> {
+    const buffer = Buffer.from(this.#engine.allocate(blockBytes));
+    for (let turn = 0; this.#running; turn++) {
+      const block = (worker + depth * ((turn * 7919) % Math.ceil(this.#blocks / depth))) % this.#blocks;
+      if (block % depth !== worker % depth) continue;
+      if (turn % 3 === 2) {
+        const expected = this.#acknowledged[block] ?? 0;
+        await this.#bdev.read(block * blockBytes, buffer);
+        this.#check(block, buffer, expected);
+        this.#reads++;
+      } else {
+        const sequence = (this.#started[block] ?? 0) + 1;
+        this.#started[block] = sequence;
+        stamp(buffer, block, sequence);
+        await this.#bdev.write(block * blockBytes, buffer);
+        this.#acknowledged[block] = sequence;
+        this.#writes++;
+      }
+      const now = systemClock.now();
+      this.#longestGapMs = Math.max(this.#longestGapMs, now - this.#lastMs);
+      this.#lastMs = now;
+    }
+  }
+
+  #check(block: number, buffer: Buffer, acknowledged: number): void {
+    const newest = this.#started[block] ?? 0;
+    for (let at = 0; at < blockBytes; at += stampBytes) {
+      const sequence = buffer.readDoubleLE(at + 8);
+      const empty = sequence === 0 && acknowledged === 0;
+      const right = buffer.readDoubleLE(at) === block && sequence >= acknowledged && sequence <= newest;
+      if (empty || right) continue;
+      this.#violations.push(
+        `block ${block}+${at}: read (${buffer.readDoubleLE(at)}, ${sequence}), acknowledged ${acknowledged}, newest ${newest}`,
+      );
+      return;
+    }
+  }
+}
+
+function stamp(buffer: Buffer, block: number, sequence: number): void {
+  for (let at = 0; at < blockBytes; at += stampBytes) {
+    buffer.writeDoubleLE(block, at);
+    buffer.writeDoubleLE(sequence, at + 8);
+  }
+}
