@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The addon's entry: one call per environment (the main thread, and every worker). It only lists.
-#include <napi.h>
+#include "napi/node_api.h"
 
 #include "napi/bdev_handle.h"
 #include "napi/engine_handle.h"

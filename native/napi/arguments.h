@@ -2,7 +2,7 @@
 // Checks of what JavaScript passes in; a wrong argument throws a TypeError with its path and yields nothing.
 #pragma once
 
-#include <napi.h>
+#include "napi/node_api.h"
 
 #include <cmath>
 #include <cstdint>

@@ -3,7 +3,7 @@
 // memory; the promise resolves when the engine is done with it, and rejects with an error that has the NVMe `status`.
 #pragma once
 
-#include <napi.h>
+#include "napi/node_api.h"
 
 #include <memory>
 #include <optional>

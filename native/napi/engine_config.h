@@ -2,7 +2,7 @@
 // Reads the constructor's configuration object. Every property must be there; what is wrong throws with its path.
 #pragma once
 
-#include <napi.h>
+#include "napi/node_api.h"
 
 #include <optional>
 

@@ -8,7 +8,7 @@
 // Thread: JavaScript. An engine lives until close(), or until its environment ends.
 #pragma once
 
-#include <napi.h>
+#include "napi/node_api.h"
 
 #include <memory>
 #include <string>

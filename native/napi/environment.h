@@ -6,7 +6,7 @@
 // that afterwards no reactor touches JavaScript memory. It is registered after the inbox, hence runs before its end.
 #pragma once
 
-#include <napi.h>
+#include "napi/node_api.h"
 
 #include <memory>
 #include <set>

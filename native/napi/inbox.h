@@ -7,7 +7,7 @@
 //             - the event loop is kept alive while somebody holds it (hold/let_go), not by queued events
 #pragma once
 
-#include <napi.h>
+#include "napi/node_api.h"
 
 #include <functional>
 #include <memory>
