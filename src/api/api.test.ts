@@ -197,7 +197,7 @@ describe('the rest of the API', () => {
   });
 
   it('has the OpenAPI document in the tree that the routes make; BASALT_REWRITE=1 writes it anew', async () => {
-    const path = fileURLToPath(new URL('openapi.json', import.meta.url));
+    const path = fileURLToPath(new URL('../../docs/openapi.json', import.meta.url));
     const made = openApiDocument(routes, '1');
     if (process.env['BASALT_REWRITE'] === '1') writeFileSync(path, `${JSON.stringify(made, null, 2)}\n`);
     expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual(JSON.parse(JSON.stringify(made)));

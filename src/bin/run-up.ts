@@ -22,8 +22,15 @@ export function runUp(config: CompiledConfig, configPath: string, output: Daemon
     ];
     // With a store of its own choice (etcd), the cluster brings none.
     const own = config.store.endpoints.includes(config.store.listen);
-    if (own) await store.start(signal);
-    await Promise.all(others.map((child) => child.start(signal)));
+    try {
+      if (own) await store.start(signal);
+      await Promise.all(others.map((child) => child.start(signal)));
+    } catch (error) {
+      // A cluster that did not come up leaves nothing behind.
+      await Promise.all(others.map((child) => child.stop()));
+      await store.stop();
+      throw error;
+    }
     return {
       ready: {
         ready: 'up',
