@@ -72,14 +72,11 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
     hosts: [...volume.hosts],
     nbd: [...volume.nbd],
     legs,
-    paths: observed.map(({ node, state: pathState, epoch, address, nbd, problem }) => ({
-      node,
-      state: pathState,
-      epoch,
-      address,
-      nbd,
-      problem,
-    })),
+    paths: observed.map(({ node, state: said, epoch, address, nbd, problem }) => {
+      // A controller that was killed has not said so yet: whoever has an older epoch serves nothing.
+      const fenced = said === 'active' && epoch !== leadership?.epoch;
+      return { node, state: fenced ? 'fenced' : said, epoch, address, nbd: fenced ? [] : nbd, problem };
+    }),
   };
 }
 
