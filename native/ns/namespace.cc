@@ -20,7 +20,7 @@ Access access_of(bdev::IoType type) {
 
 Task<Result<std::unique_ptr<Namespace>>> Namespace::open(bdev::Bdev* bdev, NamespaceOptions options) {
   GateRecord record;
-  if (options.one_writer) {
+  if (options.one_writer && !options.planted_forget_epoch) {
     const std::string attribute = bdev->attribute();
     auto decoded = decode_gate(attribute);
     if (!decoded) co_return Error{decoded.error().code, bdev->info().name + ": " + decoded.error().message};
@@ -65,6 +65,7 @@ void Namespace::arrive(Work* work) {
 
 nvme::Status Namespace::judge(const NsIo& io) {
   if (closed_) return nvme::status::invalid_namespace.dnr();
+  if (options_.planted_no_gate) return nvme::status::success;
   if (taking_over_ || !reservation_.allows(io.host, access_of(io.type))) {
     stats_.conflict_count++;
     return nvme::status::reservation_conflict.dnr();

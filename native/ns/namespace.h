@@ -55,6 +55,9 @@ struct NamespaceOptions {
   uint64_t eui64 = 0;
   uint32_t ana_group = 0;  // 0: same as nsid
   bool one_writer = false;
+  // Bugs for the simulator to catch; nothing else sets them.
+  bool planted_no_gate = false;
+  bool planted_forget_epoch = false;
 };
 
 struct NamespaceStats {

@@ -35,6 +35,7 @@ struct LegOptions {
   uint64_t epoch = 0;
   Duration lease = milliseconds(300);  // at most 1 s
   bool all_dirty = false;              // after an unclean takeover
+  bool planted_ignore_lease = false;   // a bug for the simulator to catch; nothing else sets it
 };
 
 enum class MemberState : uint8_t {

@@ -243,6 +243,10 @@ class SimListener final : public StreamListener {
   std::deque<std::unique_ptr<PendingSocket>> backlog_;
 };
 
+void SimPoller::forget_listeners(SimNode& node) {
+  std::erase_if(node.world().listeners_, [&](SimListener* listener) { return &listener->poller().node() == &node; });
+}
+
 Result<std::unique_ptr<StreamListener>> SimPoller::listen(const Address& address) {
   Address bound = address;
   SimWorld& world = node_.world();

@@ -26,6 +26,8 @@ class SimPoller final : public Poller {
   std::string description() const override { return "simulated"; }
 
   SimNode& node() { return node_; }
+  // The node's process was killed: nobody listens for it any more, and its restart may listen there again.
+  static void forget_listeners(SimNode& node);
   // Runs at the next poll. A handle that is destroyed meanwhile takes its work out.
   void queue(Work* work, const void* owner) { ready_.push_back({work, owner}); }
   void forget(const void* owner);

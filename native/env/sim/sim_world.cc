@@ -179,6 +179,8 @@ void SimNode::crash() {
   for (SimSocket* socket : std::vector<SimSocket*>(world_.sockets_)) {
     if (&socket->node() == this) socket->reset();
   }
+  std::erase_if(world_.sockets_, [this](SimSocket* socket) { return &socket->node() == this; });
+  SimPoller::forget_listeners(*this);
 }
 
 void SimNode::power_cut() {

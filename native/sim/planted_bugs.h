@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bugs that can be switched on, to prove that the tests would see them. All off in every honest run.
+#pragma once
+
+namespace basalt::sim {
+
+struct PlantedBugs {
+  bool skip_fence = false;               // replicas let every controller in, whatever its epoch
+  bool promote_before_takeover = false;  // serve as soon as one member of each leg obeys; the others stay in the set
+  bool forget_epoch = false;             // a restarted replica does not remember what it had accepted
+  bool shrink_without_consent = false;   // go on without a failed member before the store agreed
+  bool ignore_read_lease = false;        // answer reads however old the members' last word is
+  bool read_unequal = false;             // after a takeover nothing is made equal
+};
+
+}  // namespace basalt::sim
