@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { Backoff } from '../agents/signal.js';
 import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
-import type { CompiledConfig } from '../model/config.js';
+import type { CompiledConfig, CompiledNode } from '../model/config.js';
 import { daemonLog, type PinoLogger, runDaemon } from './daemon.js';
 
 export function runUp(config: CompiledConfig, configPath: string, output: DaemonOutput): Promise<number> {
@@ -16,10 +16,12 @@ export function runUp(config: CompiledConfig, configPath: string, output: Daemon
   return runDaemon(log, output, async (signal) => {
     const common = ['--config', configPath, '--json'];
     const store = new Child(log, 'store', ['store', ...common]);
-    const others = [
-      new Child(log, 'api', ['api', ...common]),
-      ...config.nodes.map((node) => new Child(log, `node ${node.name}`, ['node', '--name', node.name, ...common])),
-    ];
+    const nodeOf = (node: CompiledNode): Child =>
+      new Child(log, `node ${node.name}`, ['node', '--name', node.name, ...common]);
+    // Those that only drive volumes end first: what they flush last needs the disks.
+    const drivers = config.nodes.filter((node) => !node.roles.includes('disk')).map(nodeOf);
+    const disks = config.nodes.filter((node) => node.roles.includes('disk')).map(nodeOf);
+    const others = [new Child(log, 'api', ['api', ...common]), ...drivers, ...disks];
     // With a store of its own choice (etcd), the cluster brings none.
     const own = config.store.endpoints.includes(config.store.listen);
     try {
@@ -40,6 +42,7 @@ export function runUp(config: CompiledConfig, configPath: string, output: Daemon
       },
       text: `cluster ready; API at http://${config.api.listen}, nodes ${config.nodes.map((node) => node.name).join(', ') || 'none'}`,
       drain: async () => {
+        await Promise.all(drivers.map((child) => child.stop()));
         await Promise.all(others.map((child) => child.stop()));
       },
       close: async () => {
