@@ -13,7 +13,10 @@ export const drainMsMax = 10_000;
 
 export function daemonLog(config: CompiledConfig, name: string): PinoLogger {
   // Standard error: standard output belongs to the line that says "ready".
-  return pino({ name, level: config.logLevel }, pino.destination({ dest: 2, sync: true }));
+  const destination = pino.destination({ dest: 2, sync: true });
+  // Whoever read the log went away: that ends the log, not the daemon.
+  destination.on('error', () => {});
+  return pino({ name, level: config.logLevel }, destination);
 }
 
 export interface Daemon {
