@@ -6,14 +6,13 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/env/clock.js';
 import { RunningCluster, TestHost, volumeBytes } from './running-cluster.js';
-import { VerifyingLoad } from './verifying-load.js';
-
-const blocks = volumeBytes / 4096 / 8;
+import { BlockOracle, VerifyingLoad } from './verifying-load.js';
 
 describe('a cluster of processes', { timeout: 120_000 }, () => {
   let running: RunningCluster;
   let host: TestHost;
   let load: VerifyingLoad;
+  const oracle = new BlockOracle(volumeBytes / 4096 / 8);
 
   beforeAll(async () => {
     running = await RunningCluster.start();
@@ -22,7 +21,7 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
 
   beforeEach(async () => {
     host = await TestHost.connect(await running.settled());
-    load = new VerifyingLoad(host.engine, host.bdev, blocks);
+    load = new VerifyingLoad(host.engine, host.bdev, oracle);
     load.start(16);
     await progress(500);
   }, 90_000);
@@ -41,7 +40,7 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
   async function finish(): Promise<void> {
     const report = await load.stop();
     await load.verifyAll();
-    expect(report.violations).toEqual([]);
+    expect(report.violations.slice(0, 10)).toEqual([]);
   }
 
   async function activeController(): Promise<string> {
@@ -56,10 +55,10 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
     await running.cluster.daemon(active).kill();
     await progress(1000);
     const after = await running.volume();
+    await running.cluster.daemon(active).start();
     expect(after.controller).not.toBe(active);
     expect(after.epoch).toBeGreaterThan(epoch);
     await finish();
-    await running.cluster.daemon(active).start();
   });
 
   it('goes on when the active controller is stopped, and the woken one harms nothing', async () => {
@@ -79,9 +78,10 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
     const daemon = running.cluster.daemon(active);
     const ended = daemon.terminate();
     await progress(1000);
-    expect(await ended).toBe(0);
-    await finish();
+    const code = await ended;
     await daemon.start();
+    expect(code).toBe(0);
+    await finish();
   });
 
   it('goes on when a disk node is killed, and becomes redundant again when it is back', async () => {
@@ -116,12 +116,12 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
 
   it('serves the same bytes after everything was killed and started in any order', async () => {
     const report = await load.stop();
-    expect(report.violations).toEqual([]);
+    expect(report.violations.slice(0, 10)).toEqual([]);
     await host.close();
     await running.cluster.killAll();
     const order = ['controller-2', 'disk-3', 'api', 'disk-1', 'controller-1', 'disk-2', 'store'];
     await Promise.all(order.map((name) => running.cluster.daemon(name).start()));
     host = await TestHost.connect(await running.settled());
-    expect(await load.verifyAll(host.bdev)).toEqual([]);
+    expect(await load.verifyAll(host)).toEqual([]);
   });
 });

@@ -16,12 +16,24 @@ export interface LoadReport {
   readonly violations: string[];
 }
 
+/** What a volume's blocks may hold: outlives the loads and connections that wrote it. */
+export class BlockOracle {
+  readonly blocks: number;
+  /** Highest sequence whose write was acknowledged, and highest that was started, by block. */
+  readonly acknowledged: Float64Array;
+  readonly started: Float64Array;
+
+  constructor(blocks: number) {
+    this.blocks = blocks;
+    this.acknowledged = new Float64Array(blocks);
+    this.started = new Float64Array(blocks);
+  }
+}
+
 export class VerifyingLoad {
   readonly #bdev: BdevHandle;
   readonly #engine: Engine;
-  readonly #blocks: number;
-  readonly #acknowledged: Float64Array;
-  readonly #started: Float64Array;
+  readonly #oracle: BlockOracle;
   #running = false;
   #workers: Promise<void>[] = [];
   #writes = 0;
@@ -30,12 +42,10 @@ export class VerifyingLoad {
   #longestGapMs = 0;
   readonly #violations: string[] = [];
 
-  constructor(engine: Engine, bdev: BdevHandle, blocks: number) {
+  constructor(engine: Engine, bdev: BdevHandle, oracle: BlockOracle) {
     this.#engine = engine;
     this.#bdev = bdev;
-    this.#blocks = blocks;
-    this.#acknowledged = new Float64Array(blocks);
-    this.#started = new Float64Array(blocks);
+    this.#oracle = oracle;
   }
 
   /** `depth` workers, each on blocks of its own, until stop(). Two writes to one read. */
@@ -76,11 +86,13 @@ export class VerifyingLoad {
   }
 
   /** Reads every block through `bdev` (another connection, say) and checks it. */
-  async verifyAll(bdev: BdevHandle = this.#bdev): Promise<string[]> {
-    const buffer = Buffer.from(this.#engine.allocate(blockBytes));
-    for (let block = 0; block < this.#blocks; block++) {
-      await bdev.read(block * blockBytes, buffer);
-      this.#check(block, buffer, this.#acknowledged[block] ?? 0);
+  async verifyAll(
+    host: { engine: Engine; bdev: BdevHandle } = { engine: this.#engine, bdev: this.#bdev },
+  ): Promise<string[]> {
+    const buffer = Buffer.from(host.engine.allocate(blockBytes));
+    for (let block = 0; block < this.#oracle.blocks; block++) {
+      await host.bdev.read(block * blockBytes, buffer);
+      this.#check(block, buffer, this.#oracle.acknowledged[block] ?? 0);
     }
     return this.#violations;
   }
@@ -88,19 +100,19 @@ export class VerifyingLoad {
   async #work(worker: number, depth: number): Promise<void> {
     const buffer = Buffer.from(this.#engine.allocate(blockBytes));
     for (let turn = 0; this.#running; turn++) {
-      const block = (worker + depth * ((turn * 7919) % Math.ceil(this.#blocks / depth))) % this.#blocks;
+      const block = (worker + depth * ((turn * 7919) % Math.ceil(this.#oracle.blocks / depth))) % this.#oracle.blocks;
       if (block % depth !== worker % depth) continue;
       if (turn % 3 === 2) {
-        const expected = this.#acknowledged[block] ?? 0;
+        const expected = this.#oracle.acknowledged[block] ?? 0;
         await this.#bdev.read(block * blockBytes, buffer);
         this.#check(block, buffer, expected);
         this.#reads++;
       } else {
-        const sequence = (this.#started[block] ?? 0) + 1;
-        this.#started[block] = sequence;
+        const sequence = (this.#oracle.started[block] ?? 0) + 1;
+        this.#oracle.started[block] = sequence;
         stamp(buffer, block, sequence);
         await this.#bdev.write(block * blockBytes, buffer);
-        this.#acknowledged[block] = sequence;
+        this.#oracle.acknowledged[block] = sequence;
         this.#writes++;
       }
       const now = systemClock.now();
@@ -110,7 +122,7 @@ export class VerifyingLoad {
   }
 
   #check(block: number, buffer: Buffer, acknowledged: number): void {
-    const newest = this.#started[block] ?? 0;
+    const newest = this.#oracle.started[block] ?? 0;
     for (let at = 0; at < blockBytes; at += stampBytes) {
       const sequence = buffer.readDoubleLE(at + 8);
       const empty = sequence === 0 && acknowledged === 0;

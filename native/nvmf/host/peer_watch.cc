@@ -2,6 +2,7 @@
 #include "nvmf/host/peer_watch.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace basalt::nvmf {
 
@@ -14,21 +15,21 @@ PeerWatch::~PeerWatch() {
   BASALT_ASSERT(controller_ == nullptr);
 }
 
-HostControllerOptions PeerWatch::controller_options() {
+HostControllerOptions PeerWatch::controller_options(Duration connect_timeout) {
   HostControllerOptions options;
   options.address = options_.address;
   options.subnqn = nvme::discovery_nqn;
   options.hostnqn = options_.hostnqn;
   options.hostid = hostid_;
   options.keep_alive_ms = options_.keep_alive_ms;
-  options.connect_timeout = options_.connect_timeout;
-  options.admin_timeout = options_.connect_timeout;
+  options.connect_timeout = connect_timeout;
+  options.admin_timeout = connect_timeout;
   options.discovery = true;
   return options;
 }
 
 Outcome PeerWatch::start() {
-  const Outcome checked = controller_options().check();
+  const Outcome checked = controller_options(options_.connect_timeout).check();
   if (!checked) return checked;
   if (options_.keep_alive_ms == 0) return Error{Errc::invalid_argument, "keep_alive_ms: at least 100"};
   (void)gate_.enter();
@@ -37,9 +38,15 @@ Outcome PeerWatch::start() {
 }
 
 void PeerWatch::controller_lost(const Error& reason) {
-  connected_ = false;
-  if (!stopping_ && listener_ != nullptr) listener_->peer_lost(reason);
+  live_ = false;
+  lost_reason_ = reason;
   wake_.set();
+}
+
+void PeerWatch::report_lost() {
+  if (!connected_) return;
+  connected_ = false;
+  if (!stopping_ && listener_ != nullptr) listener_->peer_lost(lost_reason_);
 }
 
 Task<void> PeerWatch::run() {
@@ -47,23 +54,32 @@ Task<void> PeerWatch::run() {
   co_await hop(reactor_);  // nothing happens inside start()
   Duration delay = options_.delay_min;
   while (!stopping_) {
+    // After a loss the peer is asked once more, at once: it may have ended the association because this process was
+    // stalled. A peer that has died refuses at once, so that costs nothing when it matters.
+    const Duration patience = connected_ ? milliseconds(options_.keep_alive_ms) : options_.connect_timeout;
     HostController::Listener* listener = this;
-    controller_ = std::make_unique<HostController>(reactor_, transport_, controller_options(), listener);
+    controller_ = std::make_unique<HostController>(reactor_, transport_, controller_options(patience), listener);
     const Outcome outcome = co_await controller_->connect();
     if (outcome.ok() && !stopping_) {
       delay = options_.delay_min;
-      connected_ = true;
-      if (listener_ != nullptr) listener_->peer_connected();
-      while (connected_ && !stopping_)
+      live_ = true;
+      const bool known = std::exchange(connected_, true);
+      if (!known && listener_ != nullptr) listener_->peer_connected();
+      while (live_ && !stopping_)
         co_await wake_.wait(reactor_);
-      connected_ = false;
+      live_ = false;
+      co_await controller_->close();
+      controller_.reset();
+      continue;
     }
+    report_lost();
     co_await controller_->close();
     controller_.reset();
     if (stopping_) break;
     co_await wake_.wait_for(reactor_, delay);
     delay = std::min(delay * 2, options_.delay_max);
   }
+  connected_ = false;
 }
 
 Task<void> PeerWatch::stop() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // PeerWatch: keeps an association with a peer's discovery subsystem, to notice when the peer goes: its connection
-// breaks or a keep-alive has no answer in time. After a loss it connects again, with back-off, for as long as it is
+// breaks or a keep-alive has no answer in time, and connecting again at once does not help (the peer may have ended the
+// association because this process was stalled). After a loss it connects again, with back-off, for as long as it is
 // watched. A loss is a hint that triggers decisions; it proves nothing about the peer. Thread: one reactor. Callbacks
 // come from reactor work, never inside start() or stop().
 #pragma once
@@ -40,7 +41,8 @@ class PeerWatch final : HostController::Listener {
  private:
   void controller_lost(const Error& reason) override;
   void namespaces_changed() override {}
-  HostControllerOptions controller_options();
+  HostControllerOptions controller_options(Duration connect_timeout);
+  void report_lost();
   Task<void> run();
 
   Reactor& reactor_;
@@ -49,7 +51,9 @@ class PeerWatch final : HostController::Listener {
   Listener* listener_;
   Uuid hostid_;
   bool stopping_ = false;
-  bool connected_ = false;
+  bool live_ = false;       // the association stands
+  bool connected_ = false;  // what the listener was told
+  Error lost_reason_{Errc::closed, ""};
   std::unique_ptr<HostController> controller_;
   WakeUp wake_;
   Gate gate_;
