@@ -37,13 +37,15 @@ export const nativeTable: LayerTable = {
   engine: 'anything',
   'engine/*': 'anything',
   engined: ['base', 'env', 'env/linux', 'engine'],
+  // Programs that measure, from outside.
+  bench: 'anything',
   napi: ['base', 'engine'],
   sim: 'anything',
   testing: 'anything',
 };
 
 /** What `anything` leaves out for code that is not a test: the programs on top. */
-const never_included = /^(napi|engined|sim)(\/|$)|(^|\/)testing(\/|$)/;
+const never_included = /^(napi|engined|bench|sim)(\/|$)|(^|\/)testing(\/|$)/;
 
 export const srcTable: LayerTable = {
   env: [],
@@ -141,7 +143,7 @@ export const osHeaders: Check = {
   run(tree) {
     const findings: Finding[] = [];
     for (const path of matching(tree, /^native\/.*\.(cc|h)$/)) {
-      if (/^native\/(env\/linux|memory|engined|napi|testing)\//.test(path) || is_native_test(path)) continue;
+      if (/^native\/(env\/linux|memory|engined|bench|napi|testing)\//.test(path) || is_native_test(path)) continue;
       for (const include of includes(tree.read(path))) {
         if (!include.system || !os_header.test(include.path)) continue;
         const message = `<${include.path}> belongs in env/linux (or memory/ for mmap): use the interface in native/env`;

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// npm run bench -- target|js|native [--json] [--seconds N] [--only TEXT]: measures, and prints a table or one JSON object per line.
+// How the figures are made and what they are good for: docs/performance.md.
+
+import { availableParallelism, cpus, release } from 'node:os';
+import { parseArgs } from 'node:util';
+import { benchJs } from './js/main.js';
+import { benchNative } from './native.js';
+import { type Figure, Reporter } from './report.js';
+import { benchTarget } from './target.js';
+
+export interface BenchOptions {
+  /** Time that one figure takes, both sides together. */
+  readonly seconds: number;
+  /** Only figures whose name contains this. */
+  readonly only: string;
+}
+
+type Suite = (options: BenchOptions, report: (figure: Figure) => void, signal: AbortSignal) => Promise<void>;
+
+const suites: Record<string, Suite> = { target: benchTarget, js: benchJs, native: benchNative };
+const usage = `usage: npm run bench -- ${Object.keys(suites).join('|')} [--json] [--seconds N] [--only TEXT]`;
+
+function readArguments(args: string[]): { suite: Suite; json: boolean; options: BenchOptions } {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: {
+      json: { type: 'boolean', default: false },
+      seconds: { type: 'string', default: '4' },
+      only: { type: 'string', default: '' },
+    },
+  });
+  const name = positionals[0];
+  const suite = name === undefined ? undefined : suites[name];
+  if (suite === undefined || positionals.length !== 1) throw new Error(`expected one suite; ${usage}`);
+  const seconds = Number(values.seconds);
+  if (!(seconds >= 0.1 && seconds <= 3600)) throw new Error(`--seconds: expected 0.1 to 3600; ${usage}`);
+  return { suite, json: values.json, options: { seconds, only: values.only } };
+}
+
+async function main(): Promise<void> {
+  const { suite, json, options } = readArguments(process.argv.slice(2));
+  const model = cpus()[0]?.model ?? 'unknown processor';
+  process.stderr.write(`${availableParallelism()} cores (${model}), Linux ${release()}, Node.js ${process.version}\n`);
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort(new Error(signal)));
+  const reporter = new Reporter(json, (text) => process.stdout.write(`${text}\n`));
+  await suite(options, (figure) => reporter.add(figure), stop.signal);
+  reporter.end();
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// The NVMe/TCP target on loopback: engined on one core, the project's own initiator on another, and between its runs
+// the same bytes through bare sockets (basalt_floor), A B A B, so that both met the same machine.
+
+import { mkdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { packageRoot } from '../src/engine/native/addon.js';
+import { JsonRpc } from './json-rpc.js';
+import type { BenchOptions } from './main.js';
+import { runForJson, Server } from './programs.js';
+import { type Figure, median, rounded } from './report.js';
+
+const depths = [1, 32, 128];
+const operations = ['read', 'write'] as const;
+const pairsPerFigure = 4;
+const diskBytes = 256 * 1024 * 1024;
+const [serverCore, clientCore] = [0, 1];
+
+interface Run {
+  readonly speed_iops: number;
+  readonly mean_iops: number;
+  readonly p50_us: number;
+  readonly p99_us: number;
+  readonly client_cpu_us_per_io: number;
+  readonly server_cpu_us_per_io: number;
+}
+
+interface Case {
+  readonly bdev: 'malloc' | 'file';
+  readonly operation: (typeof operations)[number];
+  readonly depth: number;
+}
+
+const nqnOf = (bdev: string): string => `nqn.2024-01.io.basalt:bench-${bdev}`;
+const nameOf = (at: Case): string => `target/${at.bdev}/rand${at.operation}/4k/qd${at.depth}`;
+
+export async function benchTarget(
+  options: BenchOptions,
+  report: (figure: Figure) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const cases = (['malloc', 'file'] as const)
+    .flatMap((bdev) => operations.flatMap((operation) => depths.map((depth): Case => ({ bdev, operation, depth }))))
+    .filter((at) => nameOf(at).includes(options.only));
+  const folder = join(packageRoot(), '.cache', 'bench');
+  await mkdir(folder, { recursive: true });
+  const image = join(folder, `target-${process.pid}.img`);
+  const servers: Server[] = [];
+  try {
+    const [floor, floorPort] = await Server.start(serverCore, 'basalt_floor', ['serve']);
+    servers.push(floor);
+    const rpcPath = join(tmpdir(), `basalt-bench-${process.pid}.sock`);
+    const [engined] = await Server.start(serverCore, 'engined', ['--rpc', `unix:${rpcPath}`]);
+    servers.push(engined);
+    const port = await serve(rpcPath, image);
+    for (const bdev of new Set(cases.map((at) => at.bdev))) await fill(bdev, port, signal);
+    for (const at of cases) {
+      report(await measure(at, options, { floor, floorPort, engined, port }, signal));
+    }
+  } finally {
+    for (const server of servers) await server.stop();
+    await rm(image, { force: true });
+  }
+}
+
+/** Gives the port where both bdevs are served, each by a subsystem of its own. */
+async function serve(rpcPath: string, image: string): Promise<string> {
+  const rpc = await JsonRpc.connect(rpcPath);
+  await rpc.call('bdev_malloc_create', { name: 'malloc', num_blocks: diskBytes / 4096, block_size: 4096 });
+  await rpc.call('bdev_aio_create', { name: 'file', filename: image, block_size: 4096, create_bytes: diskBytes });
+  await rpc.call('nvmf_create_transport', { trtype: 'TCP' });
+  let port = '0';
+  for (const bdev of ['malloc', 'file']) {
+    const nqn = nqnOf(bdev);
+    await rpc.call('nvmf_create_subsystem', { nqn, allow_any_host: true });
+    await rpc.call('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: bdev } });
+    const address = { trtype: 'TCP', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: port };
+    const added = await rpc.call('nvmf_subsystem_add_listener', { nqn, listen_address: address });
+    port = (added as { trsvcid: string }).trsvcid;
+  }
+  rpc.close();
+  return port;
+}
+
+async function fill(bdev: string, port: string, signal: AbortSignal): Promise<void> {
+  const args = ['--port', port, '--nqn', nqnOf(bdev), '--fill', '1', '--milliseconds', '0'];
+  await runForJson(clientCore, 'basalt_perf', args, signal);
+}
+
+interface Serving {
+  readonly floor: Server;
+  readonly floorPort: string;
+  readonly engined: Server;
+  readonly port: string;
+}
+
+async function measure(at: Case, options: BenchOptions, serving: Serving, signal: AbortSignal): Promise<Figure> {
+  const milliseconds = Math.max(50, Math.round((options.seconds * 1000) / (2 * pairsPerFigure)));
+  const load = ['--op', at.operation, '--depth', String(at.depth), '--milliseconds', String(milliseconds)];
+  const floorArgs = ['run', '--port', serving.floorPort, '--server-pid', String(serving.floor.pid), ...load];
+  const targetArgs = [
+    '--port',
+    serving.port,
+    '--nqn',
+    nqnOf(at.bdev),
+    '--server-pid',
+    String(serving.engined.pid),
+    ...load,
+  ];
+  const floors: Run[] = [];
+  const targets: Run[] = [];
+  for (let pair = 0; pair < pairsPerFigure; pair += 1) {
+    floors.push(await runForJson<Run>(clientCore, 'basalt_floor', floorArgs, signal));
+    targets.push(await runForJson<Run>(clientCore, 'basalt_perf', targetArgs, signal));
+  }
+  const middle = (runs: readonly Run[], field: keyof Run): number => rounded(median(runs.map((run) => run[field])));
+  return {
+    name: nameOf(at),
+    value: middle(targets, 'speed_iops'),
+    unit: 'iops',
+    floor: middle(floors, 'speed_iops'),
+    ratio: rounded(median(targets.map((run, i) => run.speed_iops / (floors[i]?.speed_iops ?? Number.NaN))), 3),
+    p50_us: middle(targets, 'p50_us'),
+    cpu_us_per_io: middle(targets, 'server_cpu_us_per_io'),
+    mean_iops: middle(targets, 'mean_iops'),
+    p99_us: middle(targets, 'p99_us'),
+    client_cpu_us_per_io: middle(targets, 'client_cpu_us_per_io'),
+    floor_p50_us: middle(floors, 'p50_us'),
+    floor_cpu_us_per_io: middle(floors, 'server_cpu_us_per_io'),
+  };
+}
