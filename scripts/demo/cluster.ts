@@ -22,7 +22,12 @@ export class DemoCluster {
   }
 
   /** `diskBytes` is the size of each disk file; `basalt` the command line's script. */
-  static async plan(folder: string, diskBytes: number, basalt: string): Promise<DemoCluster> {
+  static async plan(
+    folder: string,
+    diskBytes: number,
+    basalt: string,
+    environment: Readonly<Record<string, string>> = {},
+  ): Promise<DemoCluster> {
     mkdirSync(folder, { recursive: true });
     const [storePort, apiPort, ...ports] = await freePorts(2 + 2 * (diskNodes.length + controllerNodes.length));
     const store = `127.0.0.1:${storePort}`;
@@ -40,7 +45,7 @@ export class DemoCluster {
       ),
       ...controllerNodes.map((name) => node(name, ['--roles', 'controller'])),
     ];
-    const daemons = plans.map((plan) => new Daemon(plan, folder, basalt));
+    const daemons = plans.map((plan) => new Daemon({ ...plan, environment }, folder, basalt));
     return new DemoCluster(daemons, new ApiClient({ endpoint: `127.0.0.1:${apiPort}` }));
   }
 

@@ -16,12 +16,15 @@ const readyMsMax = 30_000;
 export interface DaemonPlan {
   readonly name: string;
   readonly args: readonly string[];
+  /** Added to the environment. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** One daemon: may be killed and started again. */
 export class Daemon {
   readonly name: string;
   readonly #args: readonly string[];
+  readonly #environment: Readonly<Record<string, string>>;
   readonly #logPath: string;
   readonly #basalt: string;
   #child: ChildProcess | null = null;
@@ -29,6 +32,7 @@ export class Daemon {
   constructor(plan: DaemonPlan, folder: string, basalt: string) {
     this.name = plan.name;
     this.#args = plan.args;
+    this.#environment = plan.environment ?? {};
     this.#logPath = join(folder, `${plan.name}.log`);
     this.#basalt = basalt;
   }
@@ -48,6 +52,7 @@ export class Daemon {
     const child = spawn(process.execPath, [this.#basalt, ...this.#args, '--json'], {
       stdio: ['ignore', 'pipe', log],
       detached: true,
+      env: { ...process.env, ...this.#environment },
     });
     this.#child = child;
     if (child.stdout === null) throw new Error(`${this.name} could not be started`);

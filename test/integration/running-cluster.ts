@@ -25,11 +25,17 @@ export class RunningCluster {
     this.folder = folder;
   }
 
-  static async start(): Promise<RunningCluster> {
+  /** `environment` is added to every daemon's. */
+  static async start(environment: Readonly<Record<string, string>> = {}): Promise<RunningCluster> {
     const root = packageRoot();
     // Not /tmp, which may be a file system without O_DIRECT.
     const folder = mkdtempSync(join('/var/tmp', 'basalt-cluster-'));
-    const cluster = await DemoCluster.plan(folder, 256 * MiB, join(root, 'dist', 'src', 'bin', 'basalt.js'));
+    const cluster = await DemoCluster.plan(
+      folder,
+      256 * MiB,
+      join(root, 'dist', 'src', 'bin', 'basalt.js'),
+      environment,
+    );
     const running = new RunningCluster(cluster, folder);
     try {
       await cluster.start();
