@@ -8,9 +8,13 @@ Task<Outcome> Bdev::set_attribute(std::string value) {
   co_return Error{Errc::unsupported, info_.name + ": a " + info_.product + " bdev keeps no attribute"};
 }
 
-nvme::Status Bdev::check(const Io& io) const {
+nvme::Status Bdev::check(const Io& io) {
   if (!info_.io_types.has(io.type)) return nvme::status::invalid_opcode.dnr();
-  if (io.type == IoType::flush) return nvme::status::success;
+  const auto type = static_cast<size_t>(io.type);
+  if (io.type == IoType::flush) {
+    stats_.count[type]++;
+    return nvme::status::success;
+  }
   if (io.count_blocks == 0) return nvme::status::invalid_field.dnr();
   if (io.offset_blocks >= info_.count_blocks || io.count_blocks > info_.count_blocks - io.offset_blocks) {
     return nvme::status::lba_out_of_range.dnr();
@@ -20,6 +24,8 @@ nvme::Status Bdev::check(const Io& io) const {
     if (length_bytes > io_bytes_max || io.iov_count > iov_count_max) return nvme::status::invalid_field.dnr();
     BASALT_ASSERT_SLOW(iovec_bytes(io.iov, io.iov_count) == length_bytes);
   }
+  stats_.count[type]++;
+  stats_.blocks[type] += io.count_blocks;
   return nvme::status::success;
 }
 

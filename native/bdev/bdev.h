@@ -78,6 +78,12 @@ struct BdevInfo {
   uint32_t memory_alignment_bytes = 1;
 };
 
+// What was asked of a bdev since it was made, by IoType; refused requests are not counted.
+struct IoStats {
+  uint64_t count[5] = {};
+  uint64_t blocks[5] = {};
+};
+
 class Bdev {
  public:
   explicit Bdev(Reactor& home) : home_(home) {}
@@ -87,6 +93,7 @@ class Bdev {
 
   Reactor& home() { return home_; }
   const BdevInfo& info() const { return info_; }
+  const IoStats& stats() const { return stats_; }
 
   virtual void submit(Io* io) = 0;
 
@@ -119,13 +126,14 @@ class Bdev {
     io->status = status;
     io->done(io);
   }
-  // The checks that every type makes first. ok() or what to complete with.
-  nvme::Status check(const Io& io) const;
+  // What every type does first with a request: checks and counts it. ok() or what to complete with.
+  nvme::Status check(const Io& io);
 
   BdevInfo info_;
 
  private:
   Reactor& home_;
+  IoStats stats_;
 };
 
 }  // namespace basalt::bdev

@@ -112,8 +112,10 @@ export interface BdevIostat {
   num_read_ops: number;
   bytes_written: number;
   num_write_ops: number;
+  bytes_unmapped: number;
+  num_unmap_ops: number;
+  num_write_zeroes_ops: number;
   num_flush_ops: number;
-  num_errors: number;
 }
 
 export interface ReactorDescription {

@@ -11,6 +11,8 @@ FaultBdev::FaultBdev(Reactor& home, std::string name, Uuid uuid, Handle base) : 
 }
 
 void FaultBdev::submit(Io* io) {
+  const nvme::Status checked = check(*io);
+  if (!checked.ok()) return complete_later(io, checked);
   if (!fault_ || !fault_->types.has(io->type)) return pass(io, false);
   const FaultKind kind = fault_->kind;
   if (fault_->count != UINT64_MAX && --fault_->count == 0) fault_.reset();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// bdev_get_bdevs: what bdevs there are.
+// bdev_get_bdevs, bdev_get_iostat: what bdevs there are, and what was asked of them.
 #include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
 
@@ -25,33 +25,76 @@ JsonValue describe(const BdevRegistry::Entry& entry) {
   return one;
 }
 
+JsonValue describe_stats(const BdevRegistry::Entry& entry) {
+  const bdev::IoStats& stats = entry.bdev->stats();
+  const uint64_t block_bytes = entry.bdev->info().block_size_bytes;
+  const auto count = [&](bdev::IoType type) { return stats.count[static_cast<size_t>(type)]; };
+  const auto bytes = [&](bdev::IoType type) { return stats.blocks[static_cast<size_t>(type)] * block_bytes; };
+  auto one = JsonValue::object();
+  one.set("name", entry.name)
+      .set("bytes_read", bytes(bdev::IoType::read))
+      .set("num_read_ops", count(bdev::IoType::read))
+      .set("bytes_written", bytes(bdev::IoType::write))
+      .set("num_write_ops", count(bdev::IoType::write))
+      .set("bytes_unmapped", bytes(bdev::IoType::unmap))
+      .set("num_unmap_ops", count(bdev::IoType::unmap))
+      .set("num_write_zeroes_ops", count(bdev::IoType::write_zeroes))
+      .set("num_flush_ops", count(bdev::IoType::flush));
+  return one;
+}
+
 class BdevList final : public Module {
  public:
   explicit BdevList(Engine& engine) : engine_(engine) {}
 
   void register_methods(Dispatcher& dispatcher) override {
     dispatcher.add("bdev_get_bdevs", this, &BdevList::get_bdevs);
+    dispatcher.add("bdev_get_iostat", this, &BdevList::get_iostat);
   }
 
  private:
+  using Describe = JsonValue (*)(const BdevRegistry::Entry& entry);
+
   Task<RpcResult> get_bdevs(JsonValue params) {
+    auto described = list(params, describe);
+    if (!described) co_return *described.error;
+    co_return std::move(described.value);
+  }
+
+  // One tick is a nanosecond.
+  Task<RpcResult> get_iostat(JsonValue params) {
+    auto described = list(params, describe_stats);
+    if (!described) co_return *described.error;
+    auto answer = JsonValue::object();
+    answer.set("tick_rate", uint64_t{1'000'000'000})
+        .set("ticks", static_cast<uint64_t>(engine_.management().now().ns))
+        .set("bdevs", std::move(described.value));
+    co_return answer;
+  }
+
+  struct Listed {
+    JsonValue value;
+    std::optional<RpcError> error;
+    explicit operator bool() const { return !error.has_value(); }
+  };
+  // All bdevs, or the one that `name` names.
+  Listed list(const JsonValue& params, Describe describe_one) {
     Fields in(params);
     const std::string name = in.string_or("name", "");
-    if (auto error = in.error()) co_return *error;
-    auto list = JsonValue::array();
-    if (!name.empty()) {
-      auto found = engine_.bdevs().find(name);
-      if (!found && found.error().code == Errc::not_found) {
-        RpcError missing{-19, found.error().message, {}};
-        co_return missing;
-      }
-      if (!found) co_return std::move(found).error();
-      list.push(describe(**found));
-    } else {
+    if (auto error = in.error()) return {{}, *error};
+    auto all = JsonValue::array();
+    if (name.empty()) {
       for (const BdevRegistry::Entry* entry : engine_.bdevs().list())
-        list.push(describe(*entry));
+        all.push(describe_one(*entry));
+      return {std::move(all), {}};
     }
-    co_return list;
+    auto found = engine_.bdevs().find(name);
+    if (!found) {
+      const int code = found.error().code == Errc::not_found ? -19 : errc_to_code(found.error().code);
+      return {{}, RpcError{code, found.error().message, {}}};
+    }
+    all.push(describe_one(**found));
+    return {std::move(all), {}};
   }
 
   Engine& engine_;
