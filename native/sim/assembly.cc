@@ -7,8 +7,8 @@
 
 namespace basalt::sim {
 namespace {
-constexpr Duration member_command_timeout = milliseconds(400);
-constexpr uint32_t member_keep_alive_ms = 300;
+constexpr Duration member_command_timeout = milliseconds(800);
+constexpr uint32_t member_keep_alive_ms = 1000;
 }  // namespace
 
 Assembly::Assembly(Reactor& reactor, nvmf::HostTransport& transport, const VolumeShape& volume, std::string controller,

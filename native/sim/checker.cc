@@ -110,19 +110,19 @@ class BlockCheck {
     return std::nullopt;
   }
 
-  // Operations of [from, to). One that spans a cut: its client resends it, so a write counts on both sides, a read on
-  // neither.
+  // Operations of (from, to], since whoever was told at the moment of the cut was told before it. One that spans a cut:
+  // its client resends it, so a write counts on both sides, a read on neither.
   Epoch cut(int64_t from, int64_t to) const {
     Epoch epoch;
     for (const Event& event : all_) {
       if (event.op->status == OpStatus::fail) continue;
-      if (event.invoked_ns >= to || event.completed_ns < from) continue;
+      if (event.invoked_ns >= to || event.completed_ns <= from) continue;
       Event inside = event;
       inside.carried = event.invoked_ns < from;
       inside.invoked_ns = std::max(event.invoked_ns, from);
-      if (event.completed_ns >= to) inside.completed_ns = never_ns;
+      if (event.completed_ns > to) inside.completed_ns = never_ns;
       if (event.op->type == OpType::read) {
-        if (event.invoked_ns < from || event.completed_ns >= to) continue;
+        if (event.invoked_ns < from || event.completed_ns > to) continue;
         epoch.reads.push_back(inside);
       } else {
         (event.op->type == OpType::zero ? epoch.zeroes : epoch.writes).push_back(inside);
@@ -139,10 +139,10 @@ class BlockCheck {
 
   // Flushed (or FUA) within the epoch that it completed in: one that a cut took may not count for a later flush.
   bool durable_before(const Op& write, int64_t cut_ns) const {
-    if (write.status != OpStatus::ok || write.completed_ns >= cut_ns) return false;
+    if (write.status != OpStatus::ok || write.completed_ns > cut_ns) return false;
     if (write.fua) return true;
     for (size_t i = 0; i < history_.power_cuts.size(); i++) {
-      if (write.completed_ns < history_.power_cuts[i].at_ns) return write.completed_ns < flushed_until_ns_[i];
+      if (write.completed_ns <= history_.power_cuts[i].at_ns) return write.completed_ns < flushed_until_ns_[i];
     }
     return false;
   }
@@ -390,7 +390,7 @@ std::optional<Violation> check_history(const History& history) {
   for (size_t i = 0; i < history.power_cuts.size(); i++) {
     for (const Op& op : history.ops) {
       if (op.type != OpType::flush || op.status != OpStatus::ok) continue;
-      if (op.completed_ns < history.power_cuts[i].at_ns) {
+      if (op.completed_ns <= history.power_cuts[i].at_ns) {
         flushed_until_ns[i] = std::max(flushed_until_ns[i], op.invoked_ns);
       }
     }

@@ -47,6 +47,9 @@ Cluster::Cluster(uint64_t seed, const ClusterShape& shape)
   store_->put(leadership);
   for (DiskNodeOptions& options : disks)
     disks_.push_back(std::make_unique<DiskNode>(*world_, options));
+  // A logical block is the least that an NVMe device writes whole when its power goes.
+  for (const auto& disk : disks_)
+    disk->disk().atomic_bytes = block_bytes;
   ControllerNodeOptions controller;
   controller.volume = &volume_;
   controller.timing = shape.timing;
@@ -87,10 +90,13 @@ Cluster::~Cluster() {
 bool Cluster::start() {
   for (const auto& disk : disks_)
     disk->start();
-  for (const auto& controller : controllers_)
-    controller->start();
+  // The first one has it; the others find it driven.
+  controllers_[0]->start();
   for (const auto& host : hosts_)
     host->start();
+  if (!run_until([this] { return active() == 0; }, seconds(30))) return false;
+  for (size_t i = 1; i < controllers_.size(); i++)
+    controllers_[i]->start();
   return run_until(
       [this] {
         for (const auto& host : hosts_) {

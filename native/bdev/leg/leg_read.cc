@@ -7,6 +7,10 @@
 #include "bdev/leg/leg_internal.h"
 
 namespace basalt::bdev {
+namespace {
+// A member that cannot read any of so many blocks, spread over it, gives no lease: it is no good as a member.
+constexpr uint32_t renewal_tries_max = 8;
+}  // namespace
 
 uint32_t LegBdev::choose_reader(uint64_t excluded) const {
   const uint64_t candidates = in_sync_ & ~failed_ & ~excluded;
@@ -23,6 +27,8 @@ uint32_t LegBdev::choose_reader(uint64_t excluded) const {
 }
 
 void LegBdev::start_read(Op* op) {
+  // Never inside submit(): a fenced leg refuses there.
+  if (fenced_) return finish(op, nvme::status::ana_inaccessible);
   const uint32_t slot = choose_reader(op->tried);
   if (slot == member_slot_count) {
     // A media error on all members that still serve is the answer; otherwise wait for the orchestrator.
@@ -61,6 +67,7 @@ void LegBdev::read_child_done(Io* io) {
 }
 
 void LegBdev::answer_read(Op* op) {
+  if (fenced_) return finish(op, nvme::status::ana_inaccessible);
   if (!leases_valid()) return lists_->lease_waits.push_back(op);
   finish(op, nvme::status::success);
 }
@@ -68,10 +75,11 @@ void LegBdev::answer_read(Op* op) {
 // The clock is read here, after the data came: the process may have been stopped at any point before.
 bool LegBdev::leases_valid() {
   if (options_.planted_ignore_lease) return true;
-  if ((in_sync_ & (in_sync_ - 1)) == 0) return true;  // one member: its own answer is the lease
+  // A copied member may be in the set already, and the next controller may have it alone.
+  if ((must_have_ & (must_have_ - 1)) == 0) return true;  // one member: its own answer is the lease
   const Instant now = home().env().now();
   bool valid = true;
-  for_each_slot(in_sync_, [&](uint32_t slot) {
+  for_each_slot(must_have_, [&](uint32_t slot) {
     const Duration age = now - members_[slot].handle.bdev().last_success_sent();
     if (age >= options_.lease) valid = false;
     if (age >= options_.lease / 3) renew(slot);
@@ -88,7 +96,8 @@ void LegBdev::renew(uint32_t slot) {
   renewal->slot = slot;
   renewal->iov = {lists_->scratch.get(), info_.block_size_bytes};
   renewal->io.type = IoType::read;
-  renewal->io.offset_blocks = 0;
+  // Another block after a media error: the lease must not hang on one bad block.
+  renewal->io.offset_blocks = info_.count_blocks / renewal_tries_max * renewal->refused_count;
   renewal->io.count_blocks = 1;
   renewal->io.iov = &renewal->iov;
   renewal->io.iov_count = 1;
@@ -107,7 +116,10 @@ void LegBdev::renewal_done(Io* io) {
   leg->members_[slot].in_flight_count--;
   if (io->status.is(nvme::status::reservation_conflict)) {
     leg->fence();
-  } else if (!io->status.ok() && is_member_failure(io->status)) {
+  } else if (io->status.ok()) {
+    renewal->refused_count = 0;
+  } else if (is_member_failure(io->status) || ++renewal->refused_count == renewal_tries_max) {
+    renewal->refused_count = 0;
     leg->member_failed(slot, io->status);
   }
   leg->recheck();

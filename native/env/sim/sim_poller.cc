@@ -343,8 +343,14 @@ void SimDisk::flush() {
 }
 
 void SimDisk::power_cut(SimRandom& random) {
+  uint64_t unit = UINT64_MAX;
+  bool kept = false;
   for (const auto& [sector, differs] : unflushed_) {
-    if (random.chance(0.5)) continue;  // kept
+    if (const uint64_t next = sector * sector_bytes / atomic_bytes; next != unit) {
+      unit = next;
+      kept = random.chance(0.5);
+    }
+    if (kept) continue;
     const uint64_t start = sector * sector_bytes;
     std::copy_n(stable_.begin() + static_cast<int64_t>(start),
                 std::min<uint64_t>(sector_bytes, current_.size() - start),

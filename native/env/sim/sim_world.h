@@ -168,6 +168,7 @@ class SimDisk {
   bool fail_flushes = false;
   bool hang = false;  // requests wait until it is false again
   Duration extra_delay;
+  size_t atomic_bytes = sector_bytes;  // what a power cut keeps or loses as a whole; a multiple of sectors
 
   // Every unflushed sector is kept or lost, at random; what is kept becomes stable.
   void power_cut(SimRandom& random);
