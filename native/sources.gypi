@@ -37,7 +37,6 @@
       'native/bdev/nvmf/nvmf_bdev.cc',
       'native/bdev/raid/raid0.cc',
       'native/bdev/slot/slot.cc',
-      'native/bench/meter.cc',
       'native/engine/bdev_access.cc',
       'native/engine/bdev_registry.cc',
       'native/engine/engine.cc',
