@@ -36,6 +36,7 @@ Result<std::unique_ptr<LegBdev>> LegBdev::create(Reactor& home, const LegOptions
     leg->members_[i].handle = in_sync[i];
     leg->members_[i].state = MemberState::in_sync;
   }
+  leg->next_slot_ = static_cast<uint32_t>(in_sync.size());
   leg->refresh_masks();
   if (options.all_dirty && in_sync.size() > 1) {
     leg->dirty_.set_all();

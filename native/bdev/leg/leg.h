@@ -102,7 +102,8 @@ class LegBdev final : public Bdev {
   };
   struct Op;
   struct Settled;      // co_await: nobody of must_have is failed, or the leg is fenced
-  struct LockAwaiter;  // co_await: a range, exclusively
+  struct SpareReturned;  // co_await: the spare buffer came back
+  struct LockAwaiter;    // co_await: a range, exclusively
   struct Lists;
 
   LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geometry);
@@ -129,6 +130,7 @@ class LegBdev final : public Bdev {
   Task<bool> equalize(uint64_t region);
   Task<void> clean_in_background();
   Task<Buffer*> take_buffer(size_t bytes);
+  void give_buffer(Buffer* buffer);
   // leg_members.cc
   uint32_t find(const std::string& name) const;
   void refresh_masks();
@@ -152,6 +154,7 @@ class LegBdev final : public Bdev {
   uint64_t failed_ = 0;     // of receives_: broken, waiting for the orchestrator
   bool fenced_ = false;
   uint32_t next_reader_ = 0;
+  uint32_t next_slot_ = 0;  // where the search for a joining member's slot begins
   Gate gate_;  // operations and background tasks
   std::unique_ptr<Pool<Op>> ops_;
   ChildIoPool children_{child_io_count_max};

@@ -4,34 +4,33 @@
 #include "bdev/leg/leg_internal.h"
 
 namespace basalt::bdev {
-namespace {
 
-struct BufferAwaiter {
-  BufferPool& buffers;
-  size_t bytes;
-  struct Waiter : BufferWaiter {
-    std::coroutine_handle<> coroutine;
-  } waiter;
-  BufferAwaiter(BufferPool& pool, size_t wanted) : buffers(pool), bytes(wanted) {}
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> coroutine) {
-    waiter.coroutine = coroutine;
-    waiter.run = [](Work* work) { static_cast<Waiter*>(work)->coroutine.resume(); };
-    buffers.wait(&waiter, bytes);
-  }
-  void await_resume() const noexcept {}
-};
-
-}  // namespace
-
+// Never waits for the pool: its buffers may be held by the very requests that wait for the caller's range.
 Task<Buffer*> LegBdev::take_buffer(size_t bytes) {
-  BufferPool& buffers = home().buffers();
   for (;;) {
-    Buffer* buffer = buffers.take(bytes);
+    Buffer* buffer = home().buffers().take(bytes);
     if (buffer != nullptr) co_return buffer;
-    BufferAwaiter wait(buffers, bytes);
-    co_await wait;
+    if (lists_->spare_memory == nullptr) {
+      const size_t capacity_bytes = (bytes + BufferPool::alignment_bytes - 1) & ~(BufferPool::alignment_bytes - 1);
+      lists_->spare_memory.reset(static_cast<char*>(std::aligned_alloc(BufferPool::alignment_bytes, capacity_bytes)));
+      BASALT_ASSERT(lists_->spare_memory != nullptr);
+      lists_->spare.data = lists_->spare_memory.get();
+      lists_->spare.capacity_bytes = static_cast<uint32_t>(capacity_bytes);
+      co_return &lists_->spare;
+    }
+    SpareReturned returned(*this);
+    co_await returned;
   }
+}
+
+void LegBdev::give_buffer(Buffer* buffer) {
+  if (buffer != &lists_->spare) return home().buffers().give(buffer);
+  lists_->spare_memory.reset();
+  // The others find a spare taken again by the first, or a buffer of the pool.
+  List<Lists::SettledWaiter, &Lists::SettledWaiter::node> waiting_tasks;
+  waiting_tasks.splice_back(lists_->spare_waiters);
+  while (Lists::SettledWaiter* waiter = waiting_tasks.pop_front())
+    waiter->coroutine.resume();
 }
 
 Task<void> LegBdev::equalize_then_read(Op* op) {
@@ -94,7 +93,7 @@ Task<bool> LegBdev::equalize(uint64_t region) {
     Settled settled(*this);
     co_await settled;
   }
-  home().buffers().give(buffer);
+  give_buffer(buffer);
   if (fenced_ || source == member_slot_count) co_return false;
   dirty_.clear(region);
   co_return true;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <coroutine>
+#include <cstdlib>
 
 #include "bdev/leg/leg.h"
 
@@ -37,8 +38,14 @@ struct LegBdev::Lists {
     Iovec iov;
     LegBdev* leg = nullptr;
     uint32_t slot = 0;
+    uint32_t refused_count = 0;  // answered, but not with success, one after the other
   };
   std::vector<std::unique_ptr<Renewal>> renewals;
+  // What a task works with when the pool has no buffer left: the pool may be used up by requests that wait for that
+  // task's range. One at a time, and it needs no other buffer to come to its end.
+  Buffer spare;
+  std::unique_ptr<char, decltype(&std::free)> spare_memory{nullptr, &std::free};
+  List<SettledWaiter, &SettledWaiter::node> spare_waiters;
   std::unique_ptr<char[]> scratch;
 };
 
@@ -50,6 +57,18 @@ struct LegBdev::Settled {
   void await_suspend(std::coroutine_handle<> coroutine) {
     waiter.coroutine = coroutine;
     leg.lists_->settled_waiters.push_back(&waiter);
+  }
+  void await_resume() const noexcept {}
+};
+
+struct LegBdev::SpareReturned {
+  LegBdev& leg;
+  Lists::SettledWaiter waiter;
+  explicit SpareReturned(LegBdev& owner) : leg(owner) {}
+  bool await_ready() const noexcept { return leg.lists_->spare_memory == nullptr; }
+  void await_suspend(std::coroutine_handle<> coroutine) {
+    waiter.coroutine = coroutine;
+    leg.lists_->spare_waiters.push_back(&waiter);
   }
   void await_resume() const noexcept {}
 };

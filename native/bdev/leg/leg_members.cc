@@ -52,10 +52,15 @@ void LegBdev::member_failed(uint32_t slot, nvme::Status status) {
 
 // Something about the set or the leases changed: let go what was waiting for it.
 void LegBdev::recheck() {
+  // Whoever hears of a completion may fence the leg: what this function has in hand then has nobody else to end it.
   List<Op, &Op::node> waiting_ops;
   waiting_ops.splice_back(lists_->parked_writes);
   while (Op* op = waiting_ops.pop_front()) {
-    if (!settle_write(op)) lists_->parked_writes.push_back(op);
+    if (fenced_) {
+      finish(op, nvme::status::ana_inaccessible);
+    } else if (!settle_write(op)) {
+      lists_->parked_writes.push_back(op);
+    }
   }
   waiting_ops.splice_back(lists_->lease_waits);
   while (Op* op = waiting_ops.pop_front())
@@ -109,13 +114,17 @@ Outcome LegBdev::add_member(Handle member) {
   if (static_cast<size_t>(__builtin_popcountll(receives_)) >= member_count_max) {
     return Error{Errc::no_memory, info_.name + ": has the most members it can have"};
   }
-  for (uint32_t slot = 0; slot < member_slot_count; slot++) {
+  // A flush in flight holds no range: it may outlive a whole copy, and what it says of a former member must not count
+  // for the next one in its slot. So a slot is used again as late as possible.
+  for (uint32_t i = 0; i < member_slot_count; i++) {
+    const uint32_t slot = (next_slot_ + i) % member_slot_count;
     Member& free = members_[slot];
     if (free.state != MemberState::empty || free.in_flight_count > 0 || free.task_count > 0) continue;
     // Parked operations may still name the slot as one that missed them: take another.
     bool named = false;
     lists_->parked_writes.for_each([&](Op* op) { named |= (op->missed & bit(slot)) != 0; });
     if (named) continue;
+    next_slot_ = (slot + 1) % member_slot_count;
     free.handle = member;
     free.state = MemberState::joining;
     free.copied_blocks = 0;
@@ -244,7 +253,7 @@ Task<bool> LegBdev::copy_chunk(uint32_t slot, uint64_t first_block, uint64_t end
     copied = write_status.ok();
     break;
   }
-  home().buffers().give(buffer);
+  give_buffer(buffer);
   if (!copied && !fenced_ && (failed_ & bit(slot)) == 0) member_failed(slot, nvme::status::unrecovered_read_error);
   co_return copied;
 }

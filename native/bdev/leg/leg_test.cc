@@ -51,6 +51,7 @@ class ScriptedMember final : public Bdev {
   nvme::Status status = nvme::status::success;  // of everything
   nvme::Status flush_status = nvme::status::success;
   nvme::Status write_status = nvme::status::success;
+  uint64_t bad_block = UINT64_MAX;
   bool hold = false;
   bool hold_writes_only = false;
   List<Io, &Io::node> held;
@@ -63,6 +64,7 @@ class ScriptedMember final : public Bdev {
   void answer(Io* io, Instant sent) {
     nvme::Status result = status;
     if (io->type == IoType::flush && result.ok()) result = flush_status;
+    if (io->type == IoType::read && io->offset_blocks == bad_block) result = nvme::status::unrecovered_read_error;
     if (io->type == IoType::write && result.ok()) result = write_status;
     if (result.ok()) {
       uint8_t* at = contents.data() + io->offset_blocks * block_bytes;
@@ -393,6 +395,110 @@ TEST_F(Leg, ReadsFromAnotherMemberAfterAMediaError) {
     EXPECT_EQ(read.data[0], 0x77);
   }
   EXPECT_TRUE(failed.empty());
+}
+
+// Every buffer of the pool is held by requests that wait for the region, as after a takeover under load.
+TEST_F(Leg, MakesARegionEqualWhenThePoolHasNoBufferLeft) {
+  std::fill_n(a.contents.begin() + 5 * block_bytes, block_bytes, uint8_t{0xaa});
+  std::vector<Buffer*> taken;
+  while (Buffer* buffer = fixture.reactor.buffers().take(DirtyMap::region_bytes_min))
+    taken.push_back(buffer);
+  make({&a, &b}, true);
+  PendingIo& read = start(IoType::read, 5);
+  PendingIo& other_read = start(IoType::read, 100);
+  PendingIo& write = start(IoType::write, 6, 0x66);
+  EXPECT_TRUE(ends(read) && ends(other_read) && ends(write)) << "they wait for buffers that they hold themselves";
+  EXPECT_EQ(a.block(5), b.block(5));
+  EXPECT_TRUE(fixture.run_until([&] { return clean_count == 1; }));
+  for (Buffer* buffer : taken)
+    fixture.reactor.buffers().give(buffer);
+}
+
+TEST_F(Leg, CopiesToAJoiningMemberWhenThePoolHasNoBufferLeft) {
+  std::fill(a.contents.begin(), a.contents.end(), uint8_t{0x5a});
+  std::vector<Buffer*> taken;
+  while (Buffer* buffer = fixture.reactor.buffers().take(256 * 1024))
+    taken.push_back(buffer);
+  make({&a});
+  ASSERT_TRUE(leg->add_member(Handle(c, fixture.reactor)).ok());
+  EXPECT_TRUE(fixture.run_until([&] { return copied.size() == 1; }));
+  EXPECT_EQ(a.contents, c.contents);
+  for (Buffer* buffer : taken)
+    fixture.reactor.buffers().give(buffer);
+}
+
+// A flush holds no range, so a member can be copied and join while it is in flight.
+TEST_F(Leg, AFlushThatAFormerMemberMissedDoesNotWaitForTheNextOneInItsPlace) {
+  make({&a, &b});
+  b.flush_status = nvme::status::host_path_error;
+  a.hold = a.hold_writes_only = true;
+  PendingIo& flush = start(IoType::flush, 0);
+  settle();
+  ASSERT_EQ(failed, std::vector<std::string>{"b"});
+  ASSERT_TRUE(leg->remove_member("b").ok());
+  ASSERT_TRUE(leg->add_member(Handle(c, fixture.reactor)).ok());
+  ASSERT_TRUE(fixture.run_until([&] { return copied.size() == 1; }));
+  ASSERT_TRUE(leg->commit_member("c").ok());
+  a.release();
+  ASSERT_TRUE(ends(flush));
+  EXPECT_TRUE(flush.io.status.ok());
+}
+
+TEST_F(Leg, AMediaErrorOnOneBlockDoesNotEndAMembersLease) {
+  make({&a, &b});
+  settle(seconds(2));  // every lease ran out
+  b.bad_block = 0;
+  for (int i = 0; i < 4; i++) {
+    PendingIo& read = start(IoType::read, 7);
+    ASSERT_TRUE(ends(read)) << "read " << i;
+    EXPECT_TRUE(read.io.status.ok());
+    settle(seconds(2));
+  }
+  EXPECT_TRUE(failed.empty());
+}
+
+TEST_F(Leg, AMemberThatCanReadNothingIsReportedAndItsReadersGoOn) {
+  make({&a, &b});
+  settle(seconds(2));
+  b.status = nvme::status::unrecovered_read_error;
+  PendingIo& read = start(IoType::read, 7);
+  settle(seconds(1));
+  EXPECT_EQ(failed, std::vector<std::string>{"b"});
+  const uint64_t before = b.submitted_count;
+  settle(seconds(10));
+  EXPECT_EQ(b.submitted_count, before) << "it is not asked for ever";
+  ASSERT_TRUE(leg->remove_member("b").ok());
+  ASSERT_TRUE(ends(read));
+  EXPECT_TRUE(read.io.status.ok());
+}
+
+// The one who hears of the first completion fences the leg, inside that call.
+TEST_F(Leg, EndsParkedWritesThatAreInHandWhenTheLegIsFenced) {
+  make({&a, &b, &c});
+  b.status = nvme::status::host_path_error;
+  PendingIo& first = start(IoType::write, 1, 1);
+  settle();
+  PendingIo& second = start(IoType::write, 2, 2);
+  settle();
+  c.status = nvme::status::host_path_error;
+  PendingIo& third = start(IoType::write, 3, 3);
+  settle();
+  ASSERT_FALSE(first.done || second.done || third.done);
+  struct Fencer {
+    LegBdev* leg;
+    PendingIo* op;
+  } fencer{leg.get(), &first};
+  first.io.context = &fencer;
+  first.io.done = [](Io* io) {
+    auto* fencer = static_cast<Fencer*>(io->context);
+    fencer->op->done = true;
+    fencer->leg->fence();
+  };
+  ASSERT_TRUE(leg->remove_member("b").ok());
+  ASSERT_TRUE(first.done && first.io.status.ok());
+  ASSERT_TRUE(ends(second) && ends(third));
+  EXPECT_TRUE(second.io.status.is(nvme::status::ana_inaccessible)) << "nothing is acknowledged once it is fenced";
+  EXPECT_TRUE(third.io.status.is(nvme::status::ana_inaccessible));
 }
 
 }  // namespace
