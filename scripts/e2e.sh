@@ -1,12 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# npm run e2e [-- VITEST ARGUMENTS]: sets up what is missing, then runs the guest suites (test/e2e). Needs no root once the
-# system packages are there. Last line: `N passed, N failed`; exit code not 0 if anything failed or nothing ran.
+# npm run e2e [-- VITEST ARGUMENTS]: sets up what is missing, builds the daemons and engined, then runs the guest suites
+# (test/e2e). Needs no root once the system packages are there. Last line: `N passed, N failed`; exit code not 0 if anything
+# failed or nothing ran.
 set -euo pipefail
 script_name=e2e
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$root/scripts/lib/packages.sh"
-bash "$root/scripts/setup.sh" e2e --no-build
+source "$root/scripts/lib/native-build.sh"
+
+cannot_run() {
+  say "$1 (messages above): no test has run"
+  echo "0 passed, 1 failed"
+  exit 1
+}
+
+bash "$root/scripts/setup.sh" e2e || cannot_run "set-up failed"
 
 # The lab knows which packages it takes its tools from (test/lab/packages.ts).
 tsx="$root/node_modules/.bin/tsx"
@@ -21,6 +30,7 @@ if [[ -n "$missing" ]]; then
   run_apt "$cache/logs/apt-install.log" install -y --no-install-recommends $missing
 fi
 "$tsx" test/lab/prepare.ts >/dev/null
+native_build build/release engined -DCMAKE_BUILD_TYPE=Release || cannot_run "the build failed"
 
 report="$cache/lab/report.json"
 rm -f "$report"

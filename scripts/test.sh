@@ -10,6 +10,7 @@
 set -euo pipefail
 script_name='test'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$root/scripts/lib/native-build.sh"
 
 sections=(tidy native asan vitest unprivileged)
 if (($# > 0)); then sections=("$@"); fi
@@ -41,19 +42,6 @@ count() {
   if ((p + f + s == 0)); then f=1; fi
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
   summary+=("$(printf '%-22s %5d passed %4d failed %4d skipped  %4d s' "$1" "$p" "$f" "$s" "$3")")
-}
-
-native_build() { # folder, ninja target, cmake options...
-  local folder="$1" target="$2" log
-  shift 2
-  log="$cache/logs/$(basename "$folder").log"
-  say "native: building $folder (output in .cache/logs/$(basename "$folder").log)"
-  if ! logged "$log" cmake -G Ninja -B "$folder" -S . -DCMAKE_CXX_COMPILER_LAUNCHER=ccache "$@" ||
-    ! logged "$log" ninja -C "$folder" "$target"; then
-    grep -E -A 6 '[Ee]rror|FAILED|undefined reference' "$log" | head -n 80 || tail -n 40 "$log"
-    say "native: $folder did not build"
-    return 1
-  fi
 }
 
 run_tidy() {

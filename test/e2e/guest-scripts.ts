@@ -94,7 +94,7 @@ value_file discovery /run/discovery
 grep -q 'subnqn: *${nqn}' /run/discovery || { cat /run/discovery; fail "the subsystem is not in the discovery log"; }
 step connect
 ${connectCommand(nqn, path, options)} || fail "connect"
-until_ok 10 have_disk ${nqn} || fail "no block device"
+until_ok 30 have_disk ${nqn} || fail "no block device"
 disk=$(nvme_disk ${nqn})
 step "disk $disk"
 nvme list -o json >/run/list || fail "list"
@@ -130,10 +130,10 @@ fio --name=files --directory=/mnt --direct=1 --ioengine=libaio --iodepth=8 --bs=
 umount /mnt || fail "umount"
 step disconnect
 nvme disconnect -n ${nqn} || fail "disconnect"
-until_ok 10 no_disk ${nqn} || fail "the block device stayed"
+until_ok 30 no_disk ${nqn} || fail "the block device stayed"
 step reconnect
 ${connectCommand(nqn, path, options)} || fail "second connect"
-until_ok 10 have_disk ${nqn} || fail "no block device after reconnect"
+until_ok 30 have_disk ${nqn} || fail "no block device after reconnect"
 disk=$(nvme_disk ${nqn})
 fsck_clean "$disk"
 mount -t ext4 -o ro "$disk" /mnt || fail "second mount"
@@ -152,12 +152,16 @@ export interface FailoverScriptOptions {
   readonly paths: readonly [NvmePath, NvmePath];
   /** How long fio writes; the kill comes after the first tenth or so. @default 8 */
   readonly writeSeconds?: number;
+  /** Runs when both paths are connected, before the file system; `$disk` is the block device. */
+  readonly connected?: string;
+  /** After fio: mark `finished`, GO restarted, then both paths must be there again. @default false */
+  readonly pathReturns?: boolean;
 }
 
 /**
  * Two paths: connect both, one optimized and one inaccessible, file system, files, then fio with verify, during which the
  * test kills the active controller (mark `writing`, then GO killed). No error may reach the file system.
- * Hands back: subsys_before, subsys_after (nvme list-subsys), fio (JSON).
+ * Hands back: subsys_before, subsys_after, subsys_returned (nvme list-subsys; the last with pathReturns), fio (JSON).
  */
 export function failoverScript(options: FailoverScriptOptions): string {
   const { nqn, paths } = options;
@@ -169,13 +173,14 @@ modprobe nvme_tcp
 step connect
 ${connectCommand(nqn, paths[0])} || fail "connect to the first path"
 ${connectCommand(nqn, paths[1])} || fail "connect to the second path"
-until_ok 10 have_disk ${nqn} || fail "no block device"
+until_ok 30 have_disk ${nqn} || fail "no block device"
 disk=$(nvme_disk ${nqn})
-until_ok 10 paths_are 1 1
+until_ok 30 paths_are 1 1
 nvme list-subsys "$disk" >/run/before
 cat /run/before
 value_file subsys_before /run/before
 paths_are 1 1 || fail "expected one optimized and one inaccessible path"
+${options.connected ?? ''}
 step "file system"
 mkfs.ext4 -q "$disk" || fail "mkfs"
 mount -t ext4 "$disk" /mnt || fail "mount"
@@ -201,18 +206,31 @@ value_file fio /run/fio.json
 nvme list-subsys "$disk" >/run/after
 cat /run/after
 value_file subsys_after /run/after
+${options.pathReturns === true ? pathReturns : ''}
 step check
 umount /mnt || fail "umount"
 fsck_clean "$disk"
 mount -t ext4 -o ro "$disk" /mnt || fail "second mount"
 check_files /mnt/before /run/sums_before
 check_files /mnt/after /run/sums_after
+${options.pathReturns === true ? 'check_files /mnt/returned /run/sums_returned' : ''}
 umount /mnt
 host_is_clean
 nvme disconnect -n ${nqn}
 step done
 `;
 }
+
+const pathReturns = `
+step "the killed controller comes back"
+mark finished
+wait_go restarted 90
+until_ok 60 paths_are 1 1 || { nvme list-subsys "$disk"; fail "the path did not come back"; }
+nvme list-subsys "$disk" >/run/returned
+cat /run/returned
+value_file subsys_returned /run/returned
+write_files /mnt/returned /run/sums_returned
+`;
 
 export interface KernelTargetOptions {
   readonly nqn: string;

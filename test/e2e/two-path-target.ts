@@ -22,6 +22,10 @@ export interface FailoverOptions {
   /** Script that the guest runs first. */
   readonly before?: string;
   readonly writeSeconds?: number;
+  /** Script that the guest runs when both paths are connected. */
+  readonly connected?: string;
+  /** Brings back what was killed; the guest must then see both paths again. */
+  readonly restart?: () => Promise<void>;
   readonly signal?: AbortSignal;
 }
 
@@ -45,22 +49,32 @@ export async function expectFailover(
       { address, port: where.ports[1] },
     ],
     ...(options.writeSeconds === undefined ? {} : { writeSeconds: options.writeSeconds }),
+    ...(options.connected === undefined ? {} : { connected: options.connected }),
+    pathReturns: options.restart !== undefined,
   });
   const guest = await Guest.boot({
     name: options.name,
     script: `${options.before ?? ''}\n${script}`,
-    timeoutMs: 150_000,
+    timeoutMs: 270_000, // software emulation beside other work; on a quiet machine a run takes some 30 s
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   try {
     const killable = typeof target === 'function' ? target(guest) : target;
-    await guest.waitForMark('writing', { timeoutMs: 90_000 });
+    await guest.waitForMark('writing', { timeoutMs: 180_000 });
     await killable.killActive();
     guest.go('killed');
+    if (options.restart !== undefined) {
+      await guest.waitForMark('finished', { timeoutMs: 180_000 });
+      await options.restart();
+      guest.go('restarted');
+    }
     const result = await guest.result();
     expect(result.rc, result.log).toBe(0);
     expect(pathStates(result.values.get('subsys_before') ?? '')).toEqual(['inaccessible', 'optimized']);
     expect(pathStates(result.values.get('subsys_after') ?? '')).toContain('optimized');
+    if (options.restart !== undefined) {
+      expect(pathStates(result.values.get('subsys_returned') ?? '')).toEqual(['inaccessible', 'optimized']);
+    }
     return { result, writeMsMax: fioWriteMsMax(result.values.get('fio') ?? '') };
   } finally {
     await guest.stop();

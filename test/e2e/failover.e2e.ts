@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: a stock Linux host keeps a replicated volume through the death of its active controller, and sees only what it may.
+// Method: the cluster as separate processes on the machine, a guest with a path to each controller; it looks both over, makes a
+// file system, and writes with fio --verify while the active controller gets SIGKILL; later that one is started again.
+
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { ClusterTarget, volumeBytes } from './cluster-target.js';
+import { inspectionScript, strangerScript } from './inspection-script.js';
+import { expectFailover, type FailoverOutcome, type TwoPathTarget } from './two-path-target.js';
+
+let cluster: ClusterTarget;
+let paths: TwoPathTarget;
+let run: FailoverOutcome | null = null;
+
+beforeAll(async () => {
+  cluster = await ClusterTarget.start();
+  paths = await cluster.paths();
+});
+
+afterAll(async () => {
+  await cluster?.stop();
+});
+
+/** What the guest handed back in the first test. */
+function said(key: string): string {
+  const text = run?.result.values.get(key);
+  if (text === undefined) throw new Error(`the guest did not hand back ${key}`);
+  return text;
+}
+const saidJson = (key: string) => JSON.parse(said(key)) as Record<string, unknown>;
+
+test('a Linux host goes on through the standby when the active controller is killed, and sees both paths again', async () => {
+  const before = await cluster.volume();
+  run = await expectFailover(paths, paths, {
+    name: 'cluster-failover',
+    before: strangerScript(paths.nqn, { port: paths.ports[0] }),
+    connected: inspectionScript,
+    restart: async () => {
+      await cluster.restartKilled();
+    },
+  });
+  const after = await cluster.volume();
+  expect(after.controller).not.toBe(before.controller);
+  expect(after.epoch).toBeGreaterThan(before.epoch);
+  process.stderr.write(`cluster: longest write of the guest over the kill ${run.writeMsMax} ms\n`);
+});
+
+test('discovery shows a host its volumes and a stranger none', () => {
+  const records = (key: string) =>
+    ((saidJson(key)['records'] ?? []) as { subnqn: string; trsvcid: string }[]).map(
+      (record) => `${record.subnqn} ${record.trsvcid.trim()}`,
+    );
+  expect(records('discovery')).toEqual([`${paths.nqn} ${paths.ports[0]}`]);
+  expect(said('discovery_stranger')).not.toContain(paths.nqn);
+});
+
+test('both paths show one identity and two controllers', () => {
+  expect(said('controllers')).toBe('2');
+  const [first, second] = [saidJson('id_ctrl_0'), saidJson('id_ctrl_1')];
+  for (const field of ['subnqn', 'sn', 'mn', 'fr', 'nn', 'mnan', 'mdts', 'cmic', 'oncs', 'vwc', 'awupf']) {
+    expect(first[field], field).toEqual(second[field]);
+  }
+  expect(first['subnqn']).toBe(paths.nqn);
+  expect(first['cntlid']).not.toBe(second['cntlid']);
+  const [space, otherSpace] = [saidJson('id_ns_0'), saidJson('id_ns_1')];
+  expect(otherSpace).toEqual(space);
+  expect(space['nsze']).toBe(volumeBytes / 4096);
+  expect(said('ns_descs_1')).toBe(said('ns_descs_0'));
+});
+
+test("the namespace carries the volume's UUID and NGUID", async () => {
+  const { id } = await cluster.volume();
+  expect(saidJson('id_ns_0')['nguid']).toBe(id.replaceAll('-', ''));
+  expect(said('ns_descs_0')).toContain(id);
+  expect(String(saidJson('id_ctrl_0')['sn']).trim()).toBe(id.replaceAll('-', '').slice(0, 20).toUpperCase());
+});
+
+test('logs are answered, and the ANA log has one group that differs between the paths', () => {
+  const states = [0, 1].map((index) => {
+    expect(saidJson(`smart_log_${index}`)['critical_warning']).toBe(0);
+    expect(saidJson(`error_log_${index}`)).toBeTypeOf('object');
+    return /inaccessible|optimized/.exec(said(`ana_log_${index}`))?.[0];
+  });
+  expect(states.sort()).toEqual(['inaccessible', 'optimized']);
+});
+
+test('commands that are not offered or not right are refused with the status that says why', () => {
+  expect(said('odd_compare')).toMatch(/compare/i);
+  expect(said('odd_beyond')).toMatch(/LBA|range|capacity/i);
+  expect(said('odd_admin_opcode')).toMatch(/opcode/i);
+  expect(said('odd_io_opcode')).toMatch(/opcode/i);
+  expect(said('odd_log')).toMatch(/log page/i);
+  expect(said('odd_feature')).toMatch(/field/i);
+  expect(said('odd_identify')).toMatch(/field/i);
+  expect(said('odd_namespace')).toMatch(/namespace/i);
+  expect(said('odd_resv_report_short')).toMatch(/host identifier|hostid/i);
+  expect(saidJson('resv_report')['regctl'] ?? 0).toBe(0);
+});

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pieces of guest scripts that look a volume over with nvme-cli: who may connect, what discovery shows, what the two
+// controllers say about themselves, and how odd commands are answered. Put into failoverScript() by failover.e2e.ts.
+
+import { machineAddress } from '../lab/network.js';
+import { connectCommand, type NvmePath } from './guest-scripts.js';
+
+export const strangerNqn = 'nqn.2014-08.org.nvmexpress:uuid:00000000-1111-4222-8333-444444444444';
+const strangerId = '00000000-1111-4222-8333-444444444444';
+
+/**
+ * Before the host connects: discovery as the attached host and as a stranger, and the stranger's connect, which must be
+ * refused for its name.
+ * Hands back: discovery, discovery_stranger (JSON).
+ */
+export function strangerScript(nqn: string, path: NvmePath): string {
+  const discover = `nvme discover -t tcp -a ${path.address ?? machineAddress} -s ${path.port} -o json`;
+  const stranger = `--hostnqn=${strangerNqn} --hostid=${strangerId}`;
+  return `
+modprobe nvme_tcp
+step "discovery and a stranger"
+${discover} >/run/discovery 2>&1 || { cat /run/discovery; fail "discover"; }
+value_file discovery /run/discovery
+${discover} ${stranger} >/run/discovery_stranger 2>&1 || { cat /run/discovery_stranger; fail "discover as a stranger"; }
+value_file discovery_stranger /run/discovery_stranger
+dmesg -c >/dev/null
+${connectCommand(nqn, path)} ${stranger} && fail "a host that was not attached was let in"
+dmesg | grep -q 'is not allowed, hostnqn: ${strangerNqn}' || { dmesg; fail "the refusal does not name the host"; }
+dmesg -c >/dev/null
+`;
+}
+
+/**
+ * With both paths connected: what each controller and the namespace say. `$disk` is the multipath device; I/O commands go to it,
+ * admin commands to each controller.
+ * Hands back: list (nvme list -v), per controller N = 0, 1: id_ctrl_N id_ns_N ns_descs_N smart_log_N error_log_N ana_log_N (JSON),
+ * resv_report (JSON), odd_COMMAND (exit code and text of commands that must be refused).
+ */
+export const inspectionScript = `
+step "what the controllers say"
+nvme list -o json >/run/list || fail "list"
+value_file list /run/list
+_n=0
+for _sys in /sys/class/nvme/nvme*; do
+  _ctrl=/dev/\${_sys##*/}
+  say() { # NAME COMMAND...: a command that must succeed, its output handed back
+    _name=$1_$_n; shift
+    "$@" -o json >/run/said 2>/run/said_err || { cat /run/said /run/said_err; fail "$*"; }
+    value_file "$_name" /run/said
+  }
+  say id_ctrl nvme id-ctrl $_ctrl
+  say id_ns nvme id-ns $_ctrl -n 1
+  say ns_descs nvme ns-descs $_ctrl -n 1
+  say smart_log nvme smart-log $_ctrl
+  say error_log nvme error-log $_ctrl
+  say ana_log nvme ana-log $_ctrl
+  say effects_log nvme effects-log $_ctrl -c 0 # this nvme-cli looks for the command set in PCI registers otherwise
+  say fw_log nvme fw-log $_ctrl
+  _n=$((_n + 1))
+done
+value controllers $_n
+step "passed-through commands"
+nvme resv-report "$disk" -n 1 -e -o json >/run/said 2>&1 || { cat /run/said; fail resv-report; }
+value_file resv_report /run/said
+nvme flush "$disk" -n 1 || fail "flush"
+dd if=/dev/urandom of=/run/block bs=4096 count=1 2>/dev/null
+nvme write "$disk" -s 7 -c 0 -z 4096 -d /run/block || fail "write"
+nvme read "$disk" -s 7 -c 0 -z 4096 -d /run/block_read || fail "read"
+cmp /run/block /run/block_read || fail "a written block reads back otherwise"
+nvme compare "$disk" -s 7 -c 0 -z 4096 -d /run/block || fail "compare with the same"
+nvme get-feature "$disk" -f 6 >/dev/null || fail "get-feature 6"
+odd() { # NAME COMMAND...: a command that must be refused
+  _name=odd_$1; shift
+  "$@" >/run/said 2>&1 && { cat /run/said; fail "accepted: $*"; }
+  value "$_name" "$(tr '\\n' ' ' </run/said)"
+}
+_ctrl=/dev/$(ls /sys/class/nvme | head -n 1)
+dd if=/dev/urandom of=/run/other bs=4096 count=1 2>/dev/null
+odd compare nvme compare "$disk" -s 7 -c 0 -z 4096 -d /run/other
+odd beyond nvme read "$disk" -s 0xffffffffff -c 0 -z 4096 -d /run/block_read
+odd admin_opcode nvme admin-passthru $_ctrl -O 0xc1
+odd io_opcode nvme io-passthru "$disk" -n 1 -O 0xc1
+odd log nvme get-log $_ctrl -i 0xc5 -l 512
+odd feature nvme get-feature $_ctrl -f 0xc5
+odd identify nvme admin-passthru $_ctrl -O 6 --cdw10=0xee -l 4096 -r
+odd namespace nvme id-ns $_ctrl -n 77
+odd resv_report_short nvme resv-report "$disk" -n 1
+`;
