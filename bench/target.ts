@@ -120,7 +120,7 @@ async function measure(at: Case, options: BenchOptions, serving: Serving, signal
     value: middle(targets, 'speed_iops'),
     unit: 'iops',
     floor: middle(floors, 'speed_iops'),
-    ratio: rounded(median(targets.map((run, i) => run.speed_iops / (floors[i]?.speed_iops ?? Number.NaN))), 3),
+    ratio: pairedRatio(targets, floors),
     p50_us: middle(targets, 'p50_us'),
     cpu_us_per_io: middle(targets, 'server_cpu_us_per_io'),
     mean_iops: middle(targets, 'mean_iops'),
@@ -129,4 +129,11 @@ async function measure(at: Case, options: BenchOptions, serving: Serving, signal
     floor_p50_us: middle(floors, 'p50_us'),
     floor_cpu_us_per_io: middle(floors, 'server_cpu_us_per_io'),
   };
+}
+
+/** Of the pairs in which neither side was kept from the processor all along; null when there is none. */
+function pairedRatio(targets: readonly Run[], floors: readonly Run[]): number | null {
+  const ratios = targets.map((run, i) => run.speed_iops / (floors[i]?.speed_iops ?? 0));
+  const usable = ratios.filter((ratio) => Number.isFinite(ratio) && ratio > 0);
+  return usable.length === 0 ? null : rounded(median(usable), 3);
 }
