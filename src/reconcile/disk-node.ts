@@ -61,7 +61,8 @@ export function planDiskNode(desired: readonly DesiredReplica[], observed: Obser
   for (const replica of desired) {
     if (replica.deleteEpoch !== null) actions.push(...planRemoval(replica, replica.deleteEpoch, observed));
   }
-  for (const replica of wanted) actions.push(...planReplica(replica, observed));
+  const present = new Map(observed.subsystems.map((subsystem) => [subsystem.replica, subsystem]));
+  for (const replica of wanted) actions.push(...planReplica(replica, observed, present.get(replica.replica)));
   return actions;
 }
 
@@ -74,9 +75,12 @@ function planRemoval(replica: DesiredReplica, epoch: number, observed: ObservedD
   return [{ do: 'forget', replica }];
 }
 
-function planReplica(replica: DesiredReplica, observed: ObservedDiskNode): DiskAction[] {
+function planReplica(
+  replica: DesiredReplica,
+  observed: ObservedDiskNode,
+  subsystem: ObservedSubsystem | undefined,
+): DiskAction[] {
   const exists = observed.lvols.has(lvolPath(replica));
-  const subsystem = observed.subsystems.find((entry) => entry.replica === replica.replica);
   if (!exists && replica.reported !== null) {
     const gone: DiskAction[] = subsystem === undefined ? [] : [{ do: 'delete-subsystem', replica: replica.replica }];
     return replica.reported === 'missing' ? gone : [...gone, { do: 'report', replica, state: 'missing' }];
