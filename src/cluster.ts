@@ -67,6 +67,7 @@ export class Cluster {
   readonly name: string;
   readonly #parts: Parts;
   readonly #volumes = new Map<string, Volume>();
+  readonly #opening = new Set<string>();
   #closing: Promise<void> | null = null;
 
   private constructor(parts: Parts) {
@@ -103,16 +104,27 @@ export class Cluster {
    */
   async open(name: string, options: OpenOptions = {}): Promise<Volume> {
     this.#assertOpen();
-    const { link } = this.#parts;
-    const object = link.state.volumeByName(name);
+    const object = this.#parts.link.state.volumeByName(name);
     if (object === null || object.phase !== 'live') throw new BasaltError('NOT_FOUND', { kind: 'volume', name });
-    if (this.#volumes.has(object.id))
+    if (this.#volumes.has(object.id) || this.#opening.has(object.id))
       throw new BasaltError('BUSY', { kind: 'volume', name, detail: 'open in this process already' });
-    if (options.takeover !== true) this.#assertFree(object);
+    this.#opening.add(object.id);
+    try {
+      return await this.#open(object, options);
+    } finally {
+      this.#opening.delete(object.id);
+    }
+  }
+
+  async #open(object: VolumeObject, options: OpenOptions): Promise<Volume> {
+    const { link } = this.#parts;
+    const takeover = options.takeover === true;
+    const seenEpoch = takeover ? null : this.#assertFree(object);
     await this.#announce();
     const signal = AbortSignal.timeout(options.timeoutMs ?? 30_000);
     const controller = this.#controllerOf(object);
-    await controller.promote({ takeover: true, signal });
+    // What was seen free may have been taken since: then it is not free.
+    await controller.promote({ takeover: true, signal, ...(seenEpoch === null ? {} : { seenEpoch }) });
     const handle = await this.#parts.engine.openBdev(slotName(object.id));
     const end = link.onChange(() => this.#watch(object, controller));
     const volume = new Volume(object, handle, async () => {
@@ -164,11 +176,12 @@ export class Cluster {
     controller.poke();
   }
 
-  #assertFree(volume: VolumeObject): void {
+  /** The epoch at which it is free. */
+  #assertFree(volume: VolumeObject): number {
     const { state } = this.#parts.link;
     const leadership = state.get('leaderships', volume.id);
     const holder = leadership?.controller ?? null;
-    if (holder === null || state.get('lives', holder) === null) return;
+    if (holder === null || state.get('lives', holder) === null) return leadership?.epoch ?? 0;
     throw new BasaltError('VOLUME_LED', { name: volume.name, controller: holder, epoch: leadership?.epoch ?? 0 });
   }
 

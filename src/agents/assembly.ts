@@ -96,6 +96,8 @@ export class Assembly {
     const { engine, volume, epoch } = this.#options;
     for (let leg = 0; leg < volume.legs.length; leg++) {
       const members = shape.members.filter((entry) => entry.leg === leg);
+      // Known before it is made: its first events may come before the answer.
+      this.#legs.push(this.legName(leg));
       await engine.rpc('basalt_leg_create', {
         name: this.legName(leg),
         epoch,
@@ -103,7 +105,6 @@ export class Assembly {
         all_dirty: shape.allDirty && members.length > 1,
         lease_ms: shape.leaseMs,
       });
-      this.#legs.push(this.legName(leg));
     }
     await engine.rpc('bdev_raid_create', {
       name: this.raidName,

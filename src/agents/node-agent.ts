@@ -6,14 +6,17 @@
 //              - draining is announced before anything is handed over
 
 import type { CompiledNode } from '../model/config.js';
+import { isBasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { type Address, codecs, formatVersion, type LiveObject } from '../model/objects.js';
 import type { Store } from '../store/store.js';
 import { ensureCluster } from './cluster-identity.js';
-import type { AgentContext } from './context.js';
+import { type AgentContext, reason } from './context.js';
 import { ControllerAgent } from './controller-agent.js';
 import { DiskAgent } from './disk-agent.js';
 import { openListener, openTransport } from './listener.js';
+import { assertNameFree } from './node-name.js';
+import { Backoff } from './signal.js';
 import { StoreLink } from './store-link.js';
 import type { ControllerTiming } from './volume-controller.js';
 
@@ -30,6 +33,7 @@ export const liveTtlSeconds = 5;
 export class NodeAgent {
   readonly #options: NodeAgentOptions;
   readonly #link: StoreLink;
+  readonly #ttlSeconds: number;
   readonly #stop = new AbortController();
   #disks: DiskAgent | null = null;
   #controllers: ControllerAgent | null = null;
@@ -38,8 +42,8 @@ export class NodeAgent {
   constructor(options: NodeAgentOptions) {
     this.#options = options;
     const { clock, log } = options.context;
-    const leaseTtlSeconds = options.leaseTtlSeconds ?? liveTtlSeconds;
-    this.#link = new StoreLink({ store: options.store, clock, log, leaseTtlSeconds });
+    this.#ttlSeconds = options.leaseTtlSeconds ?? liveTtlSeconds;
+    this.#link = new StoreLink({ store: options.store, clock, log, leaseTtlSeconds: this.#ttlSeconds });
   }
 
   get link(): StoreLink {
@@ -62,6 +66,7 @@ export class NodeAgent {
     const clusterId = await ensureCluster(store, context, signal);
     await this.#link.open(signal);
     await openTransport(context.engine);
+    await assertNameFree(this.#link.state, { ...context, name: node.name, ttlSeconds: this.#ttlSeconds }, signal);
     const internal = isDisk
       ? await openListener(context.engine, { traddr: node.address, trsvcid: String(node.internalPort) })
       : null;
@@ -113,8 +118,19 @@ export class NodeAgent {
     const roles = [...node.roles];
     const common = { format: formatVersion, name: node.name, roles } as const;
     this.#live = { ...common, kind: 'node', incarnation, engine: version, internal, hosts, draining: false };
-    await this.#link.commit({ put: [{ key: keys.node(node.name), text: codecs.node.encode(common) }] }, signal);
-    await this.#announce(false);
+    const backoff = new Backoff({ clock: context.clock, minMs: 50, maxMs: 1_000 });
+    for (;;) {
+      try {
+        await this.#link.commit({ put: [{ key: keys.node(node.name), text: codecs.node.encode(common) }] }, signal);
+        return await this.#announce(false);
+      } catch (error) {
+        // A store that went away since it was read is no reason to end.
+        signal.throwIfAborted();
+        if (!isBasaltError(error)) throw error;
+        context.log.warn({ node: node.name, error: reason(error) }, 'store does not take the node; trying on');
+        await backoff.wait(signal);
+      }
+    }
   }
 
   async #announce(draining: boolean): Promise<void> {

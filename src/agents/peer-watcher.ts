@@ -28,7 +28,7 @@ export class PeerWatcher {
   /** By node. */
   readonly #watched = new Map<string, Watched>();
   readonly #connected = new Set<string>();
-  readonly #lost = new Set<string>();
+  readonly #lost = new Map<string, number>();
   #unsubscribe: (() => void) | null = null;
   #sequence = 0;
 
@@ -43,7 +43,8 @@ export class PeerWatcher {
     });
   }
 
-  get lost(): ReadonlySet<string> {
+  /** By node: when its connection broke. */
+  get lost(): ReadonlyMap<string, number> {
     return this.#lost;
   }
 
@@ -77,7 +78,7 @@ export class PeerWatcher {
         this.#connected.add(node);
         this.#lost.delete(node);
       } else if (this.#connected.delete(node)) {
-        this.#lost.add(node);
+        this.#lost.set(node, this.#options.context.clock.now());
         this.#options.context.log.warn({ peer: node }, 'connection to a controller node broke');
       }
       this.#options.onChange();
@@ -94,6 +95,7 @@ export class PeerWatcher {
       await this.#unwatch(watched.name);
       this.#options.onChange();
     }
+    const failures: unknown[] = [];
     for (const [node, { target, address }] of wanted) {
       if (this.#watched.has(node)) continue;
       const name = `peer-${node}-${++this.#sequence}`;
@@ -105,10 +107,12 @@ export class PeerWatcher {
           keep_alive_ms: peerKeepAliveMs,
         });
       } catch (error) {
+        // The other peers are watched all the same.
         this.#watched.delete(node);
-        throw error;
+        failures.push(error);
       }
     }
+    if (failures.length > 0) throw failures[0];
   }
 
   /** A node that left the store's view keeps its watch: losing the lease is not losing the process. */

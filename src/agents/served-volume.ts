@@ -22,7 +22,8 @@ export interface ServedVolumeOptions {
   readonly node: string;
   readonly hosts: Address;
   readonly resolve: ResolveReplica;
-  readonly peers: () => { readonly lost: ReadonlySet<string>; readonly connected: ReadonlySet<string> };
+  /** `lost`: when the connection broke. */
+  readonly peers: () => { readonly lost: ReadonlyMap<string, number>; readonly connected: ReadonlySet<string> };
   readonly timing?: Partial<ControllerTiming>;
 }
 
@@ -45,6 +46,8 @@ export class ServedVolume {
   #reported = '';
   /** When the present reason to promote was first seen, and which one it was. */
   #wish: { what: string; sinceMs: number } | null = null;
+  /** The present holder's epoch, and when this node first saw it. */
+  #led: { epoch: number; sinceMs: number } | null = null;
   #pass: Promise<void> = Promise.resolve();
 
   constructor(options: ServedVolumeOptions, volume: VolumeObject) {
@@ -87,6 +90,8 @@ export class ServedVolume {
     this.#volume = volume;
     this.#controller.update(volume);
     const leadership = this.#options.link.state.get('leaderships', volume.id);
+    if (leadership !== null && this.#led?.epoch !== leadership.epoch)
+      this.#led = { epoch: leadership.epoch, sinceMs: this.#options.context.clock.now() };
     const { state, view } = { state: this.#controller.state, view: this.#controller.view };
     if (
       leadership !== null &&
@@ -163,7 +168,17 @@ export class ServedVolume {
           ana: this.#serving ? ('optimized' as const) : ('inaccessible' as const),
           nbd: this.#serving ? this.#nbdPaths() : [],
         };
-    for (const action of planExport(wanted, this.#present)) await this.#carryOut(action);
+    let failed: unknown = null;
+    for (const action of planExport(wanted, this.#present)) {
+      try {
+        await this.#carryOut(action);
+      } catch (error) {
+        // Another path has nothing to do with one that cannot be opened; the other steps build on each other.
+        if (action.do !== 'start-nbd') throw error;
+        failed ??= error;
+      }
+    }
+    if (failed !== null) throw failed;
   }
 
   #nbdPaths(): string[] {
@@ -262,14 +277,14 @@ export class ServedVolume {
         continue;
       }
       log.info({ volume: this.#volume.name, why: decision.why }, 'promoting this node');
-      await this.#promote(signal);
+      await this.#promote(leadership?.epoch ?? 0, signal);
       return;
     }
   }
 
-  async #promote(signal: AbortSignal): Promise<void> {
+  async #promote(seenEpoch: number, signal: AbortSignal): Promise<void> {
     try {
-      await this.#controller.promote({ takeover: true, signal });
+      await this.#controller.promote({ takeover: true, seenEpoch, signal });
     } catch (error) {
       // Another one won: nothing is wrong, and nothing is to be tried before the store says so.
       if (error instanceof BasaltError && error.code === 'VOLUME_LED') return;
@@ -283,7 +298,15 @@ export class ServedVolume {
     if (leadership === null || this.#volume.phase !== 'live') return { do: 'nothing', why: 'it is not there' };
     if (this.#draining || this.#retired) return { do: 'nothing', why: 'is handing over' };
     if (leadership.epoch === 0 && !this.#replicasMade()) return { do: 'nothing', why: 'its replicas are not made yet' };
-    const { lost, connected } = peers();
+    const peersNow = peers();
+    const { connected } = peersNow;
+    // Whoever took an epoch after its connection broke lives: without this, two controllers that cannot reach each other
+    // would take the volume from one another for ever.
+    const lost = new Set(
+      [...peersNow.lost]
+        .filter(([name, atMs]) => name !== leadership.controller || atMs >= (this.#led?.sinceMs ?? 0))
+        .map(([name]) => name),
+    );
     const lives = link.state.all('lives');
     const candidates = new Set([...lives.filter((live) => !live.draining).map((live) => live.name), node]);
     // A process that answers on its connection is alive, whatever became of its lease.

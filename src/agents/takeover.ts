@@ -64,7 +64,6 @@ export async function attachMember(
     if (!isEngineError(error) || isEngineError(error, 'timedOut')) {
       await attacher.engine.rpc('basalt_member_detach', { name: request.name }).catch(() => {});
     }
-    signal.throwIfAborted();
     if (isEngineError(error, 'fenced'))
       return { kind: 'fenced', epoch: Number(error.data?.['epoch'] ?? request.epoch) };
     return { kind: 'unreached', detail: reason(error), refused: isEngineError(error, 'permission') };
@@ -84,6 +83,8 @@ export interface TakeoverRequest {
   readonly nameOf: (member: MemberRef) => string;
   readonly timeoutMs: number;
   readonly retryMs: number;
+  /** Called for each member at once: one that was taken over is let go again also when the others never answer. */
+  readonly onTaken: (member: AttachedMember) => void;
   /** Whether the members that are missing are worth another try; `refused`: one does not admit this controller (yet). */
   readonly again: (taken: readonly AttachedMember[], refused: boolean) => boolean;
 }
@@ -107,9 +108,13 @@ export async function takeOver(
           name: request.nameOf(member),
           timeoutMs: request.timeoutMs,
         };
-        return attachMember(attacher, attach, signal);
+        return attachMember(attacher, attach, signal).then((outcome) => {
+          if (outcome.kind === 'taken') request.onTaken(outcome.member);
+          return outcome;
+        });
       }),
     );
+    signal.throwIfAborted();
     const refused = outcomes.some((outcome) => outcome.kind === 'unreached' && outcome.refused);
     outcomes.forEach((outcome, index) => {
       if (outcome.kind === 'taken') taken.push(outcome.member);

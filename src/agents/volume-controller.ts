@@ -130,11 +130,12 @@ export class VolumeController {
   }
 
   /**
-   * Resolves when the volume is served from here.
-   * @throws VOLUME_LED when someone else holds it and `takeover` is not set, VOLUME_FENCED when another one won,
+   * Resolves when the volume is served from here. `seenEpoch`: the epoch that the wish to promote was made under; a
+   * volume that changed hands since is left alone.
+   * @throws VOLUME_LED when someone else holds it and `takeover` is not set or its epoch is not `seenEpoch`, VOLUME_FENCED when another one won,
    *         VOLUME_UNAVAILABLE when a leg has no member that can be reached
    */
-  promote(options: { takeover: boolean; signal?: AbortSignal }): Promise<void> {
+  promote(options: { takeover: boolean; seenEpoch?: number; signal?: AbortSignal }): Promise<void> {
     return this.#exclusive(async () => {
       if (this.#state === 'active') return;
       this.#life = new AbortController();
@@ -142,7 +143,7 @@ export class VolumeController {
         options.signal === undefined ? this.#life.signal : AbortSignal.any([this.#life.signal, options.signal]);
       this.#setState('promoting');
       try {
-        await this.#takeRight(options.takeover, signal);
+        await this.#takeRight(options, signal);
         await this.#assemble(signal);
       } catch (error) {
         await this.#disassemble();
@@ -153,10 +154,17 @@ export class VolumeController {
     });
   }
 
-  /** Gives the volume away in good order. Resolves with whether it was left clean. */
+  /**
+   * Gives the volume away in good order. Resolves with whether it was left clean. A promotion that is under way, or waits
+   * for replicas, ends first.
+   */
   handOver(): Promise<boolean> {
+    if (this.#state === 'promoting') this.#life.abort(new Error('the volume is handed over'));
     return this.#exclusive(async () => {
-      if (this.#state !== 'active' || this.#assembly === null) return false;
+      if (this.#state !== 'active' || this.#assembly === null) {
+        await this.#release();
+        return false;
+      }
       this.#setState('closing');
       const clean = await this.#settle(this.#assembly);
       await this.#worker?.stop();
@@ -170,11 +178,22 @@ export class VolumeController {
     });
   }
 
-  async #recordHandOver(clean: boolean): Promise<boolean> {
+  /** Gives back a right under which nothing is served from here. */
+  async #release(): Promise<void> {
+    if (this.#holder === null || !this.#register.isKnown || this.#assembly !== null) return;
+    this.#life = new AbortController();
+    await this.#recordHandOver(null).catch((error) => {
+      this.#log.warn('release', { volume: this.#volume.name, error: reason(error) }, 'the right was not given back');
+    });
+  }
+
+  /** `clean` null: as it was recorded before. */
+  async #recordHandOver(clean: boolean | null): Promise<boolean> {
     const holder = this.#holder;
     for (;;) {
       if (holder === null || !holds(this.#register.known, holder)) return false;
-      if (await this.#register.swap((present) => planHandOver(present, clean), this.#life.signal)) return true;
+      if (await this.#register.swap((present) => planHandOver(present, clean ?? present.clean), this.#life.signal))
+        return true;
     }
   }
 
@@ -184,6 +203,7 @@ export class VolumeController {
     // At once, not after the transition that is under way: that one may be waiting for I/O that only fencing ends.
     this.#fence(this.#assembly);
     return this.#exclusive(async () => {
+      this.#holder = null;
       if (this.#state === 'idle' && this.#assembly === null) return;
       this.#options.context.log.info({ volume: this.#volume.name, why }, 'controller demoted');
       await this.#disassemble();
@@ -205,9 +225,12 @@ export class VolumeController {
   }
 
   /** Step 1: a new epoch by swap, which gives the in-sync sets. */
-  async #takeRight(takeover: boolean, signal: AbortSignal): Promise<void> {
+  async #takeRight(wish: { takeover: boolean; seenEpoch?: number }, signal: AbortSignal): Promise<void> {
     const present = await this.#register.refresh(signal);
     const { name } = this.#options;
+    const { takeover, seenEpoch = present.epoch } = wish;
+    if (present.epoch !== seenEpoch && present.controller !== null && present.controller !== name)
+      throw this.#led(present);
     if (!takeover && present.controller !== null && present.controller !== name) throw this.#led(present);
     const holder = { controller: name, instance: this.#options.context.random.uuid() };
     const won = await this.#register.swap((now) => planNewEpoch(now, holder, this.#fencedBy), signal);
@@ -257,6 +280,7 @@ export class VolumeController {
         nameOf: (member) => assembly.memberName(member, `t${++attempt}`),
         timeoutMs: this.#timing.attachTimeoutMs,
         retryMs: this.#timing.attachRetryMs,
+        onTaken: (member) => assembly.adopt(member),
         again: (taken, refused) => {
           const plan = planTakeover(leadership, taken);
           if (refused && context.clock.now() < admittedByMs) return true;
@@ -265,7 +289,6 @@ export class VolumeController {
       },
       signal,
     );
-    for (const member of outcome.taken) assembly.adopt(member);
     if (outcome.fencedBy === 0) return outcome.taken;
     this.#fencedBy = Math.max(this.#fencedBy, outcome.fencedBy);
     const now = await this.#register.refresh(signal);
@@ -372,7 +395,7 @@ export class VolumeController {
       while (!signal.aborted) {
         await this.#disassemble();
         try {
-          await this.#takeRight(false, signal);
+          await this.#takeRight({ takeover: false }, signal);
           await this.#assemble(signal);
           return;
         } catch (error) {
