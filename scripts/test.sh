@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# npm test [-- SECTION...]: all tests that need no guest machine. Sections, all of them by default and in this order:
+# npm test [-- SECTION...]: all tests that need no guest machine. Sections, in this order by default:
 #   tidy          formatting, lints, layers
-#   native        GoogleTest suites, release build
-#   asan          the same under AddressSanitizer and UndefinedBehaviorSanitizer
+#   asan          GoogleTest suites under AddressSanitizer and UndefinedBehaviorSanitizer
 #   vitest        TypeScript suites, with real processes, etcd and NBD clients
-#   unprivileged  native and vitest again without root's rights (only when this is root)
+#   unprivileged  all of these suites again without root's rights (only when this is root)
+# By name only, for a debugger or a quick look:
+#   native        GoogleTest suites, plain build
 # The last line is `N passed, N failed[, N skipped]`; the exit code is 0 when something passed and nothing failed.
 set -euo pipefail
 script_name='test'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$root/scripts/lib/native-build.sh"
 
-sections=(tidy native asan vitest unprivileged)
+sections=(tidy asan vitest unprivileged)
 if (($# > 0)); then sections=("$@"); fi
 for section in "${sections[@]}"; do
   case "$section" in
@@ -56,7 +57,7 @@ run_tidy() {
 
 run_native() {
   local started=$SECONDS
-  if native_build build/test all; then
+  if native_build build/test tests; then
     say "native: running"
     node scripts/lib/run-native-tests.mjs build/test "$results/native" || true
   fi
@@ -96,10 +97,10 @@ as_nobody() {
 make_copy() {
   copy="$(mktemp -d /var/tmp/basalt.XXXXXX)"
   tar --exclude=./.git --exclude=./.cache --exclude=./build -cf - . | tar -xf - -C "$copy"
-  mkdir -p "$copy"/{bin,home,tmp,results,.cache/logs,build/Release,build/test}
+  mkdir -p "$copy"/{bin,home,tmp,results,.cache/logs,build/Release,build/asan}
   cp build/Release/basalt_native.node "$copy/build/Release/"
   find build -maxdepth 1 -type f -exec cp {} "$copy/build/" \;
-  find build/test -maxdepth 1 -type f -perm -u+x -exec cp {} "$copy/build/test/" \;
+  find build/asan -maxdepth 1 -type f -perm -u+x -exec cp {} "$copy/build/asan/" \;
   # A Node.js in root's home is out of reach for others.
   cp "$(readlink -f "$(command -v node)")" "$copy/bin/node"
   chown -R 65534:65534 "$copy"
@@ -112,9 +113,9 @@ run_unprivileged() {
     return
   fi
   say "unprivileged: the suites again as user nobody"
-  [[ -d build/test ]] || native_build build/test all || true
+  [[ -d build/asan ]] || native_build build/asan tests -DBASALT_ASAN=ON || true
   make_copy
-  as_nobody node scripts/lib/run-native-tests.mjs build/test results/native || true
+  as_nobody node scripts/lib/run-native-tests.mjs build/asan results/native || true
   count "native, as nobody" "$copy/results/native" $((SECONDS - started))
   started=$SECONDS
   as_nobody node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json \
