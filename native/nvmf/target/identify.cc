@@ -146,7 +146,9 @@ void Controller::identify_io_controller(nvme::IdentifyController* id) const {
     id->cmic |= 1u << 3;
     id->oaes |= 1u << 11;
     id->anatt = 10;
-    id->anacap = 0x1f | 1u << 6;  // all states; a namespace keeps its group
+    // All states. Namespaces do keep their group, but bit 6, which says so, makes nvme-cli fetch the ANA log without
+    // the namespaces' numbers and print zeroes for them.
+    id->anacap = 0x1f;
     id->anagrpmax = subsystem.namespaces_max;
     id->nanagrpid = subsystem.namespaces_max;
   }

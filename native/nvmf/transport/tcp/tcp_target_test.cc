@@ -197,6 +197,7 @@ TEST_F(TcpTarget, ALinuxLikeHostConnectsIdentifiesReadsAndWrites) {
     EXPECT_GE(id.ioccsz, 4u);
     EXPECT_GE(id.iorcsz, 1u);
     EXPECT_EQ(id.cmic & 0x0a, 0x0a);
+    EXPECT_EQ(id.anacap, 0x1f);  // bit 6 would make nvme-cli misread the ANA log
     EXPECT_TRUE(id.mnan != 0 && id.mnan <= id.nn);
     EXPECT_EQ(id.sgls & 1, 1u);
     EXPECT_EQ(memcmp(id.sn, "serial0  ", 9), 0);
@@ -206,6 +207,7 @@ TEST_F(TcpTarget, ALinuxLikeHostConnectsIdentifiesReadsAndWrites) {
     ASSERT_TRUE(ana.status.ok());
     EXPECT_EQ(load_le<uint16_t>(ana.data.data() + 8), 1);
     EXPECT_EQ(ana.data[16 + 16], 1);  // optimized
+    EXPECT_EQ(load_le<uint32_t>(ana.data.data() + 16 + 32), 1u);
     const auto queues = admin.admin(AdminOpcode::set_features, 7, 3 | 3 << 16);
     EXPECT_EQ(queues.dw0, 3u | 3u << 16);
     EXPECT_TRUE(admin.admin(AdminOpcode::set_features, 0x0b, 0x900).status.ok());
