@@ -24,14 +24,18 @@ interface Options {
   readonly keep: boolean;
 }
 
+const usage = 'usage: npm run demo -- [IMAGE] [--json] [--keep]';
+
 function parseArguments(args: readonly string[]): Options {
   const flags = args.filter((arg) => arg.startsWith('-'));
   const names = args.filter((arg) => !arg.startsWith('-'));
   const unknown = flags.find((flag) => flag !== '--json' && flag !== '--keep');
   if (unknown !== undefined || names.length > 1) {
-    throw new Error(`${unknown ?? names[1]}: not understood; usage: npm run demo -- [IMAGE] [--json] [--keep]`);
+    throw new Error(`${unknown ?? names[1]}: not understood; ${usage}`);
   }
-  return { image: names[0] ?? null, json: flags.includes('--json'), keep: flags.includes('--keep') };
+  const [image = null] = names;
+  if (image !== null) useImage(image);
+  return { image, json: flags.includes('--json'), keep: flags.includes('--keep') };
 }
 
 class Demo {
@@ -93,9 +97,11 @@ class Demo {
     else if (existsSync(this.#folder)) this.#say(`the daemons' logs are in ${this.#folder}`);
   }
 
+  /** All in one go, so that nothing else of this process runs any more; the dying daemons may still touch their files. */
   interrupt(): void {
     this.#cluster?.killAllNow();
-    rmSync(this.#folder, { recursive: true, force: true });
+    this.#say('interrupted: ending the daemons and removing their files');
+    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   }
 
   #say(text: string): void {
@@ -149,21 +155,30 @@ class Demo {
     this.#say(`writing ${(image.bytes / MiB).toFixed(0)} MiB over NVMe/TCP`);
     const active = (await cluster.api.volume(volumeName)).controller;
     if (active === null) throw new Error('the volume has no active controller');
-    const throughput = await host.writeFile(image.path, image.bytes, (acknowledged) => {
+    const progress = (acknowledged: number): void => {
+      const percent = Math.round((acknowledged / image.bytes) * 100);
       if (phase === 'before' && acknowledged >= image.bytes * killControllerAt) {
         phase = 'controller';
-        this.#say(`  ${Math.round((acknowledged / image.bytes) * 100)} %: SIGKILL to ${active}, the active controller`);
+        this.#say(`  ${percent} %: SIGKILL to ${active}, the active controller`);
         host.gap.mark();
         kills.push(cluster.daemon(active).kill());
       } else if (phase === 'controller' && acknowledged >= image.bytes * killDiskNodeAt) {
         phase = 'disk_node';
         this.#report.gap_ms.controller = host.gap.longestMs;
-        this.#say(`  ${Math.round((acknowledged / image.bytes) * 100)} %: SIGKILL to disk-1`);
+        this.#say(`  ${percent} %: SIGKILL to disk-1`);
         host.gap.mark();
         kills.push(cluster.daemon('disk-1').kill());
       }
-    });
+    };
+    const throughput = await host.writeFile(image.path, image.bytes, progress);
     await host.flush();
+    host.gap.completed();
+    // An image of a few requests is written before both kills were due: they come now, each with a flush to get through.
+    while ((phase as string) !== 'disk_node') {
+      progress(image.bytes);
+      await host.flush();
+      host.gap.completed();
+    }
     host.gap.completed();
     this.#report.gap_ms.disk_node = host.gap.longestMs;
     await Promise.all(kills);
@@ -231,6 +246,10 @@ class Demo {
 }
 
 async function main(): Promise<number> {
+  if (process.argv.slice(2).some((arg) => arg === '--help' || arg === '-h')) {
+    process.stdout.write(`${usage}\n`);
+    return 0;
+  }
   let options: Options;
   try {
     options = parseArguments(process.argv.slice(2));
@@ -240,7 +259,7 @@ async function main(): Promise<number> {
   }
   const demo = new Demo(options);
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => {
+    process.on(signal, () => {
       demo.interrupt();
       process.exit(signal === 'SIGINT' ? 130 : 143);
     });
@@ -255,4 +274,6 @@ async function main(): Promise<number> {
   return demo.report.verdict === 'ok' ? 0 : 1;
 }
 
-process.exitCode = await main();
+const code = await main();
+// What is still open here must not keep the verdict from its reader.
+process.stdout.write('', () => process.exit(code));

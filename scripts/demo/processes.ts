@@ -5,7 +5,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { openSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -55,11 +55,13 @@ export class Daemon {
       env: { ...process.env, ...this.#environment },
     });
     this.#child = child;
+    closeSync(log);
     if (child.stdout === null) throw new Error(`${this.name} could not be started`);
     const lines = createInterface({ input: child.stdout });
     const ended = once(child, 'exit').then(([code, signal]) => {
+      const why = lastError(this.#logPath);
       throw new Error(
-        `${this.name} ended (${signal ?? `exit code ${code}`}) before it was ready; see ${this.#logPath}`,
+        `${this.name} ended (${signal ?? `exit code ${code}`}) before it was ready${why === null ? '' : `: ${why}`}; see ${this.#logPath}`,
       );
     });
     const late = systemClock.sleep(readyMsMax).then(() => {
@@ -101,6 +103,19 @@ export class Daemon {
     this.#child?.stdout?.destroy();
     this.#child?.unref();
   }
+}
+
+/** What a daemon said last about why it ended: `{"error": {"message": …}}`. */
+function lastError(logPath: string): string | null {
+  for (const line of readFileSync(logPath, 'utf8').trimEnd().split('\n').slice(-20).reverse()) {
+    try {
+      const { error } = JSON.parse(line) as { error?: { message?: unknown } };
+      if (typeof error?.message === 'string') return error.message;
+    } catch {
+      // Not every line is JSON.
+    }
+  }
+  return null;
 }
 
 export async function freePorts(count: number): Promise<number[]> {
