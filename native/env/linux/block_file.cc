@@ -115,6 +115,10 @@ Result<std::unique_ptr<BlockFile>> open_block_file(FileBackend& backend, const F
     }
     return file_error("open", options.path, errno);
   }
+  // O_NONBLOCK was for the open alone, which must not hang on a FIFO: with it, io_uring answers EAGAIN instead of
+  // waiting on file systems that cannot do without (overlays, network file systems).
+  if (fcntl(descriptor.fd(), F_SETFL, flags & (O_DIRECT | O_RDWR)) != 0)
+    return file_error("set its mode", options.path, errno);
   if (flock(descriptor.fd(), LOCK_EX | LOCK_NB) != 0)
     return file_error("lock (in use by another process)", options.path, errno);
   if (options.create_bytes != 0) {

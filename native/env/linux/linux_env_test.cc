@@ -3,6 +3,7 @@
 // temporary folder, a reactor on a thread of its own.
 #include "env/linux/linux_env.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -187,6 +188,30 @@ TEST_P(LinuxEnvTest, FilesKeepWhatWasWritten) {
   EXPECT_EQ(data[4096], 0x5a);
   EXPECT_NE(file_io(**file, FileIo::Type::read, 4 << 20, data, 4096), 0) << "behind the end";
   free(data);
+}
+
+// A request on a file in non-blocking mode ends with EAGAIN where io_uring would have to wait.
+TEST_P(LinuxEnvTest, FilesAreInBlockingModeAndDirectUnlessBuffered) {
+  for (const bool buffered : {false, true}) {
+    FileOptions options;
+    options.path = folder + (buffered ? "/buffered" : "/direct");
+    options.create_bytes = 1 << 20;
+    options.buffered = buffered;
+    auto file = poller->open(options);
+    if (!file.ok() && file.error().code == Errc::unsupported) GTEST_SKIP() << file.error().message;
+    ASSERT_TRUE(file.ok()) << file.error().message;
+    bool found = false;
+    for (int fd = 0; fd < 1024; fd++) {
+      char name[4096] = {};
+      const std::string link = "/proc/self/fd/" + std::to_string(fd);
+      if (readlink(link.c_str(), name, sizeof(name) - 1) <= 0 || options.path != name) continue;
+      found = true;
+      const int flags = fcntl(fd, F_GETFL);
+      EXPECT_EQ(flags & O_NONBLOCK, 0);
+      EXPECT_EQ((flags & O_DIRECT) != 0, !buffered);
+    }
+    EXPECT_TRUE(found);
+  }
 }
 
 TEST_P(LinuxEnvTest, AFileInUseMissingOrTakenIsRefusedExactly) {
