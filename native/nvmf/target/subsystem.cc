@@ -16,6 +16,10 @@ struct Gone {
   void await_resume() const noexcept {}
 };
 
+Error being_deleted() {
+  return {Errc::closed, "nqn: the subsystem is being deleted"};
+}
+
 }  // namespace
 
 Subsystem::Subsystem(Target& target, const SubsystemOptions& options)
@@ -103,6 +107,13 @@ Task<Result<uint32_t>> Subsystem::add_namespace(ns::NamespaceOptions options, bd
 }
 
 Task<Outcome> Subsystem::remove_namespace(uint32_t nsid) {
+  if (!gate_.enter()) co_return being_deleted();
+  Outcome removed = co_await drop_namespace(nsid);
+  gate_.leave();
+  co_return removed;
+}
+
+Task<Outcome> Subsystem::drop_namespace(uint32_t nsid) {
   ns::Namespace* space = find_namespace(nsid);
   if (space == nullptr) co_return Error{Errc::not_found, "nsid: no " + std::to_string(nsid)};
   table_[nsid - 1].store(nullptr, std::memory_order_seq_cst);
@@ -164,6 +175,13 @@ Task<Result<ListenAddress>> Subsystem::add_listener(ListenAddress address) {
 }
 
 Task<Outcome> Subsystem::remove_listener(ListenAddress address) {
+  if (!gate_.enter()) co_return being_deleted();
+  Outcome removed = co_await drop_listener(std::move(address));
+  gate_.leave();
+  co_return removed;
+}
+
+Task<Outcome> Subsystem::drop_listener(ListenAddress address) {
   SubsystemListener* path = path_at(address);
   if (path == nullptr) co_return Error{Errc::not_found, "listen_address: the subsystem does not listen there"};
   std::unique_ptr<SubsystemListener> held;
@@ -214,11 +232,14 @@ Outcome Subsystem::add_host(std::string hostnqn) {
 Task<Outcome> Subsystem::remove_host(std::string hostnqn) {
   if (std::erase(hosts_, hostnqn) == 0) co_return Error{Errc::not_found, "host: " + hostnqn + " is not in the list"};
   target_.discovery_changed();
+  if (!gate_.enter()) co_return being_deleted();
   if (!options_.allow_any_host) co_await close_controllers(nullptr, &hostnqn);
+  gate_.leave();
   co_return success();
 }
 
 Task<Outcome> Subsystem::set_allow_any_host(bool allow) {
+  if (!gate_.enter()) co_return being_deleted();
   options_.allow_any_host = allow;
   target_.discovery_changed();
   while (!allow) {
@@ -229,6 +250,7 @@ Task<Outcome> Subsystem::set_allow_any_host(bool allow) {
     if (stranger == nullptr) break;
     co_await close_controller(stranger);
   }
+  gate_.leave();
   co_return success();
 }
 
@@ -258,11 +280,11 @@ Task<void> Subsystem::close() {
   co_await close_controllers(nullptr, nullptr);
   while (!paths_.empty()) {
     ListenAddress address = paths_.back()->listener.address;
-    auto removed = co_await remove_listener(std::move(address));
+    auto removed = co_await drop_listener(std::move(address));
     BASALT_ASSERT(removed.ok());
   }
   while (!namespaces_.empty()) {
-    auto removed = co_await remove_namespace(namespaces_.back()->nsid());
+    auto removed = co_await drop_namespace(namespaces_.back()->nsid());
     BASALT_ASSERT(removed.ok());
   }
 }

@@ -97,7 +97,10 @@ class Subsystem {
   friend class Target;
   friend class Controller;
 
+  // Whatever waits holds the gate, so that the subsystem is not deleted under it.
   Task<void> close();
+  Task<Outcome> drop_namespace(uint32_t nsid);
+  Task<Outcome> drop_listener(ListenAddress address);
   Task<void> close_controllers(const SubsystemListener* path, const std::string* hostnqn);
   Task<void> close_controller(Controller* controller);
   SubsystemListener* path_at(const ListenAddress& address) const;
