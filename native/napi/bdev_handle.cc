@@ -98,18 +98,17 @@ Napi::Value BdevHandle::info(const Napi::CallbackInfo& call) {
 }
 
 std::optional<BdevHandle::View> BdevHandle::view_argument(Napi::Env env, Napi::Value value) {
-  if (value.IsTypedArray()) {
-    const auto view = value.As<Napi::TypedArray>();
-    auto* base = static_cast<char*>(view.ArrayBuffer().Data());
-    return View{base + view.ByteOffset(), view.ByteLength(), value.As<Napi::Object>()};
-  }
-  if (value.IsDataView()) {
-    const auto view = value.As<Napi::DataView>();
-    auto* base = static_cast<char*>(view.ArrayBuffer().Data());
-    return View{base + view.ByteOffset(), view.ByteLength(), value.As<Napi::Object>()};
-  }
-  throw_type_error(env, "view", "a typed array or DataView");
-  return std::nullopt;
+  // Memory that threads share has no ArrayBuffer; asked for its address, it gives none.
+  const auto view_of = [&](const auto& view) -> std::optional<View> {
+    Napi::ArrayBuffer memory = view.ArrayBuffer();
+    if (!memory.IsArrayBuffer()) return std::nullopt;
+    return View{static_cast<char*>(memory.Data()) + view.ByteOffset(), view.ByteLength(), value.As<Napi::Object>()};
+  };
+  std::optional<View> view;
+  if (value.IsTypedArray()) view = view_of(value.As<Napi::TypedArray>());
+  if (value.IsDataView()) view = view_of(value.As<Napi::DataView>());
+  if (!view) throw_type_error(env, "view", "a typed array or DataView of an ArrayBuffer");
+  return view;
 }
 
 Napi::Value BdevHandle::move(const Napi::CallbackInfo& call, Transfer::Type type) {

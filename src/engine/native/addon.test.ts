@@ -130,6 +130,16 @@ describe('the addon in its environments', () => {
     expect(new Uint8Array(first)[12_344]).toBe(3);
   });
 
+  it('refuses memory that threads share', async () => {
+    const engine = start();
+    await engine.rpc('bdev_malloc_create', { name: 'm0', num_blocks: 64, block_size: 4096 });
+    const handle = await engine.openBdev('m0');
+    const shared = new SharedArrayBuffer(4096);
+    await expect(handle.write(0, new Uint8Array(shared))).rejects.toThrow(TypeError);
+    await expect(handle.read(0, new DataView(shared))).rejects.toThrow(TypeError);
+    await handle.close();
+  });
+
   it('checks the configuration and names the field', () => {
     expect(() => createNativeEngine({ reactors: 0 })).toThrow('config.reactors');
     expect(() => createNativeEngine({ memoryBytes: 1 })).toThrow('config.memoryBytes');
