@@ -6,7 +6,7 @@
 set -euo pipefail
 script_name='sim'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
-if [[ ! -f build/sim/build.ninja ]]; then bash scripts/setup.sh sim --no-build; fi
+if [[ ! -f build/sim/build.ninja ]]; then bash scripts/setup.sh test --no-build; fi
 
 log="$cache/logs/sim-build.log"
 say "building build/sim/sim (output in .cache/logs/sim-build.log)"

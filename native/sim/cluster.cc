@@ -102,7 +102,7 @@ bool Cluster::start() {
         for (const auto& host : hosts_) {
           if (!host->connected()) return false;
         }
-        return active() >= 0 && redundant();
+        return active() >= 0 && (redundant() || shape_.bugs.promote_before_takeover);
       },
       seconds(60));
 }
@@ -187,6 +187,13 @@ void Cluster::power_cut_everything() {
   }
   for (const auto& controller : controllers_)
     controller->kill();
+}
+
+void Cluster::divide() {
+  world_->partition("c1", "c2");
+  world_->partition("c1", "d2");
+  world_->partition("c2", "d1");
+  store_->set_cut("c1", true);
 }
 
 namespace {

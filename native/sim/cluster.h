@@ -73,12 +73,17 @@ class Cluster {
   const Op& op(OpIndex index) const { return log_.ops[index]; }
   bool done(OpIndex index) const { return log_.ops[index].completed_ns != never_ns; }
   bool wait(OpIndex index, Duration limit = seconds(30)) {
-    return run_until([&] { return done(index); }, limit);
+    const bool ended = run_until([&] { return done(index); }, limit);
+    run_for(nanoseconds(1));  // what is asked next is asked after it, not at the same instant
+    return ended;
   }
   OpLog& log() { return log_; }
 
   void power_cut_everything();  // disks and controllers; recorded in the history
   std::vector<PowerCut>& power_cuts() { return power_cuts_; }
+
+  // The first two controllers and disk nodes divide: c1 with d1, c2 with d2; only c2 has the store.
+  void divide();
 
   // Contents of one replica, read beside the gate; its daemon runs.
   std::vector<BlockValue> image(const std::string& replica);

@@ -237,13 +237,13 @@ Task<void> ControllerNode::Daemon::take_members(const Leadership& present, std::
   for (;;) {
     std::vector<MemberRef> missing;
     for (size_t leg = 0; leg < present.legs.size(); leg++) {
-      bool first = true;
+      const size_t chosen = present.legs[leg].empty() ? 0 : present.epoch % present.legs[leg].size();
       for (const InSyncMember& member : present.legs[leg]) {
+        const bool first = &member == &present.legs[leg][chosen];
         const bool has = std::any_of(taken->begin(), taken->end(), [&](const Assembly::Attached* entry) {
           return entry->member.leg == leg && entry->member.replica == member.replica;
         });
         if (!has && (first || !options.bugs.promote_before_takeover)) missing.push_back({leg, member.replica});
-        first = false;
       }
     }
     size_t left = missing.size();

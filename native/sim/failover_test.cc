@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "sim/cluster.h"
+#include "sim/intruder.h"
 
 namespace basalt::sim {
 namespace {
@@ -261,56 +262,6 @@ TEST_F(FailoverTest, LateBytesOnAHostsOldConnectionToTheSameControllerAreDiscard
 
 // ---- one writer, durably -------------------------------------------------------------------------------------------
 
-// An association with a replica, as a controller of some epoch would have it. Its process is killed in the end.
-struct Intruder {
-  Intruder(Cluster& owner, const std::string& name) : cluster(owner), process(owner.world().add_node(name)) {}
-  static void kill(std::unique_ptr<Intruder> intruder) {
-    intruder->process.node().crash();
-    intruder->process.free_memory();
-    keep_for_ever(intruder.release());
-  }
-  Result<bdev::MemberInfo> take(DiskNode& disk, const std::string& replica, uint64_t epoch) {
-    if (member != nullptr) keep_for_ever(member.release());
-    bdev::MemberOptions options;
-    options.name = "intruder";
-    options.address = {"127.0.0.1", std::to_string(disk.options().endpoint.port)};
-    options.subnqn = replica_nqn(replica);
-    options.hostnqn = "nqn.2026-01.sim:intruder";
-    member = std::make_unique<bdev::Member>(process.reactor(), transport, options);
-    std::optional<Result<bdev::MemberInfo>> result;
-    spawn(taking(member.get(), epoch, &result));
-    EXPECT_TRUE(cluster.run_until([&] { return result.has_value(); }));
-    return *result;
-  }
-  nvme::Status io(bdev::IoType type, uint64_t lba) {
-    bool done = false;
-    data.assign(block_bytes, 0x77);
-    Iovec iov{data.data(), data.size()};
-    bdev::Io io;
-    io.type = type;
-    io.offset_blocks = lba;
-    io.count_blocks = 1;
-    io.iov = &iov;
-    io.iov_count = 1;
-    io.context = &done;
-    io.done = [](bdev::Io* ended) { *static_cast<bool*>(ended->context) = true; };
-    member->submit(&io);
-    EXPECT_TRUE(cluster.run_until([&] { return done; }));
-    return io.status;
-  }
-  static Task<void> taking(bdev::Member* member, uint64_t epoch, std::optional<Result<bdev::MemberInfo>>* result) {
-    auto begin = hop(member->home());
-    co_await begin;
-    auto takeover = member->takeover(epoch, seconds(2));
-    result->emplace(co_await takeover);
-  }
-  Cluster& cluster;
-  Process process;
-  nvmf::TcpHostTransport transport;
-  std::unique_ptr<bdev::Member> member;
-  std::vector<uint8_t> data;
-};
-
 TEST_F(FailoverTest, ADiskNodesRestartDoesNotReopenTheGate) {
   begin(quick());
   const OpIndex kept = written(3);
@@ -349,14 +300,6 @@ TEST_F(FailoverTest, ADiskNodesRestartDoesNotReopenTheGate) {
 
 // ---- leases --------------------------------------------------------------------------------------------------------
 
-// The controllers and replicas divide: c1 with d1, c2 with d2.
-void divide(Cluster& cluster) {
-  cluster.world().partition("c1", "c2");
-  cluster.world().partition("c1", "d2");
-  cluster.world().partition("c2", "d1");
-  cluster.store().set_cut("c1", true);
-}
-
 TEST_F(FailoverTest, ATakeoverOfOneOfTwoMembersWaitsAFullLease) {
   ClusterShape shape = quick();
   shape.lease = milliseconds(900);
@@ -366,7 +309,7 @@ TEST_F(FailoverTest, ATakeoverOfOneOfTwoMembersWaitsAFullLease) {
   cluster().store().on_change = [&](const Leadership& now) {
     if (now.controller == "c2" && now.legs[0].size() == 1 && shrunk.ns == 0) shrunk = cluster().world().now();
   };
-  divide(cluster());
+  cluster().divide();
   ASSERT_TRUE(standby_serves());
   ASSERT_NE(shrunk.ns, 0);
   EXPECT_GE((cluster().world().now() - shrunk).to_ms(), 880);
@@ -382,7 +325,7 @@ TEST_F(FailoverTest, AControllerThatIsCutOffFromOneMemberAnswersNoReadAfterItsLe
   written(3);
   // The second host sees the old controller only, the first one the new one only.
   cluster().world().partition("h2", "c2");
-  divide(cluster());
+  cluster().divide();
   cluster().world().partition("h1", "c1");
   ASSERT_TRUE(standby_serves());
   const OpIndex newer = written(3);
@@ -410,7 +353,7 @@ TEST_F(FailoverTest, APausedControllerAnswersNoReadThatItHadFetchedBefore) {
   cluster().world().heal_all();
   cluster().run_for(milliseconds(2));
   cluster().world().partition("h2", "c2");
-  divide(cluster());
+  cluster().divide();
   cluster().world().partition("h1", "c1");
   ASSERT_TRUE(standby_serves());
   const OpIndex newer = written(3);
@@ -440,7 +383,7 @@ TEST_F(FailoverTest, AMemberWhoseJoiningIsNotKnownToBeCommittedGivesLeasesToo) {
   cluster().store().on_change = [&](const Leadership& now) {
     if (now.legs[0].size() != 2 || joined) return;
     joined = true;
-    divide(cluster());
+    cluster().divide();
     cluster().world().partition("h2", "c2");
     cluster().world().partition("h1", "c1");
   };
