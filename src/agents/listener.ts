@@ -4,6 +4,7 @@
 // takes each first, which fixes the port before there is anything to serve.
 
 import { type Engine, isEngineError, type ListenAddress } from '../engine/engine.js';
+import { BasaltError } from '../model/errors.js';
 import { nqns } from '../model/keys.js';
 import type { Address } from '../model/objects.js';
 
@@ -19,11 +20,16 @@ export async function openTransport(engine: Engine): Promise<void> {
   }
 }
 
-/** `trsvcid` "0" takes a free port; the result names it. */
+/**
+ * `trsvcid` "0" takes a free port; the result names it.
+ * @throws BUSY when the port is taken
+ */
 export async function openListener(engine: Engine, address: Address): Promise<Address> {
-  const taken = await engine.rpc('nvmf_subsystem_add_listener', {
-    nqn: nqns.discovery,
-    listen_address: listenAddress(address),
+  const listener = { nqn: nqns.discovery, listen_address: listenAddress(address) };
+  const taken = await engine.rpc('nvmf_subsystem_add_listener', listener).catch((error: unknown) => {
+    if (!isEngineError(error, 'busy') && !isEngineError(error, 'exists')) throw error;
+    const name = `${address.traddr}:${address.trsvcid}`;
+    throw new BasaltError('BUSY', { kind: 'address', name, detail: 'another process listens there' }, { cause: error });
   });
   return { traddr: address.traddr, trsvcid: taken.trsvcid };
 }

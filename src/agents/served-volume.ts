@@ -40,6 +40,8 @@ export class ServedVolume {
   #volume: VolumeObject;
   #present: ObservedExport = noExport;
   #nbdUris = new Map<string, string>();
+  /** Why an export is not as it is wanted. */
+  #exportProblem: string | null = null;
   #serving = false;
   #retired = false;
   #draining = false;
@@ -154,9 +156,23 @@ export class ServedVolume {
 
   /** Passes run one after the other, whoever asks for them. */
   #applyExports(): Promise<void> {
-    const next = this.#pass.then(() => this.#exportPass());
+    const next = this.#pass
+      .then(() => this.#exportPass())
+      .then(
+        () => this.#noteExports(null),
+        (error: unknown) => {
+          this.#noteExports(reason(error));
+          throw error;
+        },
+      );
     this.#pass = next.catch(() => {});
     return next;
+  }
+
+  #noteExports(problem: string | null): void {
+    if (this.#exportProblem === problem) return;
+    this.#exportProblem = problem;
+    this.#reports.wake();
   }
 
   async #exportPass(): Promise<void> {
@@ -336,7 +352,7 @@ export class ServedVolume {
       resyncing: view.resyncing,
       legs: active ? view.legs : [],
       nbd: [...this.#nbdUris].map(([path, uri]) => ({ path, uri })),
-      problem: view.problem,
+      problem: view.problem ?? this.#exportProblem,
     };
     const key = keys.observedVolume(this.#volume.id, node);
     const text = codecs.observedVolume.encode(object);

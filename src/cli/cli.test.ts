@@ -108,6 +108,8 @@ describe('basalt', () => {
     [['attach', 'nope'], 2, 'INVALID_ARGUMENT', /--host/],
     [['attach', 'nope', '--nbd', 'tcp:1'], 2, 'INVALID_ARGUMENT', /--nbd/],
     [['attach', 'nope', '--host', 'x'], 2, 'INVALID_ARGUMENT', /host/],
+    [[], 2, 'INVALID_ARGUMENT', /names no command.*--help/],
+    [['volume'], 2, 'INVALID_ARGUMENT', /names no command.*--help/],
     [['frobnicate'], 2, 'INVALID_ARGUMENT', /frobnicate/],
     [['status', '--api', '127.0.0.1:1'], 6, 'API_UNREACHABLE', /127\.0\.0\.1:1/],
     [['node', '--disk', '/a'], 2, 'INVALID_ARGUMENT', /--name/],

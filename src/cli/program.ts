@@ -32,8 +32,9 @@ export async function runCli(world: CliWorld, args: readonly string[]): Promise<
 
 function usageExit(world: CliWorld, json: boolean, error: CommanderError): number {
   if (error.exitCode === 0) return 0;
-  const problem = error.message.replace(/^error: /, '');
-  if (error.code === 'commander.help') return 2;
+  // Commander's word for "help was shown because the command is missing".
+  const missing = error.code === 'commander.help' || error.code === 'commander.helpDisplayed';
+  const problem = missing ? 'names no command; --help lists them' : error.message.replace(/^error: /, '');
   return printError(world, json, new BasaltError('INVALID_ARGUMENT', { field: 'command line', problem }));
 }
 

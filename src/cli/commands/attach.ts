@@ -79,8 +79,9 @@ async function waitNbd(
   let { volume } = at;
   while (!volume.paths.some((path) => path.nbd.some((entry) => entry.path === at.path))) {
     if (world.now() > endMs) {
+      const problem = volume.paths.find((path) => path.problem !== null)?.problem ?? null;
       throw new BasaltError('DEADLINE_EXCEEDED', {
-        operation: `exporting ${volume.name} over NBD (it goes on)`,
+        operation: `exporting ${volume.name} over NBD (it goes on${problem === null ? '' : `; so far: ${problem}`})`,
         timeoutMs: at.waitMs,
       });
     }
