@@ -168,6 +168,12 @@ TEST_P(LinuxEnvTest, UnixSocketsAreForTheirUserAndStaleOnesAreReplaced) {
   EXPECT_TRUE(again.ok()) << again.error().message;
 }
 
+TEST_P(LinuxEnvTest, APortThatIsTakenIsBusy) {
+  auto listener = poller->listen({Address::Family::ip, "127.0.0.1", 0});
+  ASSERT_TRUE(listener.ok()) << listener.error().message;
+  EXPECT_EQ(poller->listen((*listener)->address()).error().code, Errc::busy);
+}
+
 TEST_P(LinuxEnvTest, FilesKeepWhatWasWritten) {
   FileOptions options;
   options.path = folder + "/disk";

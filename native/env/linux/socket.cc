@@ -300,10 +300,11 @@ Result<std::unique_ptr<StreamListener>> listen_socket(SocketPoller& poller, cons
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   if (address.family == Address::Family::unix_path) fchmod(fd, 0600);  // before bind: the path never has another mode
   const auto try_bind = [&] { return bind(fd, reinterpret_cast<const sockaddr*>(&native->storage), native->length); };
-  int result = try_bind();
-  if (result != 0 && errno == EADDRINUSE && remove_stale_unix_socket(*native, address)) result = try_bind();
-  if (result != 0 || listen(fd, 1024) != 0) {
-    const int error = errno;
+  // Kept at once: finding out whether a path is stale has errors of its own.
+  int error = try_bind() != 0 ? errno : 0;
+  if (error == EADDRINUSE && remove_stale_unix_socket(*native, address)) error = try_bind() != 0 ? errno : 0;
+  if (error == 0 && listen(fd, 1024) != 0) error = errno;
+  if (error != 0) {
     close(fd);
     return system_error("listen on", address, error);
   }
