@@ -2,6 +2,7 @@
 //
 // What every daemon does alike: logs, says once that it is ready, drains on the first signal, ends on the second.
 
+import { constants } from 'node:os';
 import { type Logger as PinoLogger, pino } from 'pino';
 import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
@@ -65,12 +66,14 @@ function stopSignal(log: PinoLogger, onFirst: () => void): Promise<void> {
     let signals = 0;
     const onSignal = (name: NodeJS.Signals): void => {
       signals++;
-      if (signals > 1) process.exit(name === 'SIGINT' ? 130 : 143);
+      if (signals > 1) process.exit(128 + constants.signals[name]);
       log.info({ signal: name }, 'handing over; a second signal ends at once');
       onFirst();
       resolve();
     };
     process.on('SIGTERM', onSignal);
     process.on('SIGINT', onSignal);
+    // The terminal was closed.
+    process.on('SIGHUP', onSignal);
   });
 }

@@ -23,6 +23,11 @@ export function runUp(config: CompiledConfig, configPath: string, output: Daemon
     const disks = config.nodes.filter((node) => node.roles.includes('disk')).map(nodeOf);
     const others = [new Child(log, 'api', ['api', ...common]), ...drivers, ...disks];
     // With a store of its own choice (etcd), the cluster brings none.
+    const all = [store, ...others];
+    // However this process ends, nothing of the cluster stays: a second signal ends the children at once too.
+    process.once('exit', () => {
+      for (const child of all) child.kill();
+    });
     const own = config.store.endpoints.includes(config.store.listen);
     try {
       if (own) await store.start(signal);
@@ -83,6 +88,10 @@ class Child {
     }
   }
 
+  kill(): void {
+    this.#process?.kill('SIGKILL');
+  }
+
   async stop(): Promise<void> {
     this.#stop.abort(new Error('stopped'));
     this.#process?.kill('SIGTERM');
@@ -112,6 +121,7 @@ class Child {
     // In a group of its own: a terminal's Ctrl-C reaches the supervisor, which hands over in order.
     const child = spawn(process.execPath, [...process.execArgv, script, ...this.#args], {
       stdio: ['ignore', 'pipe', 'inherit'],
+      detached: true,
     });
     this.#process = child;
     const lines = createInterface({ input: child.stdout });
