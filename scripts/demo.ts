@@ -234,7 +234,7 @@ class Demo {
     for (const nbd of attached.paths.flatMap((path) => path.nbd)) lines.push(`  ${nbd.uri}`);
     lines.push(`  API: ${cluster.api.endpoint}`);
     lines.push(`  Files and logs: ${this.#folder}`);
-    lines.push(`  To end it: kill ${cluster.daemons.map((daemon) => daemon.pid).join(' ')}`);
+    lines.push(`  To end it: kill -9 ${cluster.daemons.map((daemon) => daemon.pid).join(' ')}`);
     process.stderr.write(`${lines.join('\n')}\n`);
     for (const daemon of cluster.daemons) daemon.release();
   }
