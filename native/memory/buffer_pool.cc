@@ -23,11 +23,12 @@ BufferPool::~BufferPool() {
   BASALT_ASSERT(in_use_count_ == 0);
 }
 
-Buffer* BufferPool::take(size_t bytes) {
+Buffer* BufferPool::take(size_t bytes, BufferUse use) {
   const uint32_t size_class = class_of(bytes);
-  if (free_[size_class] == nullptr && !grow(size_class)) return nullptr;
+  if (!has(size_class, use) && !grow(size_class)) return nullptr;
   Buffer* buffer = free_[size_class];
   free_[size_class] = buffer->next_free;
+  free_count_[size_class]--;
   in_use_count_++;
   in_use_bytes_ += buffer->capacity_bytes;
   return buffer;
@@ -39,18 +40,20 @@ void BufferPool::give(Buffer* buffer) {
   in_use_bytes_ -= buffer->capacity_bytes;
   buffer->next_free = free_[buffer->size_class];
   free_[buffer->size_class] = buffer;
+  free_count_[buffer->size_class]++;
   if (waiters_.empty()) [[likely]]
     return;
   for (BufferWaiter* waiter = waiters_.front(); waiter != nullptr; waiter = waiters_.next(waiter)) {
-    if (waiter->size_class != buffer->size_class) continue;
+    if (waiter->size_class != buffer->size_class || !has(waiter->size_class, waiter->use)) continue;
     waiters_.remove(waiter);
     waiter->run(waiter);
     return;
   }
 }
 
-void BufferPool::wait(BufferWaiter* waiter, size_t bytes) {
+void BufferPool::wait(BufferWaiter* waiter, size_t bytes, BufferUse use) {
   waiter->size_class = class_of(bytes);
+  waiter->use = use;
   waiters_.push_back(waiter);
 }
 
@@ -77,6 +80,7 @@ bool BufferPool::grow(uint32_t size_class) {
     buffer.next_free = free_[size_class];
     free_[size_class] = &buffer;
   }
+  free_count_[size_class] += static_cast<uint32_t>(count);
   chunks_.push_back(std::move(chunk));
   return true;
 }

@@ -2,6 +2,10 @@
 // BufferPool: I/O payload buffers of one reactor, 4 KiB-aligned, in power-of-two sizes from 4 KiB to 1 MiB. Taken and
 // given back on that reactor only, without the heap once warm. When the pool's share of the arena is used up, take()
 // returns nullptr; the taker queues a BufferWaiter and is run when a buffer of at least its size came back.
+//
+// A request whose end needs a peer (a volume's: its replicas are elsewhere) takes with BufferUse::upper, and leaves the
+// last buffers of a size to those that end here. Otherwise two nodes that are each other's replicas could both be full
+// of requests that wait for the other's buffers, for ever.
 #pragma once
 
 #include <array>
@@ -25,9 +29,12 @@ struct Buffer {
   Buffer* next_free = nullptr;
 };
 
+enum class BufferUse : uint8_t { local, upper };
+
 struct BufferWaiter : Work {
   ListNode node;
   uint32_t size_class = 0;
+  BufferUse use = BufferUse::local;
 };
 
 class BufferPool {
@@ -42,9 +49,10 @@ class BufferPool {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  Buffer* take(size_t bytes);  // 1..buffer_bytes_max; contents are whatever was there before
+  // 1..buffer_bytes_max; contents are whatever was there before
+  Buffer* take(size_t bytes, BufferUse use = BufferUse::local);
   void give(Buffer* buffer);
-  void wait(BufferWaiter* waiter, size_t bytes);
+  void wait(BufferWaiter* waiter, size_t bytes, BufferUse use = BufferUse::local);
   void stop_waiting(BufferWaiter* waiter);
 
   size_t in_use_count() const { return in_use_count_; }
@@ -53,9 +61,17 @@ class BufferPool {
 
  private:
   bool grow(uint32_t size_class);
+  // Of a class: half of the slab that every class gets.
+  static constexpr uint32_t kept_count(uint32_t size_class) {
+    return static_cast<uint32_t>(Arena::slab_bytes / 2 / (buffer_bytes_min << size_class));
+  }
+  bool has(uint32_t size_class, BufferUse use) const {
+    return free_count_[size_class] > (use == BufferUse::upper ? kept_count(size_class) : 0);
+  }
   Arena& arena_;
   const size_t bytes_max_;
   std::array<Buffer*, class_count> free_{};
+  std::array<uint32_t, class_count> free_count_{};
   std::vector<std::unique_ptr<Buffer[]>> chunks_;
   List<BufferWaiter, &BufferWaiter::node> waiters_;
   uint32_t grown_classes_ = 0;

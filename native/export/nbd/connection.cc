@@ -339,13 +339,13 @@ void Connection::judge(Op* op) {
 // A buffer for incoming_'s data; false: waiting for one.
 bool Connection::take_payload_buffer() {
   if (incoming_->buffer != nullptr) return true;
-  incoming_->buffer = reactor_.buffers().take(incoming_->request.length_bytes);
+  incoming_->buffer = reactor_.buffers().take(incoming_->request.length_bytes, BufferUse::upper);
   if (incoming_->buffer != nullptr) {
     in_flight_bytes_ += incoming_->request.length_bytes;
     return true;
   }
   waiting_for_buffer_ = true;
-  reactor_.buffers().wait(&buffer_waiter_, incoming_->request.length_bytes);
+  reactor_.buffers().wait(&buffer_waiter_, incoming_->request.length_bytes, BufferUse::upper);
   return false;
 }
 

@@ -50,6 +50,9 @@ class TargetQueue {
   void execute(Request* request);
   // For a command that the transport ends itself; then it sends the completion.
   void fill_completion(Request* request, nvme::Status status);
+  // Whether the command's payload may use up what others need: only when it does not wait for another node. Replicas
+  // (behind a gate) and the queue's own commands end here; what else a namespace stands on is not known.
+  BufferUse buffer_use(const Request& request) const;
   // The connection is gone. Once.
   void disconnect();
 

@@ -51,6 +51,12 @@ ns::Namespace* TargetQueue::find_namespace(uint32_t nsid) const {
   return subsystem_->find_namespace(nsid);
 }
 
+BufferUse TargetQueue::buffer_use(const Request& request) const {
+  if (!connected() || qid_ == 0) return BufferUse::local;
+  const ns::Namespace* space = find_namespace(request.command.nsid);
+  return space == nullptr || space->options().one_writer ? BufferUse::local : BufferUse::upper;
+}
+
 // Read, Write and Compare: the data must be what the block count says, before any of it moves.
 Status TargetQueue::plan_io(Request* request) {
   const NvmOpcode opcode = opcode_of(request);
@@ -188,7 +194,7 @@ Status TargetQueue::start_compare(Request* request, ns::Namespace& space) {
     return status::data_sgl_length_invalid.dnr();
   }
   constexpr Status command_interrupted = nvme::make_status(nvme::StatusType::generic, 0x21);  // the host tries again
-  Buffer* buffer = reactor_.buffers().take(request->data_bytes);
+  Buffer* buffer = reactor_.buffers().take(request->data_bytes, buffer_use(*request));
   if (buffer == nullptr) return command_interrupted;
   request->target_private[1] = reinterpret_cast<uint64_t>(buffer);
   static_assert(sizeof(Iovec) == 2 * sizeof(uint64_t));

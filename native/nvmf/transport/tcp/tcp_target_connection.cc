@@ -172,11 +172,12 @@ void TcpConnection::release_buffer(Slot* slot) {
 // False: in line; go_on() or process() follows when a buffer came.
 bool TcpConnection::get_buffer(Slot* slot) {
   const uint32_t length_bytes = slot->request.data_bytes;
-  slot->buffer = reactor_.buffers().take(length_bytes);
+  const BufferUse use = queue_.buffer_use(slot->request);
+  slot->buffer = reactor_.buffers().take(length_bytes, use);
   if (slot->buffer == nullptr) {
     slot->state = SlotState::buffer_wait;
     slot->waiter.run = buffer_granted;
-    reactor_.buffers().wait(&slot->waiter, length_bytes);
+    reactor_.buffers().wait(&slot->waiter, length_bytes, use);
     return false;
   }
   slot->iov = {slot->buffer->data, length_bytes};
@@ -188,7 +189,7 @@ bool TcpConnection::get_buffer(Slot* slot) {
 void TcpConnection::buffer_granted(Work* work) {
   Slot* slot = static_cast<Slot::Waiter*>(static_cast<BufferWaiter*>(work))->slot;
   TcpConnection* self = slot->connection;
-  slot->buffer = self->reactor_.buffers().take(slot->request.data_bytes);
+  slot->buffer = self->reactor_.buffers().take(slot->request.data_bytes, slot->waiter.use);
   BASALT_ASSERT(slot->buffer != nullptr);
   slot->waiter.granted = true;
   slot->waiter.run = buffer_ready;
