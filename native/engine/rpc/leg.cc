@@ -52,8 +52,10 @@ class Leg final : public Module {
   };
 
   void tell_leg(const Attached& attached, const std::string& name) {
-    const auto leg = legs_.find(attached.leg);
-    if (leg != legs_.end()) leg->second->member_lost(name);
+    // By way of the registry: while the engine stops, legs go before their members, and a peer that stops too is lost
+    // in between.
+    auto leg = find(attached.leg);
+    if (leg.ok()) (*leg)->member_lost(name);
   }
 
   Task<RpcResult> attach(JsonValue params) {
