@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A cluster of real processes (store, API server, three disk nodes, two controller nodes) with one volume that a guest uses.
-// Owner: the test that started it; stop() on every path. Daemons are killed by their own pid, also when this process exits.
+// Owner: the test that started it; stop() on every path, which keeps the logs in .cache/lab/logs. Daemons are killed by their
+// own pid, also when this process exits.
 
-import { mkdtemp, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
 import type { VolumeView } from '../../src/model/api.js';
-import { checkoutDir } from '../lab/image.js';
+import { checkoutDir, defaultCacheDir } from '../lab/image.js';
 import { hostNqn } from '../lab/init.js';
 import type { TwoPathTarget } from './two-path-target.js';
 
@@ -93,6 +95,12 @@ export class ClusterTarget {
   async stop(): Promise<void> {
     process.off('exit', this.onExit_);
     await this.cluster.killAll();
+    const logDir = join(defaultCacheDir(), 'logs');
+    await mkdir(logDir, { recursive: true });
+    for (const { name, logPath } of this.cluster.daemons) {
+      // A daemon that was never started has none.
+      if (existsSync(logPath)) await copyFile(logPath, join(logDir, `cluster-${name}.log`));
+    }
     await rm(this.folder_, { recursive: true, force: true });
   }
 }

@@ -33,11 +33,14 @@ dmesg -c >/dev/null
 /**
  * With both paths connected: what each controller and the namespace say. `$disk` is the multipath device; I/O commands go to it,
  * admin commands to each controller.
- * Hands back: list (nvme list -v), per controller N = 0, 1: id_ctrl_N id_ns_N ns_descs_N smart_log_N error_log_N ana_log_N (JSON),
- * resv_report (JSON), odd_COMMAND (exit code and text of commands that must be refused).
+ * Hands back: list, resv_report; controllers (how many there are), and of controller N = 0, 1: id_ctrl_N id_ns_N ns_descs_N
+ * smart_log_N error_log_N ana_log_N effects_log_N fw_log_N (all JSON), ana_nsid_N (the number in the ANA log's last word);
+ * driver (what the host's NVMe driver said since the stranger); odd_COMMAND (what nvme-cli says of a command that must be refused).
  */
 export const inspectionScript = `
 step "what the controllers say"
+dmesg | grep 'nvme nvme[0-9]' >/run/driver
+value_file driver /run/driver
 nvme list -o json >/run/list || fail "list"
 value_file list /run/list
 _n=0
@@ -54,6 +57,8 @@ for _sys in /sys/class/nvme/nvme*; do
   say smart_log nvme smart-log $_ctrl
   say error_log nvme error-log $_ctrl
   say ana_log nvme ana-log $_ctrl
+  nvme get-log $_ctrl -i 0x0c -l 52 -b >/run/said || fail "get-log 0x0c"
+  value ana_nsid_$_n "$(tail -c 4 /run/said | od -An -tu4 | tr -d ' ')"
   say effects_log nvme effects-log $_ctrl -c 0 # this nvme-cli looks for the command set in PCI registers otherwise
   say fw_log nvme fw-log $_ctrl
   _n=$((_n + 1))
@@ -78,11 +83,11 @@ _ctrl=/dev/$(ls /sys/class/nvme | head -n 1)
 dd if=/dev/urandom of=/run/other bs=4096 count=1 2>/dev/null
 odd compare nvme compare "$disk" -s 7 -c 0 -z 4096 -d /run/other
 odd beyond nvme read "$disk" -s 0xffffffffff -c 0 -z 4096 -d /run/block_read
-odd admin_opcode nvme admin-passthru $_ctrl -O 0xc1
-odd io_opcode nvme io-passthru "$disk" -n 1 -O 0xc1
+odd admin_opcode nvme admin-passthru $_ctrl --opcode=0xc1
+odd io_opcode nvme io-passthru "$disk" -n 1 --opcode=0xc1
 odd log nvme get-log $_ctrl -i 0xc5 -l 512
 odd feature nvme get-feature $_ctrl -f 0xc5
-odd identify nvme admin-passthru $_ctrl -O 6 --cdw10=0xee -l 4096 -r
+odd identify nvme admin-passthru $_ctrl --opcode=6 --cdw10=0xee -l 4096 -r
 odd namespace nvme id-ns $_ctrl -n 77
 odd resv_report_short nvme resv-report "$disk" -n 1
 `;
