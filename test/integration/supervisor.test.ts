@@ -33,7 +33,9 @@ beforeEach(async () => {
 });
 
 afterEach(() => {
-  if (up.exitCode === null && up.signalCode === null) up.kill('SIGKILL');
+  // SIGKILL is what it cannot pass on.
+  if (up.exitCode === null && up.signalCode === null)
+    for (const pid of [...childrenOf(up.pid), up.pid as number]) process.kill(pid, 'SIGKILL');
   rmSync(folder, { recursive: true, force: true });
 });
 
