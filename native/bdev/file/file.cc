@@ -115,7 +115,36 @@ void FileBdev::submit(Io* io) {
 }
 
 void FileBdev::start(Op* op) {
+  if (op->file_io.type == env::FileIo::Type::flush) return join_flush(op);
   file_->submit(&op->file_io);
+}
+
+void FileBdev::join_flush(Op* op) {
+  flushes_waiting_.push(&op->file_io);
+  if (!flushing_) start_flush();
+}
+
+void FileBdev::start_flush() {
+  flushing_ = true;
+  std::swap(flushes_joined_, flushes_waiting_);
+  flush_io_.type = env::FileIo::Type::flush;
+  flush_io_.context = this;
+  flush_io_.run = flush_done;
+  file_->submit(&flush_io_);
+}
+
+void FileBdev::flush_done(Work* work) {
+  auto* bdev = static_cast<FileBdev*>(static_cast<env::FileIo*>(work)->context);
+  if (bdev->flush_io_.error != 0) bdev->flush_failed_ = true;
+  bdev->flushing_ = false;
+  WorkQueue ended;
+  std::swap(ended, bdev->flushes_joined_);
+  if (!bdev->flushes_waiting_.empty()) bdev->start_flush();
+  const int error = bdev->flush_failed_ ? EIO : 0;
+  while (Work* joined = ended.pop()) {
+    static_cast<env::FileIo*>(joined)->error = error;
+    file_done(joined);
+  }
 }
 
 void FileBdev::start_bounced(Op* op) {

@@ -35,10 +35,20 @@ class FileBdev final : public Bdev {
   void start(Op* op);
   void start_bounced(Op* op);
   void finish(Op* op);
+  void join_flush(Op* op);
+  void start_flush();
   static void file_done(Work* work);
+  static void flush_done(Work* work);
 
   std::unique_ptr<env::BlockFile> file_;
   std::unique_ptr<Pool<Op>> ops_;
+  // One flush at a time: the kernel tells an error to one of several fdatasync calls only. Those that arrive meanwhile
+  // share the next one. After a failure nothing is known to be on stable media any more, so all later ones fail too.
+  env::FileIo flush_io_;
+  bool flushing_ = false;
+  bool flush_failed_ = false;
+  WorkQueue flushes_joined_;   // their flush is at the kernel
+  WorkQueue flushes_waiting_;  // for the next one
 };
 
 }  // namespace basalt::bdev

@@ -19,7 +19,9 @@ struct BdevFactory {
   BdevStack (*make)(SimFixture& fixture);
 };
 
-inline std::string factory_name(const testing::TestParamInfo<BdevFactory>& info) { return info.param.name; }
+inline std::string factory_name(const testing::TestParamInfo<BdevFactory>& info) {
+  return info.param.name;
+}
 
 class BdevContract : public testing::TestWithParam<BdevFactory> {
  protected:

@@ -175,7 +175,8 @@ class LinuxListener final : public StreamListener, public Watched {
       const int accepted = accept4(fd(), reinterpret_cast<sockaddr*>(&peer), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (accepted < 0) {
         if (errno == EINTR || errno == ECONNABORTED) continue;
-        if (errno == EAGAIN) read_drained();
+        // Out of descriptors, too: the next connection's event tries again, instead of spinning until then.
+        read_drained();
         return nullptr;
       }
       poller_.note_progress();
