@@ -101,7 +101,7 @@ class LegBdev final : public Bdev {
     bool renewing = false;
   };
   struct Op;
-  struct Settled;      // co_await: nobody of must_have is failed, or the leg is fenced
+  struct Settled;        // co_await: nobody of must_have is failed, or the leg is fenced
   struct SpareReturned;  // co_await: the spare buffer came back
   struct LockAwaiter;    // co_await: a range, exclusively
   struct Lists;
@@ -155,7 +155,7 @@ class LegBdev final : public Bdev {
   bool fenced_ = false;
   uint32_t next_reader_ = 0;
   uint32_t next_slot_ = 0;  // where the search for a joining member's slot begins
-  Gate gate_;  // operations and background tasks
+  Gate gate_;               // operations and background tasks
   std::unique_ptr<Pool<Op>> ops_;
   ChildIoPool children_{child_io_count_max};
   std::unique_ptr<Lists> lists_;

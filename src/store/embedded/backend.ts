@@ -156,20 +156,20 @@ export class Backend {
   #apply(mutation: Mutation): void {
     switch (mutation.kind) {
       case 'event':
-        this.#kv.put(
+        void this.#kv.put(
           encodeRevisionKey(mutation.event.modRevision, mutation.event.index),
           encodeVersion(mutation.event),
         );
         return;
       case 'forget':
-        this.#kv.remove(encodeRevisionKey(mutation.event.modRevision, mutation.event.index));
+        void this.#kv.remove(encodeRevisionKey(mutation.event.modRevision, mutation.event.index));
         return;
       case 'lease':
-        if (mutation.ttlSeconds === null) this.#lease.remove(encodeLeaseKey(mutation.id));
-        else this.#lease.put(encodeLeaseKey(mutation.id), encodeLease(mutation.ttlSeconds));
+        if (mutation.ttlSeconds === null) void this.#lease.remove(encodeLeaseKey(mutation.id));
+        else void this.#lease.put(encodeLeaseKey(mutation.id), encodeLease(mutation.ttlSeconds));
         return;
       case 'compacted':
-        this.#meta.put(compactedKey, encodeCompacted(mutation.revision));
+        void this.#meta.put(compactedKey, encodeCompacted(mutation.revision));
     }
   }
 }
