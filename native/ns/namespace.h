@@ -55,6 +55,8 @@ struct NamespaceOptions {
   uint64_t eui64 = 0;
   uint32_t ana_group = 0;  // 0: same as nsid
   bool one_writer = false;
+  // Whether hosts may use reservations. A volume that several controllers serve says no until they share them.
+  bool reservations = true;
   // Bugs for the simulator to catch; nothing else sets them.
   bool planted_no_gate = false;
   bool planted_forget_epoch = false;

@@ -220,6 +220,8 @@ export class ServedVolume {
             uuid: this.#volume.id,
             nguid: nguidOf(this.#volume.id),
             anagrpid: 1,
+            // Not before both controllers of the volume share them.
+            reservations: false,
           },
         });
         this.#present = { ...present, namespace: true };

@@ -275,6 +275,7 @@ export interface MethodMap {
         uuid?: string;
         anagrpid?: number;
         one_writer?: boolean;
+        reservations?: boolean;
       };
     };
     result: number;

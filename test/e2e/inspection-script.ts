@@ -33,7 +33,7 @@ dmesg -c >/dev/null
 /**
  * With both paths connected: what each controller and the namespace say. `$disk` is the multipath device; I/O commands go to it,
  * admin commands to each controller.
- * Hands back: list, resv_report; controllers (how many there are), and of controller N = 0, 1: id_ctrl_N id_ns_N ns_descs_N
+ * Hands back: list; controllers (how many there are), and of controller N = 0, 1: id_ctrl_N id_ns_N ns_descs_N
  * smart_log_N error_log_N ana_log_N effects_log_N fw_log_N (all JSON), ana_nsid_N (the number in the ANA log's last word);
  * driver (what the host's NVMe driver said since the stranger); odd_COMMAND (what nvme-cli says of a command that must be refused).
  */
@@ -65,8 +65,6 @@ for _sys in /sys/class/nvme/nvme*; do
 done
 value controllers $_n
 step "passed-through commands"
-nvme resv-report "$disk" -n 1 -e -o json >/run/said 2>&1 || { cat /run/said; fail resv-report; }
-value_file resv_report /run/said
 nvme flush "$disk" -n 1 || fail "flush"
 dd if=/dev/urandom of=/run/block bs=4096 count=1 2>/dev/null
 nvme write "$disk" -s 7 -c 0 -z 4096 -d /run/block || fail "write"
@@ -89,5 +87,5 @@ odd log nvme get-log $_ctrl -i 0xc5 -l 512
 odd feature nvme get-feature $_ctrl -f 0xc5
 odd identify nvme admin-passthru $_ctrl --opcode=6 --cdw10=0xee -l 4096 -r
 odd namespace nvme id-ns $_ctrl -n 77
-odd resv_report_short nvme resv-report "$disk" -n 1
+odd reservation nvme resv-report "$disk" -n 1 -e
 `;

@@ -123,6 +123,9 @@ class Nvmf final : public Module {
     options.nguid = read_nguid(nested);
     options.ana_group = static_cast<uint32_t>(nested.natural_or("anagrpid", 0, {.min = 1, .max = 1024}));
     options.one_writer = nested.boolean_or("one_writer", false);
+    options.reservations = nested.boolean_or("reservations", true);
+    if (options.one_writer && !options.reservations)
+      nested.refuse("reservations", "must be true: one_writer rests on them");
     in.adopt(nested);
     if (auto error = in.error()) co_return *error;
     auto subsystem = find(nqn);

@@ -70,10 +70,11 @@ Task<void> TargetQueue::run_reservation(Request* request, ns::Namespace* space) 
   const bool ignore_key = (command.cdw10 & 8) != 0;
   const uint8_t type = static_cast<uint8_t>(command.cdw10 >> 8);
   Keys keys;
-  Status result = status::success;
+  Status result = space->options().reservations ? status::success : status::invalid_opcode.dnr();
   const size_t key_count = opcode == nvme::NvmOpcode::reservation_release ? 1 : 2;
   const bool takes_keys = opcode != nvme::NvmOpcode::reservation_report;
-  if (takes_keys && !read_keys(*request, key_count, &keys)) result = status::data_sgl_length_invalid.dnr();
+  if (result.ok() && takes_keys && !read_keys(*request, key_count, &keys))
+    result = status::data_sgl_length_invalid.dnr();
   co_await hop(space->home());
   if (!result.ok()) {
   } else if (opcode == nvme::NvmOpcode::reservation_register) {

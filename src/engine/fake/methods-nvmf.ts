@@ -90,6 +90,8 @@ function addNamespace(state: EngineState, fields: Fields): number {
   const uuid = nested.uuidOr('uuid', () => '');
   const anagrpid = nested.has('anagrpid') ? nested.natural('anagrpid', 1, 1024) : 0;
   const oneWriter = nested.booleanOr('one_writer', false);
+  // Hosts of the fake make no reservations: the field is only known.
+  nested.booleanOr('reservations', true);
   nested.end();
   fields.end();
   const subsystem = state.subsystem(nqn);

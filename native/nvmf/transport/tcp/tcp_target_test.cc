@@ -712,6 +712,15 @@ TEST_F(TcpTarget, OnlyLoopbackAddressesAreListenedOn) {
   EXPECT_EQ(refused.error().code, Errc::permission);
 }
 
+TEST_F(TcpTarget, ANamespaceWithoutReservationsSaysSoAndRefusesTheirCommands) {
+  auto nsid = net_.run(subsystem_->add_namespace({.nsid = 1, .reservations = false}, bdev_.get()));
+  ASSERT_TRUE(nsid.ok());
+  const Pair pair = associate();
+  EXPECT_TRUE(pair.io->reservation(NvmOpcode::reservation_register, 1, 8, 0, 5).status.is(status::invalid_opcode));
+  EXPECT_TRUE(pair.io->reservation(NvmOpcode::reservation_acquire, 1, 0, 5, 0).status.is(status::invalid_opcode));
+  EXPECT_TRUE(pair.io->write(1, 2, pattern(4096, 3), true).status.ok());
+}
+
 TEST_F(TcpTarget, RemovingAHostClosesItsControllers) {
   add_namespace();
   const Pair pair = associate();
