@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs the GoogleTest programs of a build folder, as many at once as there are cores, and shows the output of those that fail.
 //
-//   node scripts/lib/run-native-tests.mjs <folder of programs> <result file>
+//   node scripts/lib/run-native-tests.mjs <folder of programs> <result file> [program...]
 //
 // Writes `passed failed skipped` to the result file; a program that crashes, hangs or runs nothing counts as a failure.
 
@@ -14,7 +14,7 @@ import { scan_native, test_targets } from '../native-units.mjs';
 
 const timeout_ms = 240_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const [folder, result_file] = process.argv.slice(2);
+const [folder, result_file, ...only] = process.argv.slice(2);
 // Programs of another architecture are run by this command.
 const emulator = (process.env.BASALT_EMULATOR ?? '').split(' ').filter((word) => word !== '');
 const scratch = mkdtempSync(join(tmpdir(), 'basalt-gtest-'));
@@ -79,7 +79,10 @@ function account({ name, code, signal, timed_out, output, seconds, sum }) {
   if (found.failed > 0) console.log(output.slice(-20_000).replace(/^/gm, '       '));
 }
 
-const waiting = test_targets(scan_native(join(root, 'native')));
+const all = test_targets(scan_native(join(root, 'native')));
+const unknown = only.filter((name) => !all.includes(name));
+if (unknown.length > 0) throw new Error(`no such test program: ${unknown.join(', ')}`);
+const waiting = only.length > 0 ? only : all;
 async function worker() {
   for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) account(await run(name));
 }
