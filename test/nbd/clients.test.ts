@@ -151,6 +151,7 @@ describe.each(disks)('an NBD export of a $kind bdev', (disk) => {
     ];
     const verify = [
       '--verify=crc32c',
+      '--verify_state_save=0',
       '--verify_fatal=1',
       '--iodepth=32',
       '--randseed=20',
