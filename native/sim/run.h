@@ -27,6 +27,7 @@ struct RunResult {
   uint64_t trace_hash = 0;
   uint64_t op_count = 0;
   uint64_t takeover_count = 0;
+  uint64_t crash_state_count = 0;  // distinct states of disks that were recovered from and judged
 };
 
 struct RunOptions {

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sim/target/target_run.h"
+
+namespace basalt::sim {
+
+RunResult run_target(const RunOptions&) {
+  RunResult result;
+  result.failure = Failure::liveness;
+  result.explanation = "this suite does not exist yet";
+  return result;
+}
+
+}  // namespace basalt::sim
