@@ -120,7 +120,7 @@ class Demo {
     const sizeBytes = Math.ceil(image.bytes / MiB) * MiB;
     const diskBytes = Math.max(2 * sizeBytes, 256 * MiB);
     const basalt = join(this.#root, 'dist', 'src', 'bin', 'basalt.js');
-    const cluster = await DemoCluster.plan(this.#folder, diskBytes, basalt);
+    const cluster = await DemoCluster.plan({ folder: this.#folder, diskBytes, basalt, stays: this.#options.keep });
     this.#cluster = cluster;
     await cluster.start();
     for (const daemon of cluster.daemons) this.#say(`  ${daemon.name.padEnd(13)} process ${daemon.pid}`);

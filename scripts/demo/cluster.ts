@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which daemons the demonstration runs: the store, one API server, three disk nodes, two controller nodes.
+// Which daemons the demonstration and the tests run: the store, one API server, three disk nodes, two controller nodes.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,42 +11,77 @@ import { Daemon, freePorts } from './processes.js';
 
 const diskNodes = ['disk-1', 'disk-2', 'disk-3'];
 const controllerNodes = ['controller-1', 'controller-2'];
+const etcdMembers = ['store-1', 'store-2', 'store-3'];
+
+/** Where a daemon runs: its address, and what stands before its command line to bring it there. */
+export interface Place {
+  readonly address: string;
+  readonly prefix: readonly string[];
+}
+
+export interface ClusterOptions {
+  /** For disks, logs and the store's data. */
+  readonly folder: string;
+  /** Size of each disk file. */
+  readonly diskBytes: number;
+  /** The command line's script. */
+  readonly basalt: string;
+  /** Added to every daemon's. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** `etcd`: three members of Debian's etcd. @default embedded */
+  readonly store?: 'embedded' | 'etcd';
+  /** @default 127.0.0.1 for all */
+  readonly place?: (name: string) => Place;
+  /** The daemons outlive this process. @default false */
+  readonly stays?: boolean;
+}
+
+const here: Place = { address: '127.0.0.1', prefix: [] };
 
 export class DemoCluster {
   readonly #daemons: readonly Daemon[];
   readonly api: ApiClient;
+  /** Of the store's members. */
+  readonly storeNames: readonly string[];
 
-  private constructor(daemons: readonly Daemon[], api: ApiClient) {
+  private constructor(daemons: readonly Daemon[], api: ApiClient, storeNames: readonly string[]) {
     this.#daemons = daemons;
     this.api = api;
+    this.storeNames = storeNames;
   }
 
-  /** `diskBytes` is the size of each disk file; `basalt` the command line's script. */
-  static async plan(
-    folder: string,
-    diskBytes: number,
-    basalt: string,
-    environment: Readonly<Record<string, string>> = {},
-  ): Promise<DemoCluster> {
+  static async plan(options: ClusterOptions): Promise<DemoCluster> {
+    const { folder, environment = {}, place = () => here, stays = false } = options;
     mkdirSync(folder, { recursive: true });
-    const [storePort, apiPort, ...ports] = await freePorts(2 + 2 * (diskNodes.length + controllerNodes.length));
-    const store = `127.0.0.1:${storePort}`;
-    const common = ['--log-level', 'info'];
-    const node = (name: string, args: string[]) => {
-      const [internalPort, hostPort] = ports.splice(0, 2);
-      const where = ['--internal-port', `${internalPort}`, '--host-port', `${hostPort}`, '--store', store];
-      return { name, args: ['node', '--name', name, ...args, ...where, ...common] };
+    const stores = options.store === 'etcd' ? etcdMembers : ['store'];
+    const ports = await freePorts(2 * (stores.length + diskNodes.length + controllerNodes.length) + 1);
+    const port = (): number => ports.pop() ?? 0;
+    const storeAt = stores.map((name) => ({ name, address: place(name).address, client: port(), peer: port() }));
+    const endpoints = storeAt.map((at) => `${at.address}:${at.client}`).join(',');
+    const daemon = (name: string, command: readonly string[], ready?: () => Promise<void>): Daemon =>
+      new Daemon(
+        { name, command: [...place(name).prefix, ...command], environment, stays, ...(ready && { ready }) },
+        folder,
+      );
+    const basalt = (name: string, ...args: readonly string[]): Daemon =>
+      daemon(name, [process.execPath, options.basalt, ...args, '--log-level', 'info', '--json']);
+    const node = (name: string, ...args: readonly string[]): Daemon => {
+      const where = ['--address', place(name).address, '--internal-port', `${port()}`, '--host-port', `${port()}`];
+      return basalt(name, 'node', '--name', name, ...args, ...where, '--store', endpoints);
     };
-    const plans = [
-      { name: 'store', args: ['store', '--listen', store, '--directory', join(folder, 'store'), ...common] },
-      { name: 'api', args: ['api', '--listen', `127.0.0.1:${apiPort}`, '--store', store, ...common] },
-      ...diskNodes.map((name) =>
-        node(name, ['--roles', 'disk', '--disk', join(folder, `${name}.disk`), '--disk-size', `${diskBytes}`]),
-      ),
-      ...controllerNodes.map((name) => node(name, ['--roles', 'controller'])),
+    const storeDaemons =
+      options.store === 'etcd'
+        ? storeAt.map((at) => daemon(at.name, etcdCommand(folder, at, storeAt), () => etcdAnswers(at)))
+        : [basalt('store', 'store', '--listen', endpoints, '--directory', join(folder, 'store'))];
+    const apiAt = `${place('api').address}:${port()}`;
+    const disk = (name: string) => ['--disk', join(folder, `${name}.disk`), '--disk-size', `${options.diskBytes}`];
+    const daemons = [
+      ...storeDaemons,
+      basalt('api', 'api', '--listen', apiAt, '--store', endpoints),
+      ...diskNodes.map((name) => node(name, '--roles', 'disk', ...disk(name))),
+      ...controllerNodes.map((name) => node(name, '--roles', 'controller')),
     ];
-    const daemons = plans.map((plan) => new Daemon({ ...plan, environment }, folder, basalt));
-    return new DemoCluster(daemons, new ApiClient({ endpoint: `127.0.0.1:${apiPort}` }));
+    return new DemoCluster(daemons, new ApiClient({ endpoint: apiAt }), stores);
   }
 
   get daemons(): readonly Daemon[] {
@@ -61,8 +96,9 @@ export class DemoCluster {
 
   /** The store first; the rest finds it. */
   async start(): Promise<void> {
-    await this.daemon('store').start();
-    await Promise.all(this.#daemons.filter((daemon) => daemon.name !== 'store').map((daemon) => daemon.start()));
+    await Promise.all(this.storeNames.map((name) => this.daemon(name).start()));
+    const others = this.#daemons.filter((daemon) => !this.storeNames.includes(daemon.name));
+    await Promise.all(others.map((daemon) => daemon.start()));
   }
 
   async killAll(): Promise<void> {
@@ -91,4 +127,36 @@ export class DemoCluster {
     }
     throw new Error(`waited ${timeoutMs / 1000} s for ${name} to be ${what}; last seen: ${last}`);
   }
+}
+
+interface EtcdMember {
+  readonly name: string;
+  readonly address: string;
+  readonly client: number;
+  readonly peer: number;
+}
+
+function etcdCommand(folder: string, at: EtcdMember, all: readonly EtcdMember[]): string[] {
+  const client = `http://${at.address}:${at.client}`;
+  const peer = `http://${at.address}:${at.peer}`;
+  return [
+    'env',
+    `ETCD_UNSUPPORTED_ARCH=${process.arch}`,
+    'etcd',
+    `--name=${at.name}`,
+    `--data-dir=${join(folder, at.name)}`,
+    `--listen-client-urls=${client}`,
+    `--advertise-client-urls=${client}`,
+    `--listen-peer-urls=${peer}`,
+    `--initial-advertise-peer-urls=${peer}`,
+    `--initial-cluster=${all.map((one) => `${one.name}=http://${one.address}:${one.peer}`).join(',')}`,
+    '--initial-cluster-state=new',
+  ];
+}
+
+async function etcdAnswers(at: EtcdMember): Promise<void> {
+  const url = `http://${at.address}:${at.client}/health`;
+  const response = await fetch(url, { signal: AbortSignal.timeout(1_000) });
+  const { health } = (await response.json()) as { health?: unknown };
+  if (`${health}` !== 'true') throw new Error(`${at.name} is not healthy yet`);
 }

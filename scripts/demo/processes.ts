@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The demonstration's cluster: every part a process of its own, started and killed by process id. Ports are chosen once,
-// so that what was killed comes back where it was.
+// Daemons of a cluster: every part a process of its own, started and killed by process id. Ports are chosen once, so that
+// what was killed comes back where it was. A daemon dies with the process that started it, also when that one is killed
+// (parent-death signal), unless it is meant to stay.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,30 +16,36 @@ const readyMsMax = 30_000;
 
 export interface DaemonPlan {
   readonly name: string;
-  readonly args: readonly string[];
+  /** Program and arguments. It says on standard output, in one line of JSON, that it is ready, unless `ready` is given. */
+  readonly command: readonly string[];
   /** Added to the environment. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Resolves once the daemon is of use; asked again and again until it does not reject. */
+  readonly ready?: () => Promise<void>;
+  /** @default false: it dies with this process */
+  readonly stays?: boolean;
 }
+
+/** SIGKILL for a child whose parent is gone, also for one that was stopped. */
+const diesWithParent = ['setpriv', '--pdeathsig', 'KILL'];
 
 /** One daemon: may be killed and started again. */
 export class Daemon {
   readonly name: string;
-  readonly #args: readonly string[];
-  readonly #environment: Readonly<Record<string, string>>;
+  readonly #plan: DaemonPlan;
   readonly #logPath: string;
-  readonly #basalt: string;
   #child: ChildProcess | null = null;
 
-  constructor(plan: DaemonPlan, folder: string, basalt: string) {
+  constructor(plan: DaemonPlan, folder: string) {
     this.name = plan.name;
-    this.#args = plan.args;
-    this.#environment = plan.environment ?? {};
+    this.#plan = plan;
     this.#logPath = join(folder, `${plan.name}.log`);
-    this.#basalt = basalt;
   }
 
+  /** While it runs. */
   get pid(): number | undefined {
-    return this.#child?.pid;
+    const child = this.#child;
+    return child === null || child.exitCode !== null || child.signalCode !== null ? undefined : child.pid;
   }
 
   get logPath(): string {
@@ -49,10 +56,11 @@ export class Daemon {
   async start(): Promise<Record<string, unknown>> {
     const log = openSync(this.#logPath, 'a');
     // Detached: a Ctrl-C in the terminal reaches the demonstration, which ends its daemons itself.
-    const child = spawn(process.execPath, [this.#basalt, ...this.#args, '--json'], {
+    const [program = '', ...args] = [...(this.#plan.stays === true ? [] : diesWithParent), ...this.#plan.command];
+    const child = spawn(program, args, {
       stdio: ['ignore', 'pipe', log],
       detached: true,
-      env: { ...process.env, ...this.#environment },
+      env: { ...process.env, ...this.#plan.environment },
     });
     this.#child = child;
     closeSync(log);
@@ -67,10 +75,23 @@ export class Daemon {
     const late = systemClock.sleep(readyMsMax).then(() => {
       throw new Error(`${this.name} was not ready within ${readyMsMax / 1000} s; see ${this.#logPath}`);
     });
-    const ready = once(lines, 'line').then(([line]) => JSON.parse(String(line)) as Record<string, unknown>);
-    ended.catch(() => {});
-    late.catch(() => {});
+    const said = once(lines, 'line').then(([line]) => JSON.parse(String(line)) as Record<string, unknown>);
+    const ready = this.#plan.ready === undefined ? said : this.#answers(this.#plan.ready);
+    for (const promise of [said, ended, late]) promise.catch(() => {});
     return Promise.race([ready, ended, late]);
+  }
+
+  async #answers(ready: () => Promise<void>): Promise<Record<string, unknown>> {
+    const end = systemClock.now() + readyMsMax;
+    for (;;) {
+      const failure = await ready().then(
+        () => null,
+        (error: unknown) => error,
+      );
+      if (failure === null) return { ready: this.name };
+      if (systemClock.now() > end || this.pid === undefined) throw failure;
+      await systemClock.sleep(50);
+    }
   }
 
   /** SIGKILL; resolves when the process is gone. */

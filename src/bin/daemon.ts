@@ -12,6 +12,9 @@ export type { PinoLogger };
 
 export const drainMsMax = 10_000;
 
+/** In the environment of a daemon whose standard input is a pipe from its supervisor. */
+export const supervisedByStdin = 'BASALT_SUPERVISED_BY_STDIN';
+
 export function daemonLog(config: CompiledConfig, name: string): PinoLogger {
   // Standard error: standard output belongs to the line that says "ready".
   const destination = pino.destination({ dest: 2, sync: true });
@@ -75,5 +78,8 @@ function stopSignal(log: PinoLogger, onFirst: () => void): Promise<void> {
     process.on('SIGINT', onSignal);
     // The terminal was closed.
     process.on('SIGHUP', onSignal);
+    if (process.env[supervisedByStdin] === undefined) return;
+    // Nobody writes to it: it ends when the supervisor does, however that one ended.
+    process.stdin.once('close', () => onSignal('SIGTERM')).resume();
   });
 }

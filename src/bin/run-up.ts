@@ -9,7 +9,7 @@ import { Backoff } from '../agents/signal.js';
 import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
-import { daemonLog, type PinoLogger, runDaemon } from './daemon.js';
+import { daemonLog, type PinoLogger, runDaemon, supervisedByStdin } from './daemon.js';
 
 export function runUp(config: CompiledConfig, configPath: string, output: DaemonOutput): Promise<number> {
   const log = daemonLog(config, 'basalt-up');
@@ -118,11 +118,14 @@ class Child {
 
   #run(onReady: () => void): Promise<string> {
     const script = process.argv[1] ?? '';
-    // In a group of its own: a terminal's Ctrl-C reaches the supervisor, which hands over in order.
+    // In a group of its own: a terminal's Ctrl-C reaches the supervisor, which hands over in order. One that was killed
+    // cannot: the child then sees the end of its standard input, and ends as on SIGTERM.
     const child = spawn(process.execPath, [...process.execArgv, script, ...this.#args], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['pipe', 'pipe', 'inherit'],
       detached: true,
+      env: { ...process.env, [supervisedByStdin]: '1' },
     });
+    child.stdin.on('error', () => {});
     this.#process = child;
     const lines = createInterface({ input: child.stdout });
     lines.once('line', onReady);

@@ -43,14 +43,8 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
     expect(report.violations.slice(0, 10)).toEqual([]);
   }
 
-  async function activeController(): Promise<string> {
-    const { controller } = await running.volume();
-    if (controller === null) throw new Error('nobody drives the volume');
-    return controller;
-  }
-
   it('goes on through the standby when the active controller is killed', async () => {
-    const active = await activeController();
+    const active = await running.activeController();
     const { epoch } = await running.volume();
     await running.cluster.daemon(active).kill();
     await progress(1000);
@@ -62,7 +56,7 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
   });
 
   it('goes on when the active controller is stopped, and the woken one harms nothing', async () => {
-    const active = await activeController();
+    const active = await running.activeController();
     const { pid } = running.cluster.daemon(active);
     if (pid === undefined) throw new Error('no process');
     process.kill(pid, 'SIGSTOP');
@@ -74,7 +68,7 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
   });
 
   it('hands over on SIGTERM without an error', async () => {
-    const active = await activeController();
+    const active = await running.activeController();
     const daemon = running.cluster.daemon(active);
     const ended = daemon.terminate();
     await progress(1000);

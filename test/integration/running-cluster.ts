@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A cluster of real processes for one test file: three disk nodes, two controller nodes, an API server and the store,
-// with one volume that this process uses as a host with two paths.
+// with one volume that a host uses over a path to each controller.
+// Owner: the test that started it; stop() on every path. Daemons die with this process, however it ends.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DemoCluster } from '../../scripts/demo/cluster.js';
+import { type ClusterOptions, DemoCluster } from '../../scripts/demo/cluster.js';
 import type { BdevHandle, Engine } from '../../src/engine/engine.js';
 import { packageRoot } from '../../src/engine/native/addon.js';
 import { createNativeEngine } from '../../src/engine/native/native-engine.js';
@@ -16,50 +18,59 @@ export const hostNqn = 'nqn.2026-01.io.basalt:host:test';
 export const volumeBytes = 32 * 1024 * 1024;
 const MiB = 1024 * 1024;
 
+export interface RunningClusterOptions extends Pick<ClusterOptions, 'environment' | 'store'> {
+  /** Who may connect. @default hostNqn */
+  readonly host?: string;
+  /** @default volumeBytes */
+  readonly sizeBytes?: number;
+  /** How long it may take to be whole. @default 60_000 */
+  readonly settledMsMax?: number;
+  /** Where the daemons' logs are kept, as `cluster-<name>.log`. @default nowhere */
+  readonly logFolder?: string;
+}
+
 export class RunningCluster {
   readonly cluster: DemoCluster;
   readonly folder: string;
+  readonly #options: RunningClusterOptions;
+  readonly #host: string;
 
-  private constructor(cluster: DemoCluster, folder: string) {
+  private constructor(cluster: DemoCluster, folder: string, options: RunningClusterOptions) {
     this.cluster = cluster;
     this.folder = folder;
+    this.#options = options;
+    this.#host = options.host ?? hostNqn;
   }
 
-  /** `environment` is added to every daemon's. */
-  static async start(environment: Readonly<Record<string, string>> = {}): Promise<RunningCluster> {
-    const root = packageRoot();
+  static async start(options: RunningClusterOptions = {}): Promise<RunningCluster> {
     // Not /tmp, which may be a file system without O_DIRECT.
-    const folder = mkdtempSync(join('/var/tmp', 'basalt-cluster-'));
-    const cluster = await DemoCluster.plan(
-      folder,
-      256 * MiB,
-      join(root, 'dist', 'src', 'bin', 'basalt.js'),
-      environment,
-    );
-    const running = new RunningCluster(cluster, folder);
+    const folder = await mkdtemp(join('/var/tmp', 'basalt-cluster-'));
+    const basalt = join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js');
+    const sizeBytes = options.sizeBytes ?? volumeBytes;
+    const diskBytes = Math.max(256 * MiB, 2 * sizeBytes);
+    const cluster = await DemoCluster.plan({ ...options, folder, diskBytes, basalt });
+    const running = new RunningCluster(cluster, folder, options);
     try {
       await cluster.start();
-      await cluster.api.createVolume({
-        name: volumeName,
-        sizeBytes: volumeBytes,
-        copies: 2,
-        legs: 4,
-        controllers: ['controller-1', 'controller-2'],
-      });
-      await cluster.api.attach(volumeName, { host: hostNqn });
+      const controllers = ['controller-1', 'controller-2'];
+      await cluster.api.createVolume({ name: volumeName, sizeBytes, copies: 2, legs: 4, controllers });
+      await cluster.api.attach(volumeName, { host: running.#host });
       await running.settled();
       return running;
     } catch (error) {
-      await cluster.killAll();
+      await running.stop();
       throw error;
     }
   }
 
   /** Redundant, with one controller active and the other on standby. */
   settled(): Promise<VolumeView> {
-    return this.cluster.waitForVolume(volumeName, 'redundant with both controllers up', 60_000, (volume) => {
+    const msMax = this.#options.settledMsMax ?? 60_000;
+    return this.cluster.waitForVolume(volumeName, 'redundant with both controllers up', msMax, (volume) => {
       const states = volume.paths.map((path) => path.state).sort();
-      return volume.health === 'redundant' && states.join(' ') === 'active standby' && volume.hosts.includes(hostNqn);
+      return (
+        volume.health === 'redundant' && states.join(' ') === 'active standby' && volume.hosts.includes(this.#host)
+      );
     });
   }
 
@@ -67,9 +78,26 @@ export class RunningCluster {
     return this.cluster.api.volume(volumeName);
   }
 
+  /** Who drives the volume. */
+  async activeController(): Promise<string> {
+    const { controller } = await this.volume();
+    if (controller === null) throw new Error('nobody drives the volume');
+    return controller;
+  }
+
   async stop(): Promise<void> {
     await this.cluster.killAll();
-    rmSync(this.folder, { recursive: true, force: true });
+    const { logFolder } = this.#options;
+    if (logFolder !== undefined) await this.#keepLogs(logFolder);
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  async #keepLogs(logFolder: string): Promise<void> {
+    await mkdir(logFolder, { recursive: true });
+    for (const { name, logPath } of this.cluster.daemons) {
+      // A daemon that was never started has none.
+      if (existsSync(logPath)) await copyFile(logPath, join(logFolder, `cluster-${name}.log`));
+    }
   }
 }
 
@@ -83,25 +111,30 @@ export class TestHost {
     this.bdev = bdev;
   }
 
-  static async connect(volume: VolumeView): Promise<TestHost> {
+  static async connect(volume: VolumeView, host = hostNqn): Promise<TestHost> {
     const engine = createNativeEngine();
-    let names: string[] = [];
-    for (const path of volume.paths) {
-      if (path.address === null) throw new Error(`${path.node} has no address for hosts`);
-      names = await engine.rpc('bdev_nvme_attach_controller', {
-        name: 'host',
-        trtype: 'TCP',
-        traddr: path.address.traddr,
-        trsvcid: `${path.address.trsvcid}`,
-        subnqn: volume.nqn,
-        hostnqn: hostNqn,
-        multipath: 'multipath',
-        ctrlr_loss_timeout_sec: 60,
-        reconnect_delay_sec: 1,
-        keep_alive_ms: 1000,
-      });
+    try {
+      let names: string[] = [];
+      for (const path of volume.paths) {
+        if (path.address === null) throw new Error(`${path.node} has no address for hosts`);
+        names = await engine.rpc('bdev_nvme_attach_controller', {
+          name: 'host',
+          trtype: 'TCP',
+          traddr: path.address.traddr,
+          trsvcid: `${path.address.trsvcid}`,
+          subnqn: volume.nqn,
+          hostnqn: host,
+          multipath: 'multipath',
+          ctrlr_loss_timeout_sec: 120,
+          reconnect_delay_sec: 1,
+          keep_alive_ms: 1000,
+        });
+      }
+      return new TestHost(engine, await engine.openBdev(names[0] ?? 'hostn1'));
+    } catch (error) {
+      await engine.close();
+      throw error;
     }
-    return new TestHost(engine, await engine.openBdev(names[0] ?? 'hostn1'));
   }
 
   async close(): Promise<void> {

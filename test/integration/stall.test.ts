@@ -16,7 +16,7 @@ describe('a blocked event loop', { timeout: 120_000 }, () => {
 
   beforeAll(async () => {
     const hook = fileURLToPath(new URL('./stall-hook.mjs', import.meta.url));
-    running = await RunningCluster.start({ NODE_OPTIONS: `--import ${hook}` });
+    running = await RunningCluster.start({ environment: { NODE_OPTIONS: `--import ${hook}` } });
     host = await TestHost.connect(await running.settled());
     load = new VerifyingLoad(host.engine, host.bdev, new BlockOracle(1024));
     load.start(8);

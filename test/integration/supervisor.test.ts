@@ -95,3 +95,10 @@ it('takes its children along when a second signal ends it at once', async () => 
   expect(await ended).toEqual([130, null]);
   await gone([child, ...others]);
 });
+
+it('leaves no child behind when it is killed', async () => {
+  const children = childrenOf(up.pid);
+  expect(children).toHaveLength(2);
+  up.kill('SIGKILL');
+  await gone(children);
+});
