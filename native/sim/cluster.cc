@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/cluster.h"
 
-#include "sim/checker.h"
 
 namespace basalt::sim {
 namespace {

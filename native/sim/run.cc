@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "sim/checker.h"
 #include "sim/nemesis.h"
 #include "sim/workload.h"
 

@@ -40,12 +40,14 @@ export const nativeTable: LayerTable = {
   // Programs that measure, from outside.
   bench: 'anything',
   napi: ['base', 'engine'],
+  // The judge of histories, from whatever source.
+  check: ['base'],
   sim: 'anything',
   testing: 'anything',
 };
 
 /** What `anything` leaves out for code that is not a test: the programs on top. */
-const never_included = /^(napi|engined|bench|sim)(\/|$)|(^|\/)testing(\/|$)/;
+const never_included = /^(napi|engined|bench|sim|check)(\/|$)|(^|\/)testing(\/|$)/;
 
 export const srcTable: LayerTable = {
   env: [],

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sim/stamp.h"
+#include "check/stamp.h"
 
 #include <cstring>
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
 
-namespace basalt::sim {
+namespace basalt::check {
 namespace {
 
 // A sector: magic, volume, lba, writer, sequence (8 bytes each), a pattern made of them, CRC32C in the last 4 bytes.
@@ -72,4 +72,4 @@ std::string BlockValue::to_string() const {
   return "?";
 }
 
-}  // namespace basalt::sim
+}  // namespace basalt::check

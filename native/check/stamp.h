@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string>
 
-namespace basalt::sim {
+namespace basalt::check {
 
 constexpr uint32_t block_bytes = 4096;
 constexpr uint32_t sector_bytes = 512;
@@ -39,4 +39,4 @@ struct BlockValue {
 void write_stamp(void* block, const Stamp& stamp);
 BlockValue read_stamp(const void* block);
 
-}  // namespace basalt::sim
+}  // namespace basalt::check

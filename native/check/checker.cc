@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sim/checker.h"
+#include "check/checker.h"
 
 #include <algorithm>
 #include <cstdio>
 #include <map>
 #include <utility>
 
-namespace basalt::sim {
+namespace basalt::check {
 namespace {
 
 constexpr int64_t always_ns = INT64_MIN;
@@ -412,4 +412,4 @@ std::optional<Violation> check_history(const History& history) {
   return check_liveness(history);
 }
 
-}  // namespace basalt::sim
+}  // namespace basalt::check

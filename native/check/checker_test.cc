@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Goal: the checker finds each kind of violation, and nothing in histories that are right. Method: small histories by
 // hand, known good and known bad for each rule; damaged copies of a simulated register's random histories.
-#include "sim/checker.h"
+#include "check/checker.h"
 
 #include <gtest/gtest.h>
 
 #include <random>
 
-namespace basalt::sim {
+namespace basalt::check {
 namespace {
 
 constexpr uint64_t volume = 7;
@@ -250,4 +250,4 @@ TEST(Checker, AcceptsEveryHistoryOfARealRegisterAndMissesNoStaleOne) {
 }
 
 }  // namespace
-}  // namespace basalt::sim
+}  // namespace basalt::check

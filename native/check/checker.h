@@ -16,9 +16,9 @@
 #include <optional>
 #include <string>
 
-#include "sim/history.h"
+#include "check/history.h"
 
-namespace basalt::sim {
+namespace basalt::check {
 
 struct Violation {
   std::string rule;  // "R2"
@@ -32,4 +32,4 @@ std::optional<Violation> check_history(const History& history);
 // "[12.003456 .. 12.009000] client 3 write 17+2 w3#9: ok"
 std::string describe(const Op& op);
 
-}  // namespace basalt::sim
+}  // namespace basalt::check
