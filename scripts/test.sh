@@ -3,9 +3,10 @@
 # npm test [-- SECTION...]: all tests that need no guest machine. Sections, in this order by default:
 #   tidy          formatting, lints, layers
 #   asan          GoogleTest suites under AddressSanitizer and UndefinedBehaviorSanitizer
-#   vitest        TypeScript suites, with real processes, etcd and NBD clients
-#   unprivileged  again without root's rights (only when this is root): vitest, and the native suites that touch the
-#                 machine (the others run in simulated worlds)
+#   unprivileged  only when this is root: the native suites that touch the machine again, as user nobody (the others run in
+#                 simulated worlds)
+#   vitest        TypeScript suites, with real processes, etcd and NBD clients. When this is root: all of them as user
+#                 nobody, because root's rights hide limits, and those that touch the machine as root, too
 # By name only, for a debugger or a quick look:
 #   native        GoogleTest suites, plain build
 # The last line is `N passed, N failed[, N skipped]`; the exit code is 0 when something passed and nothing failed.
@@ -14,7 +15,7 @@ script_name='test'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$root/scripts/lib/native-build.sh"
 
-sections=(tidy asan vitest unprivileged)
+sections=(tidy asan unprivileged vitest)
 if (($# > 0)); then sections=("$@"); fi
 for section in "${sections[@]}"; do
   case "$section" in
@@ -76,12 +77,127 @@ run_asan() {
   count asan "$results/asan" $((SECONDS - started))
 }
 
-run_vitest() {
+# As nobody, in a copy that belongs to nobody: root's rights hide limits on files, locked memory and ports.
+as_nobody() {
+  (
+    cd "$copy"
+    ulimit -l 8192 2>/dev/null || true
+    ulimit -Sn 1024
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all \
+      env HOME="$copy/home" TMPDIR="$copy/tmp" PATH="$copy/bin:$PATH" "$@"
+  )
+}
+
+make_copy() {
+  copy="$(mktemp -d /var/tmp/basalt.XXXXXX)"
+  tar --exclude=./.git --exclude=./.cache --exclude=./build -cf - . | tar -xf - -C "$copy"
+  mkdir -p "$copy"/{bin,home,tmp,results,.cache/logs,build/Release,build/asan}
+  cp build/Release/basalt_native.node "$copy/build/Release/"
+  find build -maxdepth 1 -type f -exec cp {} "$copy/build/" \;
+  if [[ -d build/asan ]]; then find build/asan -maxdepth 1 -type f -perm -u+x -exec cp {} "$copy/build/asan/" \;; fi
+  # A Node.js in root's home is out of reach for others.
+  cp "$(readlink -f "$(command -v node)")" "$copy/bin/node"
+  chown -R 65534:65534 "$copy"
+}
+
+run_unprivileged() {
   local started=$SECONDS
-  say "vitest: running"
-  node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile="$results/vitest.json" || true
-  node scripts/lib/vitest-counts.mjs "$results/vitest.json" "$results/vitest"
-  count vitest "$results/vitest" $((SECONDS - started))
+  local touching=(test_env_linux test_memory test_bdev_nvmf test_nvmf_transport test_engine_rpc)
+  if [[ "$(id -u)" != 0 ]]; then
+    say "unprivileged: this is user $(id -un) already, so all suites run without root's rights"
+    return
+  fi
+  say "unprivileged: native suites again as user nobody"
+  [[ -d build/asan ]] || native_build build/asan tests -DBASALT_ASAN=ON || true
+  [[ -n "$copy" ]] || make_copy
+  as_nobody node scripts/lib/run-native-tests.mjs build/asan results/native "${touching[@]}" || true
+  count "native, as nobody" "$copy/results/native" $((SECONDS - started))
+}
+
+# vitest_counts NAME REPORT SECONDS
+vitest_counts() {
+  node scripts/lib/vitest-counts.mjs "$2" "$results/counts"
+  count "$1" "$results/counts" "$3"
+  rm -f "$results/counts"
+}
+
+run_vitest() {
+  local started=$SECONDS vitest=(node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json)
+  local touching=(src/engine src/cluster.test.ts test/nbd)
+  if [[ "$(id -u)" != 0 ]]; then
+    say "vitest: running"
+    "${vitest[@]}" --outputFile="$results/vitest.json" || true
+    vitest_counts vitest "$results/vitest.json" $((SECONDS - started))
+    return
+  fi
+  say "vitest: running as user nobody"
+  [[ -n "$copy" ]] || make_copy
+  as_nobody "${vitest[@]}" --outputFile="$copy/results/vitest.json" || true
+  vitest_counts "vitest, as nobody" "$copy/results/vitest.json" $((SECONDS - started))
+  started=$SECONDS
+  say "vitest: suites that touch the machine, as root"
+  "${vitest[@]}" --outputFile="$results/vitest.json" "${touching[@]}" || true
+  vitest_counts "vitest, as root" "$results/vitest.json" $((SECONDS - started))
+}
+
+for section in "${sections[@]}"; do
+  case "$section" in
+    tidy | native | asan | vitest | unprivileged) ;;
+    *) die "unknown section '$section': expected tidy, native, asan, vitest or unprivileged" ;;
+  esac
+done
+
+if ! bash scripts/setup.sh test; then
+  say "set-up failed (messages above): no test has run"
+  echo "0 passed, 1 failed"
+  exit 1
+fi
+
+results="$(mktemp -d "${TMPDIR:-/tmp}/basalt-results.XXXXXX")"
+copy=""
+cleanup() { rm -rf "$results" ${copy:+"$copy"}; }
+trap cleanup EXIT
+passed=0 failed=0 skipped=0
+summary=()
+
+# count SECTION RESULT-FILE SECONDS
+count() {
+  local p=0 f=1 s=0
+  if [[ -s "$2" ]]; then read -r p f s <"$2"; fi
+  # A section that ran nothing has failed.
+  if ((p + f + s == 0)); then f=1; fi
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  summary+=("$(printf '%-22s %5d passed %4d failed %4d skipped  %4d s' "$1" "$p" "$f" "$s" "$3")")
+}
+
+run_tidy() {
+  local started=$SECONDS p f
+  node --import tsx test/tidy/main.ts | tee "$results/tidy.txt" || true
+  if [[ "$(tail -n 1 "$results/tidy.txt")" =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+    p="${BASH_REMATCH[1]}" f="${BASH_REMATCH[2]}"
+    echo "$p $f 0" >"$results/tidy"
+  fi
+  count tidy "$results/tidy" $((SECONDS - started))
+}
+
+run_native() {
+  local started=$SECONDS
+  if native_build build/test tests; then
+    say "native: running"
+    node scripts/lib/run-native-tests.mjs build/test "$results/native" || true
+  fi
+  count native "$results/native" $((SECONDS - started))
+}
+
+run_asan() {
+  local started=$SECONDS
+  if native_build build/asan tests -DBASALT_ASAN=ON; then
+    say "native under sanitizers: running"
+    ASAN_OPTIONS="strict_string_checks=1:detect_stack_use_after_return=1:check_initialization_order=1" \
+      UBSAN_OPTIONS="print_stacktrace=1" \
+      node scripts/lib/run-native-tests.mjs build/asan "$results/asan" || true
+  fi
+  count asan "$results/asan" $((SECONDS - started))
 }
 
 # As nobody, in a copy that belongs to nobody: root's rights hide limits on files, locked memory and ports.
@@ -101,7 +217,7 @@ make_copy() {
   mkdir -p "$copy"/{bin,home,tmp,results,.cache/logs,build/Release,build/asan}
   cp build/Release/basalt_native.node "$copy/build/Release/"
   find build -maxdepth 1 -type f -exec cp {} "$copy/build/" \;
-  find build/asan -maxdepth 1 -type f -perm -u+x -exec cp {} "$copy/build/asan/" \;
+  if [[ -d build/asan ]]; then find build/asan -maxdepth 1 -type f -perm -u+x -exec cp {} "$copy/build/asan/" \;; fi
   # A Node.js in root's home is out of reach for others.
   cp "$(readlink -f "$(command -v node)")" "$copy/bin/node"
   chown -R 65534:65534 "$copy"
