@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Poller, sockets and files of the simulated world.
+// Poller and sockets of the simulated world (files: sim_file.cc; listeners: sim_listener.h).
 #pragma once
 
 #include <deque>
-#include <set>
 
 #include "base/list.h"
 #include "env/sim/sim_world.h"
 
 namespace basalt::env {
-
-class SimListener;
 
 class SimPoller final : public Poller {
  public:
@@ -26,8 +23,6 @@ class SimPoller final : public Poller {
   std::string description() const override { return "simulated"; }
 
   SimNode& node() { return node_; }
-  // The node's process was killed: nobody listens for it any more, and its restart may listen there again.
-  static void forget_listeners(SimNode& node);
   // Runs at the next poll. A handle that is destroyed meanwhile takes its work out.
   void queue(Work* work, const void* owner) { ready_.push_back({work, owner}); }
   void forget(const void* owner);
@@ -41,7 +36,8 @@ class SimPoller final : public Poller {
   std::deque<Ready> ready_;
 };
 
-// One end of a connection. Bytes sent travel to the peer end and arrive in order after a delay.
+// One end of a connection. Bytes sent travel to the peer end and arrive in order after a delay; a lost packet is a
+// longer delay. What a side has sent arrives also when its process is killed, unless that resets the connection.
 class SimSocket final : public StreamSocket {
  public:
   SimSocket(SimNode& node, SimPoller* poller);
@@ -61,15 +57,28 @@ class SimSocket final : public StreamSocket {
   void begin_connect(const Address& address, Duration delay);
   void refuse();  // connecting failed
   void established();
-  void reset();  // both ends
+  void reset();     // both ends; bytes on their way are lost
+  void killed();    // this end's process: the kernel closes for it
+  void vanished();  // this end's machine: nobody tells the peer
   void deliver_later();
 
  private:
   enum class State : uint8_t { connecting, refused, open, ended, broken };
+  struct Segment {
+    Instant arrives;
+    std::vector<uint8_t> bytes;
+    bool end = false;
+  };
+  void close_towards(SimSocket* other);
+  void break_end();
   void deliver();
   void notify();
+  void retransmit(Duration after);
+  size_t unread_bytes() const { return input_.size() - input_at_; }
+  // What the peer has not taken of what was sent to it.
+  size_t sent_bytes() const;
   bool readable() const {
-    return !input_.empty() || state_ == State::ended || state_ == State::broken || state_ == State::refused;
+    return unread_bytes() > 0 || state_ == State::ended || state_ == State::broken || state_ == State::refused;
   }
   bool writable() const;
   SimNode* node_;
@@ -77,14 +86,14 @@ class SimSocket final : public StreamSocket {
   std::string peer_node_;
   SimSocket* other_ = nullptr;
   State state_ = State::connecting;
-  std::deque<uint8_t> input_;
-  struct Segment {
-    Instant arrives;
-    std::vector<uint8_t> bytes;
-    bool end = false;
-  };
+  std::vector<uint8_t> input_;
+  size_t input_at_ = 0;             // the first unread byte
   std::deque<Segment> on_the_way_;  // towards this end
   size_t on_the_way_bytes_ = 0;
+  // The peer's machine has vanished: nothing answers, until it is up again and knows nothing of this connection.
+  SimNode* vanished_peer_ = nullptr;
+  size_t unanswered_bytes_ = 0;
+  bool retransmitting_ = false;
   Work* reader_ = nullptr;
   Work* writer_ = nullptr;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

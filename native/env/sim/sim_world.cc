@@ -4,32 +4,9 @@
 #include <algorithm>
 
 #include "base/assert.h"
-#include "env/sim/sim_poller.h"
+#include "env/sim/sim_listener.h"
 
 namespace basalt::env {
-
-SimRandom::SimRandom(uint64_t seed) {
-  for (uint64_t& word : state_) {
-    seed += 0x9e3779b97f4a7c15;
-    uint64_t z = seed;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    word = z ^ (z >> 31);
-  }
-}
-
-uint64_t SimRandom::next() {
-  const auto rotl = [](uint64_t x, int k) { return x << k | x >> (64 - k); };
-  const uint64_t result = rotl(state_[1] * 5, 7) * 9;
-  const uint64_t t = state_[1] << 17;
-  state_[2] ^= state_[0];
-  state_[3] ^= state_[1];
-  state_[1] ^= state_[2];
-  state_[0] ^= state_[3];
-  state_[2] ^= t;
-  state_[3] = rotl(state_[3], 45);
-  return result;
-}
 
 SimWorld::SimWorld(uint64_t seed, const SimKnobs& knobs) : seed_(seed), knobs_(knobs), random_(seed) {}
 SimWorld::~SimWorld() = default;
@@ -78,7 +55,7 @@ bool SimWorld::advance(Instant limit) {
     if (node->paused_ || node->crashed_) continue;
     for (const auto& running : node->loops_) {
       const Instant due = running->loop->deadline();
-      if (due != Instant::never()) next = std::min(next, due - node->skew_);
+      if (due != Instant::never()) next = std::min(next, node->world_time(due));
     }
   }
   now_ = std::max(now_, next);
@@ -132,6 +109,44 @@ bool SimWorld::partitioned(const std::string& from, const std::string& to) const
   return std::find(partitions_.begin(), partitions_.end(), std::make_pair(from, to)) != partitions_.end();
 }
 
+void SimWorld::stall(const std::string& from, const std::string& to, Duration duration) {
+  partition(from, to, false);
+  at(now_ + duration, [this, from, to] {
+    const auto cut = std::find(partitions_.begin(), partitions_.end(), std::make_pair(from, to));
+    if (cut != partitions_.end()) partitions_.erase(cut);
+    for (SimSocket* socket : sockets_)
+      socket->deliver_later();
+  });
+}
+
+void SimWorld::set_link(const std::string& from, const std::string& to, const SimLink& link) {
+  links_[{from, to}] = link;
+}
+
+Duration SimWorld::random_delay(Duration min, Duration max) {
+  return min + nanoseconds(static_cast<int64_t>(random_.below(static_cast<uint64_t>((max - min).ns + 1))));
+}
+
+Duration SimWorld::travel_time(const std::string& from, const std::string& to) {
+  Duration time = random_delay(knobs_.network_delay_min, knobs_.network_delay_max);
+  if (links_.empty()) return time;
+  const auto found = links_.find({from, to});
+  if (found == links_.end()) return time;
+  const SimLink& link = found->second;
+  time = time + link.extra_delay;
+  for (Duration again = link.retransmit; again < seconds(60) && random_.strikes(link.loss_chance); again = again * 2)
+    time = time + again;
+  return time;
+}
+
+bool SimWorld::dark(const Address& address) const {
+  return std::any_of(dark_.begin(), dark_.end(), [&](const auto& entry) {
+    const Address& bound = entry.second;
+    return bound.family == address.family && bound.port == address.port &&
+           (bound.host == address.host || entry.first->name() == address.host);
+  });
+}
+
 void SimWorld::cut_connections(const std::string& one, const std::string& other) {
   for (SimSocket* socket : std::vector<SimSocket*>(sockets_)) {
     const std::string& near = socket->node().name();
@@ -168,27 +183,78 @@ std::unique_ptr<LoopHandle> SimNode::start(Loop& loop, const LoopOptions&) {
 }
 
 void SimNode::crash() {
+  stop(false);
+}
+
+void SimNode::power_cut() {
+  stop(true);
+}
+
+void SimNode::restart() {
+  crashed_ = paused_ = false;
+  std::erase_if(world_.dark_, [this](const auto& entry) { return entry.first == this; });
+}
+
+void SimNode::stop(bool power_lost) {
   crashed_ = true;
   incarnation_++;
   const std::string prefix = name_ + ":";
   for (auto& [key, disk] : world_.disks_) {
-    if (key.starts_with(prefix)) disk->crash(world_.random_);
+    if (!key.starts_with(prefix)) continue;
+    if (power_lost) {
+      disk->power_cut(world_.random_);
+    } else {
+      disk->crash(world_.random_);
+    }
   }
   for (const auto& running : loops_)
     running->alive = false;
   for (SimSocket* socket : std::vector<SimSocket*>(world_.sockets_)) {
-    if (&socket->node() == this) socket->reset();
+    if (&socket->node() != this) continue;
+    if (power_lost) {
+      socket->vanished();
+    } else {
+      socket->killed();
+    }
   }
   std::erase_if(world_.sockets_, [this](SimSocket* socket) { return &socket->node() == this; });
-  SimPoller::forget_listeners(*this);
+  std::erase_if(world_.listeners_, [&](SimListener* listener) {
+    if (&listener->node() != this) return false;
+    if (power_lost) world_.dark_.emplace_back(this, listener->address());
+    return true;
+  });
 }
 
-void SimNode::power_cut() {
-  crash();
-  const std::string prefix = name_ + ":";
-  for (auto& [key, disk] : world_.disks_) {
-    if (key.starts_with(prefix)) disk->power_cut(world_.random_);
-  }
+// ---- clocks --------------------------------------------------------------------------------------------------------
+
+Instant SimNode::local(Instant world) const {
+  const Duration passed = world - clock_base_world_;
+  if (clock_ppm_ == 0) return clock_base_local_ + passed;
+  return clock_base_local_ + passed +
+         nanoseconds(static_cast<int64_t>(static_cast<__int128>(passed.ns) * clock_ppm_ / 1'000'000));
+}
+
+Instant SimNode::world_time(Instant local_time) const {
+  const Duration passed = local_time - clock_base_local_;
+  if (clock_ppm_ == 0) return clock_base_world_ + passed;
+  Instant world =
+      clock_base_world_ +
+      nanoseconds(static_cast<int64_t>(static_cast<__int128>(passed.ns) * 1'000'000 / (1'000'000 + clock_ppm_)));
+  while (local(world) < local_time)
+    world = world + nanoseconds(1);
+  return world;
+}
+
+void SimNode::set_clock_rate(int32_t parts_per_million) {
+  BASALT_ASSERT(parts_per_million > -1'000'000);
+  clock_base_local_ = now();
+  clock_base_world_ = world_.now();
+  clock_ppm_ = parts_per_million;
+}
+
+void SimNode::jump_clock(Duration ahead) {
+  BASALT_ASSERT(ahead.ns >= 0);
+  clock_base_local_ = clock_base_local_ + ahead;
 }
 
 }  // namespace basalt::env

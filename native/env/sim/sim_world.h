@@ -6,39 +6,32 @@
 //   SimNode& a = world.add_node("a");         // an env::Env: give it to an Engine or a Reactor
 //   world.run_for(seconds(1));  world.run_until([&] { return done; }, seconds(30));
 //
-// What it can do to you: short transfers, spurious wake-ups, delays, connections cut or stalled, partitions, crashed
-// processes (sockets reset; completed writes stay), power cuts (unflushed writes lost or torn by 512 bytes), failing
-// and slow disks.
+// What it can do to you:
+//  - sockets (sim_poller.h): short transfers, spurious wake-ups, delays, lost packets (TCP: late, never gone), stalls,
+//    partitions one way or both, connections cut with what the kernels held, full backlogs, peers whose machine has
+//    vanished without a word
+//  - disks (sim_disk.h): slow, hung, full, failing, with unreadable sectors; lost and misdirected writes, misdirected
+//    reads, flipped bits; after a power cut unflushed writes are there in any part
+//  - processes: paused, killed (what they had sent still arrives, writes in flight happen in any part), powered off
+//  - clocks: running fast or slow, jumping ahead; the wall clock anywhere
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
 #include <queue>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "env/env.h"
+#include "env/sim/sim_disk.h"
+#include "env/sim/sim_random.h"
 
 namespace basalt::env {
 
 class SimNode;
-class SimDisk;
 class SimSocket;
 class SimListener;
-
-// xoshiro256** seeded by splitmix64: small, fast, the same on every machine.
-class SimRandom {
- public:
-  explicit SimRandom(uint64_t seed);
-  uint64_t next();
-  uint64_t below(uint64_t bound) { return bound == 0 ? 0 : next() % bound; }
-  bool chance(double probability) { return static_cast<double>(next() >> 11) * 0x1p-53 < probability; }
-
- private:
-  uint64_t state_[4];
-};
 
 struct SimKnobs {
   Duration network_delay_min = microseconds(5);
@@ -48,6 +41,15 @@ struct SimKnobs {
   size_t socket_buffer_bytes = 256 * 1024;
   double short_transfer_chance = 0.1;
   double spurious_wake_chance = 0.01;
+  size_t backlog_max = 128;  // connections that wait to be accepted; more have to try again
+  double refuse_chance = 0;  // of a connection attempt
+};
+
+// What is wrong with the way from one node to another. Nothing is lost for good: TCP sends it again.
+struct SimLink {
+  double loss_chance = 0;                   // of what one send call sent; what follows on the connection waits for it
+  Duration retransmit = milliseconds(200);  // doubled for each further loss
+  Duration extra_delay;
 };
 
 class SimWorld {
@@ -76,6 +78,8 @@ class SimWorld {
   void heal(const std::string& from, const std::string& to);
   void heal_all();
   bool partitioned(const std::string& from, const std::string& to) const;
+  void stall(const std::string& from, const std::string& to, Duration duration);  // a partition that heals by itself
+  void set_link(const std::string& from, const std::string& to, const SimLink& link);
   // Resets every connection between two nodes; bytes on their way are lost.
   void cut_connections(const std::string& one, const std::string& other);
 
@@ -86,6 +90,11 @@ class SimWorld {
   friend class SimPoller;
   friend class SimSocket;
   friend class SimListener;
+  friend class SimFile;
+  Duration random_delay(Duration min, Duration max);
+  Duration travel_time(const std::string& from, const std::string& to);
+  // A machine without power has the address: nobody answers, not even to refuse.
+  bool dark(const Address& address) const;
   bool turn_all();
   bool advance(Instant limit);
   struct Event {
@@ -106,8 +115,10 @@ class SimWorld {
   std::vector<std::unique_ptr<SimNode>> nodes_;
   std::map<std::string, std::unique_ptr<SimDisk>> disks_;  // by "node:path"; outlive crashes
   std::vector<std::pair<std::string, std::string>> partitions_;
+  std::map<std::pair<std::string, std::string>, SimLink> links_;
   std::vector<SimSocket*> sockets_;
-  std::set<SimListener*> listeners_;
+  std::vector<SimListener*> listeners_;
+  std::vector<std::pair<SimNode*, Address>> dark_;
   uint16_t next_port_ = 20000;
 };
 
@@ -115,8 +126,8 @@ class SimWorld {
 class SimNode final : public Env {
  public:
   SimNode(SimWorld& world, std::string name) : world_(world), name_(std::move(name)) {}
-  Instant now() const override { return world_.now() + skew_; }
-  int64_t wall_ms() const override { return world_.now().ns / 1'000'000; }
+  Instant now() const override { return local(world_.now()); }
+  int64_t wall_ms() const override { return world_.now().ns / 1'000'000 + wall_offset_.to_ms(); }
   void random(void* out, size_t length_bytes) override;
   Result<std::unique_ptr<Poller>> make_poller(const PollerOptions& options) override;
   std::unique_ptr<LoopHandle> start(Loop& loop, const LoopOptions& options) override;
@@ -127,14 +138,21 @@ class SimNode final : public Env {
   void pause() { paused_ = true; }
   void resume() { paused_ = false; }
   bool paused() const { return paused_; }
-  // SIGKILL: resets the process's sockets and forgets its disk requests in flight (each may or may not have happened).
-  // What lived in the process is abandoned by the caller, never destroyed: a killed process runs no destructors.
+  // SIGKILL: the kernel closes its sockets (what was sent may still arrive) and its disk requests in flight happen in
+  // any part. What lived in the process is abandoned by the caller, never destroyed: a killed process runs no
+  // destructors.
   void crash();
-  // The machine loses power: like crash(), and unflushed writes of its disks are lost or torn.
+  // The machine loses power: unflushed writes of its disks are lost in any part, and nobody tells its peers; they hear
+  // of it when the machine is up again and does not know their connections.
   void power_cut();
   bool crashed() const { return crashed_; }
   uint64_t incarnation() const { return incarnation_; }
-  void restart() { crashed_ = paused_ = false; }
+  void restart();
+
+  // The monotonic clock runs by so many millionths too fast (or too slow), or jumps ahead; never back.
+  void set_clock_rate(int32_t parts_per_million);
+  void jump_clock(Duration ahead);
+  void jump_wall_clock(Duration by) { wall_offset_ = wall_offset_ + by; }  // any direction
 
  private:
   friend class SimWorld;
@@ -145,47 +163,18 @@ class SimNode final : public Env {
   };
   SimWorld& world_;
   std::string name_;
+  Instant local(Instant world) const;
+  Instant world_time(Instant local) const;  // when this node's clock will show it
+  void stop(bool power_lost);
   bool paused_ = false;
   bool crashed_ = false;
   uint64_t incarnation_ = 1;
-  Duration skew_;
+  // Its clock showed clock_base_local_ at clock_base_world_ and has run by clock_ppm_ too fast since.
+  Instant clock_base_world_;
+  Instant clock_base_local_;
+  int32_t clock_ppm_ = 0;
+  Duration wall_offset_;
   std::vector<std::shared_ptr<Running>> loops_;
-};
-
-// A disk's contents and faults. Made by opening it (create_bytes) or by SimWorld::disk().
-class SimDisk {
- public:
-  static constexpr size_t sector_bytes = 512;
-  void resize(uint64_t size_bytes) {
-    stable_.resize(size_bytes);
-    current_.resize(size_bytes);
-  }
-  uint64_t size_bytes() const { return current_.size(); }
-
-  // Faults.
-  bool fail_writes = false;
-  bool fail_reads = false;
-  bool fail_flushes = false;
-  bool hang = false;  // requests wait until it is false again
-  Duration extra_delay;
-  size_t atomic_bytes = sector_bytes;  // what a power cut keeps or loses as a whole; a multiple of sectors
-
-  // Every unflushed sector is kept or lost, at random; what is kept becomes stable.
-  void power_cut(SimRandom& random);
-  void crash(SimRandom& random);
-  const std::vector<uint8_t>& contents() const { return current_; }
-  std::vector<uint8_t>& contents_for_corruption() { return current_; }
-
- private:
-  friend class SimFile;
-  friend class SimPoller;
-  void write(uint64_t offset, const Iovec* iov, size_t count, uint64_t length, bool durable);
-  void flush();
-  bool open_ = false;
-  std::vector<FileIo*> in_flight_;
-  std::vector<uint8_t> stable_;
-  std::vector<uint8_t> current_;
-  std::map<uint64_t, bool> unflushed_;  // sectors that differ, or may
 };
 
 }  // namespace basalt::env
