@@ -23,7 +23,14 @@ const opener = (clusterId = '11111111-1111-4111-8111-111111111111', by = engine)
   clusterId,
   node: by.name,
 });
-const disk = (path: string): CompiledDisk => ({ path, createBytes: null, buffered: false });
+const disk = (path: string): CompiledDisk => ({
+  path,
+  createBytes: null,
+  buffered: false,
+  class: 'ssd',
+  tags: [],
+  weight: 1,
+});
 
 describe('a disk', () => {
   it('gets an lvstore when it is empty, and is the same disk after a restart', async () => {

@@ -146,5 +146,8 @@ export function diskObject(opener: DiskOpener, disk: OpenDisk): DiskObject {
     totalBytes: lvstore.total_data_clusters * lvstore.cluster_size,
     freeBytes: lvstore.free_clusters * lvstore.cluster_size,
     buffered: disk.config.buffered,
+    class: disk.config.class,
+    tags: [...disk.config.tags],
+    weight: disk.config.weight,
   };
 }

@@ -117,11 +117,12 @@ export class NodeAgent {
     const { internal, hosts, incarnation } = at;
     const roles = [...node.roles];
     const common = { format: formatVersion, name: node.name, roles } as const;
+    const entry = { ...common, location: node.location };
     this.#live = { ...common, kind: 'node', incarnation, engine: version, internal, hosts, draining: false };
     const backoff = new Backoff({ clock: context.clock, minMs: 50, maxMs: 1_000 });
     for (;;) {
       try {
-        await this.#link.commit({ put: [{ key: keys.node(node.name), text: codecs.node.encode(common) }] }, signal);
+        await this.#link.commit({ put: [{ key: keys.node(node.name), text: codecs.node.encode(entry) }] }, signal);
         return await this.#announce(false);
       } catch (error) {
         // A store that went away since it was read is no reason to end.

@@ -19,6 +19,7 @@ import type {
   VolumeObject,
 } from './objects.js';
 import { codecs } from './objects.js';
+import type { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
 
 export interface Stored<T> {
   readonly key: string;
@@ -34,6 +35,10 @@ interface Kinds {
   disks: DiskObject;
   volumes: VolumeObject;
   volumeNames: VolumeNameObject;
+  pools: PoolObject;
+  poolNames: PoolNameObject;
+  pgMaps: PgMapObject;
+  tombstones: TombstoneObject;
   leaderships: Leadership;
   observedReplicas: ObservedReplica;
   observedVolumes: ObservedVolume;
@@ -48,6 +53,10 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   disks: { prefix: keys.disks, codec: codecs.disk },
   volumes: { prefix: keys.volumes, codec: codecs.volume },
   volumeNames: { prefix: keys.volumeNames, codec: codecs.volumeName },
+  pools: { prefix: keys.pools, codec: codecs.pool },
+  poolNames: { prefix: keys.poolNames, codec: codecs.poolName },
+  pgMaps: { prefix: keys.pgMaps, codec: codecs.pgMap },
+  tombstones: { prefix: keys.tombstones, codec: codecs.tombstone },
   leaderships: { prefix: keys.leaderships, codec: codecs.leadership },
   observedReplicas: { prefix: keys.observedReplicas, codec: codecs.observedReplica },
   observedVolumes: { prefix: keys.observedVolumes, codec: codecs.observedVolume },
@@ -118,6 +127,11 @@ export class ClusterState {
   volumeByName(name: string): VolumeObject | null {
     const entry = this.get('volumeNames', name);
     return entry === null ? null : this.get('volumes', entry.volumeId);
+  }
+
+  poolByName(name: string): PoolObject | null {
+    const entry = this.get('poolNames', name);
+    return entry === null ? null : this.get('pools', entry.poolId);
   }
 
   #map(kind: Kind): Map<string, Stored<unknown>> {

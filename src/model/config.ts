@@ -6,6 +6,7 @@
 import Type, { type Static } from 'typebox';
 import { checker } from './check.js';
 import { BasaltError } from './errors.js';
+import { DiskClass, DiskTags, DiskWeight, diskClassDefault, Location } from './location.js';
 import { Name, Role } from './objects.js';
 
 const strict = { additionalProperties: false } as const;
@@ -18,6 +19,11 @@ export const DiskConfig = Type.Object(
     createBytes: Type.Optional(Type.Integer({ minimum: 16 * 1024 * 1024, maximum: Number.MAX_SAFE_INTEGER })),
     /** Allows a file system that refuses O_DIRECT. */
     buffered: Type.Optional(Type.Boolean()),
+    /** @default 'ssd' */
+    class: Type.Optional(DiskClass),
+    tags: Type.Optional(DiskTags),
+    /** @default 1 */
+    weight: Type.Optional(DiskWeight),
   },
   strict,
 );
@@ -31,6 +37,8 @@ export const NodeConfig = Type.Object(
     internalPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
     hostPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
     disks: Type.Optional(Type.Array(DiskConfig, { maxItems: 64 })),
+    /** Where the node stands, for pools whose failure domain is wider than a node. */
+    location: Type.Optional(Location),
   },
   strict,
 );
@@ -67,6 +75,9 @@ export interface CompiledDisk {
   readonly path: string;
   readonly createBytes: number | null;
   readonly buffered: boolean;
+  readonly class: string;
+  readonly tags: readonly string[];
+  readonly weight: number;
 }
 
 export interface CompiledNode {
@@ -77,6 +88,7 @@ export interface CompiledNode {
   readonly internalPort: number;
   readonly hostPort: number;
   readonly disks: readonly CompiledDisk[];
+  readonly location: Location;
 }
 
 export interface CompiledConfig {
@@ -126,6 +138,9 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     path: disk.path,
     createBytes: disk.createBytes ?? null,
     buffered: disk.buffered ?? false,
+    class: disk.class ?? diskClassDefault,
+    tags: disk.tags ?? [],
+    weight: disk.weight ?? 1,
   }));
   const roles = node.roles ?? (disks.length > 0 ? ['disk', 'controller'] : ['controller']);
   if (disks.length > 0 && !roles.includes('disk'))
@@ -140,6 +155,7 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     internalPort: node.internalPort ?? 0,
     hostPort: node.hostPort ?? 0,
     disks,
+    location: node.location ?? {},
   };
 }
 

@@ -111,6 +111,9 @@ export const errorTable = Object.freeze({
     8,
     'make the change that the message names',
   ),
+  POOL_UNSUPPORTED: row('{field}: {problem}', 422, 8, 'ask for a redundancy that the engine has'),
+  POOL_CHANGED: row('the disks of pool {name} changed while it was planned', 409, 5, 'ask again'),
+  PLANNER_FAILED: row('placement could not be computed: {detail}', 500, 1, 'report it, with the log around it'),
   CLUSTER_MISMATCH: row(
     '{field}: {path} belongs to cluster {found}, not to {expected}',
     409,

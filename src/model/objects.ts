@@ -8,6 +8,9 @@
 import Type, { type Static, type TSchema } from 'typebox';
 import { checker } from './check.js';
 import { BasaltError } from './errors.js';
+import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
+import { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
+import { RouteRange } from './route.js';
 
 export const formatVersion = 1;
 
@@ -30,7 +33,10 @@ export type Address = Static<typeof Address>;
 export const ClusterObject = Type.Object({ format: Format, id: Uuid, createdAtMs: Count }, strict);
 export type ClusterObject = Static<typeof ClusterObject>;
 
-export const NodeObject = Type.Object({ format: Format, name: Name, roles: Type.Array(Role) }, strict);
+export const NodeObject = Type.Object(
+  { format: Format, name: Name, roles: Type.Array(Role), location: Type.Optional(Location) },
+  strict,
+);
 export type NodeObject = Static<typeof NodeObject>;
 
 export const LiveObject = Type.Object(
@@ -64,12 +70,24 @@ export const DiskObject = Type.Object(
     totalBytes: Bytes,
     freeBytes: Bytes,
     buffered: Type.Boolean(),
+    class: Type.Optional(DiskClass),
+    tags: Type.Optional(DiskTags),
+    weight: Type.Optional(DiskWeight),
   },
   strict,
 );
 export type DiskObject = Static<typeof DiskObject>;
 
-export const ReplicaPlacement = Type.Object({ replica: Uuid, disk: Uuid, node: Name }, strict);
+export const ReplicaPlacement = Type.Object(
+  {
+    replica: Uuid,
+    disk: Uuid,
+    node: Name,
+    /** Its PG has another disk now: it goes as soon as the others hold everything. */
+    leaving: Type.Optional(Type.Literal(true)),
+  },
+  strict,
+);
 export type ReplicaPlacement = Static<typeof ReplicaPlacement>;
 
 export const LegPlacement = Type.Object({ replicas: Type.Array(ReplicaPlacement) }, strict);
@@ -90,6 +108,9 @@ export const VolumeObject = Type.Object(
     /** Size of each replica. */
     legSizeBytes: Bytes,
     legs: Type.Array(LegPlacement),
+    /** Of its pool's PGs; absent in volumes from before there were pools. */
+    pool: Type.Optional(Uuid),
+    route: Type.Optional(Type.Array(RouteRange, { minItems: 1 })),
     /** Nodes that may serve it, in the order of preference. */
     controllers: Type.Array(Name),
     /** Host NQNs that may connect. None: nobody. */
@@ -205,6 +226,10 @@ export const codecs = Object.freeze({
   disk: codec(DiskObject),
   volume: codec(VolumeObject),
   volumeName: codec(VolumeNameObject),
+  pool: codec(PoolObject),
+  poolName: codec(PoolNameObject),
+  pgMap: codec(PgMapObject),
+  tombstone: codec(TombstoneObject),
   leadership: codec(Leadership),
   observedReplica: codec(ObservedReplica),
   observedVolume: codec(ObservedVolume),

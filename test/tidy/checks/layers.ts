@@ -20,6 +20,8 @@ export const nativeTable: LayerTable = {
   memory: ['base', 'env', 'stats'],
   runtime: ['base', 'env', 'memory', 'stats'],
   nvme: ['base'],
+  // A volume's addresses as legs and PGs: pure computation.
+  route: ['base'],
   bdev: [...platform, 'nvme'],
   'bdev/*': block,
   'bdev/nvmf': [...block, 'nvmf', 'nvmf/host'],

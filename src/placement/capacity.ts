@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How much a set of disks can hold: each byte on `width` disks of distinct domains, no disk beyond its capacity.
+
+import { LinearProgram, type SolveLinear } from './linear-program.js';
+import type { PgProblemDisk } from './pg-problem.js';
+
+/** Disks in the order of their ids, with their domains numbered in the order of appearance. */
+export interface Landscape {
+  readonly disks: readonly PgProblemDisk[];
+  readonly domainOf: readonly number[];
+  readonly domainCount: number;
+}
+
+export function landscapeOf(disks: readonly PgProblemDisk[]): Landscape {
+  const sorted = [...disks].sort((a, b) => (a.id < b.id ? -1 : 1));
+  const numbers = new Map<string, number>();
+  const domainOf = sorted.map(({ domain }) => {
+    const known = numbers.get(domain);
+    if (known !== undefined) return known;
+    numbers.set(domain, numbers.size);
+    return numbers.size - 1;
+  });
+  return { disks: sorted, domainOf, domainCount: numbers.size };
+}
+
+/**
+ * The optimum U, by linear programming: maximize U, where disk d takes y_d bytes,
+ *   0 ≤ y_d ≤ capacity_d,   Σ y_d = width · U,   Σ over the disks of a domain y_d ≤ U.
+ */
+export function optimumBytes(landscape: Landscape, width: number, solve: SolveLinear): number {
+  const { disks, domainOf, domainCount } = landscape;
+  // In units of the largest disk: the solver's tolerances are absolute.
+  const unit = Math.max(...disks.map((disk) => disk.capacityBytes));
+  const program = new LinearProgram();
+  const size = program.variable({ cost: -1, min: 0, max: Number.POSITIVE_INFINITY });
+  const shares = disks.map((disk) => program.variable({ cost: 0, min: 0, max: disk.capacityBytes / unit }));
+  const all = shares.map((variable) => ({ variable, factor: 1 }));
+  program.row([...all, { variable: size, factor: -width }], '=', 0);
+  for (let domain = 0; domain < domainCount; domain++) {
+    const terms = all.filter((_, disk) => domainOf[disk] === domain);
+    program.row([...terms, { variable: size, factor: -1 }], '<=', 0);
+  }
+  return (solve(program)?.value(size) ?? 0) * unit;
+}
+
+/**
+ * Each disk's share of `pgCount` PGs at the optimum, as a fraction of PGs: a domain takes what it has, at most all PGs;
+ * its disks take it in proportion.
+ */
+export function fairShares(landscape: Landscape, optimum: number, pgCount: number): number[] {
+  const { disks, domainOf, domainCount } = landscape;
+  const totals = new Array<number>(domainCount).fill(0);
+  disks.forEach((disk, index) => {
+    totals[domainOf[index] ?? 0] = (totals[domainOf[index] ?? 0] ?? 0) + disk.capacityBytes;
+  });
+  return disks.map((disk, index) => {
+    const total = totals[domainOf[index] ?? 0] ?? 1;
+    return ((Math.min(total, optimum) * disk.capacityBytes) / total / optimum) * pgCount;
+  });
+}
+
+/** The largest bytes per PG with which whole PGs still find a place each: what even filling can reach at best. */
+export function evenPgBytesMax(landscape: Landscape, at: { optimum: number; pgCount: number; width: number }): number {
+  const { pgCount, width } = at;
+  let [fits, fails] = [0, (at.optimum / pgCount) * (1 + 1e-9)];
+  if (placesFor(landscape, fails, pgCount) >= width * pgCount) return fails;
+  for (let round = 0; round < 60; round++) {
+    const middle = (fits + fails) / 2;
+    if (placesFor(landscape, middle, pgCount) >= width * pgCount) fits = middle;
+    else fails = middle;
+  }
+  return fits;
+}
+
+function placesFor(landscape: Landscape, pgBytes: number, pgCount: number): number {
+  const places = new Array<number>(landscape.domainCount).fill(0);
+  landscape.disks.forEach((disk, index) => {
+    const domain = landscape.domainOf[index] ?? 0;
+    places[domain] = (places[domain] ?? 0) + placesOn(disk, pgBytes, pgCount);
+  });
+  return places.reduce((sum, count) => sum + Math.min(count, pgCount), 0);
+}
+
+/** How many PGs of that size the disk has room for. */
+export function placesOn(disk: PgProblemDisk, pgBytes: number, pgCount: number): number {
+  return Math.min(pgCount, Math.floor((disk.capacityBytes / pgBytes) * (1 + 1e-12)));
+}
