@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# npm run chaos [-- --minutes N --seed S --fault-interval SECONDS --store embedded|etcd --json]: builds what is missing,
+# then runs test/chaos/main.ts in a network namespace of its own, where this user may have one.
+set -euo pipefail
+script_name=chaos
+source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+
+if [[ "${BASALT_CHAOS_BUILD:-yes}" != no ]]; then
+  bash "$root/scripts/setup.sh" test >&2 || {
+    say "set-up failed (messages above): nothing was run"
+    echo "0 passed, 1 failed"
+    exit 1
+  }
+fi
+command=(node --import tsx test/chaos/main.ts "$@")
+# exec: there is no process in between that a kill could leave behind.
+if unshare -n ip link >/dev/null 2>/dev/null; then
+  BASALT_CHAOS_NETWORK=own exec unshare -n "${command[@]}"
+elif unshare -Urn ip link >/dev/null 2>/dev/null; then
+  BASALT_CHAOS_NETWORK=own exec unshare -Urn "${command[@]}"
+else
+  exec "${command[@]}"
+fi
