@@ -66,6 +66,7 @@
       'native/engine/rpc/rpc_result.cc',
       'native/engine/rpc/server.cc',
       'native/engine/rpc/slot.cc',
+      'native/engine/simulation.cc',
       'native/engine/user_memory.cc',
       'native/env/address.cc',
       'native/env/linux/block_file.cc',
@@ -134,6 +135,7 @@
       'native/napi/engine_handle.cc',
       'native/napi/environment.cc',
       'native/napi/inbox.cc',
+      'native/napi/sim_world_handle.cc',
     ],
   },
 }

@@ -13,6 +13,13 @@ namespace basalt {
 
 constexpr unsigned reactor_count_max = 64;
 
+// Bugs for the simulator to catch; nothing else sets them.
+struct PlantedBugs {
+  bool no_gate = false;       // replicas let every controller in, whatever its epoch
+  bool forget_epoch = false;  // a restarted replica does not remember what it had accepted
+  bool ignore_lease = false;  // reads are answered however old the members' last word is
+};
+
 struct EngineConfig {
   unsigned reactor_count = 1;
   std::vector<int> cores;  // of reactor 0, 1, ...; those without one are not pinned
@@ -21,6 +28,7 @@ struct EngineConfig {
   size_t memory_bytes_max = size_t{1} << 30;
   size_t buffer_bytes_max = size_t{128} << 20;  // of one reactor
   std::string rpc_path;                         // not empty: also serve JSON-RPC on this Unix socket
+  PlantedBugs planted;
 };
 
 }  // namespace basalt

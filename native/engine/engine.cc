@@ -195,6 +195,11 @@ void Engine::join() {
   joined_ = true;
 }
 
+void Engine::forget_memory() {
+  user_memory_->forget();
+  arena_->clear();
+}
+
 Uuid Engine::make_uuid() {
   Uuid uuid;
   env_.random(uuid.bytes.data(), uuid.bytes.size());

@@ -58,6 +58,9 @@ class Engine {
   void join();
 
   const std::shared_ptr<UserMemory>& user_memory() const { return user_memory_; }
+  // For a simulated process that was killed: gives all payload memory back. Nothing of the engine runs afterwards, not
+  // even its destructor.
+  void forget_memory();
 
   // For modules, on the management reactor.
   env::Env& env() { return env_; }

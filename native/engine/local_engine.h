@@ -10,20 +10,19 @@
 #include "base/result.h"
 #include "engine/config.h"
 #include "engine/engine.h"
+#include "engine/engine_host.h"
 #include "env/env.h"
 
 namespace basalt {
 
-class LocalEngine {
+class LocalEngine final : public EngineHost {
  public:
   explicit LocalEngine(const EngineConfig& config);
 
-  Outcome start() { return engine_.start(); }
-  // Once; `stopped` runs on a reactor when all has ended.
-  void begin_stop(std::function<void()> stopped = {});
-  // Waits for that, and joins. False: it took longer than `patience`. Not on a reactor.
-  bool finish_stop(Duration patience);
-  Engine& engine() { return engine_; }
+  Engine& engine() override { return engine_; }
+  Outcome start() override { return engine_.start(); }
+  void begin_stop(std::function<void()> stopped = {}) override;
+  bool finish_stop(Duration patience) override;
 
  private:
   const std::unique_ptr<env::Env> env_;

@@ -48,12 +48,18 @@ void* UserMemory::take(size_t bytes) {
 
 void UserMemory::give(void* block, size_t bytes) {
   const std::lock_guard lock(mutex_);
+  if (forgotten_) return;
   in_use_bytes_ -= bytes;
   if (bytes > shared_bytes_max) {
     arena_->unmap(block);
   } else {
     free_[class_of(bytes)].push_back(block);
   }
+}
+
+void UserMemory::forget() {
+  const std::lock_guard lock(mutex_);
+  forgotten_ = true;
 }
 
 size_t UserMemory::in_use_bytes() const {

@@ -24,6 +24,8 @@ class UserMemory {
   void* take(size_t bytes);  // nullptr at the arena's limit; bytes > 0
   void give(void* block, size_t bytes);
   size_t in_use_bytes() const;
+  // The arena was cleared: what is given back later is nobody's.
+  void forget();
 
  private:
   static constexpr size_t class_count = 9;  // 4 KiB << 0..8
@@ -31,6 +33,7 @@ class UserMemory {
   mutable std::mutex mutex_;
   std::array<std::vector<void*>, class_count> free_;
   size_t in_use_bytes_ = 0;
+  bool forgotten_ = false;
 };
 
 }  // namespace basalt

@@ -33,8 +33,15 @@ void* map_ordinary(size_t bytes) {
 Arena::Arena(size_t bytes_max) : bytes_max_(bytes_max) {}
 
 Arena::~Arena() {
+  clear();
+}
+
+void Arena::clear() {
+  const std::lock_guard lock(mutex_);
   for (const Mapping& mapping : mappings_)
     munmap(mapping.base, mapping.bytes);
+  mappings_.clear();
+  mapped_bytes_ = 0;
 }
 
 void* Arena::map(size_t bytes) {

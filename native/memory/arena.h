@@ -21,6 +21,7 @@ class Arena {
   // `bytes` (rounded up to whole slabs) of zeroed memory aligned to slab_bytes, or nullptr at the limit.
   void* map(size_t bytes);
   void unmap(void* base);  // only whole mappings that map() returned
+  void clear();            // all of them: a simulated process was killed
   size_t mapped_bytes() const;
   bool huge_pages() const { return huge_pages_; }
 

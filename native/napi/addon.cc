@@ -5,6 +5,7 @@
 #include "napi/bdev_handle.h"
 #include "napi/engine_handle.h"
 #include "napi/environment.h"
+#include "napi/sim_world_handle.h"
 
 namespace basalt::addon {
 namespace {
@@ -13,6 +14,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   Environment& environment = Environment::attach(env);
   EngineHandle::define(env, environment, exports);
   BdevHandle::define(env, environment);
+  SimWorldHandle::define(env, exports);
   return exports;
 }
 

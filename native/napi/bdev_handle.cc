@@ -60,7 +60,7 @@ Napi::Value BdevHandle::make(Napi::Env env, Opening opening) {
   return Environment::of(env).bdev_handle_constructor.New({external});
 }
 
-BdevHandle::BdevHandle(const Napi::CallbackInfo& info) : ObjectWrap(info), environment_(Environment::of(info.Env())) {
+BdevHandle::BdevHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   if (!info[0].IsExternal() || !info[0].As<Napi::External<Opening>>().CheckTypeTag(&bdev_tag)) {
     Napi::TypeError::New(info.Env(), "bdev handles are made by Engine.openBdev()").ThrowAsJavaScriptException();
     return;
@@ -128,7 +128,7 @@ Napi::Value BdevHandle::move(const Napi::CallbackInfo& call, Transfer::Type type
     Napi::RangeError::New(env, text).ThrowAsJavaScriptException();
     return {};
   }
-  auto* op = new Op(env, environment_.inbox());
+  auto* op = new Op(env, opening_.inbox);
   op->type = type;
   op->offset_bytes = *offset_bytes;
   op->length_bytes = view->bytes;
@@ -151,7 +151,7 @@ Napi::Value BdevHandle::write(const Napi::CallbackInfo& call) {
 Napi::Value BdevHandle::flush(const Napi::CallbackInfo& call) {
   const Napi::Env env = call.Env();
   if (refuse_closed(env)) return {};
-  auto* op = new Op(env, environment_.inbox());
+  auto* op = new Op(env, opening_.inbox);
   op->type = Transfer::Type::flush;
   op->done = Op::transferred;
   const Napi::Promise promise = op->pending.promise();
@@ -162,7 +162,7 @@ Napi::Value BdevHandle::flush(const Napi::CallbackInfo& call) {
 Napi::Value BdevHandle::close(const Napi::CallbackInfo& call) {
   const Napi::Env env = call.Env();
   if (!closing_.IsEmpty()) return closing_.Value();
-  auto inbox = environment_.inbox();
+  auto inbox = opening_.inbox;
   auto pending = std::make_shared<Pending>(env, inbox);
   closing_ = Napi::Reference<Napi::Promise>::New(pending->promise(), 1);
   const bool was_usable = opening_.engine_open && usable();

@@ -19,6 +19,7 @@ class BdevHandle final : public Napi::ObjectWrap<BdevHandle> {
     Engine* engine = nullptr;
     std::shared_ptr<bool> engine_open;
     BdevAccess* access = nullptr;
+    std::shared_ptr<Inbox> inbox;
   };
   static void define(Napi::Env env, Environment& environment);
   static Napi::Value make(Napi::Env env, Opening opening);
@@ -42,7 +43,6 @@ class BdevHandle final : public Napi::ObjectWrap<BdevHandle> {
   bool refuse_closed(Napi::Env env);
   bool usable() const { return open_ && *opening_.engine_open; }
 
-  Environment& environment_;
   Opening opening_;
   bool open_ = false;
   Napi::Reference<Napi::Promise> closing_;

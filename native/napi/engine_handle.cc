@@ -4,9 +4,11 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "engine/local_engine.h"
 #include "napi/arguments.h"
 #include "napi/bdev_handle.h"
 #include "napi/engine_config.h"
+#include "napi/sim_world_handle.h"
 
 namespace basalt::addon {
 namespace {
@@ -32,7 +34,7 @@ void give_back(Napi::BasicEnv, void* memory, Block* block) {
 
 }  // namespace
 
-void EngineHandle::define(Napi::Env env, Environment&, Napi::Object exports) {
+void EngineHandle::define(Napi::Env env, Environment& environment, Napi::Object exports) {
   const auto constructor = DefineClass(env, "Engine",
                                        {
                                            InstanceMethod<&EngineHandle::rpc>("rpc"),
@@ -42,27 +44,38 @@ void EngineHandle::define(Napi::Env env, Environment&, Napi::Object exports) {
                                            InstanceMethod<&EngineHandle::close>("close"),
                                        });
   exports.Set("Engine", constructor);
+  environment.engine_constructor = Napi::Persistent(constructor);
 }
 
 EngineHandle::EngineHandle(const Napi::CallbackInfo& info)
-    : ObjectWrap(info), environment_(Environment::of(info.Env())) {
+    : ObjectWrap(info), environment_(Environment::of(info.Env())), inbox_(environment_.inbox()) {
   const auto config = read_engine_config(info.Env(), info[0]);
   if (!config) return;
   info.This().As<Napi::Object>().TypeTag(&engine_tag);
-  auto local = std::make_unique<LocalEngine>(*config);
-  if (auto started = local->start(); !started) {
+  const SimSeat* seat = SimSeat::from(info[1]);
+  std::unique_ptr<EngineHost> host;
+  if (seat == nullptr) {
+    host = std::make_unique<LocalEngine>(*config);
+  } else {
+    seat_ = std::make_unique<SimSeat>(*seat);
+    host = seat_->world->simulation.make_engine(seat_->node, seat_->planted(*config));
+    inbox_ = std::make_shared<Inbox>();
+    inbox_->open_stepped();
+  }
+  if (auto started = host->start(); !started) {
     Napi::Error(info.Env(), error_value(info.Env(), started.error())).ThrowAsJavaScriptException();
     return;
   }
-  local_ = std::move(local);
+  host_ = std::move(host);
   *open_ = true;
   environment_.add(this);
+  if (seat_) seat_->world->engines.push_back(this);
   Ref();
 }
 
 EngineHandle::~EngineHandle() {
   // Referenced while it has an engine.
-  if (local_) end_now();
+  if (host_) end_now();
 }
 
 bool EngineHandle::refuse_closed(Napi::Env env) {
@@ -78,9 +91,9 @@ Napi::Value EngineHandle::rpc(const Napi::CallbackInfo& info) {
   if (!method) return {};
   const auto params = string_argument(env, info[1], "paramsJson");
   if (!params) return {};
-  auto inbox = environment_.inbox();
+  auto inbox = inbox_;
   auto pending = std::make_shared<Pending>(env, inbox);
-  local_->engine().call(*method, *params, [inbox, pending](std::string answer) {
+  host_->engine().call(*method, *params, [inbox, pending](std::string answer) {
     inbox->deliver([pending, answer = std::move(answer)](Napi::Env env) {
       pending->resolve(env, Napi::String::New(env, answer));
     });
@@ -96,7 +109,7 @@ Napi::Value EngineHandle::on_event(const Napi::CallbackInfo& info) {
   if (first) listener_ = std::make_shared<Napi::FunctionReference>();
   *listener_ = Napi::Persistent(info[0].As<Napi::Function>());
   if (!first) return env.Undefined();
-  local_->engine().subscribe([inbox = environment_.inbox(), listener = listener_](std::string event) {
+  host_->engine().subscribe([inbox = inbox_, listener = listener_](std::string event) {
     inbox->deliver([listener, event = std::move(event)](Napi::Env env) {
       if (listener->IsEmpty()) return;
       listener->Value().Call({Napi::String::New(env, event)});
@@ -113,7 +126,7 @@ Napi::Value EngineHandle::allocate(const Napi::CallbackInfo& info) {
   const auto bytes = natural_argument(env, info[0], "bytes");
   if (!bytes) return {};
   if (*bytes == 0) return throw_type_error(env, "bytes", "at least 1"), env.Undefined();
-  const auto& memory = local_->engine().user_memory();
+  const auto& memory = host_->engine().user_memory();
   void* block = memory->take(*bytes);
   if (block == nullptr) {
     Napi::RangeError::New(env, "bytes: more than the engine's memory has left").ThrowAsJavaScriptException();
@@ -127,14 +140,14 @@ Napi::Value EngineHandle::open_bdev(const Napi::CallbackInfo& info) {
   if (refuse_closed(env)) return {};
   const auto name = string_argument(env, info[0], "name");
   if (!name) return {};
-  auto inbox = environment_.inbox();
+  auto inbox = inbox_;
   auto pending = std::make_shared<Pending>(env, inbox);
-  Engine* engine = &local_->engine();
-  local_->engine().open_bdev(*name, [inbox, pending, engine, open = open_](Result<BdevAccess*> access) {
-    inbox->deliver([pending, engine, open, access = std::move(access)](Napi::Env env) {
+  Engine* engine = &host_->engine();
+  host_->engine().open_bdev(*name, [inbox, pending, engine, open = open_](Result<BdevAccess*> access) {
+    inbox->deliver([pending, engine, open, inbox, access = std::move(access)](Napi::Env env) {
       if (!access.ok()) return pending->reject(env, error_value(env, access.error()));
       if (!*open) return pending->reject(env, illegal_state(env, "the engine was closed meanwhile"));
-      pending->resolve(env, BdevHandle::make(env, {engine, open, access.value()}));
+      pending->resolve(env, BdevHandle::make(env, {engine, open, access.value(), inbox}));
     });
   });
   return pending->promise();
@@ -145,10 +158,10 @@ Napi::Value EngineHandle::close(const Napi::CallbackInfo& info) {
   if (!closing_.IsEmpty()) return closing_.Value();
   if (!*open_) return env.Undefined();  // its constructor threw
   *open_ = false;
-  auto inbox = environment_.inbox();
+  auto inbox = inbox_;
   auto pending = std::make_shared<Pending>(env, inbox);
   closing_ = Napi::Reference<Napi::Promise>::New(pending->promise(), 1);
-  local_->begin_stop([this, inbox, pending] {
+  host_->begin_stop([this, inbox, pending] {
     inbox->deliver([this, pending](Napi::Env env) {
       closed();
       pending->resolve(env, env.Undefined());
@@ -159,26 +172,47 @@ Napi::Value EngineHandle::close(const Napi::CallbackInfo& info) {
 
 // The engine has stopped: its threads end at once.
 void EngineHandle::closed() {
-  const bool joined = local_->finish_stop(seconds(10));
+  const bool joined = host_->finish_stop(seconds(10));
   BASALT_ASSERT(joined);
-  local_.reset();
+  forget();
+  Unref();
+}
+
+void EngineHandle::forget() {
+  host_.reset();
   if (listener_) listener_->Reset();
   environment_.remove(this);
+  if (seat_) std::erase(seat_->world->engines, this);
+}
+
+const std::string& EngineHandle::node() const {
+  return seat_->node;
+}
+
+void EngineHandle::kill(bool power) {
+  *open_ = false;
+  inbox_->shut();
+  static_cast<SimulatedEngine*>(host_.get())->kill(power);
+  forget();
   Unref();
 }
 
 void EngineHandle::end_now() {
+  if (seat_) {
+    *open_ = false;
+    inbox_->shut();
+    static_cast<SimulatedEngine*>(host_.get())->kill(false);
+    return forget();
+  }
   if (*open_) {
     *open_ = false;
-    local_->begin_stop();
+    host_->begin_stop({});
   }
-  if (!local_->finish_stop(seconds(10))) {
+  if (!host_->finish_stop(seconds(10))) {
     std::fprintf(stderr, "basalt: the engine did not stop within 10 s of its environment's end\n");
     std::abort();
   }
-  local_.reset();
-  if (listener_) listener_->Reset();
-  environment_.remove(this);
+  forget();
 }
 
 }  // namespace basalt::addon

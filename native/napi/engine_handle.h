@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// EngineHandle: the JavaScript class `Engine`: a thin door to one LocalEngine. Policy and defaults live in TypeScript.
+// EngineHandle: the JavaScript class `Engine`: a thin door to one engine, real or simulated. Policy and defaults live
+// in TypeScript.
 //
 //   new Engine({reactors, cores, poll, poller, memoryBytes, rpcPath})   every property present, null where none
 //   rpc(method, paramsJson) → Promise<string>       onEvent(callback)       allocate(bytes) → ArrayBuffer
 //   openBdev(name) → Promise<BdevHandle>             close() → Promise<void>
 //
-// Thread: JavaScript. An engine lives until close(), or until its environment ends.
+// Thread: JavaScript. An engine lives until close(), or until its environment ends. A simulated one (SimWorld makes it)
+// answers within SimWorld.step(), and may be killed.
 #pragma once
 
 #include "napi/node_api.h"
@@ -13,10 +15,12 @@
 #include <memory>
 #include <string>
 
-#include "engine/local_engine.h"
+#include "engine/engine_host.h"
 #include "napi/environment.h"
 
 namespace basalt::addon {
+
+struct SimSeat;
 
 class EngineHandle final : public Napi::ObjectWrap<EngineHandle> {
  public:
@@ -24,8 +28,12 @@ class EngineHandle final : public Napi::ObjectWrap<EngineHandle> {
   explicit EngineHandle(const Napi::CallbackInfo& info);
   ~EngineHandle() override;
 
-  // Stops and joins, blocking: the environment's end.
+  // Stops and joins, blocking: the environment's end. A simulated engine is killed.
   void end_now();
+  // Of a simulated engine: what it was asked is never answered.
+  void kill(bool power);
+  const std::shared_ptr<Inbox>& inbox() const { return inbox_; }
+  const std::string& node() const;  // a simulated engine's
 
  private:
   Napi::Value rpc(const Napi::CallbackInfo& info);
@@ -35,9 +43,12 @@ class EngineHandle final : public Napi::ObjectWrap<EngineHandle> {
   Napi::Value close(const Napi::CallbackInfo& info);
   bool refuse_closed(Napi::Env env);
   void closed();
+  void forget();
 
   Environment& environment_;
-  std::unique_ptr<LocalEngine> local_;
+  std::shared_ptr<Inbox> inbox_;
+  std::unique_ptr<EngineHost> host_;
+  std::unique_ptr<SimSeat> seat_;  // of a simulated engine
   // False as soon as close() was called: handles of bdevs look here.
   std::shared_ptr<bool> open_ = std::make_shared<bool>(false);
   std::shared_ptr<Napi::FunctionReference> listener_;

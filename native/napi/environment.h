@@ -26,6 +26,7 @@ class Environment {
   void add(EngineHandle* engine) { engines_.insert(engine); }
   void remove(EngineHandle* engine) { engines_.erase(engine); }
 
+  Napi::FunctionReference engine_constructor;
   Napi::FunctionReference bdev_handle_constructor;
 
  private:

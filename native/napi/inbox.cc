@@ -10,6 +10,16 @@ void Inbox::open(Napi::Env env) {
   open_ = true;
 }
 
+void Inbox::open_stepped() {
+  stepped_ = true;
+  open_ = true;
+}
+
+bool Inbox::empty() {
+  const std::lock_guard lock(mutex_);
+  return queue_.empty();
+}
+
 void Inbox::shut() {
   std::vector<Delivery> dropped;
   {
@@ -18,14 +28,14 @@ void Inbox::shut() {
     open_ = false;
     dropped.swap(queue_);
   }
-  wake_.Abort();
+  if (!stepped_) wake_.Abort();
 }
 
 void Inbox::deliver(Delivery delivery) {
   const std::lock_guard lock(mutex_);
   if (!open_) return;
   queue_.push_back(std::move(delivery));
-  if (woken_) return;
+  if (stepped_ || woken_) return;
   woken_ = true;
   // Within the lock: shut() on the JavaScript thread must not release the function meanwhile. It never blocks.
   auto self = shared_from_this();
@@ -46,11 +56,11 @@ void Inbox::run_batch(Napi::Env env) {
 }
 
 void Inbox::hold(Napi::Env env) {
-  if (held_count_++ == 0) wake_.Ref(env);
+  if (held_count_++ == 0 && !stepped_) wake_.Ref(env);
 }
 
 void Inbox::let_go(Napi::Env env) {
-  if (--held_count_ == 0) wake_.Unref(env);
+  if (--held_count_ == 0 && !stepped_) wake_.Unref(env);
 }
 
 }  // namespace basalt::addon

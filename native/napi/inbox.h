@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Inbox: the one way from reactors to one JavaScript thread. Deliveries are queued by any thread and run in batches on
-// the JavaScript thread; the queue wakes it once per batch, and never waits for it.
+// the JavaScript thread; the queue wakes it once per batch, and never waits for it. A simulated engine's inbox wakes
+// nobody: whoever steps the simulation runs what has come, at once and in order.
 //
 // Invariants: - a delivery runs at most once, on the JavaScript thread; those that the environment's end leaves are
 //               dropped unrun
@@ -21,6 +22,7 @@ class Inbox : public std::enable_shared_from_this<Inbox> {
   using Delivery = std::function<void(Napi::Env env)>;
 
   void open(Napi::Env env);  // JavaScript thread
+  void open_stepped();       // the same, for a simulated engine
   void shut();               // JavaScript thread; later deliveries are dropped
 
   void deliver(Delivery delivery);  // any thread
@@ -29,12 +31,16 @@ class Inbox : public std::enable_shared_from_this<Inbox> {
   void hold(Napi::Env env);
   void let_go(Napi::Env env);
 
- private:
+  // Of a simulated engine.
+  bool empty();
   void run_batch(Napi::Env env);
+
+ private:
   std::mutex mutex_;
   std::vector<Delivery> queue_;
   bool woken_ = false;
   bool open_ = false;
+  bool stepped_ = false;
   Napi::ThreadSafeFunction wake_;
   size_t held_count_ = 0;  // JavaScript thread
 };

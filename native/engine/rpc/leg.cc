@@ -153,6 +153,7 @@ class Leg final : public Module {
     options.all_dirty = in.boolean("all_dirty");
     options.lease = milliseconds(static_cast<int64_t>(in.natural("lease_ms", {.min = 1, .max = 1000})));
     options.uuid = engine_.make_uuid();
+    options.planted_ignore_lease = engine_.config().planted.ignore_lease;
     if (auto error = in.error()) co_return *error;
 
     BdevRegistry& bdevs = engine_.bdevs();

@@ -126,6 +126,8 @@ class Nvmf final : public Module {
     options.reservations = nested.boolean_or("reservations", true);
     if (options.one_writer && !options.reservations)
       nested.refuse("reservations", "must be true: one_writer rests on them");
+    options.planted_no_gate = engine_.config().planted.no_gate && options.one_writer;
+    options.planted_forget_epoch = engine_.config().planted.forget_epoch && options.one_writer;
     in.adopt(nested);
     if (auto error = in.error()) co_return *error;
     auto subsystem = find(nqn);

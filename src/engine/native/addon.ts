@@ -33,8 +33,50 @@ export interface AddonEngine {
   close(): Promise<void>;
 }
 
+export interface AddonSimWorldConfig {
+  seed: bigint;
+  networkDelayMinNs: number;
+  networkDelayMaxNs: number;
+  diskDelayMinNs: number;
+  diskDelayMaxNs: number;
+  shortTransferChance: number;
+}
+
+/** Bugs for the simulator to catch. */
+export interface AddonPlantedBugs {
+  noGate: boolean;
+  forgetEpoch: boolean;
+  ignoreLease: boolean;
+}
+
+export interface AddonDiskFaults {
+  failReads: boolean;
+  failWrites: boolean;
+  failFlushes: boolean;
+  hang: boolean;
+  extraDelayNs: number;
+}
+
+/** native/napi/sim_world_handle.h */
+export interface AddonSimWorld {
+  createEngine(node: string, config: AddonConfig, planted: AddonPlantedBugs): AddonEngine;
+  step(limitNs: number): number;
+  now(): number;
+  traceHash(): bigint;
+  kill(node: string): void;
+  powerCut(node: string): void;
+  pause(node: string): void;
+  resume(node: string): void;
+  partition(from: string, to: string): void;
+  heal(one: string, other: string): void;
+  healAll(): void;
+  cut(one: string, other: string): void;
+  setDisk(node: string, path: string, faults: AddonDiskFaults): void;
+}
+
 export interface Addon {
   Engine: new (config: AddonConfig) => AddonEngine;
+  SimWorld: new (config: AddonSimWorldConfig) => AddonSimWorld;
 }
 
 /** The folder of package.json above this file: the same from the sources and from dist/. */
@@ -48,9 +90,14 @@ export function packageRoot(): string {
   return folder;
 }
 
-/** @throws {Error} that says how to build the addon when it is missing or does not load */
+/**
+ * BASALT_ADDON names another build of the addon: one with sanitizers, or of a developer's own tree.
+ * @throws {Error} that says how to build the addon when it is missing or does not load
+ */
 export function loadAddon(): Addon {
   const require = createRequire(import.meta.url);
+  const other = process.env['BASALT_ADDON'];
+  if (other !== undefined && other !== '') return require(other) as Addon;
   const bindings = require('bindings') as (options: object) => Addon;
   const root = packageRoot();
   try {

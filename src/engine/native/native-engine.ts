@@ -40,18 +40,21 @@ type Answer = { result: unknown } | { error: { code: number; message: string; da
 /** @throws {Error} when the addon is missing, or the system refuses what the engine needs */
 export function createNativeEngine(options: NativeEngineOptions = {}): Engine {
   const addon = loadAddon();
-  const engine = new addon.Engine({
+  return new NativeEngine(new addon.Engine(addonConfig(options)), options.clock ?? systemClock);
+}
+
+export function addonConfig(options: NativeEngineOptions): AddonConfig {
+  return {
     reactors: options.reactors ?? 1,
     cores: [...(options.cores ?? [])],
     poll: options.poll ?? 'adaptive',
     poller: options.poller ?? 'automatic',
     memoryBytes: options.memoryBytes ?? 1024 * 1024 * 1024,
     rpcPath: options.rpcPath ?? null,
-  });
-  return new NativeEngine(engine, options.clock ?? systemClock);
+  };
 }
 
-class NativeEngine implements Engine {
+export class NativeEngine implements Engine {
   readonly #addon: AddonEngine;
   readonly #clock: Clock;
   readonly #listeners = new Set<(event: EngineEvent) => void>();

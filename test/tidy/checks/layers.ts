@@ -64,6 +64,7 @@ export const srcTable: LayerTable = {
   cli: ['env', 'model', 'client'],
   web: ['model', 'client'],
   csi: ['env', 'model', 'client'],
+  sim: 'anything',
   bin: 'anything',
   '.': 'anything',
 };

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Goal: native engines in a simulated world do as they are told, in virtual time, the same every time.
+// Method: two engines, a target and its host, driven by hand.
+
+import { describe, expect, it } from 'vitest';
+import { quiet, VirtualTime } from '../../env/virtual-clock.js';
+import type { Engine } from '../engine.js';
+import { createSimWorld, type SimWorld } from './sim-world.js';
+
+const nqn = 'nqn.2026-01.io.basalt:test:sim';
+const address = { trtype: 'TCP', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: '4420' } as const;
+
+class Bench {
+  readonly time = new VirtualTime(1000e9);
+  readonly world: SimWorld;
+
+  constructor(seed: bigint) {
+    this.world = createSimWorld({ seed });
+  }
+
+  engine(node: string): Engine {
+    return this.world.createEngine(node, { clock: this.time.clock() });
+  }
+
+  /** Steps until the promise is settled. */
+  async run<T>(promise: Promise<T>, limitMs = 60_000): Promise<T> {
+    let settled = false;
+    promise
+      .catch(() => {})
+      .finally(() => {
+        settled = true;
+      });
+    const endNs = this.time.nowNs + limitMs * 1e6;
+    for (;;) {
+      await quiet();
+      if (settled) return promise;
+      if (this.time.fireOne()) continue;
+      if (this.time.nowNs >= endNs) throw new Error(`not settled within ${limitMs} ms`);
+      this.time.advanceTo(this.world.step(Math.min(this.time.nextNs() ?? endNs, endNs)));
+    }
+  }
+
+  async target(node: string): Promise<Engine> {
+    const engine = this.engine(node);
+    await this.run(
+      engine.rpc('bdev_aio_create', { name: 'a0', filename: '/disk', block_size: 4096, create_bytes: 1 << 24 }),
+    );
+    await this.run(engine.rpc('nvmf_create_transport', { trtype: 'TCP' }));
+    await this.run(engine.rpc('nvmf_create_subsystem', { nqn, allow_any_host: true }));
+    await this.run(engine.rpc('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: 'a0' } }));
+    await this.run(engine.rpc('nvmf_subsystem_add_listener', { nqn, listen_address: address }));
+    return engine;
+  }
+}
+
+async function story(seed: bigint): Promise<{ hash: bigint; nowNs: number }> {
+  const bench = new Bench(seed);
+  const target = await bench.target('t');
+  const host = bench.engine('h');
+  const [bdev = ''] = await bench.run(
+    host.rpc('bdev_nvme_attach_controller', { name: 'c', ...address, subnqn: nqn, keep_alive_ms: 500 }),
+  );
+  const handle = await bench.run(host.openBdev(bdev));
+  for (let block = 0; block < 20; block++) await bench.run(handle.write(block * 4096, Buffer.alloc(4096, block + 1)));
+  const back = Buffer.alloc(20 * 4096);
+  await bench.run(handle.read(0, back));
+  for (let block = 0; block < 20; block++) expect(back[block * 4096 + 7]).toBe(block + 1);
+  await bench.run(handle.close());
+  await bench.run(host.close());
+  await bench.run(target.close());
+  return { hash: bench.world.traceHash(), nowNs: bench.world.nowNs };
+}
+
+describe('engines in a simulated world', () => {
+  it('move bytes over simulated sockets and disks, the same for the same seed', async () => {
+    const first = await story(1n);
+    expect(await story(1n)).toEqual(first);
+    expect((await story(2n)).hash).not.toBe(first.hash);
+  });
+
+  it('let no time pass while nothing is asked to pass', async () => {
+    const bench = new Bench(3n);
+    const engine = bench.engine('t');
+    const answer = engine.rpc('bdev_get_bdevs', {});
+    let answered = false;
+    void answer.then(() => {
+      answered = true;
+    });
+    await quiet();
+    expect(answered).toBe(false);
+    expect(await bench.run(answer)).toEqual([]);
+    expect(bench.world.nowNs).toBe(1000e9);
+  });
+
+  it('never answer once they are killed, and keep their disk for the next process of the node', async () => {
+    const bench = new Bench(4n);
+    const target = await bench.target('t');
+    const handle = await bench.run(target.openBdev('a0'));
+    await bench.run(handle.write(0, Buffer.alloc(4096, 7)));
+    const unanswered = target.rpc('bdev_get_bdevs', {});
+    bench.world.kill('t');
+    await expect(bench.run(unanswered, 1000)).rejects.toThrow('not settled');
+    await expect(target.rpc('bdev_get_bdevs', {})).rejects.toThrow('closed');
+    const again = bench.engine('t');
+    await bench.run(again.rpc('bdev_aio_create', { name: 'a0', filename: '/disk', block_size: 4096 }));
+    const second = await bench.run(again.openBdev('a0'));
+    const back = Buffer.alloc(4096);
+    await bench.run(second.read(0, back));
+    expect(back.every((byte) => byte === 7)).toBe(true);
+    bench.world.kill('t');
+  });
+
+  it('stand still while they are paused', async () => {
+    const bench = new Bench(5n);
+    const engine = bench.engine('t');
+    bench.world.pause('t');
+    const answer = engine.rpc('bdev_get_bdevs', {});
+    await expect(bench.run(answer, 1000)).rejects.toThrow('not settled');
+    bench.world.resume('t');
+    expect(await bench.run(answer)).toEqual([]);
+  });
+
+  it('refuse names that nobody has, and a second living process on a node', async () => {
+    const bench = new Bench(6n);
+    bench.engine('t');
+    expect(() => bench.engine('t')).toThrow(TypeError);
+    expect(() => bench.world.kill('x')).toThrow(TypeError);
+    expect(() => bench.world.partition('t', 'x')).toThrow(TypeError);
+    bench.world.kill('t');
+    expect(() => bench.world.kill('t')).toThrow(TypeError);
+  });
+});
