@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The planners on sizes that a busy node meets: they run at every change, on the event loop.
 
-import { type PlacementDisk, place } from '../../src/placement/place.js';
+import { chooseSeed } from '../../src/placement/choose-seed.js';
 import { type DesiredReplica, lvolPath, planDiskNode } from '../../src/reconcile/disk-node.js';
 import type { JsCases } from './main.js';
 
 const gib = 1024 ** 3;
 
 export async function plannerCases(): Promise<JsCases> {
-  const disks = Array.from(
-    { length: 120 },
-    (_, i): PlacementDisk => ({ id: `disk${i}`, node: `node${i % 12}`, availableBytes: (1000 + i) * gib }),
-  );
+  const diskCount = 120;
+  const capacityBytes = Array.from({ length: diskCount }, (_, i) => (1000 + i) * gib);
+  const pgs = Array.from({ length: 4096 }, (_, pg) => [pg % diskCount, (pg * 7 + 1) % diskCount]);
   const replicas = Array.from(
     { length: 1000 },
     (_, i): DesiredReplica => ({
@@ -31,10 +30,19 @@ export async function plannerCases(): Promise<JsCases> {
     subsystems: replicas.map(({ replica, hosts }) => ({ replica, hosts, hasNamespace: true, hasListener: true })),
   };
   const empty = { lvols: new Set<string>(), subsystems: [] };
-  const request = { legs: 16, copies: 2, legSizeBytes: 16 * gib };
+  const seedRequest = {
+    pgs,
+    capacityBytes,
+    availableBytes: capacityBytes,
+    legCount: 16,
+    legSizeBytes: 16 * gib,
+    conflict: 'spread' as const,
+    firstSeed: 1,
+    awayText: 'none',
+  };
   return {
     cases: [
-      { name: 'placement/16-legs/120-disks', run: () => place(disks, request) },
+      { name: 'choose-seed/16-legs/120-disks', run: () => chooseSeed(seedRequest) },
       { name: 'plan-disk-node/1000-replicas/settled', run: () => planDiskNode(replicas, settled) },
       { name: 'plan-disk-node/1000-replicas/missing', run: () => planDiskNode(replicas, empty) },
     ],

@@ -13,6 +13,7 @@ import { BasaltError, errorTable } from '../model/errors.js';
 import { openApiDocument } from './openapi.js';
 import { diskRoutes } from './routes/disks.js';
 import { nodeRoutes } from './routes/nodes.js';
+import { poolRoutes } from './routes/pools.js';
 import type { ApiDeps, Route } from './routes/route.js';
 import { statusRoutes } from './routes/status.js';
 import { volumeRoutes } from './routes/volumes.js';
@@ -29,7 +30,7 @@ export interface ApiServer {
   close(): Promise<void>;
 }
 
-export const routes: readonly Route[] = [...volumeRoutes, ...nodeRoutes, ...diskRoutes, ...statusRoutes];
+export const routes: readonly Route[] = [...volumeRoutes, ...nodeRoutes, ...diskRoutes, ...poolRoutes, ...statusRoutes];
 
 export async function startApiServer(options: ApiServerOptions): Promise<ApiServer> {
   const { host, port } = splitHostPort(options.listen, 'listen');

@@ -6,6 +6,7 @@ import type { Static } from 'typebox';
 import type { DiskView, NodeView, ReplicaView, VolumeView } from '../model/api.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import { nqns } from '../model/keys.js';
+import { diskClassDefault } from '../model/location.js';
 import type { DiskObject, Leadership, MemberState, ObservedVolume, VolumeObject } from '../model/objects.js';
 
 export function nodeView(state: ClusterState, name: string): NodeView | null {
@@ -19,20 +20,21 @@ export function nodeView(state: ClusterState, name: string): NodeView | null {
     engine: live?.engine ?? null,
     internal: live?.internal ?? null,
     hosts: live?.hosts ?? null,
+    location: node.location ?? {},
   };
 }
 
-/** Bytes of replicas that stand or will stand on the disk, at their full size. */
-export function promisedBytes(state: ClusterState, disk: string): number {
-  let bytes = 0;
+/** Bytes of replicas that stand or will stand on each disk, at their full size. */
+export function promisedPerDisk(state: ClusterState): ReadonlyMap<string, number> {
+  const bytes = new Map<string, number>();
   for (const volume of state.all('volumes')) {
-    for (const leg of volume.legs)
-      bytes += leg.replicas.filter((entry) => entry.disk === disk).length * volume.legSizeBytes;
+    for (const { disk } of volume.legs.flatMap((leg) => leg.replicas))
+      bytes.set(disk, (bytes.get(disk) ?? 0) + volume.legSizeBytes);
   }
   return bytes;
 }
 
-export function diskView(state: ClusterState, disk: DiskObject): DiskView {
+function diskView(state: ClusterState, disk: DiskObject, promised: ReadonlyMap<string, number>): DiskView {
   return {
     id: disk.id,
     node: disk.node,
@@ -40,9 +42,17 @@ export function diskView(state: ClusterState, disk: DiskObject): DiskView {
     state: state.get('lives', disk.node) === null ? 'down' : 'up',
     totalBytes: disk.totalBytes,
     freeBytes: disk.freeBytes,
-    promisedBytes: promisedBytes(state, disk.id),
+    promisedBytes: promised.get(disk.id) ?? 0,
     buffered: disk.buffered,
+    class: disk.class ?? diskClassDefault,
+    tags: disk.tags ?? [],
+    weight: disk.weight ?? 1,
   };
+}
+
+export function diskViews(state: ClusterState): DiskView[] {
+  const promised = promisedPerDisk(state);
+  return state.all('disks').map((disk) => diskView(state, disk, promised));
 }
 
 export function volumeView(state: ClusterState, volume: VolumeObject): VolumeView {
@@ -50,7 +60,12 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
   const observed = state.all('observedVolumes').filter((entry) => entry.volumeId === volume.id);
   const active = observed.find((entry) => entry.state === 'active' && entry.epoch === leadership?.epoch) ?? null;
   const legs = volume.legs.map(({ replicas }, leg) =>
-    replicas.map((entry) => ({ ...entry, state: memberState(leadership, active, { leg, replica: entry.replica }) })),
+    replicas.map(({ replica, disk, node }) => ({
+      replica,
+      disk,
+      node,
+      state: memberState(leadership, active, { leg, replica }),
+    })),
   );
   const embedded =
     leadership !== null &&
@@ -63,6 +78,7 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
     blockSizeBytes: volume.blockSizeBytes,
     stripeSizeBytes: volume.stripeSizeBytes,
     copies: volume.copies,
+    pool: volume.pool === undefined ? null : (state.get('pools', volume.pool)?.name ?? null),
     phase: phaseOf(state, volume, leadership),
     health: healthOf(legs, active, embedded),
     nqn: nqns.volume(volume.id),

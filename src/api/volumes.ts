@@ -10,34 +10,38 @@ import { type AttachRequest, blockSizeBytes, type VolumeCreateRequest } from '..
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
-import { codecs, formatVersion, type Leadership, type VolumeObject } from '../model/objects.js';
+import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
+import type { PgMapObject, PoolObject } from '../model/pools.js';
+import { chooseSeed } from '../placement/choose-seed.js';
 import { legSizeBytes } from '../placement/leg-size.js';
-import { place } from '../placement/place.js';
-import { committedRevision, type Store, type Txn } from '../store/store.js';
-import { readState } from './read-state.js';
-import { promisedBytes } from './views.js';
+import type { PgPlanner } from '../placement/planner.js';
+import type { Store, Txn } from '../store/store.js';
+import { attempt } from './attempt.js';
+import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
+import { promisedPerDisk } from './views.js';
 
 const defaultCopies = 2;
 const defaultLegs = 4;
 const defaultStripeBytes = 64 * 1024;
 const defaultLeaseMs = 300;
 const defaultControllers = 2;
-const attemptsMax = 5;
 
 export interface VolumeDeps {
   readonly store: Store;
   readonly random: Random;
+  readonly planner: PgPlanner;
 }
 
 /** True: made now. False: it was there already, with the same parameters. */
 export function createVolume(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made: boolean; id: string }> {
-  return attempt<{ made: boolean; id: string }>(deps, async (state, placementRevision) => {
+  return attempt<{ made: boolean; id: string }>(deps.store, async ({ state, placementRevision }) => {
     const existing = state.volumeByName(request.name);
     if (existing !== null) {
-      checkSame(existing, request);
+      checkSame(state, existing, request);
       return { txn: null, result: { made: false, id: existing.id } };
     }
-    const volume = draw(deps, state, request);
+    const { pool, map, isNew } = await poolFor(deps, state, request);
+    const volume = draw(deps, state, { request, pool, map });
     const text = codecs.volume.encode(volume);
     const leadership = codecs.leadership.encode(firstLeadership(volume, request.leaseMs ?? defaultLeaseMs));
     const name = codecs.volumeName.encode({ format: formatVersion, volumeId: volume.id });
@@ -45,8 +49,12 @@ export function createVolume(deps: VolumeDeps, request: VolumeCreateRequest): Pr
       conditions: [
         { key: keys.volumeName(request.name), modRevision: 0 },
         { key: keys.placement, modRevision: placementRevision },
+        isNew
+          ? { key: keys.poolName(pool.name), modRevision: 0 }
+          : { key: keys.pgMap(pool.id), modRevision: state.stored('pgMaps', pool.id)?.revision ?? 0 },
       ],
       changes: [
+        ...(isNew ? poolPuts({ pool, map }) : []),
         { kind: 'put', key: keys.volume(volume.id), value: text },
         { kind: 'put', key: keys.leadership(volume.id), value: leadership },
         { kind: 'put', key: keys.volumeName(request.name), value: name },
@@ -58,7 +66,7 @@ export function createVolume(deps: VolumeDeps, request: VolumeCreateRequest): Pr
 }
 
 export function deleteVolume(deps: VolumeDeps, name: string): Promise<void> {
-  return attempt(deps, async (state) => {
+  return attempt<void>(deps.store, async ({ state }) => {
     const stored = requireVolume(state, name);
     const volume = stored.value;
     const leadership = state.stored('leaderships', volume.id);
@@ -125,7 +133,7 @@ function change(
   name: string,
   plan: (state: ClusterState, volume: VolumeObject) => VolumeObject,
 ): Promise<void> {
-  return attempt(deps, async (state) => {
+  return attempt<void>(deps.store, async ({ state }) => {
     const stored = requireVolume(state, name);
     const text = codecs.volume.encode(plan(state, stored.value));
     if (text === codecs.volume.encode(stored.value)) return { txn: null, result: undefined };
@@ -137,30 +145,50 @@ function change(
   });
 }
 
-/** Plans on a fresh reading and tries again when someone else changed it in between. */
-async function attempt<T>(
+/** The pool that the volume goes to; one of the default pools is drawn when it is not there yet. */
+async function poolFor(
   deps: VolumeDeps,
-  plan: (state: ClusterState, placementRevision: number) => Promise<{ txn: Txn | null; result: T }>,
-): Promise<T> {
-  for (let attempts = 1; ; attempts++) {
-    const { state, placementRevision } = await readState(deps.store);
-    const { txn, result } = await plan(state, placementRevision);
-    if (txn === null) return result;
-    const outcome = await deps.store.txn(txn);
-    if (outcome.outcome === 'committed') return result;
-    if (outcome.outcome === 'unknown' || attempts >= attemptsMax) committedRevision(txn, outcome);
+  state: ClusterState,
+  request: VolumeCreateRequest,
+): Promise<DrawnPool & { isNew: boolean }> {
+  const copies = request.copies ?? defaultCopies;
+  const name = request.pool ?? (copies === defaultCopies ? 'default' : `default-${copies}`);
+  if (request.pool === undefined && state.poolByName(name) === null) {
+    const redundancy = { kind: 'copies' as const, copies };
+    return { ...(await drawPool(deps, state, { name, redundancy }, 'copies')), isNew: true };
   }
+  const pool = requirePool(state, name);
+  const map = state.get('pgMaps', pool.id);
+  if (map === null) throw new BasaltError('POOL_CHANGED', { name });
+  if (request.copies !== undefined && request.copies !== copiesOf(pool))
+    throw invalid('copies', `pool ${pool.name} keeps ${copiesOf(pool)}; leave it out, or name another pool`);
+  return { pool, map, isNew: false };
 }
 
-function draw(deps: VolumeDeps, state: ClusterState, request: VolumeCreateRequest): VolumeObject {
-  const copies = request.copies ?? defaultCopies;
-  const legs = request.legs ?? defaultLegs;
+function copiesOf(pool: PoolObject): number {
+  return pool.redundancy.kind === 'copies' ? pool.redundancy.copies : 1;
+}
+
+function draw(
+  deps: VolumeDeps,
+  state: ClusterState,
+  { request, pool, map }: { request: VolumeCreateRequest; pool: PoolObject; map: PgMapObject },
+): VolumeObject {
+  const legCount = request.legs ?? defaultLegs;
   const stripeSizeBytes = request.stripeSizeBytes ?? defaultStripeBytes;
   if (stripeSizeBytes % blockSizeBytes !== 0 || (stripeSizeBytes & (stripeSizeBytes - 1)) !== 0) {
     throw invalid('stripeSizeBytes', 'must be a power of two from 16384 to 16777216');
   }
-  const size = legSizeBytes({ sizeBytes: request.sizeBytes, legs, stripeSizeBytes });
-  const placed = place(usableDisks(state), { legs, copies, legSizeBytes: size });
+  const size = legSizeBytes({ sizeBytes: request.sizeBytes, legs: legCount, stripeSizeBytes });
+  const conflict = 'spread' as const;
+  const chosen = chooseSeed({
+    pgs: map.pgs,
+    ...spaceOf(state, map),
+    legCount,
+    legSizeBytes: size,
+    conflict,
+    firstSeed: deps.random.bytes(4).readUInt32LE(),
+  });
   return {
     format: formatVersion,
     id: deps.random.uuid(),
@@ -168,11 +196,22 @@ function draw(deps: VolumeDeps, state: ClusterState, request: VolumeCreateReques
     sizeBytes: request.sizeBytes,
     blockSizeBytes,
     stripeSizeBytes,
-    copies,
+    copies: copiesOf(pool),
     legSizeBytes: size,
-    legs: placed.map((replicas) => ({
-      replicas: replicas.map((entry) => ({ replica: deps.random.uuid(), ...entry })),
-    })),
+    legs: chosen.pgs.map((pg) => ({ replicas: replicasOf(deps, map, pg) })),
+    pool: pool.id,
+    route: [
+      {
+        startBytes: 0,
+        lengthBytes: request.sizeBytes,
+        stripeSizeBytes,
+        firstLeg: 0,
+        legCount,
+        legOffsetBytes: 0,
+        seed: chosen.seed,
+        conflict,
+      },
+    ],
     controllers: chooseControllers(state, request.controllers),
     hosts: [],
     nbd: [],
@@ -180,11 +219,28 @@ function draw(deps: VolumeDeps, state: ClusterState, request: VolumeCreateReques
   };
 }
 
-function usableDisks(state: ClusterState): { id: string; node: string; availableBytes: number }[] {
-  return state
-    .all('disks')
-    .filter((disk) => state.get('lives', disk.node) !== null)
-    .map((disk) => ({ id: disk.id, node: disk.node, availableBytes: disk.totalBytes - promisedBytes(state, disk.id) }));
+function replicasOf(deps: VolumeDeps, map: PgMapObject, pg: number): ReplicaPlacement[] {
+  return (map.pgs[pg] ?? []).flatMap((at) => {
+    const disk = map.disks[at];
+    return disk === undefined ? [] : [{ replica: deps.random.uuid(), disk: disk.id, node: disk.node }];
+  });
+}
+
+/** What the map's disks have left for new replicas. */
+function spaceOf(
+  state: ClusterState,
+  map: PgMapObject,
+): { availableBytes: (number | null)[]; capacityBytes: number[]; awayText: string } {
+  const promised = promisedPerDisk(state);
+  const away = new Set<string>();
+  const availableBytes = map.disks.map((entry) => {
+    const disk = state.get('disks', entry.id);
+    if (disk !== null && isUp(state, disk)) return entry.capacityBytes - (promised.get(entry.id) ?? 0);
+    away.add(entry.node);
+    return null;
+  });
+  const capacityBytes = map.disks.map((disk) => disk.capacityBytes);
+  return { availableBytes, capacityBytes, awayText: `nodes that are down: ${[...away].join(', ') || 'none'}` };
 }
 
 function chooseControllers(state: ClusterState, asked: readonly string[] | undefined): string[] {
@@ -225,10 +281,11 @@ function fence(leadership: Leadership): Leadership {
   return { ...leadership, epoch: leadership.epoch + 1, controller: null, instance: null, clean: false };
 }
 
-function checkSame(existing: VolumeObject, request: VolumeCreateRequest): void {
+function checkSame(state: ClusterState, existing: VolumeObject, request: VolumeCreateRequest): void {
   const same =
     existing.sizeBytes === request.sizeBytes &&
-    existing.copies === (request.copies ?? defaultCopies) &&
+    existing.copies === (request.copies ?? (request.pool === undefined ? defaultCopies : existing.copies)) &&
+    (request.pool === undefined || existing.pool === state.poolByName(request.pool)?.id) &&
     existing.legs.length === (request.legs ?? defaultLegs) &&
     existing.stripeSizeBytes === (request.stripeSizeBytes ?? defaultStripeBytes) &&
     (request.controllers === undefined || JSON.stringify(existing.controllers) === JSON.stringify(request.controllers));

@@ -6,6 +6,7 @@ import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
 import { systemRandom } from '../env/random.js';
 import type { CompiledConfig } from '../model/config.js';
+import { WorkerPlanner } from '../placement/planner.js';
 import { daemonLog, runDaemon } from './daemon.js';
 import { openStore, storeUrls } from './open-store.js';
 import { version } from './version.js';
@@ -18,6 +19,7 @@ export function runApi(config: CompiledConfig, output: DaemonOutput): Promise<nu
     const server = await startApiServer({
       store,
       random: systemRandom,
+      planner: new WorkerPlanner(),
       version: version(),
       storeEndpoints: storeUrls(config),
       listen: config.api.listen,

@@ -86,6 +86,22 @@ describe('basalt', () => {
     expect((await basalt(['volume', 'list', '--json'])).code).toBe(0);
   });
 
+  it('makes, shows, plans and deletes a pool', async () => {
+    const made = await basalt(['pool', 'create', 'p1', '--copies', '1', '--domain', 'disk', '--pgs', '64', '--json']);
+    expect(made.err).toBe('');
+    expect(JSON.parse(made.out)).toMatchObject({ name: 'p1', pgCount: 64, disks: 2, volumes: 0 });
+    expect((await basalt(['pool', 'list'])).out).toMatch(/\np1 +1 copy +disk +2 +64 /);
+    expect((await basalt(['pool', 'show', 'p1'])).out).toMatch(/usable +1022 MiB \(100.0 % of/);
+    expect((await basalt(['pool', 'plan', 'p1'])).out).toBe('pool p1: nothing would move\n');
+    const without = await basalt(['pool', 'plan', 'p1', '--without', 'd1', '--limit', '1M']);
+    expect(without.out).toMatch(/^moves +32 places of PGs/);
+    expect((await basalt(['volume', 'create', 'in-p1', '--size', '4M', '--pool', 'p1', '--legs', '1'])).code).toBe(0);
+    expect((await basalt(['volume', 'show', 'in-p1'])).out).toMatch(/\npool +p1\n/);
+    expect((await basalt(['pool', 'delete', 'p1'])).code).toBe(4);
+    await basalt(['volume', 'delete', 'in-p1']);
+    await expect.poll(async () => (await basalt(['pool', 'delete', 'p1'])).code, { timeout: 5_000 }).toBe(0);
+  });
+
   it('shows the cluster for people and for programs', async () => {
     const text = await basalt(['status']);
     expect(text.out).toMatch(/^cluster [0-9a-f-]{36}: /);
@@ -105,6 +121,18 @@ describe('basalt', () => {
     [['volume', 'create', 'a', '--size', '1M', '--controllers', 'zz'], 2, 'INVALID_ARGUMENT', /controllers\[0\]: zz/],
     [['volume', 'show', 'nope'], 3, 'NOT_FOUND', /volume nope/],
     [['volume', 'delete', 'nope'], 3, 'NOT_FOUND', /volume nope/],
+    [
+      ['pool', 'create', 'p', '--copies', '3'],
+      8,
+      'PLACEMENT_IMPOSSIBLE',
+      /redundancy: .*1 more node, or ask for 2 copies/,
+    ],
+    [['pool', 'create', 'p', '--erasure', '2+1'], 8, 'POOL_UNSUPPORTED', /redundancy: .*ask for 2 copies/],
+    [['pool', 'create', 'p', '--erasure', 'x'], 2, 'INVALID_ARGUMENT', /--erasure/],
+    [['pool', 'create', 'p', '--domain', 'house'], 2, 'INVALID_ARGUMENT', /--domain.*rack/],
+    [['pool', 'create', 'p', '--class', 'hdd'], 8, 'PLACEMENT_IMPOSSIBLE', /0 nodes have one/],
+    [['pool', 'plan', 'nope'], 3, 'NOT_FOUND', /pool nope/],
+    [['volume', 'create', 'a', '--size', '1M', '--pool', 'nope'], 3, 'NOT_FOUND', /pool nope/],
     [['attach', 'nope'], 2, 'INVALID_ARGUMENT', /--host/],
     [['attach', 'nope', '--nbd', 'tcp:1'], 2, 'INVALID_ARGUMENT', /--nbd/],
     [['attach', 'nope', '--host', 'x'], 2, 'INVALID_ARGUMENT', /host/],
@@ -157,7 +185,16 @@ describe('basalt', () => {
   });
 
   it('prints help for every command', async () => {
-    for (const args of [[], ['volume'], ['volume', 'create'], ['attach'], ['node'], ['up'], ['status']]) {
+    for (const args of [
+      [],
+      ['volume'],
+      ['volume', 'create'],
+      ['pool', 'plan'],
+      ['attach'],
+      ['node'],
+      ['up'],
+      ['status'],
+    ]) {
       const run = await basalt([...args, '--help']);
       expect([run.code, run.err]).toEqual([0, '']);
       expect(run.out).toMatch(/^Usage: basalt/);

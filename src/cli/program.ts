@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander';
 import { BasaltError } from '../model/errors.js';
 import { addAttachCommands } from './commands/attach.js';
 import { addDaemonCommands } from './commands/daemons.js';
+import { addPoolCommands } from './commands/pool.js';
 import { addStatusCommand } from './commands/status.js';
 import { addVolumeCommands } from './commands/volume.js';
 import type { CliWorld } from './launch.js';
@@ -51,6 +52,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
     .configureOutput({ writeOut: world.out, writeErr: () => {}, outputError: () => {} });
   addDaemonCommands(program, world, exit);
   addVolumeCommands(program, world);
+  addPoolCommands(program, world);
   addAttachCommands(program, world);
   addStatusCommand(program, world);
   for (const command of everyCommand(program)) {

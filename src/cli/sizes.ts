@@ -24,6 +24,14 @@ export function parseCount(text: string, field: string): number {
   return Number(text);
 }
 
+/** `a, b` → a and b. */
+export function parseWords(text: string): string[] {
+  return text
+    .split(',')
+    .map((word) => word.trim())
+    .filter((word) => word !== '');
+}
+
 export function formatBytes(bytes: number): string {
   for (const [unit, size] of [
     ['TiB', 2 ** 40],

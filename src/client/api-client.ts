@@ -7,6 +7,10 @@ import type {
   DiskView,
   ErrorView,
   NodeView,
+  PoolCreateRequest,
+  PoolPlanRequest,
+  PoolPlanView,
+  PoolView,
   StatusView,
   VolumeCreateRequest,
   VolumeView,
@@ -52,6 +56,26 @@ export class ApiClient {
 
   disks(): Promise<DiskView[]> {
     return this.#call('GET', '/v1/disks');
+  }
+
+  pools(): Promise<PoolView[]> {
+    return this.#call('GET', '/v1/pools');
+  }
+
+  pool(name: string): Promise<PoolView> {
+    return this.#call('GET', `/v1/pools/${encodeURIComponent(name)}`);
+  }
+
+  createPool(request: PoolCreateRequest): Promise<PoolView> {
+    return this.#call('POST', '/v1/pools', request);
+  }
+
+  planPool(name: string, request: PoolPlanRequest): Promise<PoolPlanView> {
+    return this.#call('POST', `/v1/pools/${encodeURIComponent(name)}/plan`, request);
+  }
+
+  async deletePool(name: string): Promise<void> {
+    await this.#call('DELETE', `/v1/pools/${encodeURIComponent(name)}`);
   }
 
   volumes(): Promise<VolumeView[]> {

@@ -3,7 +3,9 @@
 // What travels between the API server and its clients.
 
 import Type, { type Static } from 'typebox';
+import { DiskClass, DiskSelector, DiskTags, DiskWeight, DomainLevel, Location } from './location.js';
 import { Address, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
+import { pgCountMax, Redundancy } from './pools.js';
 
 const strict = { additionalProperties: false } as const;
 const MiB = 1024 * 1024;
@@ -15,6 +17,8 @@ export const VolumeCreateRequest = Type.Object(
   {
     name: Name,
     sizeBytes: Type.Integer({ minimum: blockSizeBytes, maximum: volumeSizeBytesMax, multipleOf: blockSizeBytes }),
+    /** Whose PGs hold it. None named: a default pool for the number of copies, made when it is needed first. */
+    pool: Type.Optional(Name),
     copies: Type.Optional(Type.Integer({ minimum: 1, maximum: 8 })),
     legs: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })),
     stripeSizeBytes: Type.Optional(Type.Integer({ minimum: 16 * 1024, maximum: 16 * MiB })),
@@ -24,6 +28,103 @@ export const VolumeCreateRequest = Type.Object(
   strict,
 );
 export type VolumeCreateRequest = Static<typeof VolumeCreateRequest>;
+
+export const PoolCreateRequest = Type.Object(
+  {
+    name: Name,
+    redundancy: Redundancy,
+    /** @default 'node' */
+    domain: Type.Optional(DomainLevel),
+    class: Type.Optional(DiskClass),
+    tags: Type.Optional(DiskTags),
+    /** @default about a hundred places for each disk */
+    pgCount: Type.Optional(Type.Integer({ minimum: 1, maximum: pgCountMax })),
+  },
+  strict,
+);
+export type PoolCreateRequest = Static<typeof PoolCreateRequest>;
+
+export const PoolPlanRequest = Type.Object(
+  {
+    /** Disks by id, or nodes by name, that the plan does without. */
+    without: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 1000 })),
+    /** Other weights, by disk id. */
+    weights: Type.Optional(Type.Record(Uuid, DiskWeight)),
+    /** What moving may take, for the time that it says. */
+    bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER })),
+  },
+  strict,
+);
+export type PoolPlanRequest = Static<typeof PoolPlanRequest>;
+
+export const PoolView = Type.Object(
+  {
+    id: Uuid,
+    name: Name,
+    redundancy: Redundancy,
+    domain: DomainLevel,
+    selector: DiskSelector,
+    pgCount: Type.Integer(),
+    mapVersion: Type.Integer(),
+    disks: Type.Integer(),
+    volumes: Type.Integer(),
+    /** What volumes were promised, at their full size. */
+    promisedBytes: Type.Integer(),
+    /** What fits when PGs are filled evenly until the first disk is full. */
+    usableBytes: Type.Integer(),
+    /** What the best of all maps of these disks could hold. */
+    optimumBytes: Type.Integer(),
+    /** Legs whose replicas are not yet on their PG's disks. */
+    legsMoving: Type.Integer(),
+    /** PGs with a disk that is away. */
+    pgsDegraded: Type.Integer(),
+  },
+  strict,
+);
+export type PoolView = Static<typeof PoolView>;
+
+export const PoolPlanDisk = Type.Object(
+  {
+    disk: Uuid,
+    node: Name,
+    pgsBefore: Type.Integer(),
+    pgsAfter: Type.Integer(),
+    inBytes: Type.Integer(),
+    outBytes: Type.Integer(),
+  },
+  strict,
+);
+
+export const PoolPlanView = Type.Object(
+  {
+    pool: Name,
+    /** Places of PGs that move. */
+    moves: Type.Array(
+      Type.Object(
+        {
+          pg: Type.Integer(),
+          from: Type.Union([Uuid, Type.Null()]),
+          to: Uuid,
+          bytes: Type.Integer(),
+        },
+        strict,
+      ),
+    ),
+    /** The least that has to move for the best map, in places of a PG. */
+    movesMin: Type.Number(),
+    /** At most: replicas are thin. */
+    bytes: Type.Integer(),
+    bytesPerSecond: Type.Integer(),
+    seconds: Type.Integer(),
+    usableBytesBefore: Type.Integer(),
+    usableBytesAfter: Type.Integer(),
+    optimumBytes: Type.Integer(),
+    /** Those that something changes for. */
+    disks: Type.Array(PoolPlanDisk),
+  },
+  strict,
+);
+export type PoolPlanView = Static<typeof PoolPlanView>;
 
 export const AttachRequest = Type.Object(
   {
@@ -58,6 +159,7 @@ export const VolumeView = Type.Object(
     blockSizeBytes: Type.Integer(),
     stripeSizeBytes: Type.Integer(),
     copies: Type.Integer(),
+    pool: Type.Union([Name, Type.Null()]),
     phase: Type.Union([Type.Literal('creating'), Type.Literal('live'), Type.Literal('deleting')]),
     health: Type.Union([
       Type.Literal('redundant'),
@@ -86,6 +188,7 @@ export const NodeView = Type.Object(
     engine: Type.Union([Type.String(), Type.Null()]),
     internal: Type.Union([Address, Type.Null()]),
     hosts: Type.Union([Address, Type.Null()]),
+    location: Location,
   },
   strict,
 );
@@ -101,6 +204,9 @@ export const DiskView = Type.Object(
     freeBytes: Type.Integer(),
     promisedBytes: Type.Integer(),
     buffered: Type.Boolean(),
+    class: DiskClass,
+    tags: DiskTags,
+    weight: DiskWeight,
   },
   strict,
 );

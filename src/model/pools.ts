@@ -43,7 +43,8 @@ export function dataWidthOf(redundancy: Redundancy): number {
 }
 
 export function redundancyText(redundancy: Redundancy): string {
-  return redundancy.kind === 'copies' ? `${redundancy.copies} copies` : `${redundancy.data}+${redundancy.parity}`;
+  if (redundancy.kind === 'erasure') return `${redundancy.data}+${redundancy.parity}`;
+  return redundancy.copies === 1 ? '1 copy' : `${redundancy.copies} copies`;
 }
 
 /** @throws POOL_UNSUPPORTED for what this version's engine cannot keep */

@@ -71,7 +71,14 @@ function planOf(message: WorkerAnswer): PgPlan {
 
 /** On the caller's thread: for tests, simulation, and programs that do nothing else. */
 export class InlinePlanner implements PgPlanner {
-  #solve: Promise<SolveLinear> | null = null;
+  #solve: Promise<SolveLinear> | SolveLinear | null = null;
+
+  /** With the solver in memory already: plans then wait for nothing outside this process's JavaScript. */
+  static async load(): Promise<InlinePlanner> {
+    const planner = new InlinePlanner();
+    planner.#solve = await loadHighs();
+    return planner;
+  }
 
   async plan(problem: PgProblem): Promise<PgPlan> {
     this.#solve ??= loadHighs();

@@ -13,6 +13,7 @@ import { systemClock } from '../../env/clock.js';
 import { systemRandom } from '../../env/random.js';
 import type { VolumeCreateRequest, VolumeView } from '../../model/api.js';
 import { type CompiledNode, compileConfig } from '../../model/config.js';
+import { InlinePlanner } from '../../placement/planner.js';
 import { MemoryServer } from '../../store/memory/memory-store.js';
 import type { Store } from '../../store/store.js';
 import { slotName } from '../assembly.js';
@@ -46,6 +47,7 @@ export interface BedNode {
 export class ClusterBed {
   readonly server = new MemoryServer();
   readonly network = new FakeNetwork();
+  readonly planner = new InlinePlanner();
   readonly #nodes = new Map<string, BedNode>();
   readonly #dead: BedNode[] = [];
   readonly #stores: Store[] = [];
@@ -53,7 +55,8 @@ export class ClusterBed {
   wrapStore: (store: Store, node: string) => Store = (store) => store;
 
   get api(): ApiDeps {
-    return { store: this.connect(), random: systemRandom, version: 'test', storeEndpoints: ['memory'] };
+    const { planner } = this;
+    return { store: this.connect(), random: systemRandom, planner, version: 'test', storeEndpoints: ['memory'] };
   }
 
   connect(): Store {

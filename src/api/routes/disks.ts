@@ -3,7 +3,7 @@
 import Type from 'typebox';
 import { DiskView } from '../../model/api.js';
 import { readState } from '../read-state.js';
-import { diskView } from '../views.js';
+import { diskViews } from '../views.js';
 import { ok, type Route } from './route.js';
 
 export const diskRoutes: readonly Route[] = [
@@ -16,7 +16,7 @@ export const diskRoutes: readonly Route[] = [
     status: 200,
     run: async (deps) => {
       const { state } = await readState(deps.store);
-      return ok(state.all('disks').map((disk) => diskView(state, disk)));
+      return ok(diskViews(state));
     },
   },
 ];

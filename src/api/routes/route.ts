@@ -4,11 +4,13 @@
 
 import type { TSchema } from 'typebox';
 import type { Random } from '../../env/random.js';
+import type { PgPlanner } from '../../placement/planner.js';
 import type { Store } from '../../store/store.js';
 
 export interface ApiDeps {
   readonly store: Store;
   readonly random: Random;
+  readonly planner: PgPlanner;
   readonly version: string;
   /** What a program that embeds a controller connects to. */
   readonly storeEndpoints: readonly string[];

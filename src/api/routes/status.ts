@@ -4,7 +4,7 @@ import Type from 'typebox';
 import { StatusView } from '../../model/api.js';
 import { BasaltError } from '../../model/errors.js';
 import { readState } from '../read-state.js';
-import { diskView, nodeView, volumeView } from '../views.js';
+import { diskViews, nodeView, volumeView } from '../views.js';
 import { type ApiDeps, ok, type Route } from './route.js';
 
 async function status(deps: ApiDeps): Promise<StatusView> {
@@ -24,7 +24,7 @@ async function status(deps: ApiDeps): Promise<StatusView> {
     store: { endpoints: [...deps.storeEndpoints] },
     health: healthy ? 'ok' : 'degraded',
     nodes,
-    disks: state.all('disks').map((disk) => diskView(state, disk)),
+    disks: diskViews(state),
     volumes,
   };
 }

@@ -7,10 +7,11 @@ import { BasaltError } from '../../model/errors.js';
 import { apiClient } from '../api-option.js';
 import type { CliWorld } from '../launch.js';
 import { type CommonOptions, print, table } from '../output.js';
-import { formatBytes, parseBytes, parseCount } from '../sizes.js';
+import { formatBytes, parseBytes, parseCount, parseWords } from '../sizes.js';
 
 interface CreateOptions extends CommonOptions {
   readonly size: string;
+  readonly pool?: string;
   readonly copies?: string;
   readonly legs?: string;
   readonly stripe?: string;
@@ -24,7 +25,8 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
     .command('create <name>')
     .description('create a thin, striped and replicated volume')
     .requiredOption('--size <bytes>', 'size, such as 1G; a multiple of 4096')
-    .option('--copies <number>', 'replicas of every byte (default: 2)')
+    .option('--pool <name>', 'pool whose PGs hold it (default: one for the number of copies)')
+    .option('--copies <number>', 'replicas of every byte (default: 2, or what the pool keeps)')
     .option('--legs <number>', 'placement groups to stripe over (default: 4)')
     .option('--stripe <bytes>', 'stripe size (default: 64K)')
     .option('--controllers <names>', 'nodes that may serve it, by preference, with commas; "" for none')
@@ -60,23 +62,17 @@ async function create(world: CliWorld, name: string, options: CreateOptions): Pr
   const request: VolumeCreateRequest = {
     name,
     sizeBytes: parseBytes(options.size, '--size'),
+    ...(options.pool === undefined ? {} : { pool: options.pool }),
     ...(options.copies === undefined ? {} : { copies: parseCount(options.copies, '--copies') }),
     ...(options.legs === undefined ? {} : { legs: parseCount(options.legs, '--legs') }),
     ...(options.stripe === undefined ? {} : { stripeSizeBytes: parseBytes(options.stripe, '--stripe') }),
-    ...(options.controllers === undefined ? {} : { controllers: names(options.controllers) }),
+    ...(options.controllers === undefined ? {} : { controllers: parseWords(options.controllers) }),
   };
   const waitMs = parseCount(options.wait, '--wait') * 1000;
   const client = await apiClient(world, options);
   let volume = await client.createVolume(request);
   if (waitMs > 0) volume = await waitServed(world, client, { volume, waitMs });
   print(world, options, volume, volumeText(volume));
-}
-
-function names(text: string): string[] {
-  return text
-    .split(',')
-    .map((name) => name.trim())
-    .filter((name) => name !== '');
 }
 
 const pollMs = 100;
@@ -123,6 +119,7 @@ export function volumeText(volume: VolumeView): string {
     ['name', volume.name],
     ['id', volume.id],
     ['nqn', volume.nqn],
+    ['pool', volume.pool ?? '-'],
     ['size', `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ['state', volume.phase === 'live' ? volume.health : volume.phase],
     ['controller', `${volume.controller ?? '-'} (epoch ${volume.epoch})`],

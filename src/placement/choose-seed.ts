@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The mapping seed of a new range of a volume: of many seeds, the one whose PGs leave the fullest disk the emptiest. So
+// what is computed from a seed still follows the space that there is.
+
+import { BasaltError } from '../model/errors.js';
+import type { ConflictRule } from '../model/route.js';
+import { legPgs, seededPg } from './route.js';
+
+export interface SeedRequest {
+  /** Of each PG, disks by number. */
+  readonly pgs: readonly (readonly number[])[];
+  /** Not yet promised; null: nothing new may go there now. */
+  readonly availableBytes: readonly (number | null)[];
+  readonly capacityBytes: readonly number[];
+  readonly legCount: number;
+  readonly legSizeBytes: number;
+  readonly conflict: ConflictRule;
+  /** Where trying begins: below 2^32. */
+  readonly firstSeed: number;
+  /** For the message, when disks that are away are in the way. */
+  readonly awayText: string;
+}
+
+export interface ChosenSeed {
+  readonly seed: number;
+  /** Of each leg. */
+  readonly pgs: readonly number[];
+}
+
+const mib = 1024 * 1024;
+/** Seeds looked at closely, and seeds tried at all: the second counts where many PGs have a disk that is away. */
+const candidatesMax = 128;
+const triesMax = 200_000;
+
+/** @throws PLACEMENT_IMPOSSIBLE with the largest size that would fit */
+export function chooseSeed(request: SeedRequest): ChosenSeed {
+  const open = request.pgs.map((members) => members.every((disk) => request.availableBytes[disk] !== null));
+  if (!open.includes(true)) throw noneOpen(request);
+  let best: { chosen: ChosenSeed; fill: number } | null = null;
+  let largestLegBytes = 0;
+  let candidates = 0;
+  for (let tries = 0; tries < triesMax && candidates < candidatesMax; tries++) {
+    const seed = (request.firstSeed + tries) % 0x1_0000_0000;
+    if (!open[seededPg(seed, 0, request.pgs.length)]) continue;
+    const pgs = legPgs({ ...request, seed }, request.pgs.length);
+    if (!pgs.every((pg) => open[pg])) continue;
+    candidates += 1;
+    const { fill, legBytesMax } = weigh(request, pgs);
+    largestLegBytes = Math.max(largestLegBytes, legBytesMax);
+    if (legBytesMax < request.legSizeBytes || (best !== null && fill >= best.fill)) continue;
+    best = { chosen: { seed, pgs }, fill };
+  }
+  if (best !== null) return best.chosen;
+  throw candidates === 0 ? noneOpen(request) : tooLittleSpace(request, Math.floor(largestLegBytes / mib) * mib);
+}
+
+/** How full the fullest disk would be, and how large legs in these PGs could be. */
+function weigh(request: SeedRequest, pgs: readonly number[]): { fill: number; legBytesMax: number } {
+  const legsOn = new Map<number, number>();
+  for (const pg of pgs) for (const disk of request.pgs[pg] ?? []) legsOn.set(disk, (legsOn.get(disk) ?? 0) + 1);
+  let fill = 0;
+  let legBytesMax = Number.POSITIVE_INFINITY;
+  for (const [disk, legs] of legsOn) {
+    const available = request.availableBytes[disk] ?? 0;
+    const capacity = Math.max(1, request.capacityBytes[disk] ?? 0);
+    fill = Math.max(fill, (capacity - available + legs * request.legSizeBytes) / capacity);
+    legBytesMax = Math.min(legBytesMax, available / legs);
+  }
+  return { fill, legBytesMax: Math.max(0, legBytesMax) };
+}
+
+function noneOpen(request: SeedRequest): BasaltError {
+  const problem =
+    `no ${request.legCount} PGs have all their disks up (${request.awayText}): ` +
+    'bring them back, wait until their PGs were given other disks, or ask for fewer legs';
+  return new BasaltError('PLACEMENT_IMPOSSIBLE', { field: 'legs', problem });
+}
+
+function tooLittleSpace(request: SeedRequest, legBytesMax: number): BasaltError {
+  const most = Math.max(0, ...request.availableBytes.map((bytes) => bytes ?? 0));
+  const change =
+    legBytesMax > 0
+      ? `ask for at most ${legBytesMax * request.legCount} bytes, or add disks`
+      : `add disks with ${request.legSizeBytes} bytes free for each leg`;
+  const problem =
+    `${request.legCount} legs of ${request.legSizeBytes} bytes do not fit in the pool's PGs ` +
+    `(the emptiest disk has ${most} bytes left): ${change}`;
+  return new BasaltError('PLACEMENT_IMPOSSIBLE', { field: 'sizeBytes', problem });
+}
