@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Histories as text: one JSON object per line, docs/history-format.md. Reading refuses whatever that page does not
+// allow, and names the line and the field. What is written is read back the same.
+#pragma once
+
+#include <iosfwd>
+#include <string>
+
+#include "base/result.h"
+#include "check/history.h"
+
+namespace basalt::check {
+
+Result<History> read_history(std::istream& in);
+void write_history(const History& history, std::ostream& out);
+
+// "w3#9", "zero", "torn", "garbage"; "w3#9@17" and "w3#9@17:2" when the stamp is not of `volume` and `lba`.
+std::string value_text(const BlockValue& value, uint64_t volume, uint64_t lba);
+// False: not a value.
+bool parse_value(const std::string& text, uint64_t volume, uint64_t lba, BlockValue* out);
+
+}  // namespace basalt::check
