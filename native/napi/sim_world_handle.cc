@@ -69,6 +69,8 @@ void SimWorldHandle::define(Napi::Env env, Napi::Object exports) {
                                           InstanceMethod<&SimWorldHandle::heal>("heal"),
                                           InstanceMethod<&SimWorldHandle::heal_all>("healAll"),
                                           InstanceMethod<&SimWorldHandle::cut>("cut"),
+                                          InstanceMethod<&SimWorldHandle::jump_clock>("jumpClock"),
+                                          InstanceMethod<&SimWorldHandle::set_clock_rate>("setClockRate"),
                                           InstanceMethod<&SimWorldHandle::set_disk>("setDisk"),
                                       }));
 }
@@ -199,6 +201,24 @@ Napi::Value SimWorldHandle::cut(const Napi::CallbackInfo& info) {
   const env::SimNode* one = node_argument(info, 0);
   const env::SimNode* other = one == nullptr ? nullptr : node_argument(info, 1);
   if (other != nullptr) state_->simulation.world().cut_connections(one->name(), other->name());
+  return info.Env().Undefined();
+}
+
+Napi::Value SimWorldHandle::jump_clock(const Napi::CallbackInfo& info) {
+  env::SimNode* node = node_argument(info, 0);
+  const auto ahead = node == nullptr ? std::nullopt : natural_argument(info.Env(), info[1], "aheadNs");
+  if (ahead) node->jump_clock(nanoseconds(static_cast<int64_t>(*ahead)));
+  return info.Env().Undefined();
+}
+
+Napi::Value SimWorldHandle::set_clock_rate(const Napi::CallbackInfo& info) {
+  env::SimNode* node = node_argument(info, 0);
+  if (node == nullptr) return {};
+  if (!info[1].IsNumber()) {
+    throw_type_error(info.Env(), "partsPerMillion", "a number");
+    return {};
+  }
+  node->set_clock_rate(info[1].As<Napi::Number>().Int32Value());
   return info.Env().Undefined();
 }
 

@@ -10,6 +10,7 @@
 //   now() → nowNs           traceHash() → bigint
 //   kill(node)  powerCut(node)  pause(node)  resume(node)
 //   partition(from, to)  one way: what `from` sends to `to` is held back    heal(a, b)    healAll()    cut(a, b)
+//   jumpClock(node, aheadNs)   as after a suspended machine wakes up    setClockRate(node, partsPerMillion)
 //   setDisk(node, path, {failReads, failWrites, failFlushes, hang, extraDelayNs})
 //
 // Thread: JavaScript. Names that nobody has are a TypeError.
@@ -60,6 +61,8 @@ class SimWorldHandle final : public Napi::ObjectWrap<SimWorldHandle> {
   Napi::Value heal(const Napi::CallbackInfo& info);
   Napi::Value heal_all(const Napi::CallbackInfo& info);
   Napi::Value cut(const Napi::CallbackInfo& info);
+  Napi::Value jump_clock(const Napi::CallbackInfo& info);
+  Napi::Value set_clock_rate(const Napi::CallbackInfo& info);
   Napi::Value set_disk(const Napi::CallbackInfo& info);
   env::SimNode* node_argument(const Napi::CallbackInfo& info, size_t index);
   Napi::Value end_process(const Napi::CallbackInfo& info, bool power);

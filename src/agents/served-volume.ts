@@ -13,6 +13,7 @@ import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { listenAddress } from './listener.js';
 import { ReconcileLoop } from './reconcile-loop.js';
+import { withDeadline } from './signal.js';
 import type { ResolveReplica } from './takeover.js';
 import { type ControllerTiming, VolumeController } from './volume-controller.js';
 
@@ -132,7 +133,9 @@ export class ServedVolume {
     });
     await this.#reports.stop();
     const key = keys.observedVolume(this.#volume.id, this.#options.node);
-    await this.#options.link.commit({ remove: [key] }, AbortSignal.timeout(removalTimeoutMs));
+    await withDeadline(this.#options.context.clock, removalTimeoutMs, (signal) =>
+      this.#options.link.commit({ remove: [key] }, signal),
+    );
   }
 
   async stop(): Promise<void> {

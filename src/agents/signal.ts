@@ -59,3 +59,18 @@ export class Backoff {
 export async function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
   await clock.sleep(delayMs, signal).catch(() => {});
 }
+
+/** Runs `act` with a signal that aborts after `delayMs`. */
+export async function withDeadline<T>(
+  clock: Clock,
+  delayMs: number,
+  act: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const ending = new AbortController();
+  const timer = clock.setTimer(delayMs, () => ending.abort(new Error(`not done within ${delayMs} ms`)));
+  try {
+    return await act(ending.signal);
+  } finally {
+    timer.cancel();
+  }
+}

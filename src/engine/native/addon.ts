@@ -71,6 +71,8 @@ export interface AddonSimWorld {
   heal(one: string, other: string): void;
   healAll(): void;
   cut(one: string, other: string): void;
+  jumpClock(node: string, aheadNs: number): void;
+  setClockRate(node: string, partsPerMillion: number): void;
   setDisk(node: string, path: string, faults: AddonDiskFaults): void;
 }
 

@@ -114,6 +114,15 @@ export class SimWorld {
     this.#addon.cut(one, other);
   }
 
+  /** The engine's clock jumps ahead, as after a suspended machine wakes up. */
+  jumpClock(node: string, aheadMs: number): void {
+    this.#addon.jumpClock(node, Math.round(aheadMs * 1e6));
+  }
+
+  setClockRate(node: string, partsPerMillion: number): void {
+    this.#addon.setClockRate(node, partsPerMillion);
+  }
+
   setDisk(node: string, path: string, faults: Partial<AddonDiskFaults>): void {
     const none = { failReads: false, failWrites: false, failFlushes: false, hang: false, extraDelayNs: 0 };
     this.#addon.setDisk(node, path, { ...none, ...faults });

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A whole cluster in one process on one virtual clock: real agents over native engines in a simulated world, a
+// simulated store, and hosts that write and read one volume. Whoever drives it ends, pauses and cuts off its nodes.
+//
+//   const cluster = new ClusterSim(seed, shape);
+//   await cluster.start();
+//   await cluster.runFor(1_000);
+//
+// Invariants:  - JavaScript runs until nothing of it can go on, then the world until it has something for JavaScript or
+//                a timer is due: one seed and the same calls give the same trace
+//              - a killed node is never heard of again: its engine answers nothing, its clock fires nothing
+
+import { NodeAgent } from '../agents/node-agent.js';
+import type { ControllerTiming } from '../agents/volume-controller.js';
+import { volumeView } from '../api/views.js';
+import { attachVolume, createVolume } from '../api/volumes.js';
+import { createSimWorld, type SimWorld } from '../engine/native/sim-world.js';
+import { SeededRandom } from '../env/seeded-random.js';
+import { quiet, VirtualTime } from '../env/virtual-clock.js';
+import type { VolumeView } from '../model/api.js';
+import { ClusterState } from '../model/cluster-state.js';
+import { type CompiledNode, compileConfig } from '../model/config.js';
+import { keys, nqns } from '../model/keys.js';
+import { InlinePlanner } from '../placement/planner.js';
+import { History } from './history.js';
+import { LeadershipMonitor } from './leadership-monitor.js';
+import { noBugs, type PlantedBugs } from './planted-bugs.js';
+import { SimHost, type WorkloadMix } from './sim-host.js';
+import { SimProcess } from './sim-process.js';
+import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
+import { Trace } from './trace.js';
+
+export interface ClusterShape {
+  readonly disks: number;
+  readonly controllers: number;
+  readonly hosts: number;
+  readonly copies: number;
+  readonly legs: number;
+  readonly sizeBytes: number;
+  readonly leaseMs: number;
+  readonly networkDelayMaxMs: number;
+  readonly diskDelayMaxMs: number;
+  readonly store: SimStoreKnobs;
+  readonly timing: Partial<ControllerTiming>;
+  readonly bugs: PlantedBugs;
+}
+
+const MiB = 1024 * 1024;
+
+export const plainShape: ClusterShape = {
+  disks: 2,
+  controllers: 2,
+  hosts: 1,
+  copies: 2,
+  legs: 1,
+  sizeBytes: 1 * MiB,
+  leaseMs: 300,
+  networkDelayMaxMs: 0.05,
+  diskDelayMaxMs: 0.2,
+  store: calmStore,
+  timing: { graceMs: 3_000 },
+  bugs: noBugs,
+};
+
+const diskBytes = 32 * MiB;
+const startNs = 1000e9;
+const volumeName = 'v1';
+const leaseTtlSeconds = 2;
+const restartAfterMs = 300;
+
+export interface ClusterSimOptions {
+  /** Hears of every line of the trace. */
+  readonly tell?: (line: string) => void;
+}
+
+export class ClusterSim {
+  readonly shape: ClusterShape;
+  readonly world: SimWorld;
+  readonly server: SimStoreServer;
+  readonly history: History;
+  readonly hosts: SimHost[] = [];
+  readonly processes = new Map<string, SimProcess>();
+  readonly monitor = new LeadershipMonitor();
+  readonly #time = new VirtualTime(startNs);
+  readonly #random: SeededRandom;
+  readonly #trace: Trace;
+  #healCount = 0;
+  #volumeId = '';
+
+  constructor(seed: bigint, shape: ClusterShape, options: ClusterSimOptions = {}) {
+    this.shape = shape;
+    this.#random = new SeededRandom(seed);
+    this.world = createSimWorld({
+      seed,
+      networkDelayMaxNs: Math.round(shape.networkDelayMaxMs * 1e6),
+      diskDelayMaxNs: Math.round(shape.diskDelayMaxMs * 1e6),
+    });
+    this.#trace = new Trace(() => this.#time.nowNs, options.tell ?? null);
+    this.history = new History(startNs);
+    this.server = new SimStoreServer(this.#time.clock(), this.#random.fork());
+    this.server.onApply = (changes, revision) => {
+      for (const change of changes) {
+        const text = change.kind === 'put' ? change.value.toString() : '';
+        this.#trace.add('store', `${change.kind} ${change.key} @${revision}`, text);
+        if (change.kind === 'put') this.monitor.saw(change.key, text);
+      }
+    };
+    for (const config of this.#configs()) {
+      this.processes.set(config.name, this.#process(config));
+    }
+  }
+
+  get nowMs(): number {
+    return this.#time.nowNs / 1e6;
+  }
+
+  get nowNs(): number {
+    return this.#time.nowNs;
+  }
+
+  get diskNodes(): SimProcess[] {
+    return [...this.processes.values()].filter((process) => process.config.roles.includes('disk'));
+  }
+
+  get controllerNodes(): SimProcess[] {
+    return [...this.processes.values()].filter((process) => process.config.roles.includes('controller'));
+  }
+
+  process(name: string): SimProcess {
+    const found = this.processes.get(name);
+    if (found === undefined) throw new Error(`no node ${name}`);
+    return found;
+  }
+
+  note(text: string): void {
+    this.#trace.add('run', 'note', text);
+  }
+
+  /** Nodes up, one volume made and redundant, hosts connected. */
+  async start(): Promise<void> {
+    for (const process of this.processes.values()) process.start();
+    await this.#must('nodes did not come up', 30_000, () =>
+      [...this.processes.values()].every((process) => process.isUp),
+    );
+    const planner = await InlinePlanner.load();
+    const admin = { store: this.server.open('admin', this.#time.clock()), random: this.#random.fork(), planner };
+    const { copies, legs, sizeBytes, leaseMs, controllers } = this.shape;
+    const names = Array.from({ length: controllers }, (_, index) => `c${index + 1}`);
+    const request = { name: volumeName, sizeBytes, copies, legs, leaseMs, controllers: names, stripeSizeBytes: 65536 };
+    const made = await this.#await('the volume was not made', createVolume(admin, request));
+    this.#volumeId = made.id;
+    for (let index = 1; index <= this.shape.hosts; index++) {
+      const attached = attachVolume(admin, volumeName, { host: SimHost.nqn(`h${index}`) });
+      await this.#await('a host was not admitted', attached);
+    }
+    this.#makeHosts();
+    await this.#must('the volume did not become redundant', 30_000, () => this.redundant);
+    const paths = this.controllerNodes.map(({ config }) => ({
+      traddr: config.address,
+      trsvcid: String(config.hostPort),
+    }));
+    const connecting = this.hosts.map((host) => host.connect(nqns.volume(this.#volumeId), paths));
+    await this.#await('hosts did not connect', Promise.all(connecting));
+    this.server.knobs = this.shape.store;
+  }
+
+  startWorkload(mix: WorkloadMix): void {
+    const clients = mix.clients * this.hosts.length;
+    this.hosts.forEach((host, index) => {
+      host.start(mix, this.#random.fork(), { first: 1 + index * mix.clients, clients });
+    });
+  }
+
+  stopWorkload(): void {
+    for (const host of this.hosts) host.stop();
+  }
+
+  /** True when the condition held within the time; it is asked whenever JavaScript has come to rest. */
+  async runUntil(condition: () => boolean, limitMs: number): Promise<boolean> {
+    const endNs = this.#time.nowNs + Math.round(limitMs * 1e6);
+    for (;;) {
+      await quiet();
+      if (condition()) return true;
+      if (this.#time.fireOne()) continue;
+      if (this.#time.nowNs >= endNs) return false;
+      this.#time.advanceTo(this.world.step(Math.min(this.#time.nextNs() ?? endNs, endNs)));
+    }
+  }
+
+  async runFor(durationMs: number): Promise<void> {
+    await this.runUntil(() => false, durationMs);
+  }
+
+  get state(): ClusterState {
+    const state = new ClusterState();
+    const entries = this.server.list(keys.root);
+    state.replace(
+      entries.map((entry) => ({ key: entry.key, value: entry.value.toString(), revision: entry.modRevision })),
+    );
+    return state;
+  }
+
+  get view(): VolumeView {
+    const { state } = this;
+    const volume = state.get('volumes', this.#volumeId);
+    if (volume === null) throw new Error('the volume is not there');
+    return volumeView(state, volume);
+  }
+
+  /** Somebody serves the volume, every copy is in sync, and nothing is to be made equal. */
+  get redundant(): boolean {
+    return this.view.health === 'redundant';
+  }
+
+  /** Calls `fn` after a while of virtual time, unless the cluster was healed before. */
+  after(delayMs: number, fn: () => void): void {
+    const round = this.#healCount;
+    this.server.clock.setTimer(delayMs, () => {
+      if (round === this.#healCount) fn();
+    });
+  }
+
+  /** Ends every fault, and starts what is down. */
+  heal(): void {
+    this.note('heal');
+    this.#healCount++;
+    this.server.knobs = calmStore;
+    this.server.heal();
+    this.world.healAll();
+    for (const process of this.processes.values()) process.heal();
+  }
+
+  /** Ends everything at once. Returns the trace's digest. */
+  close(): string {
+    for (const process of this.processes.values()) process.kill();
+    for (const host of this.hosts) this.world.kill(host.name);
+    return this.#trace.digest(this.world.traceHash());
+  }
+
+  #configs(): CompiledNode[] {
+    const disks = Array.from({ length: this.shape.disks }, (_, index) => ({
+      name: `d${index + 1}`,
+      roles: ['disk'],
+      internalPort: 21_000 + index,
+      disks: [{ path: `/disks/d${index + 1}`, createBytes: diskBytes }],
+    }));
+    const controllers = Array.from({ length: this.shape.controllers }, (_, index) => ({
+      name: `c${index + 1}`,
+      roles: ['controller'],
+      hostPort: 22_000 + index,
+    }));
+    return [...compileConfig({ nodes: [...disks, ...controllers] }).nodes];
+  }
+
+  #process(config: CompiledNode): SimProcess {
+    return new SimProcess({
+      config,
+      world: this.world,
+      time: this.#time,
+      server: this.server,
+      random: this.#random.fork(),
+      bugs: this.shape.bugs,
+      restartAfterMs,
+      trace: (what, text) => this.#trace.add(config.name, what, text),
+      makeAgent: (context, store) =>
+        new NodeAgent({ context, store, node: config, leaseTtlSeconds, timing: this.shape.timing }),
+    });
+  }
+
+  #makeHosts(): void {
+    for (let index = 1; index <= this.shape.hosts; index++) {
+      const name = `h${index}`;
+      const clock = this.#time.clock();
+      const engine = this.world.createEngine(name, { clock });
+      const options = { name, engine, clock, history: this.history, nowNs: () => this.#time.nowNs };
+      this.hosts.push(new SimHost({ ...options, onOp: (text) => this.#trace.add(name, 'op', text) }));
+    }
+  }
+
+  async #must(problem: string, limitMs: number, condition: () => boolean): Promise<void> {
+    if (!(await this.runUntil(condition, limitMs))) throw new Error(`${problem} within ${limitMs} ms`);
+  }
+
+  async #await<T>(problem: string, promise: Promise<T>): Promise<T> {
+    let settled = false;
+    const watched = promise.finally(() => {
+      settled = true;
+    });
+    watched.catch(() => {});
+    await this.#must(problem, 30_000, () => settled);
+    return watched;
+  }
+}

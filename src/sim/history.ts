@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the clients of one volume asked for and were told: the lines of docs/history-format.md, and a verdict of its own.
+// Every block has one writer, which has one operation under way at a time, so each block is a register whose possible
+// values are an interval of its writer's sequence numbers.
+//
+// Invariants of a right history:  - a read returns nothing older than what was acknowledged, or read, before it began
+//                                 - it returns nothing that had not been asked for when it ended
+
+import { type BlockValue, blockBytes, valueText } from './stamp.js';
+
+export interface WriteOp {
+  readonly client: number;
+  readonly lba: number;
+  readonly blocks: number;
+  readonly sequence: number;
+  readonly invokedNs: number;
+}
+
+export interface ReadOp {
+  readonly client: number;
+  readonly lba: number;
+  readonly blocks: number;
+  readonly invokedNs: number;
+  /** Per block: what was certain when the read began. */
+  readonly floors: readonly number[];
+}
+
+interface Register {
+  writer: number;
+  /** Of the last write that was asked for, and of the newest one that must be seen. */
+  issued: number;
+  floor: number;
+  /** Writes that were answered with an error: they may happen yet, whatever was written since. */
+  readonly open: Set<number>;
+}
+
+const volume = 1;
+
+export class History {
+  readonly #registers = new Map<number, Register>();
+  readonly #lines: string[] = [JSON.stringify({ history: 1, volume, block_bytes: blockBytes })];
+  readonly #startNs: number;
+  #pending = 0;
+  #operations = 0;
+  #sequence = 0;
+  #violation: string | null = null;
+
+  constructor(startNs: number) {
+    this.#startNs = startNs;
+  }
+
+  get volume(): number {
+    return volume;
+  }
+
+  /** Operations without an answer. */
+  get pending(): number {
+    return this.#pending;
+  }
+
+  get operations(): number {
+    return this.#operations;
+  }
+
+  /** The first violation in words; null: none was seen. */
+  get violation(): string | null {
+    return this.#violation;
+  }
+
+  get text(): string {
+    return `${this.#lines.join('\n')}\n`;
+  }
+
+  beginWrite(at: { client: number; lba: number; blocks: number }, nowNs: number): WriteOp {
+    const sequence = ++this.#sequence;
+    for (let lba = at.lba; lba < at.lba + at.blocks; lba++) {
+      const register = this.#register(lba);
+      if (register.writer !== 0 && register.writer !== at.client) throw new Error(`block ${lba} has another writer`);
+      register.writer = at.client;
+      register.issued = sequence;
+    }
+    this.#begin();
+    return { ...at, sequence, invokedNs: nowNs };
+  }
+
+  endWrite(op: WriteOp, acknowledged: boolean, nowNs: number): void {
+    this.#end();
+    for (let lba = op.lba; lba < op.lba + op.blocks; lba++) {
+      const register = this.#register(lba);
+      if (acknowledged) register.floor = Math.max(register.floor, op.sequence);
+      else register.open.add(op.sequence);
+    }
+    const status = acknowledged ? 'ok' : 'info';
+    this.#line({ op: 'write', ...place(op), ...this.#times(op, nowNs), status, seq: op.sequence });
+  }
+
+  beginRead(at: { client: number; lba: number; blocks: number }, nowNs: number): ReadOp {
+    this.#begin();
+    const floors = Array.from({ length: at.blocks }, (_, index) => this.#register(at.lba + index).floor);
+    return { ...at, invokedNs: nowNs, floors };
+  }
+
+  endRead(op: ReadOp, values: readonly BlockValue[] | null, nowNs: number): void {
+    this.#end();
+    if (values === null) {
+      this.#line({ op: 'read', ...place(op), ...this.#times(op, nowNs), status: 'info' });
+      return;
+    }
+    for (const [index, value] of values.entries()) this.#judge(op, index, value);
+    const texts = values.map((value, index) => valueText(value, { volume, lba: op.lba + index }));
+    this.#line({ op: 'read', ...place(op), ...this.#times(op, nowNs), status: 'ok', values: texts });
+  }
+
+  noteFlush(at: { client: number; invokedNs: number; ok: boolean }, nowNs: number): void {
+    const status = at.ok ? 'ok' : 'info';
+    this.#line({ op: 'flush', client: at.client, ...this.#times(at, nowNs), status });
+  }
+
+  noteHealed(nowNs: number, ioBoundNs: number): void {
+    this.#line({ event: 'healed', at: nowNs - this.#startNs, io_bound: ioBoundNs });
+  }
+
+  #judge(op: ReadOp, index: number, value: BlockValue): void {
+    const lba = op.lba + index;
+    const register = this.#register(lba);
+    const floor = op.floors[index] ?? 0;
+    const seen = sequenceOf(value, lba, register);
+    if (seen !== null && register.open.has(seen)) return;
+    if (seen === null || seen < floor || seen > register.issued) {
+      const what = valueText(value, { volume, lba });
+      const [least, most] = [floor, register.issued].map((sequence) => `w${register.writer}#${sequence}`);
+      this.#violation ??= `client ${op.client} read ${what} from block ${lba}; right were ${least} to ${most}`;
+      return;
+    }
+    register.floor = Math.max(register.floor, seen);
+  }
+
+  #register(lba: number): Register {
+    let register = this.#registers.get(lba);
+    if (register === undefined) {
+      register = { writer: 0, issued: 0, floor: 0, open: new Set() };
+      this.#registers.set(lba, register);
+    }
+    return register;
+  }
+
+  #begin(): void {
+    this.#pending++;
+    this.#operations++;
+  }
+
+  #end(): void {
+    this.#pending--;
+  }
+
+  #times(op: { invokedNs: number }, nowNs: number): { inv: number; end: number } {
+    return { inv: op.invokedNs - this.#startNs, end: nowNs - this.#startNs };
+  }
+
+  #line(fields: object): void {
+    this.#lines.push(JSON.stringify(fields));
+  }
+}
+
+function place(op: { client: number; lba: number; blocks: number }): object {
+  return { client: op.client, lba: op.lba, blocks: op.blocks };
+}
+
+/** Null: it cannot be anything that belongs there. Sequences of other blocks of the same writer are none of this one's. */
+function sequenceOf(value: BlockValue, lba: number, register: Register): number | null {
+  if (value === 'zero') return 0;
+  if (typeof value === 'string') return null;
+  if (value.volume !== volume || value.lba !== lba || value.writer !== register.writer) return null;
+  return value.sequence;
+}

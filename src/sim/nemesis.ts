@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What goes wrong in a random run: one fault at a time is begun, several may be under way. Every fault that does not
+// end a process ends by itself, or with ClusterSim.heal().
+//
+// No disk loses power here: an acknowledged write that was not flushed may then be lost by right, which is for the
+// native suites to judge.
+
+import type { SeededRandom } from '../env/seeded-random.js';
+import type { ClusterSim } from './cluster-sim.js';
+import type { SimProcess } from './sim-process.js';
+
+interface Fault {
+  readonly weight: number;
+  readonly begin: (cluster: ClusterSim, random: SeededRandom) => string | null;
+}
+
+const longMs = 6_000;
+
+function durationMs(random: SeededRandom): number {
+  // Most are short; some outlast every time-out.
+  return random.chance(0.25) ? random.between(1_500, longMs) : random.between(20, 1_500);
+}
+
+function anyProcess(cluster: ClusterSim, random: SeededRandom): SimProcess {
+  return random.pick([...cluster.processes.values()]);
+}
+
+/** Two names of nodes, hosts included. */
+function anyPair(cluster: ClusterSim, random: SeededRandom): [string, string] {
+  const names = [...cluster.processes.keys(), ...cluster.hosts.map((host) => host.name)];
+  const one = random.pick(names);
+  return [one, random.pick(names.filter((name) => name !== one))];
+}
+
+function killAndRestart(cluster: ClusterSim, random: SeededRandom, process: SimProcess): string | null {
+  if (!process.isRunning) return null;
+  const downMs = random.between(0, 3_000);
+  process.kill();
+  cluster.after(downMs, () => process.start());
+  return `kill ${process.name} for ${downMs} ms`;
+}
+
+const faults: Readonly<Record<string, Fault>> = {
+  kill: { weight: 3, begin: (cluster, random) => killAndRestart(cluster, random, anyProcess(cluster, random)) },
+  'kill the active': {
+    weight: 3,
+    begin: (cluster, random) => {
+      const active = cluster.processes.get(cluster.view.controller ?? '');
+      return active === undefined ? null : killAndRestart(cluster, random, active);
+    },
+  },
+  pause: {
+    weight: 4,
+    begin: (cluster, random) => {
+      const process = anyProcess(cluster, random);
+      if (!process.isRunning || process.isPaused) return null;
+      const pausedMs = durationMs(random);
+      process.pause();
+      cluster.after(pausedMs, () => process.resume());
+      return `pause ${process.name} for ${pausedMs} ms`;
+    },
+  },
+  partition: {
+    weight: 5,
+    begin: (cluster, random) => {
+      const [from, to] = anyPair(cluster, random);
+      const ms = durationMs(random);
+      const both = random.chance(0.5);
+      cluster.world.partition(from, to);
+      if (both) cluster.world.partition(to, from);
+      cluster.after(ms, () => cluster.world.heal(from, to));
+      return `cut ${from} ${both ? 'from' : 'to'} ${to} for ${ms} ms`;
+    },
+  },
+  isolate: {
+    weight: 2,
+    begin: (cluster, random) => {
+      const { name } = anyProcess(cluster, random);
+      const ms = durationMs(random);
+      const others = [...cluster.processes.keys()].filter((other) => other !== name);
+      const store = random.chance(0.5);
+      for (const other of others) {
+        cluster.world.partition(name, other);
+        cluster.world.partition(other, name);
+      }
+      if (store) cutStore(cluster, name, 'both');
+      cluster.after(ms, () => {
+        for (const other of others) cluster.world.heal(name, other);
+        if (store) cluster.server.healClient(name);
+      });
+      return `isolate ${name}${store ? ' and cut it from the store' : ''} for ${ms} ms`;
+    },
+  },
+  reset: {
+    weight: 2,
+    begin: (cluster, random) => {
+      const [one, other] = anyPair(cluster, random);
+      cluster.world.cut(one, other);
+      return `reset connections of ${one} and ${other}`;
+    },
+  },
+  'store down': {
+    weight: 2,
+    begin: (cluster, random) => {
+      const ms = durationMs(random);
+      cluster.server.down = true;
+      cluster.after(ms, () => cluster.server.rise());
+      return `store down for ${ms} ms`;
+    },
+  },
+  'store cut': {
+    weight: 3,
+    begin: (cluster, random) => {
+      const { name } = anyProcess(cluster, random);
+      const ms = durationMs(random);
+      const way = random.pick(['to', 'from', 'both'] as const);
+      cutStore(cluster, name, way);
+      cluster.after(ms, () => cluster.server.healClient(name));
+      return `cut ${name} ${way} the store for ${ms} ms`;
+    },
+  },
+  'lease lost': {
+    weight: 1,
+    begin: (cluster, random) => {
+      const { name } = anyProcess(cluster, random);
+      cluster.server.loseLeases(name);
+      return `lease of ${name} lost`;
+    },
+  },
+  compact: {
+    weight: 1,
+    begin: (cluster) => {
+      cluster.server.compact(cluster.server.revision);
+      return 'store compacted';
+    },
+  },
+  'slow disk': {
+    weight: 1,
+    begin: (cluster, random) => {
+      const process = random.pick(cluster.diskNodes);
+      const path = process.config.disks[0]?.path ?? '';
+      const ms = durationMs(random);
+      const hang = random.chance(0.3);
+      cluster.world.setDisk(process.name, path, { hang, extraDelayNs: random.between(1, 50) * 1e6 });
+      cluster.after(ms, () => cluster.world.setDisk(process.name, path, {}));
+      return `disk of ${process.name} ${hang ? 'hangs' : 'is slow'} for ${ms} ms`;
+    },
+  },
+  'date jump': {
+    weight: 1,
+    begin: (cluster, random) => {
+      const process = anyProcess(cluster, random);
+      const byMs = random.between(-3_600_000, 3_600_000);
+      process.jumpWall(byMs);
+      return `date of ${process.name} jumps by ${byMs} ms`;
+    },
+  },
+  'clock jump': {
+    weight: 1,
+    begin: (cluster, random) => {
+      const process = anyProcess(cluster, random);
+      const aheadMs = random.between(1, 5_000);
+      cluster.world.jumpClock(process.name, aheadMs);
+      return `clock of ${process.name} jumps ahead by ${aheadMs} ms`;
+    },
+  },
+  'orderly restart': {
+    weight: 2,
+    begin: (cluster, random) => {
+      const process = random.pick(cluster.controllerNodes);
+      if (!process.isUp || process.isPaused) return null;
+      process.stop();
+      return `stop ${process.name} in good order`;
+    },
+  },
+};
+
+function cutStore(cluster: ClusterSim, name: string, way: 'to' | 'from' | 'both'): void {
+  if (way !== 'from') cluster.server.cutTo.add(name);
+  if (way !== 'to') cluster.server.cutFrom.add(name);
+}
+
+export class Nemesis {
+  readonly #cluster: ClusterSim;
+  readonly #random: SeededRandom;
+  readonly #faults: Fault[];
+  readonly #counts = new Map<Fault, number>();
+
+  /** Each run leaves some kinds of faults out, so that others come in rows. */
+  constructor(cluster: ClusterSim, random: SeededRandom) {
+    this.#cluster = cluster;
+    this.#random = random;
+    const chosen = Object.values(faults).filter(() => random.chance(0.6));
+    this.#faults = chosen.length > 0 ? chosen : Object.values(faults);
+  }
+
+  begin(): void {
+    const total = this.#faults.reduce((sum, fault) => sum + fault.weight, 0);
+    let drawn = this.#random.fraction() * total;
+    const fault = this.#faults.find((each) => {
+      drawn -= each.weight;
+      return drawn < 0;
+    });
+    const done = fault?.begin(this.#cluster, this.#random) ?? null;
+    if (fault === undefined || done === null) return;
+    this.#counts.set(fault, (this.#counts.get(fault) ?? 0) + 1);
+    this.#cluster.note(done);
+  }
+
+  get summary(): string {
+    const named = Object.entries(faults).filter(([, fault]) => this.#counts.has(fault));
+    return named.map(([name, fault]) => `${this.#counts.get(fault)} ${name}`).join(', ');
+  }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A host of a simulated cluster: the native NVMe/TCP initiator with a path to every controller of one volume, and
+// clients that write and read stamped blocks through it.
+
+import type { BdevHandle, Engine } from '../engine/engine.js';
+import type { SeededRandom } from '../env/seeded-random.js';
+import type { VirtualClock } from '../env/virtual-clock.js';
+import type { Address } from '../model/objects.js';
+import type { History } from './history.js';
+import { blockBytes, readStamp, writeStamp } from './stamp.js';
+
+export interface SimHostOptions {
+  readonly name: string;
+  readonly engine: Engine;
+  readonly clock: VirtualClock;
+  readonly history: History;
+  readonly nowNs: () => number;
+  readonly onOp: (text: string) => void;
+}
+
+export interface WorkloadMix {
+  readonly clients: number;
+  readonly readChance: number;
+  readonly flushChance: number;
+  readonly blocksMax: number;
+  readonly thinkMaxMs: number;
+}
+
+const attachRetryMs = 100;
+
+export class SimHost {
+  readonly #options: SimHostOptions;
+  #handle: BdevHandle | null = null;
+  #stopped = false;
+
+  constructor(options: SimHostOptions) {
+    this.#options = options;
+  }
+
+  static nqn(name: string): string {
+    return `nqn.2026-01.io.basalt:host:${name}`;
+  }
+
+  get name(): string {
+    return this.#options.name;
+  }
+
+  get connected(): boolean {
+    return this.#handle !== null;
+  }
+
+  /** Tries every path until it stands. */
+  async connect(subnqn: string, paths: readonly Address[]): Promise<void> {
+    const { engine, clock, name } = this.#options;
+    let bdev: string | null = null;
+    for (const path of paths) {
+      for (;;) {
+        try {
+          const controller = { name, subnqn, hostnqn: SimHost.nqn(name), multipath: 'multipath' } as const;
+          const timing = { ctrlr_loss_timeout_sec: 3600, keep_alive_ms: 500 };
+          const names = await engine.rpc('bdev_nvme_attach_controller', {
+            ...controller,
+            ...timing,
+            trtype: 'TCP',
+            ...path,
+          });
+          bdev ??= names[0] ?? null;
+          break;
+        } catch {
+          await clock.sleep(attachRetryMs);
+        }
+      }
+    }
+    if (bdev === null) throw new Error('the volume has no namespace');
+    this.#handle = await engine.openBdev(bdev);
+  }
+
+  get countBlocks(): number {
+    return (this.#handle?.info.sizeBytes ?? 0) / blockBytes;
+  }
+
+  /** Client `first` and those after it write blocks of their own, and read any. Ends after stop(). */
+  start(mix: WorkloadMix, random: SeededRandom, at: { first: number; clients: number }): void {
+    for (let index = 0; index < mix.clients; index++) {
+      const client = at.first + index;
+      void this.#work(mix, random.fork(), { client, slot: client - 1, clients: at.clients });
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** Every block of the volume once. */
+  async readEverything(client: number): Promise<void> {
+    const step = 16;
+    for (let lba = 0; lba < this.countBlocks; lba += step)
+      await this.#read(client, lba, Math.min(step, this.countBlocks - lba));
+  }
+
+  async #work(
+    mix: WorkloadMix,
+    random: SeededRandom,
+    who: { client: number; slot: number; clients: number },
+  ): Promise<void> {
+    // Its own blocks are one stretch, so that a write of several blocks has one writer.
+    const share = Math.floor(this.countBlocks / who.clients);
+    const first = who.slot * share;
+    while (!this.#stopped) {
+      const blocks = random.between(1, mix.blocksMax);
+      if (random.chance(mix.readChance)) {
+        await this.#read(who.client, random.between(0, this.countBlocks - blocks), blocks);
+      } else if (random.chance(mix.flushChance)) {
+        await this.#flush(who.client);
+      } else {
+        await this.#write(who.client, first + random.between(0, Math.max(0, share - blocks)), Math.min(blocks, share));
+      }
+      await this.#options.clock.sleep(random.fraction() * mix.thinkMaxMs);
+    }
+  }
+
+  async #write(client: number, lba: number, blocks: number): Promise<void> {
+    const { history, nowNs } = this.#options;
+    const op = history.beginWrite({ client, lba, blocks }, nowNs());
+    const data = Buffer.alloc(blocks * blockBytes);
+    for (let index = 0; index < blocks; index++) {
+      const stamp = { volume: history.volume, lba: lba + index, writer: client, sequence: op.sequence };
+      writeStamp(data.subarray(index * blockBytes, (index + 1) * blockBytes), stamp);
+    }
+    const ok = await this.#try((handle) => handle.write(lba * blockBytes, data));
+    history.endWrite(op, ok, nowNs());
+    this.#options.onOp(`client ${client} write ${lba}+${blocks} #${op.sequence}: ${ok ? 'ok' : 'info'}`);
+  }
+
+  async #read(client: number, lba: number, blocks: number): Promise<void> {
+    const { history, nowNs } = this.#options;
+    const op = history.beginRead({ client, lba, blocks }, nowNs());
+    const data = Buffer.alloc(blocks * blockBytes, 0xee);
+    const ok = await this.#try((handle) => handle.read(lba * blockBytes, data));
+    const values = Array.from({ length: blocks }, (_, index) =>
+      readStamp(data.subarray(index * blockBytes, (index + 1) * blockBytes)),
+    );
+    history.endRead(op, ok ? values : null, nowNs());
+    const seen = values.map((value) => (typeof value === 'string' ? value : value.sequence)).join(' ');
+    this.#options.onOp(`client ${client} read ${lba}+${blocks}: ${ok ? seen : 'info'}`);
+  }
+
+  async #flush(client: number): Promise<void> {
+    const { history, nowNs } = this.#options;
+    const invokedNs = nowNs();
+    const ok = await this.#try((handle) => handle.flush());
+    history.noteFlush({ client, invokedNs, ok }, nowNs());
+  }
+
+  async #try(act: (handle: BdevHandle) => Promise<void>): Promise<boolean> {
+    if (this.#handle === null) throw new Error('not connected');
+    try {
+      await act(this.#handle);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+}
