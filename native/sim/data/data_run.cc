@@ -1,13 +1,224 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/data/data_run.h"
 
-namespace basalt::sim {
+#include <cstdio>
+#include <set>
 
-RunResult run_data_stack(const RunOptions&) {
-  RunResult result;
-  result.failure = Failure::liveness;
-  result.explanation = "this suite does not exist yet";
-  return result;
+#include "sim/data/data_world.h"
+
+namespace basalt::sim {
+namespace {
+
+constexpr size_t lives_max = 4;
+constexpr uint64_t states_per_life_max = 30;
+constexpr uint64_t states_of_recovery_max = 2;
+constexpr Duration drain_limit = seconds(120);
+
+// What a crash at this moment would leave of the disks, and what was recorded.
+struct CrashState {
+  DiskImages images;
+  InSyncSets in_sync;
+  CrashRule rule = CrashRule::kill;
+};
+
+class DataRun {
+ public:
+  explicit DataRun(const RunOptions& options)
+      : options_(options),
+        random_(options.seed ^ 0xda7a),
+        plan_(random_plan(random_)),
+        mix_(random_data_mix(random_)),
+        shorn_(legs_of(plan_.top).empty() && random_.chance(0.3)),
+        losses_(random_.chance(0.6)),
+        data_(random_, plan_, mix_, shorn_) {}
+
+  RunResult run() {
+    result_.summary =
+        plan_.to_string() + "; " + mix_.to_string() + (shorn_ ? "; shorn" : "") + (losses_ ? "; losses" : "");
+    CrashState state;
+    state.in_sync = all_in_sync(plan_);
+    const size_t lives = 2 + random_.below(lives_max - 1);
+    for (size_t life = 0; life < lives && !failed(); life++)
+      live(life, &state);
+    result_.op_count = data_.op_count();
+    result_.crash_state_count = distinct_.size();
+    result_.trace_hash = trace_;
+    return result_;
+  }
+
+ private:
+  bool failed() const { return result_.failure != Failure::none; }
+  void fail(Failure failure, const std::string& what) {
+    if (failed()) return;
+    result_.failure = failure;
+    result_.explanation = what + "\n  " + plan_.to_string();
+  }
+  void trace(uint64_t value) { trace_ = (trace_ ^ value) * 0x9fb21c651e98df25 + 1; }
+  uint64_t next_seed() { return options_.seed * 1'000'003 + ++world_count_; }
+
+  // One life of the stack: brought up from the state, worked with, ended by a crash or in order.
+  void live(size_t life, CrashState* state) {
+    auto stack = std::make_unique<Stack>(next_seed(), plan_, state->in_sync, state->images, arena_);
+    if (const Outcome opened = stack->open(life > 0); !opened) {
+      return fail(Failure::correctness, "life " + std::to_string(life) + ": " + opened.error().message);
+    }
+    for (uint32_t i = 0; i < stack->disk_count(); i++) {
+      stack->disk(i).shorn_chance = shorn_ ? 0.2 : 0;
+      stack->disk(i).on_boundary = [this, at = stack.get()](env::FileIo::Type) { boundary(*at); };
+    }
+    data_.attach(*stack);
+    states_left_ = states_per_life_max;
+    const uint64_t steps = 40 + random_.below(80);
+    for (uint64_t step = 0; step < steps && !failed(); step++) {
+      for (uint64_t burst = random_.below(4); burst > 0; burst--)
+        data_.step();
+      if (losses_) member_faults(*stack);
+      stack->world().run_for(microseconds(static_cast<int64_t>(random_.below(400))));
+      if (!data_.violation().empty()) fail(Failure::correctness, data_.violation());
+    }
+    const uint64_t end = random_.below(4);
+    CrashState left;
+    const bool in_order = end == 0;
+    if (!in_order) {
+      left = crash(*stack, end == 1);
+      data_.crashed();
+    }
+    end_life(*stack, in_order, &left);
+    trace(stack->world().trace_hash());
+    trace(data_.digest());
+    stack.reset();
+    data_.detach();
+    if (!failed()) recover(left, 0, true, state);
+  }
+
+  void end_life(Stack& stack, bool in_order, CrashState* left) {
+    if (!in_order) quiet(stack);
+    if (!stack.world().run_until([this] { return data_.idle(); }, drain_limit)) {
+      return fail(Failure::liveness, "requests do not end");
+    }
+    if (in_order && !data_.violation().empty()) return fail(Failure::correctness, data_.violation());
+    const bool lost = stack.member_lost();
+    quiet(stack);
+    const Outcome closed = stack.close();
+    if (!closed && !lost) return fail(Failure::correctness, "closing: " + closed.error().message);
+    if (!in_order) return;
+    left->in_sync = stack.in_sync();
+    for (uint32_t i = 0; i < stack.disk_count(); i++)
+      left->images.push_back(stack.disk(i).contents());
+  }
+
+  static void quiet(Stack& stack) {
+    for (uint32_t i = 0; i < stack.disk_count(); i++)
+      stack.disk(i).on_boundary = {};
+  }
+
+  void member_faults(Stack& stack) {
+    if (random_.below(12) != 0) return;
+    if (stack.member_lost()) {
+      stack.return_member();
+    } else {
+      stack.lose_member(random_);
+    }
+  }
+
+  // Disks lose power together, but a process may die alone, and not every disk has a cache to lose.
+  CrashState crash(Stack& stack, bool kill) {
+    static constexpr unsigned keeps[] = {0, 0, 10, 50, 90, 100};
+    CrashState state;
+    state.in_sync = stack.in_sync();
+    state.rule = kill ? CrashRule::kill : CrashRule::power_cut;
+    const uint64_t kind = random_.below(4);
+    const unsigned keep_percent = keeps[random_.below(6)];
+    for (uint32_t i = 0; i < stack.disk_count(); i++) {
+      const env::SimDisk& disk = stack.disk(i);
+      if (kill || (kind == 0 && random_.chance(0.5))) {
+        state.images.push_back(disk.after_kill(random_));
+      } else if (kind == 1) {
+        state.images.push_back(disk.after_prefix(random_.below(disk.unflushed_count() + 1)));
+      } else {
+        state.images.push_back(disk.after_power_cut(random_, keep_percent));
+      }
+    }
+    return state;
+  }
+
+  void boundary(Stack& stack) {
+    if (failed() || states_left_ == 0 || !random_.chance(0.15)) return;
+    states_left_--;
+    recover(crash(stack, random_.below(5) == 0), 0, false, nullptr);
+  }
+
+  // Brings a stack up from the state and judges it. With `adopt` the world goes on from there: `*next`.
+  void recover(const CrashState& state, size_t depth, bool adopt, CrashState* next) {
+    count(state);
+    Stack stack(next_seed(), plan_, state.in_sync, state.images, recovery_arenas_[depth]);
+    uint64_t nested = depth == 0 && !adopt ? states_of_recovery_max : 0;
+    for (uint32_t i = 0; i < stack.disk_count() && nested > 0; i++) {
+      // The power goes again while the stack is being brought up.
+      stack.disk(i).on_boundary = [this, &stack, &nested, rule = state.rule](env::FileIo::Type) {
+        if (failed() || nested == 0 || !random_.chance(0.3)) return;
+        nested--;
+        CrashState again = crash(stack, false);
+        again.rule = rule;
+        recover(again, 1, false, nullptr);
+      };
+    }
+    const Outcome opened = stack.open(true);
+    quiet(stack);
+    if (!opened)
+      return fail(Failure::correctness, about(state) + ": it does not come up again: " + opened.error().message);
+    if (const std::string wrong = data_.judge(stack, state.rule, adopt); !wrong.empty()) {
+      fail(Failure::correctness, about(state) + ": " + wrong);
+    }
+    const Outcome closed = stack.close();
+    if (!closed) fail(Failure::correctness, about(state) + ": closing: " + closed.error().message);
+    trace(stack.world().trace_hash());
+    if (next == nullptr) return;
+    *next = {};
+    next->in_sync = stack.in_sync();
+    for (uint32_t i = 0; i < stack.disk_count(); i++)
+      next->images.push_back(stack.disk(i).contents());
+  }
+
+  void count(const CrashState& state) {
+    uint64_t digest = state.images.size();
+    for (const env::SimImage& image : state.images)
+      digest = digest * 0x9fb21c651e98df25 + image.digest();
+    for (const auto& [leg, members] : state.in_sync) {
+      for (const bool member : members)
+        digest = digest * 3 + (member ? 1 : 0);
+    }
+    state_count_++;
+    distinct_.insert(digest);
+    trace(digest);
+  }
+
+  std::string about(const CrashState& state) const {
+    return (state.rule == CrashRule::kill ? "killed, state " : "power cut, state ") + std::to_string(state_count_);
+  }
+
+  const RunOptions options_;
+  env::SimRandom random_;
+  const StackPlan plan_;
+  const DataMix mix_;
+  const bool shorn_;
+  const bool losses_;
+  Arena arena_{size_t{256} << 20};
+  Arena recovery_arenas_[2] = {Arena(size_t{256} << 20), Arena(size_t{256} << 20)};
+  DataWorld data_;
+  RunResult result_;
+  uint64_t states_left_ = 0;
+  uint64_t state_count_ = 0;
+  uint64_t world_count_ = 0;
+  uint64_t trace_ = 0xcbf29ce484222325;
+  std::set<uint64_t> distinct_;
+};
+
+}  // namespace
+
+RunResult run_data_stack(const RunOptions& options) {
+  DataRun run(options);
+  return run.run();
 }
 
 }  // namespace basalt::sim

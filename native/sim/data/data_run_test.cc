@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: stacks of real bdevs keep their promises through crashes. Method: some random runs; `sim --suite data` does
+// many.
+#include "sim/data/data_run.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+namespace basalt::sim {
+namespace {
+
+TEST(DataRun, StacksKeepWhatTheyPromisedThroughEveryCrashState) {
+  const char* given = std::getenv("BASALT_SEED");
+  const char* given_count = std::getenv("BASALT_SEEDS");
+  const uint64_t first = given != nullptr ? std::strtoull(given, nullptr, 0) : 1;
+  const uint64_t count = given_count != nullptr ? std::strtoull(given_count, nullptr, 0) : given != nullptr ? 1 : 12;
+  uint64_t states = 0;
+  for (uint64_t seed = first; seed < first + count; seed++) {
+    RunOptions options;
+    options.seed = seed;
+    const RunResult result = run_data_stack(options);
+    ASSERT_EQ(result.failure, Failure::none) << "seed " << seed << ": " << result.explanation << "\n" << result.summary;
+    states += result.crash_state_count;
+  }
+  std::printf("%llu distinct crash states\n", static_cast<unsigned long long>(states));
+  if (given == nullptr) {
+    EXPECT_GE(states, count * 20);
+  }
+}
+
+TEST(DataRun, OneSeedGivesOneHistory) {
+  RunOptions options;
+  options.seed = 3;
+  EXPECT_EQ(run_data_stack(options).trace_hash, run_data_stack(options).trace_hash);
+}
+
+}  // namespace
+}  // namespace basalt::sim

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sim/data/data_world.h"
+
+#include <algorithm>
+
+#include "bdev/handle.h"
+
+namespace basalt::sim {
+namespace {
+
+constexpr size_t volume_count_max = 5;
+constexpr uint32_t judge_blocks = 32;
+constexpr char only_volume[] = "top";
+
+}  // namespace
+
+std::string DataMix::to_string() const {
+  std::string text;
+  const auto add = [&](const char* name, uint32_t weight) {
+    if (weight > 0) text += std::string(text.empty() ? "" : " ") + name;
+  };
+  add("write", write);
+  add("read", read);
+  add("unmap", unmap);
+  add("write-zeroes", write_zeroes);
+  add("flush", flush);
+  add("attribute", attribute);
+  add("create", create);
+  add("delete", remove);
+  if (overlapping) text += " overlapping";
+  return text;
+}
+
+DataMix random_data_mix(env::SimRandom& random) {
+  DataMix mix;
+  for (uint32_t* weight : {&mix.read, &mix.unmap, &mix.write_zeroes, &mix.flush, &mix.attribute, &mix.remove})
+    *weight = random.chance(0.3) ? 0 : static_cast<uint32_t>(1 + random.below(2 * *weight));
+  mix.fua_chance = random.chance(0.5) ? 0 : 0.3;
+  mix.long_blocks_max = random.chance(0.3) ? 4 : 48;
+  mix.overlapping = random.chance(0.3);
+  return mix;
+}
+
+DataWorld::DataWorld(env::SimRandom& random, const StackPlan& plan, const DataMix& mix, bool shorn)
+    : random_(random), pool_(plan.pool), mirrored_(!legs_of(plan.top).empty()), mix_(mix), shorn_(shorn) {
+  if (pool_) return;
+  Volume& volume = volumes_.emplace(only_volume, Volume(next_number_++, shorn_)).first->second;
+  volume.life = Life::live;
+}
+
+void DataWorld::attach(Stack& stack) {
+  stack_ = &stack;
+  crashed_ = false;
+  for (auto& [name, volume] : volumes_) {
+    volume.bdev = pool_ ? stack.pool()->find(name) : &stack.top();
+    volume.io_count = 0;
+    std::fill(volume.changing.begin(), volume.changing.end(), 0);
+  }
+}
+
+void DataWorld::note(uint64_t what) {
+  digest_ = (digest_ ^ what) * 0x100000001b3;
+  digest_ ^= digest_ >> 31;
+}
+
+void DataWorld::violated(const std::string& what) {
+  if (violation_.empty()) violation_ = what;
+}
+
+// ---- work ----------------------------------------------------------------------------------------------------------
+
+DataWorld::Volume* DataWorld::pick(std::string* name) {
+  std::vector<std::string> live;
+  for (const auto& [each, volume] : volumes_) {
+    if (volume.life == Life::live) live.push_back(each);
+  }
+  if (live.empty()) return nullptr;
+  *name = live[random_.below(live.size())];
+  return &volumes_.at(*name);
+}
+
+void DataWorld::step() {
+  std::string name;
+  Volume* volume = pick(&name);
+  if (pool_ && (volume == nullptr || (volumes_.size() < volume_count_max && random_.below(30) < mix_.create))) {
+    return spawn(create());
+  }
+  const uint32_t weights[] = {mix_.write, mix_.read,      mix_.unmap, mix_.write_zeroes,
+                              mix_.flush, mix_.attribute, mix_.remove};
+  uint32_t total = 0;
+  for (const uint32_t weight : weights)
+    total += weight;
+  uint64_t dice = random_.below(total);
+  size_t kind = 0;
+  while (dice >= weights[kind])
+    dice -= weights[kind++];
+  const uint64_t first = random_.below(volume_blocks);
+  const uint64_t longest = random_.chance(0.3) ? mix_.long_blocks_max : 4;
+  const auto count = static_cast<uint32_t>(std::min(volume_blocks - first, 1 + random_.below(longest)));
+  const bool fua = random_.chance(mix_.fua_chance);
+  op_count_++;
+  switch (kind) {
+    case 0:
+      return spawn(change(name, bdev::IoType::write, first, count, fua));
+    case 1:
+      return spawn(read(name, first, count));
+    case 2:
+      return spawn(change(name, bdev::IoType::unmap, first, count, fua));
+    case 3:
+      return spawn(change(name, bdev::IoType::write_zeroes, first, count, fua));
+    case 4:
+      return spawn(flush(name));
+    case 5:
+      if (pool_) spawn(set_attribute(name));
+      return;
+    default:
+      // Rarely, so that volumes have a past.
+      if (pool_ && random_.below(4) == 0) spawn(remove(name));
+  }
+}
+
+Task<void> DataWorld::change(std::string name, bdev::IoType type, uint64_t first, uint32_t count, bool fua) {
+  Volume& volume = volumes_.at(name);
+  for (uint64_t b = first; b < first + count; b++) {
+    if (volume.changing[b] > 0 && !mix_.overlapping) co_return;
+  }
+  const bool writes = type == bdev::IoType::write;
+  const uint64_t sequence = writes ? next_sequence_++ : 0;
+  std::vector<uint8_t> data(writes ? size_t{count} * oracle_block_bytes : 0);
+  if (writes) fill_tagged(data.data(), volume.oracle.volume(), first, count, sequence);
+  // In uneven pieces.
+  Iovec pieces[2] = {{data.data(), data.size() / 3}, {data.data() + data.size() / 3, data.size() - data.size() / 3}};
+  bdev::Io io;
+  io.type = type;
+  io.fua = fua;
+  io.offset_blocks = first;
+  io.count_blocks = count;
+  io.iov = pieces;
+  io.iov_count = writes ? 2 : 0;
+  for (uint64_t b = first; b < first + count; b++)
+    volume.changing[b]++;
+  volume.io_count++;
+  active_count_++;
+  const auto id = volume.oracle.change_begins(first, count, sequence);
+  const bdev::Handle handle(*volume.bdev, stack_->reactor());
+  const nvme::Status status = co_await bdev::io_wait(handle, io);
+  active_count_--;
+  if (crashed_) co_return;
+  note(id << 16 ^ status.value);
+  volume.io_count--;
+  for (uint64_t b = first; b < first + count; b++)
+    volume.changing[b]--;
+  using Ending = BlockOracle::Ending;
+  if (status.ok()) {
+    volume.oracle.change_ends(id, first, count, fua ? Ending::forced : Ending::done);
+  } else if (status.is(nvme::status::capacity_exceeded)) {
+    volume.oracle.change_ends(id, first, count, Ending::refused);
+  } else {
+    violated("a change failed: " + nvme::to_string(status));
+  }
+}
+
+Task<void> DataWorld::read(std::string name, uint64_t first, uint32_t count) {
+  Volume& volume = volumes_.at(name);
+  std::vector<uint8_t> data(size_t{count} * oracle_block_bytes, 0xee);
+  Iovec piece{data.data(), data.size()};
+  bdev::Io io;
+  io.type = bdev::IoType::read;
+  io.offset_blocks = first;
+  io.count_blocks = count;
+  io.iov = &piece;
+  io.iov_count = 1;
+  volume.io_count++;
+  active_count_++;
+  const uint64_t begun = volume.oracle.read_begins();
+  const bdev::Handle handle(*volume.bdev, stack_->reactor());
+  const nvme::Status status = co_await bdev::io_wait(handle, io);
+  active_count_--;
+  if (crashed_) co_return;
+  note(begun << 16 ^ status.value);
+  volume.io_count--;
+  if (!status.ok()) co_return violated("a read failed: " + nvme::to_string(status));
+  const auto wrong = volume.oracle.judge_read(begun, first, data.data(), count);
+  volume.oracle.read_ends(begun);
+  if (wrong) violated("a read returned what cannot be there: " + *wrong);
+}
+
+Task<void> DataWorld::flush(std::string name) {
+  Volume& volume = volumes_.at(name);
+  bdev::Io io;
+  io.type = bdev::IoType::flush;
+  volume.io_count++;
+  active_count_++;
+  const uint64_t begun = volume.oracle.flush_begins();
+  const bdev::Handle handle(*volume.bdev, stack_->reactor());
+  const nvme::Status status = co_await bdev::io_wait(handle, io);
+  active_count_--;
+  if (crashed_) co_return;
+  note(begun << 16 ^ status.value);
+  volume.io_count--;
+  if (!status.ok()) co_return violated("a flush failed: " + nvme::to_string(status));
+  volume.oracle.flush_ends(begun);
+}
+
+Task<void> DataWorld::set_attribute(std::string name) {
+  Volume& volume = volumes_.at(name);
+  if (volume.attributes.size() > 1) co_return;
+  std::string value = std::to_string(next_sequence_++) + std::string(random_.below(900), 'x');
+  volume.attributes.push_back(value);
+  volume.io_count++;
+  active_count_++;
+  auto setting = volume.bdev->set_attribute(std::move(value));
+  const Outcome outcome = co_await setting;
+  active_count_--;
+  if (crashed_) co_return;
+  volume.io_count--;
+  if (!outcome) co_return violated("an attribute could not be set: " + outcome.error().message);
+  volume.attributes.erase(volume.attributes.begin());
+}
+
+Task<void> DataWorld::create() {
+  const uint64_t number = next_number_++;
+  const std::string name = "v" + std::to_string(number);
+  Volume& volume = volumes_.emplace(name, Volume(number, shorn_)).first->second;
+  active_count_++;
+  bdev::LvolOptions options;
+  options.name = name;
+  options.size_bytes = volume_blocks * oracle_block_bytes;
+  auto creating = stack_->pool()->create_lvol(std::move(options));
+  auto made = co_await creating;
+  active_count_--;
+  if (crashed_) co_return;
+  note(number);
+  if (!made) co_return violated("a volume could not be created: " + made.error().message);
+  volume.bdev = made.value();
+  volume.life = Life::live;
+}
+
+Task<void> DataWorld::remove(std::string name) {
+  Volume& volume = volumes_.at(name);
+  if (volume.io_count > 0) co_return;
+  volume.life = Life::deleting;
+  active_count_++;
+  auto deleting = stack_->pool()->delete_lvol(name);
+  const Outcome outcome = co_await deleting;
+  active_count_--;
+  if (crashed_) co_return;
+  if (!outcome) co_return violated("a volume could not be deleted: " + outcome.error().message);
+  volumes_.erase(name);
+}
+
+// ---- after a crash -------------------------------------------------------------------------------------------------
+
+std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt) {
+  for (auto it = volumes_.begin(); it != volumes_.end();) {
+    Volume& volume = it->second;
+    bdev::Bdev* bdev = pool_ ? stack.pool()->find(it->first) : &stack.top();
+    if (bdev == nullptr) {
+      if (volume.life == Life::live) return "volume " + it->first + " is gone";
+      it = adopt ? volumes_.erase(it) : std::next(it);
+      continue;
+    }
+    if (std::string wrong = judge_volume(stack, *bdev, volume, rule, adopt); !wrong.empty()) {
+      return it->first + ": " + wrong;
+    }
+    if (adopt) volume.life = Life::live;
+    ++it;
+  }
+  if (!pool_) return "";
+  for (bdev::Lvol* lvol : stack.pool()->list()) {
+    if (!volumes_.contains(lvol->name())) return "volume " + lvol->name() + " should not be there";
+  }
+  return "";
+}
+
+std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, CrashRule rule, bool adopt) {
+  const std::string attribute = bdev.attribute();
+  if (std::find(volume.attributes.begin(), volume.attributes.end(), attribute) == volume.attributes.end()) {
+    return "its attribute is " + attribute.substr(0, 24);
+  }
+  if (adopt) {
+    volume.attributes = {attribute};
+  }
+  struct Reading {
+    static Task<nvme::Status> run(bdev::Handle handle, uint64_t first, uint8_t* data) {
+      Iovec piece{data, size_t{judge_blocks} * oracle_block_bytes};
+      bdev::Io io;
+      io.type = bdev::IoType::read;
+      io.offset_blocks = first;
+      io.count_blocks = judge_blocks;
+      io.iov = &piece;
+      io.iov_count = 1;
+      co_return co_await bdev::io_wait(handle, io);
+    }
+  };
+  static_assert(volume_blocks % judge_blocks == 0);
+  std::vector<uint8_t> first_seen(volume_blocks * oracle_block_bytes);
+  // Mirrors are asked twice, so that every member speaks.
+  for (int pass = 0; pass < (mirrored_ ? 2 : 1); pass++) {
+    for (uint64_t first = 0; first < volume_blocks; first += judge_blocks) {
+      std::vector<uint8_t> data(size_t{judge_blocks} * oracle_block_bytes, 0xee);
+      const nvme::Status status = *stack.run(Reading::run(bdev::Handle(bdev, stack.reactor()), first, data.data()));
+      if (!status.ok()) return "block " + std::to_string(first) + ": " + nvme::to_string(status);
+      uint8_t* seen = first_seen.data() + first * oracle_block_bytes;
+      if (pass > 0 && !std::equal(data.begin(), data.end(), seen)) {
+        return "blocks from " + std::to_string(first) + " were read twice and differ";
+      }
+      std::copy(data.begin(), data.end(), seen);
+      if (pass > 0) continue;
+      if (auto wrong = volume.oracle.judge_crash(rule, first, data.data(), judge_blocks)) return *wrong;
+    }
+  }
+  if (adopt) {
+    volume.oracle.forget_history();
+    volume.oracle.adopt(0, first_seen.data(), volume_blocks);
+  }
+  return "";
+}
+
+}  // namespace basalt::sim

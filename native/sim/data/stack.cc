@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sim/data/stack.h"
+
+#include "bdev/fault/fault.h"
+#include "bdev/file/file.h"
+#include "bdev/raid/raid0.h"
+
+namespace basalt::sim {
+namespace {
+
+env::SimKnobs knobs() {
+  env::SimKnobs knobs;
+  knobs.disk_delay_max = microseconds(300);
+  return knobs;
+}
+constexpr uint64_t strip_bytes = 16 << 10;
+constexpr char inner_lvol[] = "inner";
+
+}  // namespace
+
+Stack::Stack(uint64_t seed, const StackPlan& plan, const InSyncSets& in_sync, const DiskImages& images, Arena& arena)
+    : plan_(plan),
+      fresh_(images.empty()),
+      in_sync_(in_sync),
+      world_(seed, knobs()),
+      node_(world_.add_node("m")),
+      reactor_(node_, arena, {}) {
+  BASALT_ASSERT(reactor_.init().ok());
+  loop_ = node_.start(reactor_, {});
+  for (const LayerPlan* file : files_of(plan.top)) {
+    if (fresh_) {
+      disk(file->disk).resize(file->size_bytes);
+    } else {
+      disk(file->disk).load(images[file->disk]);
+    }
+  }
+  // One member at a time is out, so at most one set lacks one.
+  for (const LayerPlan* leg : legs_of(plan.top)) {
+    for (size_t i = 0; i < leg->below.size(); i++) {
+      if (in_sync_.at(leg->id)[i]) continue;
+      lost_leg_ = leg;
+      lost_member_ = i;
+    }
+  }
+}
+
+Stack::~Stack() = default;
+
+// ---- bringing up ---------------------------------------------------------------------------------------------------
+
+Outcome Stack::open(bool all_dirty) {
+  all_dirty_ = all_dirty;
+  return *run(open_all());
+}
+
+Task<Outcome> Stack::open_all() {
+  auto opening = open_layer(&plan_.top, fresh_);
+  Outcome opened = co_await opening;
+  if (!opened || !plan_.pool) co_return opened;
+  const bdev::Handle base(top(), reactor_);
+  bdev::LvStoreOptions options;
+  options.name = "pool";
+  options.cluster_bytes = cluster_bytes;
+  options.clear = world_.random().chance(0.5);
+  auto loading = fresh_ ? bdev::LvStore::create(reactor_, base, options) : bdev::LvStore::load(reactor_, base);
+  auto loaded = co_await loading;
+  if (!loaded) co_return std::move(loaded).error();
+  pool_ = std::move(loaded).value();
+  co_return success();
+}
+
+Task<Outcome> Stack::open_layer(const LayerPlan* plan, bool made) {
+  std::vector<bdev::Handle> below;
+  for (size_t i = 0; i < plan->below.size(); i++) {
+    if (plan->kind == LayerKind::leg && !in_sync_.at(plan->id)[i]) continue;
+    auto opening = open_layer(&plan->below[i], made);
+    Outcome opened = co_await opening;
+    if (!opened) co_return opened;
+    below.emplace_back(*bdevs_.at(plan->below[i].id), reactor_);
+  }
+  switch (plan->kind) {
+    case LayerKind::file: {
+      bdev::FileBdevOptions options;
+      options.name = plan->name();
+      options.path = disk_path(plan->disk);
+      auto opened = bdev::FileBdev::open(reactor_, options);
+      if (!opened) co_return std::move(opened).error();
+      bdevs_[plan->id] = std::move(opened).value();
+      co_return success();
+    }
+    case LayerKind::fault:
+      bdevs_[plan->id] = std::make_unique<bdev::FaultBdev>(reactor_, plan->name(), Uuid{}, below.front());
+      co_return success();
+    case LayerKind::raid0: {
+      auto opened = bdev::Raid0Bdev::create(reactor_, {plan->name(), {}, strip_bytes}, std::move(below));
+      if (!opened) co_return std::move(opened).error();
+      bdevs_[plan->id] = std::move(opened).value();
+      co_return success();
+    }
+    case LayerKind::leg:
+      co_return open_leg(plan, std::move(below));
+    case LayerKind::lvol: {
+      auto opening = open_lvol(plan, below.front(), made);
+      Outcome opened = co_await opening;
+      co_return opened;
+    }
+  }
+  BASALT_ASSERT(false);
+}
+
+// An lvol has its store to itself. What others see is called after the layer, as a leg tells its members by name.
+Task<Outcome> Stack::open_lvol(const LayerPlan* plan, bdev::Handle base, bool made) {
+  bdev::LvStoreOptions options;
+  options.name = plan->name();
+  options.cluster_bytes = cluster_bytes;
+  options.clear = world_.random().chance(0.5);
+  auto loading = made ? bdev::LvStore::create(reactor_, base, options) : bdev::LvStore::load(reactor_, base);
+  auto loaded = co_await loading;
+  if (!loaded) co_return std::move(loaded).error();
+  bdev::LvStore& store = *(stores_[plan->id] = std::move(loaded).value());
+  if (made) {
+    bdev::LvolOptions lvol_options;
+    lvol_options.name = inner_lvol;
+    lvol_options.size_bytes = plan->size_bytes;
+    auto creating = store.create_lvol(lvol_options);
+    auto created = co_await creating;
+    if (!created) co_return std::move(created).error();
+  }
+  bdev::Lvol* lvol = store.find(std::string(inner_lvol));
+  if (lvol == nullptr) co_return Error{Errc::not_found, plan->name() + ": its lvol is gone"};
+  bdevs_[plan->id] = std::make_unique<bdev::FaultBdev>(reactor_, plan->name(), Uuid{}, bdev::Handle(*lvol, reactor_));
+  co_return success();
+}
+
+Outcome Stack::open_leg(const LayerPlan* plan, std::vector<bdev::Handle> below) {
+  bdev::LegOptions options;
+  options.name = plan->name();
+  options.epoch = 1;
+  options.all_dirty = all_dirty_;
+  bdev::LegEvents events;
+  events.member_failed = [this, plan](const std::string& member, const std::string&) { member_failed(plan, member); };
+  events.member_copied = [this, plan](const std::string& member) { member_copied(plan, member); };
+  auto opened = bdev::LegBdev::create(reactor_, options, std::move(below), std::move(events));
+  if (!opened) return std::move(opened).error();
+  bdevs_[plan->id] = std::move(opened).value();
+  return success();
+}
+
+// ---- taking down ---------------------------------------------------------------------------------------------------
+
+Outcome Stack::close() {
+  // A member that was on its way back gets there first: its layers are half made.
+  if (returning_) BASALT_ASSERT(world_.run_until([this] { return !returning_; }, seconds(600)));
+  return *run(close_all());
+}
+
+Task<Outcome> Stack::close_all() {
+  Outcome outcome = success();
+  if (pool_ != nullptr) {
+    auto closing = pool_->close();
+    outcome = co_await closing;
+    pool_.reset();
+  }
+  auto closing = close_layer(&plan_.top);
+  Outcome below = co_await closing;
+  if (outcome) outcome = std::move(below);
+  co_return outcome;
+}
+
+Task<Outcome> Stack::close_layer(const LayerPlan* plan) {
+  Outcome outcome = success();
+  if (const auto found = bdevs_.find(plan->id); found != bdevs_.end()) {
+    auto closing = found->second->close();
+    outcome = co_await closing;
+    bdevs_.erase(plan->id);
+  }
+  if (const auto store = stores_.find(plan->id); store != stores_.end()) {
+    if (bdev::Lvol* lvol = store->second->find(std::string(inner_lvol)); lvol != nullptr) {
+      auto lvol_closing = lvol->close();
+      (void)(co_await lvol_closing).ok();
+    }
+    auto store_closing = store->second->close();
+    Outcome closed = co_await store_closing;
+    if (outcome) outcome = std::move(closed);
+    stores_.erase(plan->id);
+  }
+  for (const LayerPlan& below : plan->below) {
+    auto closing = close_layer(&below);
+    Outcome closed = co_await closing;
+    if (outcome) outcome = std::move(closed);
+  }
+  co_return outcome;
+}
+
+}  // namespace basalt::sim

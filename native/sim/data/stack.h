@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stack: a plan's bdevs, alive in one world: on one machine with its disks, one process, one reactor. It also plays the
+// orchestrator of the legs: records who is in sync before it tells them.
+//
+// Owner: the run's thread. Everything below it ends in close(), orderly; a crash is a copy of the disks' states, taken
+// while the stack lives, and another stack in another world that is brought up from it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "bdev/bdev.h"
+#include "bdev/leg/leg.h"
+#include "bdev/lvol/lvstore.h"
+#include "env/sim/sim_world.h"
+#include "runtime/reactor.h"
+#include "sim/data/stack_plan.h"
+
+namespace basalt::sim {
+
+using DiskImages = std::vector<env::SimImage>;
+
+class Stack {
+ public:
+  static constexpr uint32_t cluster_bytes = 64 << 10;
+
+  // `images` empty: new disks, and whatever the plan needs is made on them.
+  Stack(uint64_t seed, const StackPlan& plan, const InSyncSets& in_sync, const DiskImages& images, Arena& arena);
+  ~Stack();
+
+  Outcome open(bool all_dirty);
+  Outcome close();  // nothing is in flight from above
+
+  env::SimWorld& world() { return world_; }
+  Reactor& reactor() { return reactor_; }
+  env::SimDisk& disk(uint32_t index) { return world_.disk("m", disk_path(index)); }
+  uint32_t disk_count() const { return plan_.disk_count; }
+  bdev::Bdev& top() { return *bdevs_.at(plan_.top.id); }
+  bdev::LvStore* pool() { return pool_.get(); }
+  const InSyncSets& in_sync() const { return in_sync_; }  // as recorded durably
+
+  // Faults of a member of a leg and its return, one member at a time; false: not now.
+  bool lose_member(env::SimRandom& random);
+  bool return_member();
+  bool member_lost() const { return lost_leg_ != nullptr; }
+  bool returning() const { return returning_; }
+
+  template <class T>
+  std::optional<T> run(Task<T> task, Duration limit = seconds(600)) {
+    std::optional<T> result;
+    spawn(collect(std::move(task), &result));
+    if (!world_.run_until([&] { return result.has_value(); }, limit)) BASALT_ASSERT(false);
+    return result;
+  }
+
+ private:
+  template <class T>
+  static Task<void> collect(Task<T> task, std::optional<T>* result) {
+    result->emplace(co_await task);
+  }
+  static std::string disk_path(uint32_t index) { return "disk" + std::to_string(index); }
+  Task<Outcome> open_all();
+  Task<Outcome> open_layer(const LayerPlan* plan, bool made);
+  Task<Outcome> open_lvol(const LayerPlan* plan, bdev::Handle base, bool made);
+  Outcome open_leg(const LayerPlan* plan, std::vector<bdev::Handle> below);
+  Task<Outcome> close_all();
+  Task<Outcome> close_layer(const LayerPlan* plan);
+  Task<void> bring_back();
+  void member_failed(const LayerPlan* leg, const std::string& member);
+  void member_copied(const LayerPlan* leg, const std::string& member);
+  void hurt(const LayerPlan& plan, bool hurt);
+  bdev::LegBdev& leg(const LayerPlan& plan) { return static_cast<bdev::LegBdev&>(*bdevs_.at(plan.id)); }
+
+  const StackPlan& plan_;
+  const bool fresh_;
+  bool all_dirty_ = false;
+  InSyncSets in_sync_;
+  env::SimWorld world_;
+  env::SimNode& node_;
+  Reactor reactor_;
+  std::unique_ptr<env::LoopHandle> loop_;
+  std::map<uint32_t, std::unique_ptr<bdev::Bdev>> bdevs_;      // by the layer's id
+  std::map<uint32_t, std::unique_ptr<bdev::LvStore>> stores_;  // of inner lvols
+  std::map<uint32_t, bdev::Lvol*> lvols_;
+  std::unique_ptr<bdev::LvStore> pool_;
+  // The member that a fault took, and whether its layers are being made again.
+  const LayerPlan* lost_leg_ = nullptr;
+  size_t lost_member_ = 0;
+  bool returning_ = false;
+};
+
+}  // namespace basalt::sim

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// StackPlan: which bdevs lie on which, drawn from the seed; and what an orchestrator would have recorded durably about
+// the stack (who is in sync in each leg), which outlives crashes.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "env/sim/sim_random.h"
+
+namespace basalt::sim {
+
+enum class LayerKind : uint8_t { file, fault, raid0, leg, lvol };
+
+struct LayerPlan {
+  LayerKind kind = LayerKind::file;
+  uint32_t id = 0;  // unique within the plan
+  uint32_t disk = 0;
+  uint64_t size_bytes = 0;  // members of a leg are of one size, whatever they consist of
+  std::vector<LayerPlan> below;
+  std::string name() const;
+};
+
+struct StackPlan {
+  LayerPlan top;
+  bool pool = false;  // the volumes are lvols on the top; else there is one volume, the top itself
+  uint32_t disk_count = 0;
+  std::string to_string() const;
+};
+
+StackPlan random_plan(env::SimRandom& random);
+
+// Of each leg, by its id: which of the layers below it are in sync.
+using InSyncSets = std::map<uint32_t, std::vector<bool>>;
+InSyncSets all_in_sync(const StackPlan& plan);
+
+std::vector<const LayerPlan*> legs_of(const LayerPlan& plan);
+std::vector<const LayerPlan*> files_of(const LayerPlan& plan);
+
+}  // namespace basalt::sim
