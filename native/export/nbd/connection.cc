@@ -389,6 +389,9 @@ void Connection::io_done(bdev::Io* io) {
   Connection* self = op->connection;
   op->error = error_of_status(io->status);
   if (op->error == 0 && io->type == bdev::IoType::read) op->reply_data_bytes = op->request.length_bytes;
+  // Nothing is wrong with the disk, it is served elsewhere. An error would reach the client's user, a lost connection
+  // makes the client connect again and resend.
+  if (io->status.type() == nvme::StatusType::path) self->drop();
   self->reply(op);
 }
 

@@ -292,6 +292,22 @@ TEST(NbdConnection, disk_errors_are_errors_of_the_request) {
   EXPECT_EQ(client->read(0, 4096), Bytes(4096, 0));
 }
 
+TEST(NbdConnection, path_errors_end_the_connection_without_an_answer) {
+  NbdFixture f;
+  auto client = f.ready_client();
+  f.disk->holding = true;
+  client->request(Command::read, 1, 0, 4096);
+  f.run_until([&] { return f.disk->held_count == 1; });
+  f.disk->fail_with = nvme::status::ana_inaccessible;
+  client->request(Command::read, 2, 4096, 4096);
+  EXPECT_TRUE(client->wait_closed());
+  f.disk->release();
+  EXPECT_TRUE(f.wait_connections(0));
+  EXPECT_EQ(f.reactor.buffers().in_use_count(), 0u);
+  f.disk->fail_with = nvme::status::success;
+  EXPECT_EQ(f.ready_client()->read(0, 4096), Bytes(4096, 0)) << "a new connection is served when the path is back";
+}
+
 TEST(NbdConnection, random_requests_agree_with_an_array_of_bytes) {
   for (uint64_t seed = 1; seed <= 8; seed++) {
     NbdFixture f(seed);
