@@ -5,9 +5,14 @@
 set -euo pipefail
 script_name=chaos
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$root/scripts/lib/native-build.sh"
 
+# With BASALT_CHAOS_BUILD=no what is built already is used.
 if [[ "${BASALT_CHAOS_BUILD:-yes}" != no ]]; then
-  bash "$root/scripts/setup.sh" test >&2 || {
+  {
+    bash "$root/scripts/setup.sh" test
+    native_build build/release basalt_check -DCMAKE_BUILD_TYPE=Release
+  } >&2 || {
     say "set-up failed (messages above): nothing was run"
     echo "0 passed, 1 failed"
     exit 1

@@ -53,19 +53,16 @@ export class HistoryLog {
   }
 
   add(operation: Operation): void {
-    const { op, lba, blocks, status, end, ...rest } = operation;
+    const { op, lba, blocks, ...rest } = operation;
     const place = op === 'flush' ? {} : { lba, blocks };
-    const line = { op, client: this.#client, ...place, ...rest, status, ...(status === 'ok' ? { end } : {}) };
-    this.#lines.push(JSON.stringify(line));
+    this.#lines.push(JSON.stringify({ op, client: this.#client, ...place, ...rest }));
     // An acknowledged write must be on record before the next one of its place starts; reads may wait.
     if (op === 'write' || this.#lines.length >= 64) this.save();
   }
 
-  /** A write whose outcome nobody will tell any more. */
+  /** A write whose outcome nobody will tell any more: nobody waits for it either. */
   lost(intent: Intent): void {
-    const { seq, lba, blocks, inv } = intent;
-    this.#lines.push(JSON.stringify({ op: 'write', client: this.#client, lba, blocks, inv, status: 'info', seq }));
-    this.save();
+    this.add({ op: 'write', ...intent, end: this.now(), status: 'info' });
   }
 
   save(): void {
