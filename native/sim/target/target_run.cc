@@ -1,12 +1,191 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/target/target_run.h"
 
-namespace basalt::sim {
+#include "sim/process.h"
+#include "sim/target/good_host.h"
+#include "sim/target/rude_host.h"
+#include "sim/target/target_node.h"
 
-RunResult run_target(const RunOptions&) {
-  RunResult result;
-  result.failure = Failure::liveness;
-  result.explanation = "this suite does not exist yet";
+namespace basalt::sim {
+namespace {
+
+constexpr Duration settle_limit = seconds(120);
+constexpr Duration end_limit = seconds(60);
+
+env::SimKnobs random_knobs(env::SimRandom& random) {
+  env::SimKnobs knobs;
+  knobs.network_delay_max = microseconds(static_cast<int64_t>(20 + random.below(1000)));
+  knobs.disk_delay_max = microseconds(static_cast<int64_t>(50 + random.below(2000)));
+  knobs.short_transfer_chance = random.chance(0.5) ? 0.02 : 0.3;
+  knobs.socket_buffer_bytes = random.chance(0.3) ? 4096 : 256 * 1024;
+  knobs.backlog_max = random.chance(0.3) ? 2 : 128;
+  return knobs;
+}
+
+TargetNodeOptions random_target(env::SimRandom& random) {
+  TargetNodeOptions options;
+  options.reactor_count = 1 + random.below(2);
+  options.port_count = 1 + random.below(2);
+  options.disk = static_cast<TargetDisk>(random.below(3));
+  options.good_host_count = 1 + random.below(2);
+  // Two slabs and a little: commands wait for buffers.
+  if (random.chance(0.3)) options.buffer_bytes_max = size_t{24} << 20;
+  return options;
+}
+
+class TargetRun {
+ public:
+  explicit TargetRun(const RunOptions& options)
+      : random_(options.seed ^ 0x7a26e7),
+        world_(options.seed, random_knobs(random_)),
+        target_options_(random_target(random_)),
+        target_(world_, target_options_, arena_) {}
+
+  RunResult run() {
+    target_.open();
+    for (size_t i = 0; i < target_options_.good_host_count; i++)
+      good_.push_back(std::make_unique<GoodHost>(world_, i, target_.addresses(), random_.chance(0.3), arena_));
+    for (size_t i = 0; i < 1 + random_.below(3); i++)
+      rude_.push_back(std::make_unique<RudeHost>(world_, i, target_.addresses()));
+    summarize();
+    for (const auto& host : good_)
+      host->connect();
+    for (const auto& host : rude_)
+      host->start();
+    const uint64_t steps = 60 + random_.below(200);
+    for (uint64_t step = 0; step < steps && !failed(); step++) {
+      work();
+      if (random_.below(10) == 0) trouble();
+      world_.run_for(microseconds(static_cast<int64_t>(random_.below(10'000))));
+      judge();
+    }
+    finish();
+    result_.trace_hash = world_.trace_hash();
+    for (const auto& host : good_) {
+      result_.op_count += host->op_count();
+      result_.trace_hash = (result_.trace_hash ^ host->digest()) * 0x100000001b3;
+    }
+    return result_;
+  }
+
+ private:
+  bool failed() const { return result_.failure != Failure::none; }
+  void fail(Failure failure, const std::string& what) {
+    if (failed()) return;
+    result_.failure = failure;
+    result_.explanation = what;
+  }
+
+  void summarize() {
+    static constexpr const char* disks[] = {"malloc", "file", "lvol"};
+    result_.summary = std::string(disks[static_cast<size_t>(target_options_.disk)]) + ", " +
+                      std::to_string(target_options_.reactor_count) + " reactors, " +
+                      std::to_string(target_options_.port_count) + " ports, " + std::to_string(good_.size()) +
+                      " good and " + std::to_string(rude_.size()) + " rude hosts";
+  }
+
+  void work() {
+    for (const auto& host : good_) {
+      if (!host->connected()) continue;
+      for (uint64_t burst = random_.below(4); burst > 0; burst--)
+        host->step(random_);
+    }
+  }
+
+  void trouble() {
+    GoodHost& host = *good_[random_.below(good_.size())];
+    RudeHost& rude = *rude_[random_.below(rude_.size())];
+    const std::string name = host.node().name();
+    switch (random_.below(7)) {
+      case 0:
+        return world_.cut_connections(name, "t");
+      case 1:
+        return world_.stall(name, "t", milliseconds(static_cast<int64_t>(random_.below(1500))));
+      case 2:
+        return world_.stall("t", name, milliseconds(static_cast<int64_t>(random_.below(1500))));
+      case 3:
+        return world_.set_link(name, "t", {.loss_chance = random_.chance(0.5) ? 0.02 : 0});
+      case 4:
+        target_.disk().slow_chance = random_.chance(0.5) ? 0.02 : 0;
+        return;
+      default:
+        if (rude.up()) {
+          rude.kill(random_.chance(0.5));
+        } else {
+          rude.start();
+        }
+    }
+  }
+
+  void judge() {
+    for (const auto& host : good_) {
+      if (!host->violation().empty()) fail(Failure::correctness, host->violation());
+    }
+  }
+
+  bool all_good(bool (GoodHost::*is)() const) const {
+    for (const auto& host : good_) {
+      if (!((*host).*is)()) return false;
+    }
+    return true;
+  }
+
+  // Faults end, rude hosts go; then everything comes to rest in time, and nothing was kept.
+  void finish() {
+    world_.heal_all();
+    for (const auto& host : good_)
+      world_.set_link(host->node().name(), "t", {});
+    target_.disk().slow_chance = 0;
+    for (const auto& host : rude_)
+      host->stop();
+    if (!world_.run_until([this] { return all_good(&GoodHost::connected) && all_good(&GoodHost::idle); },
+                          settle_limit)) {
+      return fail(Failure::liveness, "requests of good hosts do not end");
+    }
+    for (const auto& host : good_)
+      host->read_everything();
+    if (!world_.run_until([this] { return all_good(&GoodHost::idle); }, settle_limit)) {
+      return fail(Failure::liveness, "the last reads do not end");
+    }
+    judge();
+    for (const auto& host : good_)
+      host->start_closing();
+    if (!world_.run_until([this] { return all_good(&GoodHost::closed); }, end_limit)) {
+      return fail(Failure::liveness, "a good host does not come to its end");
+    }
+    if (!world_.run_until([this] { return target_.connection_count() == 0; }, end_limit)) {
+      return fail(Failure::liveness, std::to_string(target_.connection_count()) + " connections are kept for ever");
+    }
+    if (target_.buffers_in_use() != 0) {
+      fail(Failure::correctness, std::to_string(target_.buffers_in_use()) + " buffers are kept");
+    }
+    target_.close();
+    uint64_t commands = 0;
+    uint64_t answers = 0;
+    for (const auto& host : rude_) {
+      commands += host->command_count();
+      answers += host->answer_count();
+    }
+    result_.summary += "; " + std::to_string(commands) + " rude commands, " + std::to_string(answers) + " answers";
+  }
+
+  env::SimRandom random_;
+  Arena arena_{size_t{512} << 20};
+  env::SimWorld world_;
+  const TargetNodeOptions target_options_;
+  TargetNode target_;
+  std::vector<std::unique_ptr<GoodHost>> good_;
+  std::vector<std::unique_ptr<RudeHost>> rude_;
+  RunResult result_;
+};
+
+}  // namespace
+
+RunResult run_target(const RunOptions& options) {
+  auto run = std::make_unique<TargetRun>(options);
+  RunResult result = run->run();
+  // What hangs cannot be taken down.
+  if (result.failure == Failure::liveness) keep_for_ever(run.release());
   return result;
 }
 
