@@ -78,7 +78,7 @@ Bdev* add_leg(BdevStack& stack, SimFixture& fixture, std::vector<Handle> members
   options.name = "leg" + std::to_string(stack.owned.size());
   options.epoch = 1;
   options.all_dirty = all_dirty;
-  auto leg = LegBdev::create(fixture.reactor, options, std::move(members), {});
+  auto leg = LegBdev::create(fixture.reactor, options, {members.begin(), members.end()}, {});
   EXPECT_TRUE(leg.ok());
   return add(stack, std::move(leg).value());
 }

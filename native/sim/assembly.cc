@@ -71,34 +71,49 @@ Task<void> Assembly::detach(std::string name) {
   auto closing = attached->bdev->close();
   auto closed = co_await closing;
   (void)closed.ok();
-  // A leg's background task may refer to it for a while yet.
-  const auto used = [this, &attached] {
-    return std::any_of(legs_.begin(), legs_.end(), [&](const auto& leg) { return leg->uses(*attached->gate); });
-  };
-  do {
-    co_await sleep_for(reactor_, milliseconds(1));
-  } while (used());
+  for (const auto& leg : legs_) {
+    auto releasing = leg->released(*attached->gate);
+    co_await releasing;
+  }
+  // The member's own end may still be in hand of what told of it.
+  co_await hop(reactor_);
+}
+
+bdev::LegMember Assembly::as_leg_member(Attached& attached) {
+  return {bdev::Handle(*attached.gate, reactor_), attached.member.replica};
 }
 
 Outcome Assembly::build(const std::vector<Attached*>& members, bool all_dirty, Duration lease, const PlantedBugs& bugs,
                         Events events) {
   std::vector<bdev::Handle> handles;
   for (size_t index = 0; index < volume_.legs.size(); index++) {
-    std::vector<bdev::Handle> in_sync;
+    std::vector<bdev::LegMember> in_sync;
     for (Attached* attached : members) {
-      if (attached->member.leg == index) in_sync.emplace_back(*attached->gate, reactor_);
+      if (attached->member.leg == index) in_sync.push_back(as_leg_member(*attached));
     }
     bdev::LegOptions options;
     options.name = "leg" + std::to_string(index) + "." + std::to_string(epoch_);
     options.epoch = epoch_;
     options.lease = lease;
     options.all_dirty = all_dirty && in_sync.size() > 1 && !bugs.read_unequal;
-    options.planted_ignore_lease = bugs.ignore_read_lease;
+    options.count_blocks = volume_.leg_blocks;
+    options.identity = "leg" + std::to_string(index);
+    for (const ReplicaPlace& place : volume_.legs[index])
+      options.replicas.push_back(place.replica);
+    // Small legs, several regions; marks that come and go within a run.
+    options.mark_region_bytes_min = 64 * 1024;
+    options.mark_rest = milliseconds(100);
+    options.planted.ignore_lease = bugs.ignore_read_lease;
+    options.planted.skip_marks = bugs.skip_marks;
+    options.planted.clear_before_flush = bugs.clear_before_flush;
+    options.planted.ignore_own_marks = bugs.ignore_own_marks;
     bdev::LegEvents leg_events;
     leg_events.member_failed = [index, events](const std::string& member, const std::string& reason) {
       events.member_failed(index, member, reason);
     };
-    leg_events.member_copied = [index, events](const std::string& member) { events.member_copied(index, member); };
+    leg_events.member_copied = [index, events](const bdev::LegMemberInfo& member) {
+      events.member_copied(index, member.name);
+    };
     leg_events.joining_failed = [index, events](const std::string& member, const std::string&) {
       events.joining_failed(index, member);
     };
@@ -169,7 +184,7 @@ bool Assembly::has_replica(const std::string& replica) const {
 
 bool Assembly::clean() {
   for (const auto& leg : legs_) {
-    if (leg->fenced() || leg->waiting() || leg->dirty().dirty_count() > 0) return false;
+    if (leg->fenced() || leg->waiting() || !leg->equal()) return false;
     for (const bdev::LegMemberInfo& member : leg->members()) {
       if (member.failed) return false;
     }

@@ -61,6 +61,7 @@ class Assembly final : bdev::Member::Listener {
   Task<void> detach(std::string name);
   Outcome build(const std::vector<Attached*>& members, bool all_dirty, Duration lease, const PlantedBugs& bugs,
                 Events events);
+  bdev::LegMember as_leg_member(Attached& attached);
   void fence();
   Task<void> tear_down();  // nothing is submitted any more
 

@@ -24,7 +24,7 @@ Cluster::Cluster(uint64_t seed, const ClusterShape& shape)
   for (size_t i = 0; i < disks.size(); i++) {
     disks[i].name = "d" + std::to_string(i + 1);
     disks[i].endpoint.port = static_cast<uint16_t>(disk_port + i);
-    disks[i].replica_bytes = shape.leg_blocks * block_bytes;
+    disks[i].replica_bytes = shape.leg_blocks * block_bytes + bdev::leg_tail::tail_bytes;
     disks[i].disk_bytes = disk_overhead_bytes + 2 * shape.legs * disks[i].replica_bytes;
     disks[i].bugs = shape.bugs;
   }
@@ -202,8 +202,10 @@ Task<void> read_image(bdev::Lvol* lvol, Reactor* reactor, std::vector<uint8_t>* 
   co_await begin;
   const bdev::Handle handle(*lvol, *reactor);
   constexpr uint64_t step_blocks = 64;
-  for (uint64_t block = 0; block < lvol->info().count_blocks; block += step_blocks) {
-    const uint64_t count = std::min(step_blocks, lvol->info().count_blocks - block);
+  // What lies behind the data (the leg's own tail) is nobody's value.
+  const uint64_t count_blocks = bytes->size() / block_bytes;
+  for (uint64_t block = 0; block < count_blocks; block += step_blocks) {
+    const uint64_t count = std::min(step_blocks, count_blocks - block);
     Iovec iov{bytes->data() + block * block_bytes, count * block_bytes};
     bdev::Io io;
     io.offset_blocks = block;

@@ -203,7 +203,7 @@ Task<void> MembershipWorker::rejoin_member(MemberRef member) {
   if (result.outcome != Assembly::Attach::taken) co_return;
   const std::string name = result.attached->name;
   joining_[name] = {};
-  const Outcome added = assembly_.leg(member.leg).add_member(bdev::Handle(*result.attached->gate, reactor_));
+  const Outcome added = assembly_.leg(member.leg).add_member(assembly_.as_leg_member(*result.attached));
   if (added.ok()) {
     if (!result.attached->bdev->taken()) assembly_.leg(member.leg).member_lost(name);
     co_return;

@@ -10,6 +10,9 @@ struct PlantedBugs {
   bool forget_epoch = false;             // a restarted replica does not remember what it had accepted
   bool shrink_without_consent = false;   // go on without a failed member before the store agreed
   bool ignore_read_lease = false;        // answer reads however old the members' last word is
+  bool skip_marks = false;               // data goes out before its region is marked
+  bool clear_before_flush = false;       // marks are cleared although nothing was flushed
+  bool ignore_own_marks = false;         // a resync asks only the survivors' marks
   bool read_unequal = false;             // after a takeover nothing is made equal
 };
 

@@ -81,7 +81,7 @@ export class MembershipWorker {
     const { assembly } = this.#options;
     if (!('leg' in event.params) || assembly.legIndex(event.params.leg) === null) return;
     if (event.method === 'leg_fenced') return this.#end('fenced', `a replica obeys epoch ${event.params.epoch}`);
-    if (event.method === 'leg_clean') return this.#options.onChange();
+    if (event.method === 'leg_clean' || event.method === 'leg_resync') return this.#options.onChange();
     if (!('member' in event.params)) return;
     const name = event.params.member;
     const member = assembly.memberNamed(name);

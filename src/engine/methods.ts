@@ -130,7 +130,7 @@ export interface ReactorDescription {
 export interface LegDescription {
   epoch: string;
   state: LegState;
-  members: { name: string; state: MemberState; synced_blocks: number }[];
+  members: ({ name: string; state: MemberState; synced_blocks: number; repaired_blocks: number } & LegResync)[];
   dirty_regions: number;
   region_count: number;
 }
@@ -145,6 +145,16 @@ export interface MethodMap {
   bdev_malloc_create: {
     params: { num_blocks: number; block_size: number; name?: string; uuid?: string };
     result: string;
+  /** Write-intent marks that are set; 0 of 0 for a leg without tails. */
+  marked_regions: number;
+  mark_region_count: number;
+}
+
+/** What brings a joining member up to date: only what it missed, or everything. */
+export interface LegResync {
+  resync: 'none' | 'delta' | 'full';
+  copied_blocks: number;
+  to_copy_blocks: number;
   };
   bdev_malloc_delete: { params: { name: string }; result: true };
   bdev_null_create: {
@@ -322,7 +332,10 @@ export interface MethodMap {
   };
   basalt_leg_get: { params: { name: string }; result: LegDescription };
   basalt_leg_remove_member: { params: { name: string; member: string }; result: true };
-  basalt_leg_add_member: { params: { name: string; member: string }; result: true };
+  basalt_leg_add_member: {
+    params: { name: string; member: string; replica?: string; distance?: number };
+    result: true;
+  };
   basalt_leg_commit_member: { params: { name: string; member: string }; result: true };
   basalt_leg_abandon_member: { params: { name: string; member: string }; result: true };
   basalt_leg_fence: { params: { name: string }; result: true };
@@ -350,14 +363,22 @@ export type Method = keyof MethodMap;
 export type Params<M extends Method> = MethodMap[M]['params'];
 export type MethodResult<M extends Method> = MethodMap[M]['result'];
 
+      /** With the three of them the members keep superblocks and marks in a tail of 1 MiB behind so many blocks. */
+      num_blocks?: number;
+      identity?: string;
+      /** NQNs of the leg's replicas: marks are kept for them while they are out. */
+      replicas?: string[];
 export type EngineEvent =
   | { method: 'leg_member_failed'; params: { leg: string; member: string; reason: string; sequence: number } }
-  | { method: 'leg_member_copied'; params: { leg: string; member: string } }
+  | { method: 'leg_member_copied'; params: { leg: string; member: string } & LegResync }
+  | { method: 'leg_resync'; params: { leg: string; member: string } & LegResync }
   | { method: 'leg_joining_failed'; params: { leg: string; member: string; reason: string } }
   | { method: 'leg_fenced'; params: { leg: string; epoch: string } }
   | { method: 'leg_clean'; params: { leg: string } }
   | { method: 'peer_connected'; params: { name: string } }
   | { method: 'peer_lost'; params: { name: string; reason: string } }
+  basalt_leg_keep_marks: { params: { name: string; replicas: string[] }; result: true };
+  basalt_leg_set_resync: { params: { name: string; bytes_per_s?: number; paused?: boolean }; result: true };
   | {
       method: 'lvstore_space';
       params: { lvs_name: string; free_clusters: number; total_data_clusters: number };

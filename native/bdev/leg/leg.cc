@@ -3,15 +3,58 @@
 
 #include <algorithm>
 
+#include "base/probe.h"
 #include "bdev/leg/leg_internal.h"
 
 namespace basalt::bdev {
 namespace {
+
 constexpr Duration lease_max = seconds(1);
+
+Outcome check_tails(const LegOptions& options, const std::vector<LegMember>& members) {
+  if (options.identity.empty() || options.identity.size() > leg_tail::name_bytes_max) {
+    return Error{Errc::invalid_argument, "identity: 1 to 96 bytes"};
+  }
+  for (size_t i = 0; i < members.size(); i++) {
+    const std::string& replica = members[i].replica;
+    if (replica.empty() || replica.size() > leg_tail::name_bytes_max) {
+      return Error{Errc::invalid_argument, "replica: 1 to 96 bytes"};
+    }
+    for (size_t j = 0; j < i; j++) {
+      if (members[j].replica == replica) return Error{Errc::invalid_argument, "members: two are replica " + replica};
+    }
+  }
+  return success();
 }
 
-Result<std::unique_ptr<LegBdev>> LegBdev::create(Reactor& home, const LegOptions& options, std::vector<Handle> in_sync,
-                                                 LegEvents events) {
+Result<BdevInfo> geometry_of(Reactor& home, const LegOptions& options, const std::vector<LegMember>& members) {
+  BdevInfo geometry = members[0].handle.info();
+  for (const LegMember& member : members) {
+    const BdevInfo& info = member.handle.info();
+    if (info.block_size_bytes != geometry.block_size_bytes) {
+      return Error{Errc::invalid_argument, "members: " + info.name + " has another block size"};
+    }
+    if (&member.handle.bdev().home() != &home) {
+      return Error{Errc::invalid_argument, "members: " + info.name + " lives on another reactor than the leg"};
+    }
+    geometry.count_blocks = std::min(geometry.count_blocks, info.count_blocks);
+  }
+  if (options.count_blocks == 0) return geometry;
+  auto checked = check_tails(options, members);
+  if (!checked) return std::move(checked).error();
+  if (geometry.count_blocks < options.count_blocks ||
+      geometry.count_blocks - options.count_blocks < leg_tail::tail_bytes / geometry.block_size_bytes) {
+    return Error{Errc::invalid_argument, "num_blocks: members have no room for " +
+                                             std::to_string(options.count_blocks) + " blocks and a tail of 1 MiB"};
+  }
+  geometry.count_blocks = options.count_blocks;
+  return geometry;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LegBdev>> LegBdev::create(Reactor& home, const LegOptions& options,
+                                                 std::vector<LegMember> in_sync, LegEvents events) {
   if (in_sync.empty() || in_sync.size() > member_count_max) {
     return Error{Errc::invalid_argument, "members: 1 to " + std::to_string(member_count_max) + " in sync, got " +
                                              std::to_string(in_sync.size())};
@@ -19,30 +62,21 @@ Result<std::unique_ptr<LegBdev>> LegBdev::create(Reactor& home, const LegOptions
   if (options.lease <= Duration{} || options.lease > lease_max) {
     return Error{Errc::invalid_argument, "lease_ms: 1 to 1000"};
   }
-  BdevInfo geometry = in_sync[0].info();
-  for (const Handle& member : in_sync) {
-    const BdevInfo& info = member.info();
-    if (info.block_size_bytes != geometry.block_size_bytes) {
-      return Error{Errc::invalid_argument, "members: " + info.name + " has another block size"};
-    }
-    if (&member.bdev().home() != &home) {
-      return Error{Errc::invalid_argument, "members: " + info.name + " lives on another reactor than the leg"};
-    }
-    geometry.count_blocks = std::min(geometry.count_blocks, info.count_blocks);
-  }
-  std::unique_ptr<LegBdev> leg(new LegBdev(home, options, geometry));
+  auto geometry = geometry_of(home, options, in_sync);
+  if (!geometry) return std::move(geometry).error();
+  std::unique_ptr<LegBdev> leg(new LegBdev(home, options, *geometry));
   leg->events_ = std::move(events);
-  for (size_t i = 0; i < in_sync.size(); i++) {
-    leg->members_[i].handle = in_sync[i];
-    leg->members_[i].state = MemberState::in_sync;
-  }
+  for (size_t i = 0; i < in_sync.size(); i++)
+    leg->put_member(static_cast<uint32_t>(i), in_sync[i], MemberState::in_sync);
   leg->next_slot_ = static_cast<uint32_t>(in_sync.size());
   leg->refresh_masks();
-  if (options.all_dirty && in_sync.size() > 1) {
-    leg->dirty_.set_all();
+  if (leg->tail_ != nullptr) {
     BASALT_ASSERT(leg->gate_.enter());
-    spawn(leg->clean_in_background());
+    spawn(leg->open_tails());
+    return leg;
   }
+  if (options.all_dirty && in_sync.size() > 1) leg->dirty_.set_all();
+  leg->opened();
   return leg;
 }
 
@@ -62,6 +96,11 @@ LegBdev::LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geome
   info_.memory_alignment_bytes = geometry.memory_alignment_bytes;
   lists_->renewals.resize(member_slot_count);
   lists_->scratch = std::make_unique<char[]>(geometry.block_size_bytes);
+  if (options.count_blocks == 0) return;
+  const uint64_t region_blocks =
+      leg_tail::region_blocks_for(info_.count_blocks, info_.block_size_bytes, options.mark_region_bytes_min);
+  tail_ = std::make_unique<Tail>(info_, region_blocks);
+  tail_->sweep_timer.leg = this;
 }
 
 LegBdev::~LegBdev() = default;
@@ -78,6 +117,12 @@ void LegBdev::submit(Io* io) {
   op->missed = op->got = op->tried = 0;
   op->status = nvme::status::success;
   op->locked = false;
+  if (!open_) return lists_->early.push_back(op);
+  admit(op);
+}
+
+void LegBdev::admit(Op* op) {
+  Io* io = op->io;
   if (io->type == IoType::flush) return start_write(op);
   op->range.first_block = io->offset_blocks;
   op->range.end_block = io->offset_blocks + io->count_blocks;
@@ -104,7 +149,10 @@ void LegBdev::start(Op* op) {
     complete_later(std::exchange(op->io, nullptr), nvme::status::ana_inaccessible);
     return finish(op, nvme::status::ana_inaccessible);
   }
-  if (op->io->type != IoType::read) return start_write(op);
+  if (op->io->type != IoType::read) {
+    if (tail_ != nullptr && !mark_or_wait(op)) return;
+    return start_write(op);
+  }
   if (!dirty_.any(op->io->offset_blocks, op->io->offset_blocks + op->io->count_blocks)) return start_read(op);
   if (!op->range.exclusive) {
     // It became dirty while the read waited: queue again, for the whole regions.
@@ -138,7 +186,15 @@ void LegBdev::fence() {
     finish(op, nvme::status::ana_inaccessible);
   while (Op* op = lists_->lease_waits.pop_front())
     finish(op, nvme::status::ana_inaccessible);
+  while (Op* op = lists_->mark_waits.pop_front())
+    finish(op, nvme::status::ana_inaccessible);
+  while (Op* op = lists_->early.pop_front())
+    finish(op, nvme::status::ana_inaccessible);
   recheck();
+  if (tail_ != nullptr) home().cancel(&tail_->sweep_timer);
+  Lists::resume_all(lists_->tail_waiters);
+  lists_->wake_paced(home());
+  reach(Mark::fenced);
   if (events_.fenced) events_.fenced();
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// leg: a mirror over the replicas of one leg, driven by one controller at one epoch (the design's invariants 1 to 6).
+// leg: a mirror over the replicas of one leg, driven by one controller at one epoch (the design's invariants 1 to 7).
 //
 // Owner: its home reactor, where its members live too. Every decision about who is in the set belongs to the
 // orchestrator: the leg reports, waits, and is told.
@@ -8,12 +8,18 @@
 //  - a write or flush is acknowledged when every member of the set has it. One that a member missed waits until the
 //    orchestrator's committed swap removed that member (remove_member), however long that takes
 //  - while a join's swap may have been made (state `copied`), writes need the joining member too, reads do not use it
-//  - overlapping operations are ordered by the range lock; resync and equalizing take part in it
+//  - overlapping operations are ordered by the range lock; resync, equalizing, repair and scrub take part in it
 //  - a read is answered only while every member of the set holds an unexpired lease, by a clock read after the data
 //  came
 //  - a read of a dirty region is answered after the region was made equal on all members
 //  - Reservation Conflict from any member fences the leg: everything ends with ANA Inaccessible, nothing is
 //  acknowledged
+//  - a region's mark is durable in the tail of every member that receives before any of them is sent data for it; it is
+//    cleared only when the region is equal and flushed on all, and nobody whom the marks are kept for is out
+//
+// Marks live in a tail behind the leg's blocks on each member (leg_tail.h, docs/on-disk/leg.md, docs/decisions/005).
+// Legs whose options name no size have none: then everything is dirty after an unclean takeover and every resync is
+// full.
 #pragma once
 
 #include <functional>
@@ -24,18 +30,43 @@
 #include "base/gate.h"
 #include "bdev/child_io.h"
 #include "bdev/handle.h"
-#include "bdev/leg/dirty_map.h"
+#include "bdev/leg/leg_tail.h"
 #include "bdev/leg/range_lock.h"
+#include "bdev/leg/region_map.h"
 
 namespace basalt::bdev {
+
+// Bugs for tests to catch; nothing else sets them.
+struct LegPlanted {
+  bool ignore_lease = false;
+  bool skip_marks = false;          // data goes out before its mark is durable
+  bool clear_before_flush = false;  // marks are cleared although nothing was flushed
+  bool ignore_own_marks = false;    // a resync asks only the survivors' marks
+};
 
 struct LegOptions {
   std::string name;
   Uuid uuid;
   uint64_t epoch = 0;
   Duration lease = milliseconds(300);  // at most 1 s
-  bool all_dirty = false;              // after an unclean takeover
-  bool planted_ignore_lease = false;   // a bug for the simulator to catch; nothing else sets it
+  bool all_dirty = false;              // unclean takeover: what the marks name, or everything where there are none
+  uint64_t count_blocks = 0;           // members have a tail behind so many blocks; 0: no tails
+  std::string identity;                // of the leg, for ever; with a tail
+  std::vector<std::string> replicas;   // marks are kept for these while they are out; empty: for all that are known
+  uint64_t mark_region_bytes_min = 1 << 20;
+  Duration mark_rest = seconds(5);  // a mark is cleared after so long without a write, at most twice that
+  LegPlanted planted;
+};
+
+// A member as it is given to the leg.
+struct LegMember {
+  LegMember(Handle member_handle)  // NOLINT: a handle alone is a member known by its bdev's name
+      : handle(member_handle), replica(member_handle.info().name) {}
+  LegMember(Handle member_handle, std::string member_replica, uint32_t member_distance = 0)
+      : handle(member_handle), replica(std::move(member_replica)), distance(member_distance) {}
+  Handle handle;
+  std::string replica;    // its lasting name, whatever the bdev is called this time
+  uint32_t distance = 0;  // for reads: one more counts like one more request in flight
 };
 
 enum class MemberState : uint8_t {
@@ -45,17 +76,30 @@ enum class MemberState : uint8_t {
   copied,   // equal and flushed; the swap that makes it in-sync may have been made
 };
 
+enum class Resync : uint8_t { none, delta, full };
+
 struct LegMemberInfo {
   std::string name;
   MemberState state;
   bool failed;  // no longer used; waits for the orchestrator's word
-  uint64_t copied_blocks;
+  Resync resync;
+  uint64_t copied_blocks;    // by this resync
+  uint64_t to_copy_blocks;   // in all
+  uint64_t repaired_blocks;  // rewritten after read errors
+};
+
+struct LegStats {
+  uint64_t mark_write_count = 0;  // batches that made marks durable
+  uint64_t marks_cleared_count = 0;
+  uint64_t repaired_blocks = 0;
+  uint64_t hedged_read_count = 0;
 };
 
 // What the leg tells the orchestrator. Called on the home reactor, from completion contexts.
 struct LegEvents {
   std::function<void(const std::string& member, const std::string& reason)> member_failed;
-  std::function<void(const std::string& member)> member_copied;
+  std::function<void(const LegMemberInfo& member)> member_copied;
+  std::function<void(const LegMemberInfo& member)> resync_progress;
   std::function<void(const std::string& member, const std::string& reason)> joining_failed;
   std::function<void()> fenced;
   std::function<void()> clean;
@@ -66,8 +110,8 @@ class LegBdev final : public Bdev {
   static constexpr size_t member_slot_count = 64;
   static constexpr size_t member_count_max = 8;
 
-  static Result<std::unique_ptr<LegBdev>> create(Reactor& home, const LegOptions& options, std::vector<Handle> in_sync,
-                                                 LegEvents events);
+  static Result<std::unique_ptr<LegBdev>> create(Reactor& home, const LegOptions& options,
+                                                 std::vector<LegMember> in_sync, LegEvents events);
   ~LegBdev() override;
 
   void submit(Io* io) override;
@@ -75,41 +119,77 @@ class LegBdev final : public Bdev {
 
   // The committed swap removed the member: what waited for it goes on. The last member is never removed.
   Outcome remove_member(const std::string& name);
-  // Starts double writes and the full copy; `member_copied` follows.
-  Outcome add_member(Handle member);
+  // Starts double writes and the resync; `member_copied` follows.
+  Outcome add_member(LegMember member);
   Outcome commit_member(const std::string& name);   // its swap was committed
   Outcome abandon_member(const std::string& name);  // joining is given up; its swap surely was not made
   void fence();
+  // Marks are kept for these while they are out, and for no others any more.
+  void keep_marks_for(const std::vector<std::string>& replicas);
   // The member's own connection found out that it is gone: counts as a failed request.
   void member_lost(const std::string& name);
   // Whether requests or tasks of this leg still refer to the bdev, also after it left the set.
   bool uses(const Bdev& member) const;
+  // Resumes when nothing of the leg refers to the bdev any more. It must have left.
+  Task<void> released(const Bdev& member);
+
+  // Resync: 0 bytes/s is no limit. A paused one goes on from where it was, here or under the next controller.
+  void set_resync(uint64_t bytes_per_s, bool paused);
 
   uint64_t epoch() const { return options_.epoch; }
   bool fenced() const { return fenced_; }
   bool waiting() const { return (must_have_ & failed_) != 0; }
   std::vector<LegMemberInfo> members() const;
-  const DirtyMap& dirty() const { return dirty_; }
+  const RegionMap& dirty() const { return dirty_; }
+  // Whether every region is known to be equal on all members of the set.
+  bool equal() const { return open_ && dirty_.empty(); }
+  bool has_tails() const { return tail_ != nullptr; }
+  uint64_t marked_count() const;
+  uint64_t mark_region_count() const;
+  const LegStats& stats() const { return leg_stats_; }
 
  private:
   struct Member {
     Handle handle;
     MemberState state = MemberState::empty;
-    uint64_t copied_blocks = 0;
+    std::string replica;
+    uint32_t distance = 0;
     uint32_t in_flight_count = 0;  // of this leg's requests; a slot is reused only when none is left
     uint32_t task_count = 0;       // coroutines that still refer to the slot
     bool renewing = false;
+    bool receives = false;  // joining: its tail is ready
+    // Its tail: which version of what it has.
+    bool tail_known = false;
+    uint64_t stay = 0;
+    uint64_t generation = 0;
+    uint64_t superblock_written = 0;
+    std::vector<uint64_t> page_written;
+    // Its resync.
+    Resync resync = Resync::none;
+    std::unique_ptr<RegionMap> left;         // still to be copied to it
+    std::unique_ptr<RegionMap> left_marked;  // the same, as its tail says
+    uint64_t copied_blocks = 0;
+    uint64_t to_copy_blocks = 0;
+    uint64_t repaired_blocks = 0;
   };
   struct Op;
   struct Settled;        // co_await: nobody of must_have is failed, or the leg is fenced
   struct SpareReturned;  // co_await: the spare buffer came back
   struct LockAwaiter;    // co_await: a range, exclusively
+  struct TailsWritten;   // co_await: the tails were written once more, or the leg opened or is fenced
+  struct Released;       // co_await: perhaps nothing refers to a bdev any more
+  struct Paced;          // co_await: a time, or that the pace changed, or the leg is fenced
   struct Lists;
+  struct Tail;
+  struct TailWrite;
+  struct Batch;
+  struct Copying;
 
   LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geometry);
 
   // leg.cc
   static void op_granted(RangeEntry* entry);
+  void admit(Op* op);
   void start(Op* op);
   void finish(Op* op, nvme::Status status);
   // leg_write.cc
@@ -133,32 +213,77 @@ class LegBdev final : public Bdev {
   void give_buffer(Buffer* buffer);
   // leg_members.cc
   uint32_t find(const std::string& name) const;
+  void put_member(uint32_t slot, const LegMember& member, MemberState state);
+  void empty_slot(uint32_t slot);
   void refresh_masks();
-  void member_failed(uint32_t slot, nvme::Status status);
+  void member_failed(uint32_t slot, nvme::Status status) { member_failed(slot, nvme::to_string(status)); }
+  void member_failed(uint32_t slot, const std::string& reason);
   void recheck();
-  Task<void> copy_member(uint32_t slot);
-  Task<bool> copy_chunk(uint32_t slot, uint64_t first_block, uint64_t end_block);
+  void request_ended(uint32_t slot);
+  void task_ended(uint32_t slot);
+  void wake_released(uint32_t slot);
+  LegMemberInfo info_of(uint32_t slot) const;
   Task<nvme::Status> member_io(uint32_t slot, Io& io);
+  // leg_open.cc
+  Task<void> open_tails();
+  Task<leg_tail::Image> read_tail(uint32_t slot);
+  void adopt_tails(std::vector<leg_tail::Image>& images);
+  void opened();
+  void forget_others(const std::vector<std::string>& replicas);
+  leg_tail::RosterEntry& roster_entry(uint32_t slot);
+  void roster_changed();
+  // leg_marks.cc
+  bool mark(uint64_t first_block, uint64_t end_block);
+  bool mark_or_wait(Op* op);
+  Task<bool> mark_for_task(uint64_t first_block, uint64_t end_block);
+  void write_tails_soon(bool urgent);
+  bool tails_behind() const;
+  Task<void> write_tails();
+  Task<void> write_tail(uint32_t slot, TailWrite& write);
+  void collect_writes(Batch& batch);
+  void batch_ended(const Batch& batch);
+  void release_marked(nvme::Status refused);
+  // leg_sweep.cc
+  void arm_sweep();
+  bool may_clear() const;
+  Task<void> sweep();
+  Task<bool> flush_all();
+  // leg_resync.cc
+  Task<void> resync_member(uint32_t slot);
+  bool copying_goes_on(uint32_t slot) const;
+  Task<bool> prepare_member(uint32_t slot);
+  void begin_resync(uint32_t slot, const leg_tail::Image& image);
+  Task<void> copy_regions(uint32_t slot, Copying& copying);
+  Task<bool> copy_region(uint32_t slot, uint64_t region, Copying& copying);
+  Task<bool> copy_chunk(uint32_t slot, uint64_t first_block, uint64_t end_block);
+  Task<bool> checkpoint_resync(uint32_t slot);
+  Task<void> pace_resync(uint32_t slot, uint64_t length_bytes);
 
   uint64_t bit(uint32_t slot) const { return uint64_t{1} << slot; }
 
   LegOptions options_;
   LegEvents events_;
-  DirtyMap dirty_;
+  RegionMap dirty_;
   RangeLock locks_;
   std::vector<Member> members_;
   // Slots as bit masks; refresh_masks() keeps them equal to the members' states.
   uint64_t in_sync_ = 0;    // of the recorded set
   uint64_t must_have_ = 0;  // in_sync | copied: who must have a write before it is acknowledged
   uint64_t receives_ = 0;   // must_have | joining
-  uint64_t failed_ = 0;     // of receives_: broken, waiting for the orchestrator
+  uint64_t failed_ = 0;     // broken, waiting for the orchestrator
   bool fenced_ = false;
+  bool open_ = false;  // it is known what is dirty
   uint32_t next_reader_ = 0;
   uint32_t next_slot_ = 0;  // where the search for a joining member's slot begins
-  Gate gate_;               // operations and background tasks
+  uint64_t resync_bytes_per_s_ = 0;
+  bool resync_paused_ = false;
+  Instant resync_next_{0};
+  LegStats leg_stats_;
+  Gate gate_;  // operations and background tasks
   std::unique_ptr<Pool<Op>> ops_;
   ChildIoPool children_{child_io_count_max};
   std::unique_ptr<Lists> lists_;
+  std::unique_ptr<Tail> tail_;
 };
 
 }  // namespace basalt::bdev

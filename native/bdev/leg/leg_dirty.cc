@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Making regions equal: one member's value is written to all others, under the region's lock, before any read of it is
 // answered; a background pass does the same for the whole leg. A value once read is kept like an acknowledged one.
+#include "base/probe.h"
 #include "bdev/leg/leg_internal.h"
 
 namespace basalt::bdev {
@@ -27,14 +28,12 @@ void LegBdev::give_buffer(Buffer* buffer) {
   if (buffer != &lists_->spare) return home().buffers().give(buffer);
   lists_->spare_memory.reset();
   // The others find a spare taken again by the first, or a buffer of the pool.
-  List<Lists::SettledWaiter, &Lists::SettledWaiter::node> waiting_tasks;
-  waiting_tasks.splice_back(lists_->spare_waiters);
-  while (Lists::SettledWaiter* waiter = waiting_tasks.pop_front())
-    waiter->coroutine.resume();
+  Lists::resume_all(lists_->spare_waiters);
 }
 
 Task<void> LegBdev::equalize_then_read(Op* op) {
   const uint64_t last = dirty_.region_of(op->range.end_block - 1);
+  reach(Mark::region_made_equal);
   for (uint64_t region = dirty_.region_of(op->range.first_block); region <= last; region++) {
     const bool equal = co_await equalize(region);
     if (!equal) {
@@ -51,7 +50,7 @@ Task<void> LegBdev::equalize_then_read(Op* op) {
 
 // The caller holds the region exclusively. False: fenced, or no member can read it.
 Task<bool> LegBdev::equalize(uint64_t region) {
-  if (!dirty_.is_dirty(region)) co_return true;
+  if (!dirty_.has(region)) co_return true;
   const uint64_t first_block = dirty_.first_block(region);
   const auto count_blocks = static_cast<uint32_t>(dirty_.end_block(region) - first_block);
   Buffer* buffer = co_await take_buffer(count_blocks * info_.block_size_bytes);
@@ -102,7 +101,7 @@ Task<bool> LegBdev::equalize(uint64_t region) {
 // Holds a place in the gate, entered by its starter.
 Task<void> LegBdev::clean_in_background() {
   Gate::Leaver leaver(gate_);
-  uint64_t region = dirty_.next_dirty(0);
+  uint64_t region = dirty_.next(0);
   bool all_equal = true;
   while (region < dirty_.region_count() && !fenced_) {
     RangeEntry range;
@@ -115,9 +114,9 @@ Task<void> LegBdev::clean_in_background() {
     all_equal = all_equal && equal;
     // Let the reactor serve others between regions.
     co_await hop(home());
-    region = dirty_.next_dirty(region + 1);
+    region = dirty_.next(region + 1);
   }
-  if (!fenced_ && all_equal && dirty_.dirty_count() == 0 && events_.clean) events_.clean();
+  if (!fenced_ && all_equal && dirty_.empty() && events_.clean) events_.clean();
 }
 
 }  // namespace basalt::bdev

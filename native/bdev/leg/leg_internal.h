@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files of the leg share: one operation, the lists where operations wait, and the awaiters of its coroutines.
+// What the files of the leg share: one operation, the lists where operations wait, the tails' state, and the awaiters
+// of its coroutines.
 #pragma once
 
 #include <coroutine>
 #include <cstdlib>
+#include <cstring>
 
 #include "bdev/leg/leg.h"
 
@@ -27,11 +29,42 @@ struct LegBdev::Lists {
   List<Op, &Op::node> parked_writes;  // done everywhere but on failed members of must_have
   List<Op, &Op::node> held_reads;     // no member to read from right now
   List<Op, &Op::node> lease_waits;    // data is there, a lease is not
+  List<Op, &Op::node> early;          // came before the leg was open
+  List<Op, &Op::node> mark_waits;     // writes whose marks are not durable yet; they hold their range
   struct SettledWaiter {
     std::coroutine_handle<> coroutine;
     ListNode node;
   };
-  List<SettledWaiter, &SettledWaiter::node> settled_waiters;
+  using Waiters = List<SettledWaiter, &SettledWaiter::node>;
+  Waiters settled_waiters;
+  Waiters tail_waiters;
+  struct PacedWaiter : Timer {
+    std::coroutine_handle<> coroutine;
+    ListNode node;
+  };
+  List<PacedWaiter, &PacedWaiter::node> paced_waiters;
+  struct ReleaseWaiter : Work {
+    std::coroutine_handle<> coroutine;
+    const Bdev* member = nullptr;
+    ListNode node;
+  };
+  List<ReleaseWaiter, &ReleaseWaiter::node> release_waiters;
+
+  static void resume_all(Waiters& waiters) {
+    Waiters resumed;
+    resumed.splice_back(waiters);
+    while (SettledWaiter* waiter = resumed.pop_front())
+      waiter->coroutine.resume();
+  }
+  void wake_paced(Reactor& home) {
+    List<PacedWaiter, &PacedWaiter::node> resumed;
+    resumed.splice_back(paced_waiters);
+    while (PacedWaiter* waiter = resumed.pop_front()) {
+      home.cancel(waiter);
+      waiter->coroutine.resume();
+    }
+  }
+
   // Lease renewals: one block read per slot, into memory that nobody looks at.
   struct Renewal {
     Io io;
@@ -45,7 +78,7 @@ struct LegBdev::Lists {
   // task's range. One at a time, and it needs no other buffer to come to its end.
   Buffer spare;
   std::unique_ptr<char, decltype(&std::free)> spare_memory{nullptr, &std::free};
-  List<SettledWaiter, &SettledWaiter::node> spare_waiters;
+  Waiters spare_waiters;
   std::unique_ptr<char[]> scratch;
 };
 
@@ -57,6 +90,49 @@ struct LegBdev::Settled {
   void await_suspend(std::coroutine_handle<> coroutine) {
     waiter.coroutine = coroutine;
     leg.lists_->settled_waiters.push_back(&waiter);
+  }
+  void await_resume() const noexcept {}
+};
+
+struct LegBdev::TailsWritten {
+  LegBdev& leg;
+  Lists::SettledWaiter waiter;
+  explicit TailsWritten(LegBdev& owner) : leg(owner) {}
+  bool await_ready() const noexcept { return leg.fenced_; }
+  void await_suspend(std::coroutine_handle<> coroutine) {
+    waiter.coroutine = coroutine;
+    leg.lists_->tail_waiters.push_back(&waiter);
+  }
+  void await_resume() const noexcept {}
+};
+
+struct LegBdev::Released {
+  LegBdev& leg;
+  Lists::ReleaseWaiter waiter;
+  Released(LegBdev& owner, const Bdev& member) : leg(owner) { waiter.member = &member; }
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> coroutine) {
+    waiter.coroutine = coroutine;
+    leg.lists_->release_waiters.push_back(&waiter);
+  }
+  void await_resume() const noexcept {}
+};
+
+struct LegBdev::Paced {
+  LegBdev& leg;
+  Instant until;  // Instant::never(): until the pace changes
+  Lists::PacedWaiter waiter;
+  Paced(LegBdev& owner, Instant end) : leg(owner), until(end) {}
+  bool await_ready() const noexcept { return leg.fenced_; }
+  void await_suspend(std::coroutine_handle<> coroutine) {
+    waiter.coroutine = coroutine;
+    waiter.run = [](Work* work) {
+      auto* paced = static_cast<Lists::PacedWaiter*>(work);
+      paced->node.unlink();
+      paced->coroutine.resume();
+    };
+    leg.lists_->paced_waiters.push_back(&waiter);
+    if (until != Instant::never()) leg.home().arm(&waiter, until);
   }
   void await_resume() const noexcept {}
 };
@@ -88,6 +164,87 @@ struct LegBdev::LockAwaiter {
   }
   void await_resume() const noexcept {}
 };
+
+// The marks and the superblock as they shall be, and how far the members' tails have them.
+struct LegBdev::Tail {
+  Tail(const BdevInfo& info, uint64_t region_blocks)
+      : wanted(info.count_blocks, RegionMap::RegionSize{region_blocks}), durable(wanted), touched(wanted) {
+    page_version.resize(leg_tail::mark_page_count(wanted), 1);
+  }
+  RegionMap wanted;                    // what the tails shall say
+  RegionMap durable;                   // of wanted: said by the tail of every member that receives
+  RegionMap touched;                   // written since the last sweep
+  std::vector<uint64_t> page_version;  // of wanted, by mark page
+  leg_tail::Superblock superblock;     // without what is each member's own
+  uint64_t superblock_version = 1;
+  bool urgent = false;   // somebody waits: the next batch goes to stable media at once
+  bool writing = false;  // write_tails() runs
+  bool sweeping = false;
+  uint64_t set_version = 0;  // grows with each change of the members
+  struct SweepTimer : Timer {
+    LegBdev* leg = nullptr;
+  } sweep_timer;
+
+  void want(uint64_t region) {
+    if (wanted.has(region)) return;
+    wanted.set(region);
+    page_version[leg_tail::mark_page_of(region)]++;
+  }
+  void drop(uint64_t region) {
+    wanted.clear(region);
+    durable.clear(region);
+    page_version[leg_tail::mark_page_of(region)]++;
+  }
+};
+
+// Counts tasks that run beside each other; `co_await countdown` resumes when the last one is done.
+struct Countdown {
+  size_t pending_count = 1;
+  std::coroutine_handle<> waiter;
+  void add() { pending_count++; }
+  void done() {
+    if (--pending_count == 0 && waiter) waiter.resume();
+  }
+  bool await_ready() noexcept { return --pending_count == 0; }
+  void await_suspend(std::coroutine_handle<> coroutine) noexcept { waiter = coroutine; }
+  void await_resume() const noexcept {}
+};
+
+// Page-aligned memory of a background task.
+class TaskMemory {
+ public:
+  explicit TaskMemory(size_t length_bytes)
+      : data_(static_cast<char*>(std::aligned_alloc(
+                  BufferPool::alignment_bytes,
+                  (length_bytes + BufferPool::alignment_bytes - 1) & ~size_t{BufferPool::alignment_bytes - 1})),
+              &std::free) {
+    BASALT_ASSERT(data_ != nullptr);
+  }
+  char* data() const { return data_.get(); }
+
+ private:
+  std::unique_ptr<char, decltype(&std::free)> data_;
+};
+
+// What one batch writes to one member's tail.
+struct LegBdev::TailWrite {
+  struct Run {  // neighbouring mark pages, one request
+    uint64_t first_page;
+    uint64_t page_count;
+  };
+  uint32_t slot = 0;
+  TaskMemory memory;
+  std::vector<Run> runs;
+  bool superblock = false;  // in the memory behind the mark pages
+  uint64_t generation = 0;
+  Batch* batch = nullptr;
+  explicit TailWrite(size_t length_bytes) : memory(length_bytes) {}
+};
+
+inline bool all_zero(const void* data, size_t length_bytes) {
+  const char* bytes = static_cast<const char*>(data);
+  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, length_bytes - 1) == 0;
+}
 
 // A member that answers so has lost its path, its device or its right to our trust; others are told exactly as they
 // are.

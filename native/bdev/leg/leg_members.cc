@@ -1,22 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who is in the set: failures are reported, removal and joining follow the orchestrator's committed swaps; a joining
-// member is copied to in full, under the locks of the regions.
+// Who is in the set: failures are reported, removal and joining follow the orchestrator's committed swaps.
 #include <algorithm>
 #include <cstring>
 
+#include "base/probe.h"
 #include "bdev/leg/leg_internal.h"
 
 namespace basalt::bdev {
-namespace {
-
-constexpr uint64_t copy_chunk_bytes = 256 * 1024;
-
-bool all_zero(const void* data, size_t length_bytes) {
-  const char* bytes = static_cast<const char*>(data);
-  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, length_bytes - 1) == 0;
-}
-
-}  // namespace
 
 uint32_t LegBdev::find(const std::string& name) const {
   for (uint32_t slot = 0; slot < member_slot_count; slot++) {
@@ -27,25 +17,28 @@ uint32_t LegBdev::find(const std::string& name) const {
 
 void LegBdev::refresh_masks() {
   in_sync_ = must_have_ = receives_ = 0;
+  uint64_t known = 0;
   for (uint32_t slot = 0; slot < member_slot_count; slot++) {
     const MemberState state = members_[slot].state;
     if (state == MemberState::empty) continue;
-    receives_ |= bit(slot);
+    known |= bit(slot);
+    if (state != MemberState::joining || members_[slot].receives) receives_ |= bit(slot);
     if (state != MemberState::joining) must_have_ |= bit(slot);
     if (state == MemberState::in_sync) in_sync_ |= bit(slot);
   }
-  failed_ &= receives_;
+  failed_ &= known;
   BASALT_ASSERT(in_sync_ != 0);
 }
 
-void LegBdev::member_failed(uint32_t slot, nvme::Status status) {
-  if (fenced_ || (receives_ & bit(slot)) == 0 || (failed_ & bit(slot)) != 0) return;
+void LegBdev::member_failed(uint32_t slot, const std::string& reason) {
+  if (fenced_ || members_[slot].state == MemberState::empty || (failed_ & bit(slot)) != 0) return;
   failed_ |= bit(slot);
   const std::string name = members_[slot].handle.info().name;
-  const std::string reason = nvme::to_string(status);
   if (members_[slot].state == MemberState::in_sync) {
+    if ((in_sync_ & ~failed_) == 0) reach(Mark::member_lost_last);
     if (events_.member_failed) events_.member_failed(name, reason);
   } else if (events_.joining_failed) {
+    reach(Mark::joining_member_failed);
     events_.joining_failed(name, reason);
   }
 }
@@ -69,10 +62,7 @@ void LegBdev::recheck() {
   while (Op* op = waiting_ops.pop_front())
     start_read(op);
   if (waiting() && !fenced_) return;
-  List<Lists::SettledWaiter, &Lists::SettledWaiter::node> settled;
-  settled.splice_back(lists_->settled_waiters);
-  while (Lists::SettledWaiter* waiter = settled.pop_front())
-    waiter->coroutine.resume();
+  Lists::resume_all(lists_->settled_waiters);
 }
 
 Outcome LegBdev::remove_member(const std::string& name) {
@@ -82,8 +72,8 @@ Outcome LegBdev::remove_member(const std::string& name) {
     return Error{Errc::invalid_argument, info_.name + ": " + name + " is joining: abandon it"};
   }
   if (in_sync_ == bit(slot)) return Error{Errc::invalid_argument, info_.name + ": the last member is never removed"};
-  members_[slot].state = MemberState::empty;
-  refresh_masks();
+  if (!lists_->parked_writes.empty()) reach(Mark::lost_member_swapped_out);
+  empty_slot(slot);
   recheck();
   return success();
 }
@@ -103,16 +93,28 @@ bool LegBdev::uses(const Bdev& bdev) const {
   return false;
 }
 
-Outcome LegBdev::add_member(Handle member) {
-  const BdevInfo& info = member.info();
+Outcome LegBdev::add_member(LegMember member) {
+  const BdevInfo& info = member.handle.info();
   if (find(info.name) != member_slot_count) return Error{Errc::exists, info_.name + ": has a member " + info.name};
   if (fenced_) return Error{Errc::fenced, info_.name + ": is fenced"};
-  if (&member.bdev().home() != &home()) return Error{Errc::invalid_argument, info.name + ": lives on another reactor"};
-  if (info.block_size_bytes != info_.block_size_bytes || info.count_blocks < info_.count_blocks) {
+  if (&member.handle.bdev().home() != &home()) {
+    return Error{Errc::invalid_argument, info.name + ": lives on another reactor"};
+  }
+  const uint64_t tail_blocks = tail_ == nullptr ? 0 : leg_tail::tail_bytes / info_.block_size_bytes;
+  if (info.block_size_bytes != info_.block_size_bytes || info.count_blocks < info_.count_blocks + tail_blocks) {
     return Error{Errc::invalid_argument, info.name + ": too small or of another block size"};
   }
-  if (static_cast<size_t>(__builtin_popcountll(receives_)) >= member_count_max) {
-    return Error{Errc::no_memory, info_.name + ": has the most members it can have"};
+  size_t count = 0;
+  for (const Member& other : members_) {
+    if (other.state == MemberState::empty) continue;
+    count++;
+    if (other.replica == member.replica) {
+      return Error{Errc::exists, info_.name + ": replica " + member.replica + " is a member already"};
+    }
+  }
+  if (count >= member_count_max) return Error{Errc::no_memory, info_.name + ": has the most members it can have"};
+  if (tail_ != nullptr && (member.replica.empty() || member.replica.size() > leg_tail::name_bytes_max)) {
+    return Error{Errc::invalid_argument, "replica: 1 to 96 bytes"};
   }
   // A flush in flight holds no range: it may outlive a whole copy, and what it says of a former member must not count
   // for the next one in its slot. So a slot is used again as late as possible.
@@ -125,13 +127,10 @@ Outcome LegBdev::add_member(Handle member) {
     lists_->parked_writes.for_each([&](Op* op) { named |= (op->missed & bit(slot)) != 0; });
     if (named) continue;
     next_slot_ = (slot + 1) % member_slot_count;
-    free.handle = member;
-    free.state = MemberState::joining;
-    free.copied_blocks = 0;
-    refresh_masks();
+    put_member(slot, member, MemberState::joining);
     BASALT_ASSERT(gate_.enter());
     free.task_count++;
-    spawn(copy_member(slot));
+    spawn(resync_member(slot));
     return success();
   }
   return Error{Errc::busy, info_.name + ": former members still have requests in flight; try again"};
@@ -143,8 +142,15 @@ Outcome LegBdev::commit_member(const std::string& name) {
   if (members_[slot].state == MemberState::joining) {
     return Error{Errc::invalid_argument, info_.name + ": " + name + " is not copied yet"};
   }
-  members_[slot].state = MemberState::in_sync;
+  Member& member = members_[slot];
+  member.state = MemberState::in_sync;
+  member.resync = Resync::none;
   refresh_masks();
+  if (tail_ != nullptr) {
+    roster_entry(slot).state = leg_tail::RosterEntry::State::in_sync;
+    roster_changed();
+    arm_sweep();
+  }
   // It failed between the copy's end and the commit: now it is a failed member of the set.
   if ((failed_ & bit(slot)) != 0 && events_.member_failed) events_.member_failed(name, "failed while it joined");
   recheck();
@@ -157,21 +163,84 @@ Outcome LegBdev::abandon_member(const std::string& name) {
   if (members_[slot].state == MemberState::in_sync) {
     return Error{Errc::invalid_argument, info_.name + ": " + name + " is in the set: remove it by a swap"};
   }
-  members_[slot].state = MemberState::empty;
-  refresh_masks();
+  empty_slot(slot);
   recheck();
   return success();
+}
+
+LegMemberInfo LegBdev::info_of(uint32_t slot) const {
+  const Member& member = members_[slot];
+  return {member.handle.info().name, member.state,          (failed_ & bit(slot)) != 0, member.resync,
+          member.copied_blocks,      member.to_copy_blocks, member.repaired_blocks};
 }
 
 std::vector<LegMemberInfo> LegBdev::members() const {
   std::vector<LegMemberInfo> list;
   for (uint32_t slot = 0; slot < member_slot_count; slot++) {
-    const Member& member = members_[slot];
-    if (member.state == MemberState::empty) continue;
-    list.push_back({member.handle.info().name, member.state, (failed_ & bit(slot)) != 0,
-                    member.state == MemberState::joining ? member.copied_blocks : info_.count_blocks});
+    if (members_[slot].state != MemberState::empty) list.push_back(info_of(slot));
   }
   return list;
+}
+
+void LegBdev::put_member(uint32_t slot, const LegMember& from, MemberState state) {
+  Member& member = members_[slot];
+  BASALT_ASSERT(member.state == MemberState::empty && member.in_flight_count == 0 && member.task_count == 0);
+  member = Member{};
+  member.handle = from.handle;
+  member.replica = from.replica;
+  member.distance = from.distance;
+  member.state = state;
+  if (tail_ != nullptr) tail_->set_version++;
+  refresh_masks();
+}
+
+void LegBdev::empty_slot(uint32_t slot) {
+  Member& member = members_[slot];
+  member.state = MemberState::empty;
+  refresh_masks();
+  if (tail_ != nullptr) {
+    tail_->set_version++;
+    leg_tail::RosterEntry* entry = tail_->superblock.find(member.replica);
+    if (entry != nullptr && entry->stay == member.stay) {
+      entry->state = leg_tail::RosterEntry::State::absent;
+      entry->generation = member.generation;
+      roster_changed();
+    }
+  }
+  // Tasks that wait for their pace or their tail see that it is over.
+  lists_->wake_paced(home());
+  Lists::resume_all(lists_->tail_waiters);
+  wake_released(slot);
+}
+
+void LegBdev::request_ended(uint32_t slot) {
+  Member& member = members_[slot];
+  BASALT_ASSERT(member.in_flight_count > 0);
+  if (--member.in_flight_count == 0 && member.state == MemberState::empty) wake_released(slot);
+}
+
+void LegBdev::task_ended(uint32_t slot) {
+  members_[slot].task_count--;
+  wake_released(slot);
+}
+
+void LegBdev::wake_released(uint32_t slot) {
+  const Bdev* bdev = &members_[slot].handle.bdev();
+  if (lists_->release_waiters.empty() || uses(*bdev)) return;
+  // Later: the caller is in the middle of something, and whoever waits may free the bdev.
+  lists_->release_waiters.for_each([&](Lists::ReleaseWaiter* waiter) {
+    if (waiter->member != bdev) return;
+    waiter->node.unlink();
+    waiter->run = [](Work* work) { static_cast<Lists::ReleaseWaiter*>(work)->coroutine.resume(); };
+    home().defer(waiter);
+  });
+}
+
+Task<void> LegBdev::released(const Bdev& member) {
+  while (uses(member)) {
+    Released free(*this, member);
+    co_await free;
+  }
 }
 
 // One request of a background task to one member; its failure is reported like any other.
@@ -179,83 +248,13 @@ Task<nvme::Status> LegBdev::member_io(uint32_t slot, Io& io) {
   Member& member = members_[slot];
   member.in_flight_count++;
   const nvme::Status status = co_await io_wait(member.handle, io);
-  member.in_flight_count--;
+  request_ended(slot);
   if (status.is(nvme::status::reservation_conflict)) {
     fence();
   } else if (!status.ok() && is_member_failure(status)) {
     member_failed(slot, status);
   }
   co_return status;
-}
-
-// The full resync of a joining member. Holds a place in the gate and in the slot, entered by its starter.
-Task<void> LegBdev::copy_member(uint32_t slot) {
-  Gate::Leaver leaver(gate_);
-  const uint64_t chunk_blocks = copy_chunk_bytes / info_.block_size_bytes;
-  const auto going_on = [this, slot] {
-    return !fenced_ && members_[slot].state == MemberState::joining && (failed_ & bit(slot)) == 0;
-  };
-  for (uint64_t block = 0; block < info_.count_blocks && going_on(); block += chunk_blocks) {
-    const uint64_t end_block = std::min(block + chunk_blocks, info_.count_blocks);
-    RangeEntry range;
-    range.first_block = block;
-    range.end_block = end_block;
-    LockAwaiter lock(*this, range);
-    co_await lock;
-    bool copied = false;
-    if (going_on()) copied = co_await copy_chunk(slot, block, end_block);
-    locks_.release(&range);
-    if (!copied) break;
-    members_[slot].copied_blocks = end_block;
-    co_await hop(home());
-  }
-  if (going_on() && members_[slot].copied_blocks == info_.count_blocks) {
-    Io flush;
-    flush.type = IoType::flush;
-    const nvme::Status status = co_await member_io(slot, flush);
-    if (!status.ok() && !fenced_) member_failed(slot, status);
-  }
-  members_[slot].task_count--;
-  if (going_on() && members_[slot].copied_blocks == info_.count_blocks) {
-    members_[slot].state = MemberState::copied;
-    refresh_masks();
-    if (events_.member_copied) events_.member_copied(members_[slot].handle.info().name);
-  }
-}
-
-Task<bool> LegBdev::copy_chunk(uint32_t slot, uint64_t first_block, uint64_t end_block) {
-  const auto count_blocks = static_cast<uint32_t>(end_block - first_block);
-  const size_t length_bytes = size_t{count_blocks} * info_.block_size_bytes;
-  Buffer* buffer = co_await take_buffer(length_bytes);
-  Iovec iov{buffer->data, length_bytes};
-  Io io;
-  io.offset_blocks = first_block;
-  io.count_blocks = count_blocks;
-  io.iov = &iov;
-  io.iov_count = 1;
-  bool copied = false;
-  uint64_t tried = 0;
-  while (!fenced_) {
-    const uint32_t source = choose_reader(tried);
-    if (source == member_slot_count && waiting()) {
-      Settled settled(*this);
-      co_await settled;
-      continue;
-    }
-    if (source == member_slot_count) break;
-    io.type = IoType::read;
-    const nvme::Status read_status = co_await member_io(source, io);
-    tried |= bit(source);
-    if (!read_status.ok()) continue;
-    io.type = all_zero(buffer->data, length_bytes) ? IoType::write_zeroes : IoType::write;
-    const nvme::Status write_status = co_await member_io(slot, io);
-    if (!write_status.ok() && !fenced_) member_failed(slot, write_status);
-    copied = write_status.ok();
-    break;
-  }
-  give_buffer(buffer);
-  if (!copied && !fenced_ && (failed_ & bit(slot)) == 0) member_failed(slot, nvme::status::unrecovered_read_error);
-  co_return copied;
 }
 
 }  // namespace basalt::bdev

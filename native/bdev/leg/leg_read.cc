@@ -4,6 +4,7 @@
 // A lease from a member runs from the sending of the latest command that it completed with success: at that moment the
 // member still obeyed this epoch. A controller that takes the member over and cannot take over all others waits a full
 // lease before it serves, so an answer given under unexpired leases from all members is never stale.
+#include "base/probe.h"
 #include "bdev/leg/leg_internal.h"
 
 namespace basalt::bdev {
@@ -15,13 +16,16 @@ constexpr uint32_t renewal_tries_max = 8;
 uint32_t LegBdev::choose_reader(uint64_t excluded) const {
   const uint64_t candidates = in_sync_ & ~failed_ & ~excluded;
   if (candidates == 0) return member_slot_count;
+  // The nearest of the least loaded: each step of distance counts like one more request in flight.
   uint32_t best = member_slot_count;
   uint32_t best_load = UINT32_MAX;
   for (uint32_t i = 0; i < member_slot_count; i++) {
     const uint32_t slot = (next_reader_ + i) % member_slot_count;
-    if ((candidates & bit(slot)) == 0 || members_[slot].in_flight_count >= best_load) continue;
+    if ((candidates & bit(slot)) == 0) continue;
+    const uint32_t load = members_[slot].in_flight_count + members_[slot].distance;
+    if (load >= best_load) continue;
     best = slot;
-    best_load = members_[slot].in_flight_count;
+    best_load = load;
   }
   return best;
 }
@@ -53,7 +57,7 @@ void LegBdev::read_child_done(Io* io) {
   const uint32_t slot = child->member;
   const nvme::Status status = io->status;
   leg->children_.give(child);
-  leg->members_[slot].in_flight_count--;
+  leg->request_ended(slot);
   if (status.is(nvme::status::reservation_conflict)) leg->fence();
   if (leg->fenced_) return leg->finish(op, nvme::status::ana_inaccessible);
   if (status.ok()) return leg->answer_read(op);
@@ -68,13 +72,16 @@ void LegBdev::read_child_done(Io* io) {
 
 void LegBdev::answer_read(Op* op) {
   if (fenced_) return finish(op, nvme::status::ana_inaccessible);
-  if (!leases_valid()) return lists_->lease_waits.push_back(op);
+  if (!leases_valid()) {
+    reach(Mark::lease_refused_read);
+    return lists_->lease_waits.push_back(op);
+  }
   finish(op, nvme::status::success);
 }
 
 // The clock is read here, after the data came: the process may have been stopped at any point before.
 bool LegBdev::leases_valid() {
-  if (options_.planted_ignore_lease) return true;
+  if (options_.planted.ignore_lease) return true;
   // A copied member may be in the set already, and the next controller may have it alone.
   if ((must_have_ & (must_have_ - 1)) == 0) return true;  // one member: its own answer is the lease
   const Instant now = home().env().now();
@@ -113,7 +120,7 @@ void LegBdev::renewal_done(Io* io) {
   LegBdev* leg = renewal->leg;
   const uint32_t slot = renewal->slot;
   leg->members_[slot].renewing = false;
-  leg->members_[slot].in_flight_count--;
+  leg->request_ended(slot);
   if (io->status.is(nvme::status::reservation_conflict)) {
     leg->fence();
   } else if (io->status.ok()) {

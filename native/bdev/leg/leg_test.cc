@@ -1,155 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Goal: the leg keeps the design's invariants 1 to 6 when members fail, are fenced, join and when leases run out.
 // Method: members in memory whose answers the test scripts, on a simulated node in virtual time.
-#include "bdev/leg/leg.h"
-
-#include <algorithm>
-
-#include "bdev/testing/sim_fixture.h"
+#include "bdev/leg/leg_test_util.h"
 
 namespace basalt::bdev {
 namespace {
 
-constexpr uint64_t test_blocks = 256;
-constexpr uint32_t block_bytes = 4096;
-
-// A replica as the controller sees it. Requests take effect when they are answered.
-class ScriptedMember final : public Bdev {
- public:
-  ScriptedMember(Reactor& home, env::SimWorld& world, const std::string& name) : Bdev(home), world_(world) {
-    info_.name = name;
-    info_.product = "scripted";
-    info_.block_size_bytes = block_bytes;
-    info_.count_blocks = test_blocks;
-    info_.volatile_cache = true;
-    contents.resize(test_blocks * block_bytes);
-  }
-
-  void submit(Io* io) override {
-    const Instant sent = home().now();
-    submitted_count++;
-    if (hold && (!hold_writes_only || io->type != IoType::read)) return held.push_back(io);
-    answer(io, sent);
-  }
-  Task<Outcome> close() override { co_return success(); }
-  Instant last_success_sent() const override { return last_success_; }
-
-  void release() {
-    hold = false;
-    while (Io* io = held.pop_front())
-      answer(io, home().now());
-  }
-  void fail_held(nvme::Status with) {
-    while (Io* io = held.pop_front())
-      complete_later(io, with);
-  }
-  std::vector<uint8_t> block(uint64_t index) const {
-    return {contents.begin() + static_cast<int64_t>(index * block_bytes),
-            contents.begin() + static_cast<int64_t>((index + 1) * block_bytes)};
-  }
-
-  nvme::Status status = nvme::status::success;  // of everything
-  nvme::Status flush_status = nvme::status::success;
-  nvme::Status write_status = nvme::status::success;
-  uint64_t bad_block = UINT64_MAX;
-  bool hold = false;
-  bool hold_writes_only = false;
-  List<Io, &Io::node> held;
-  std::vector<uint8_t> contents;
-  uint64_t submitted_count = 0;
-  uint64_t read_count = 0;
-  uint64_t write_count = 0;
-
- private:
-  void answer(Io* io, Instant sent) {
-    nvme::Status result = status;
-    if (io->type == IoType::flush && result.ok()) result = flush_status;
-    if (io->type == IoType::read && io->offset_blocks == bad_block) result = nvme::status::unrecovered_read_error;
-    if (io->type == IoType::write && result.ok()) result = write_status;
-    if (result.ok()) {
-      uint8_t* at = contents.data() + io->offset_blocks * block_bytes;
-      if (io->type == IoType::read) iovec_copy_in(io->iov, io->iov_count, at);
-      if (io->type == IoType::write) iovec_copy_out(io->iov, io->iov_count, at);
-      if (io->type == IoType::write_zeroes || io->type == IoType::unmap) {
-        std::memset(at, 0, size_t{io->count_blocks} * block_bytes);
-      }
-      read_count += io->type == IoType::read;
-      write_count += io->type == IoType::write;
-      last_success_ = std::max(last_success_, sent);
-    }
-    complete_later(io, result);
-  }
-  env::SimWorld& world_;
-  Instant last_success_{0};
-};
-
-struct PendingIo {
-  Io io;
-  Iovec iov;
-  std::vector<uint8_t> data;
-  bool done = false;
-};
-
-class Leg : public testing::Test {
- protected:
-  void make(std::vector<ScriptedMember*> in_sync, bool all_dirty = false) {
-    LegOptions options;
-    options.name = "leg";
-    options.epoch = 7;
-    options.lease = milliseconds(300);
-    options.all_dirty = all_dirty;
-    std::vector<Handle> handles;
-    for (ScriptedMember* member : in_sync)
-      handles.emplace_back(*member, fixture.reactor);
-    LegEvents events;
-    events.member_failed = [this](const std::string& member, const std::string&) { failed.push_back(member); };
-    events.member_copied = [this](const std::string& member) { copied.push_back(member); };
-    events.joining_failed = [this](const std::string& member, const std::string&) { joining_failed.push_back(member); };
-    events.fenced = [this] { fenced_count++; };
-    events.clean = [this] { clean_count++; };
-    auto made = LegBdev::create(fixture.reactor, options, handles, std::move(events));
-    ASSERT_TRUE(made.ok());
-    leg = std::move(made).value();
-  }
-  void TearDown() override {
-    for (ScriptedMember* member : {&a, &b, &c}) {
-      member->status = nvme::status::success;
-      member->release();
-    }
-    if (leg == nullptr) return;
-    EXPECT_TRUE(fixture.run(leg->close()).ok());
-  }
-
-  PendingIo& start(IoType type, uint64_t block, uint8_t value = 0, uint32_t count_blocks = 1) {
-    pending.push_back(std::make_unique<PendingIo>());
-    PendingIo& op = *pending.back();
-    op.data.assign(size_t{count_blocks} * block_bytes, value);
-    op.iov = {op.data.data(), op.data.size()};
-    op.io.type = type;
-    op.io.offset_blocks = block;
-    op.io.count_blocks = count_blocks;
-    op.io.iov = &op.iov;
-    op.io.iov_count = 1;
-    op.io.context = &op;
-    op.io.done = [](Io* io) { static_cast<PendingIo*>(io->context)->done = true; };
-    leg->submit(&op.io);
-    return op;
-  }
-  bool ends(PendingIo& op, Duration limit = seconds(5)) {
-    return fixture.run_until([&] { return op.done; }, limit);
-  }
-  void settle(Duration time = milliseconds(5)) { fixture.world.run_for(time); }
-
-  SimFixture fixture;
-  ScriptedMember a{fixture.reactor, fixture.world, "a"};
-  ScriptedMember b{fixture.reactor, fixture.world, "b"};
-  ScriptedMember c{fixture.reactor, fixture.world, "c"};
-  std::unique_ptr<LegBdev> leg;
-  std::vector<std::unique_ptr<PendingIo>> pending;
-  std::vector<std::string> failed, copied, joining_failed;
-  int fenced_count = 0;
-  int clean_count = 0;
-};
+class Leg : public LegFixture {};
 
 TEST_F(Leg, AcknowledgesAWriteOnlyWhenEveryMemberHasIt) {
   make({&a, &b});
@@ -304,7 +161,7 @@ TEST_F(Leg, MakesADirtyRegionEqualBeforeItAnswersAReadOfIt) {
   EXPECT_EQ(a.block(5), b.block(5));
   EXPECT_EQ(a.block(5)[0], read.data[0]);
   ASSERT_TRUE(fixture.run_until([&] { return clean_count == 1; }));
-  EXPECT_EQ(leg->dirty().dirty_count(), 0u);
+  EXPECT_EQ(leg->dirty().count(), 0u);
 }
 
 TEST_F(Leg, ADirtyReadWaitsForTheRemovalOfAMemberThatCouldNotBeMadeEqual) {
@@ -401,7 +258,7 @@ TEST_F(Leg, ReadsFromAnotherMemberAfterAMediaError) {
 TEST_F(Leg, MakesARegionEqualWhenThePoolHasNoBufferLeft) {
   std::fill_n(a.contents.begin() + 5 * block_bytes, block_bytes, uint8_t{0xaa});
   std::vector<Buffer*> taken;
-  while (Buffer* buffer = fixture.reactor.buffers().take(DirtyMap::region_bytes_min))
+  while (Buffer* buffer = fixture.reactor.buffers().take(RegionMap::region_bytes_min))
     taken.push_back(buffer);
   make({&a, &b}, true);
   PendingIo& read = start(IoType::read, 5);

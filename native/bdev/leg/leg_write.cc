@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes, write-zeroes, unmaps and flushes: to every member that receives, acknowledged when all of must_have have it.
+#include "base/probe.h"
 #include "bdev/leg/leg_internal.h"
 
 namespace basalt::bdev {
@@ -29,7 +30,7 @@ void LegBdev::write_child_done(Io* io) {
   const uint32_t slot = child->member;
   const nvme::Status status = io->status;
   leg->children_.give(child);
-  leg->members_[slot].in_flight_count--;
+  leg->request_ended(slot);
   if (status.ok()) {
     op->got |= leg->bit(slot);
   } else {
@@ -56,7 +57,9 @@ void LegBdev::write_ended(Op* op) {
     }
     return finish(op, op->status);
   }
-  if (!settle_write(op)) lists_->parked_writes.push_back(op);
+  if (settle_write(op)) return;
+  reach(Mark::parked_write);
+  lists_->parked_writes.push_back(op);
 }
 
 // Acknowledges when every member that must have it has it; false: not yet.

@@ -53,6 +53,12 @@ class RangeLock {
     granting_ = false;
   }
 
+  // Everything that is in flight or waits.
+  template <class F>
+  void for_each(F&& f) {
+    entries_.for_each([&](RangeEntry* entry) { f(*entry); });
+  }
+
   bool empty() const { return entries_.empty(); }
 
  private:

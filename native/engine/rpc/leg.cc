@@ -2,6 +2,8 @@
 // basalt_member_*, basalt_leg_*: the replicas that this engine drives, and the mirrors over them.
 #include "bdev/leg/leg.h"
 
+#include <algorithm>
+
 #include "bdev/nvmf/member.h"
 #include "engine/fabric.h"
 #include "engine/rpc/fields.h"
@@ -10,8 +12,6 @@
 
 namespace basalt::rpc {
 namespace {
-
-constexpr Duration release_interval = milliseconds(1);
 
 class Leg final : public Module {
  public:
@@ -26,6 +26,8 @@ class Leg final : public Module {
     dispatcher.add("basalt_leg_add_member", this, &Leg::add_member);
     dispatcher.add("basalt_leg_commit_member", this, &Leg::commit_member);
     dispatcher.add("basalt_leg_abandon_member", this, &Leg::abandon_member);
+    dispatcher.add("basalt_leg_keep_marks", this, &Leg::keep_marks);
+    dispatcher.add("basalt_leg_set_resync", this, &Leg::set_resync);
     dispatcher.add("basalt_leg_fence", this, &Leg::fence);
     dispatcher.add("basalt_leg_delete", this, &Leg::remove);
   }
@@ -129,7 +131,23 @@ class Leg final : public Module {
   struct Named {
     std::string name;
     bool in_sync = false;
+    std::string replica;  // empty: as the member's NQN or the bdev's name says
+    uint32_t distance = 0;
   };
+
+  static void read_replica(Fields& in, Named& member) {
+    member.replica = in.string_or("replica", "");
+    member.distance = static_cast<uint32_t>(in.natural_or("distance", 0, {.max = 1000}));
+  }
+
+  // A replica's lasting name is its NQN: bdevs are named anew for each attachment.
+  bdev::LegMember as_leg_member(const Named& named, bdev::Bdev& bdev) {
+    std::string replica = named.replica;
+    if (replica.empty() && members_.contains(named.name)) {
+      replica = static_cast<const bdev::Member&>(bdev).options().subnqn;
+    }
+    return {bdev::Handle(bdev, engine_.management()), replica.empty() ? named.name : replica, named.distance};
+  }
 
   static std::vector<Named> read_members(Fields& in) {
     std::vector<Named> members;
@@ -138,6 +156,7 @@ class Leg final : public Module {
       Named member;
       member.name = nested.string("name");
       member.in_sync = nested.boolean("in_sync");
+      read_replica(nested, member);
       in.adopt(nested);
       members.push_back(std::move(member));
     }
@@ -153,7 +172,7 @@ class Leg final : public Module {
     options.all_dirty = in.boolean("all_dirty");
     options.lease = milliseconds(static_cast<int64_t>(in.natural("lease_ms", {.min = 1, .max = 1000})));
     options.uuid = engine_.make_uuid();
-    options.planted_ignore_lease = engine_.config().planted.ignore_lease;
+    options.planted.ignore_lease = engine_.config().planted.ignore_lease;
     if (auto error = in.error()) co_return *error;
 
     BdevRegistry& bdevs = engine_.bdevs();
@@ -168,7 +187,8 @@ class Leg final : public Module {
       bdevs.withdraw(name);
       co_return std::move(claimed).error();
     }
-    auto made = make_leg(options, members, *claimed);
+    auto making = make_leg(options, members, *claimed);
+    auto made = co_await making;
     if (!made) {
       bdevs.release_all(names, user);
       bdevs.withdraw(name);
@@ -184,21 +204,24 @@ class Leg final : public Module {
     co_return result;
   }
 
-  Result<std::unique_ptr<bdev::LegBdev>> make_leg(const bdev::LegOptions& options, const std::vector<Named>& members,
-                                                  const std::vector<bdev::Bdev*>& bdevs) {
-    std::vector<bdev::Handle> in_sync;
+  Task<Result<std::unique_ptr<bdev::LegBdev>>> make_leg(bdev::LegOptions options, std::vector<Named> members,
+                                                        std::vector<bdev::Bdev*> bdevs) {
+    std::vector<bdev::LegMember> in_sync;
     for (size_t i = 0; i < members.size(); i++) {
-      if (members[i].in_sync) in_sync.emplace_back(*bdevs[i], engine_.management());
+      if (members[i].in_sync) in_sync.push_back(as_leg_member(members[i], *bdevs[i]));
     }
     auto made = bdev::LegBdev::create(engine_.management(), options, std::move(in_sync), events_of(options));
-    if (!made) return made;
+    if (!made) co_return made;
     for (size_t i = 0; i < members.size(); i++) {
       if (members[i].in_sync) continue;
-      auto added = (*made)->add_member(bdev::Handle(*bdevs[i], engine_.management()));
-      // Nothing was copied yet: it never ran.
-      if (!added) return std::move(added).error();
+      auto added = (*made)->add_member(as_leg_member(members[i], *bdevs[i]));
+      if (added) continue;
+      auto closing = (*made)->close();
+      auto closed = co_await closing;
+      (void)closed.ok();
+      co_return std::move(added).error();
     }
-    return made;
+    co_return made;
   }
 
   bdev::LegEvents events_of(const bdev::LegOptions& options) {
@@ -213,7 +236,12 @@ class Leg final : public Module {
     events.member_failed = [this, &bus, about](const std::string& member, const std::string& reason) {
       bus.emit("leg_member_failed", about(member).set("reason", reason).set("sequence", ++sequence_));
     };
-    events.member_copied = [&bus, about](const std::string& member) { bus.emit("leg_member_copied", about(member)); };
+    events.member_copied = [&bus, about](const bdev::LegMemberInfo& member) {
+      bus.emit("leg_member_copied", about_resync(about(member.name), member));
+    };
+    events.resync_progress = [&bus, about](const bdev::LegMemberInfo& member) {
+      bus.emit("leg_resync", about_resync(about(member.name), member));
+    };
     events.joining_failed = [&bus, about](const std::string& member, const std::string& reason) {
       bus.emit("leg_joining_failed", about(member).set("reason", reason));
     };
@@ -222,6 +250,17 @@ class Leg final : public Module {
     };
     events.clean = [&bus, leg] { bus.emit("leg_clean", JsonValue::object().set("leg", leg)); };
     return events;
+  }
+
+  static const char* resync_name(bdev::Resync resync) {
+    return resync == bdev::Resync::delta ? "delta" : resync == bdev::Resync::full ? "full" : "none";
+  }
+
+  static JsonValue about_resync(JsonValue event, const bdev::LegMemberInfo& member) {
+    event.set("resync", resync_name(member.resync))
+        .set("copied_blocks", member.copied_blocks)
+        .set("to_copy_blocks", member.to_copy_blocks);
+    return event;
   }
 
   void join(const std::string& member, const std::string& leg) {
@@ -265,7 +304,12 @@ class Leg final : public Module {
       auto one = JsonValue::object();
       one.set("name", member.name)
           .set("state", state_name(member))
-          .set("synced_blocks", whole ? leg.info().count_blocks : member.copied_blocks);
+          .set("synced_blocks", whole ? leg.info().count_blocks
+                                      : leg.info().count_blocks -
+                                            std::min(leg.info().count_blocks, member.to_copy_blocks) +
+                                            member.copied_blocks)
+          .set("repaired_blocks", member.repaired_blocks);
+      one = about_resync(std::move(one), member);
       members.push(std::move(one));
     }
     auto result = JsonValue::object();
@@ -274,8 +318,10 @@ class Leg final : public Module {
                       : leg.waiting() ? "waiting"
                                       : "active")
         .set("members", std::move(members))
-        .set("dirty_regions", leg.dirty().dirty_count())
-        .set("region_count", leg.dirty().region_count());
+        .set("dirty_regions", leg.equal() ? 0 : std::max<uint64_t>(leg.dirty().count(), 1))
+        .set("region_count", leg.dirty().region_count())
+        .set("marked_regions", leg.marked_count())
+        .set("mark_region_count", leg.mark_region_count());
     co_return result;
   }
 
@@ -328,11 +374,9 @@ class Leg final : public Module {
     BASALT_ASSERT(entry.ok() && below.ok());
     static constexpr const char* user = "basalt_leg_remove_member";
     (*entry)->opened_by.emplace_back(user);  // the leg stays meanwhile
-    const auto* leg = static_cast<bdev::LegBdev*>((*entry)->bdev);
-    while (leg->uses(*(*below)->bdev)) {
-      auto sleeping = sleep_for(engine_.management(), release_interval);
-      co_await sleeping;
-    }
+    auto* leg = static_cast<bdev::LegBdev*>((*entry)->bdev);
+    auto releasing = leg->released(*(*below)->bdev);
+    co_await releasing;
     engine_.bdevs().release(leg_name, user);
     std::erase((*entry)->children, member);
     engine_.bdevs().release(member, child_user(leg_name));
@@ -342,13 +386,16 @@ class Leg final : public Module {
   Task<RpcResult> add_member(JsonValue params) {
     Fields in(params);
     std::optional<RpcError> wrong;
+    Named named;
+    read_replica(in, named);
     auto both = find_member(in, &wrong);
     if (wrong) co_return *wrong;
     if (!both) co_return std::move(both).error();
+    named.name = both->member;
     const std::string user = child_user(both->leg_name);
     auto claimed = engine_.bdevs().claim(both->member, user);
     if (!claimed) co_return std::move(claimed).error();
-    auto added = both->leg->add_member(bdev::Handle(**claimed, engine_.management()));
+    auto added = both->leg->add_member(as_leg_member(named, **claimed));
     if (!added) {
       engine_.bdevs().release(both->member, user);
       co_return std::move(added).error();
@@ -367,6 +414,29 @@ class Leg final : public Module {
     if (!both) co_return std::move(both).error();
     auto committed = both->leg->commit_member(both->member);
     if (!committed) co_return std::move(committed).error();
+    co_return done();
+  }
+
+  Task<RpcResult> keep_marks(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const std::vector<std::string> replicas = in.strings("replicas", 1, bdev::leg_tail::roster_count_max);
+    if (auto error = in.error()) co_return *error;
+    auto found = find(name);
+    if (!found) co_return std::move(found).error();
+    (*found)->keep_marks_for(replicas);
+    co_return done();
+  }
+
+  Task<RpcResult> set_resync(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const uint64_t bytes_per_s = in.natural_or("bytes_per_s", 0);
+    const bool paused = in.boolean_or("paused", false);
+    if (auto error = in.error()) co_return *error;
+    auto found = find(name);
+    if (!found) co_return std::move(found).error();
+    (*found)->set_resync(bytes_per_s, paused);
     co_return done();
   }
 

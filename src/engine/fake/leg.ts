@@ -32,9 +32,18 @@ export class LegIo implements FakeIo {
   dirty: boolean;
   fenced = false;
 
-  constructor(members: readonly FakeBdev[], allDirty: boolean, events: LegEvents) {
+  /** Of the leg; a tail behind them on each member is the leg's own. */
+  readonly numBlocks: number;
+  #paused = false;
+
+  constructor(
+    members: readonly FakeBdev[],
+    { allDirty, numBlocks }: { allDirty: boolean; numBlocks: number },
+    events: LegEvents,
+  ) {
+    this.numBlocks = numBlocks;
     for (const bdev of members)
-      this.#members.set(bdev.name, { bdev, state: 'in_sync', failed: false, syncedBlocks: bdev.numBlocks });
+      this.#members.set(bdev.name, { bdev, state: 'in_sync', failed: false, syncedBlocks: numBlocks });
     this.dirty = allDirty;
     this.#events = events;
   }
@@ -71,6 +80,12 @@ export class LegIo implements FakeIo {
 
   flush(): Promise<void> {
     return this.#onAll((member) => member.bdev.flush());
+  }
+
+  /** A resync that has not begun waits. */
+  pause(paused: boolean): void {
+    this.#paused = paused;
+    this.#wake();
   }
 
   fence(): void {
@@ -141,7 +156,7 @@ export class LegIo implements FakeIo {
     const source = this.members.find((member) => member.state === 'in_sync' && !member.failed);
     if (source === undefined || this.fenced) return;
     try {
-      const all = await source.bdev.read(0, source.bdev.numBlocks);
+      const all = await source.bdev.read(0, this.numBlocks);
       for (const member of this.members) if (member !== source && !member.failed) await member.bdev.write(0, all);
       this.dirty = false;
     } catch (error) {
@@ -171,14 +186,15 @@ export class LegIo implements FakeIo {
 
   async #copy(member: LegMember): Promise<void> {
     try {
+      while (this.#paused && !this.fenced && this.#members.get(member.bdev.name) === member) await this.#change();
       const source = this.members.find((each) => each.state === 'in_sync' && !each.failed);
       if (source === undefined) throw new Error('no member to copy from');
-      const all = await source.bdev.read(0, source.bdev.numBlocks);
+      const all = await source.bdev.read(0, this.numBlocks);
       await member.bdev.write(0, all);
       await member.bdev.flush();
       if (this.#members.get(member.bdev.name) !== member || member.failed || this.fenced) return;
       member.state = 'copied';
-      member.syncedBlocks = member.bdev.numBlocks;
+      member.syncedBlocks = this.numBlocks;
       this.#events.memberCopied(member.bdev.name);
     } catch (error) {
       this.#broke(member, error);

@@ -2,6 +2,7 @@
 //
 // The fake's members, legs and peer watches: what reaches from one engine to another.
 
+import type { LegResync } from '../methods.js';
 import { Association } from './association.js';
 import { type FakeBdev, makeBdev } from './bdev.js';
 import { Fields } from './fields.js';
@@ -11,6 +12,7 @@ import { hostPathError, Refused } from './refusal.js';
 import { discoveryNqn, type EngineState } from './state.js';
 
 const memberKeepAliveMs = 1000;
+const tailBytes = 2 ** 20;
 
 function assertPort(fields: Fields, trsvcid: string): void {
   if (!/^\d{1,5}$/.test(trsvcid) || Number(trsvcid) < 1 || Number(trsvcid) > 65535)
@@ -100,11 +102,15 @@ function createLeg(state: EngineState, fields: Fields): unknown {
   const members = fields.array('members', 1, 8).map((item, index) => {
     const each = new Fields(item, `params.members[${index}]`);
     const member = { name: each.string('name'), inSync: each.boolean('in_sync') };
+    readReplica(each);
     each.end();
     return member;
   });
   const allDirty = fields.boolean('all_dirty');
   fields.natural('lease_ms', 1, 1000);
+  const sizeBlocks = fields.naturalOr('num_blocks', 0, 1);
+  fields.stringOr('identity', '');
+  if (fields.has('replicas')) fields.strings('replicas', 1, 16);
   fields.end();
   if (!members.some((member) => member.inSync)) fields.refuse('members', 'at least one must be in sync');
   state.assertFree(name);
@@ -113,17 +119,21 @@ function createLeg(state: EngineState, fields: Fields): unknown {
   const [first] = bdevs;
   if (first === undefined) throw new Refused('invalid', 'no members');
   const { blockBytes } = first;
-  const numBlocks = Math.min(...bdevs.map((bdev) => bdev.numBlocks));
+  const smallest = Math.min(...bdevs.map((bdev) => bdev.numBlocks));
+  if (sizeBlocks > 0 && smallest < sizeBlocks + tailBytes / blockBytes)
+    fields.refuse('num_blocks', 'members have no room for so many blocks and a tail of 1 MiB');
+  const numBlocks = sizeBlocks === 0 ? smallest : sizeBlocks;
   const entry = { io: null as unknown as LegIo, epoch, sequence: 0 };
   entry.io = new LegIo(
     bdevs.filter((_, index) => members[index]?.inSync === true),
-    allDirty,
+    { allDirty, numBlocks },
     {
       memberFailed: (member, reason) => {
         entry.sequence += 1;
         state.emit({ method: 'leg_member_failed', params: { leg: name, member, reason, sequence: entry.sequence } });
       },
-      memberCopied: (member) => state.emit({ method: 'leg_member_copied', params: { leg: name, member } }),
+      memberCopied: (member) =>
+        state.emit({ method: 'leg_member_copied', params: { leg: name, member, ...resyncOf(numBlocks) } }),
       joiningFailed: (member, reason) =>
         state.emit({ method: 'leg_joining_failed', params: { leg: name, member, reason } }),
       fenced: () => state.emit({ method: 'leg_fenced', params: { leg: name, epoch: epoch.toString() } }),
@@ -141,6 +151,16 @@ function createLeg(state: EngineState, fields: Fields): unknown {
   });
   if (allDirty) void entry.io.clean();
   return { num_blocks: numBlocks };
+}
+
+/** The fake keeps no marks: every resync is a full one. */
+function resyncOf(numBlocks: number): LegResync {
+  return { resync: 'full', copied_blocks: numBlocks, to_copy_blocks: numBlocks };
+}
+
+function readReplica(fields: Fields): void {
+  fields.stringOr('replica', '');
+  fields.naturalOr('distance', 0, 0, 1000);
 }
 
 function setLeg(state: EngineState, member: string, leg: LegIo | null): void {
@@ -167,10 +187,14 @@ function freeMember(state: EngineState, legName: string, member: string): void {
   setLeg(state, member, null);
 }
 
-function onMember(act: (state: EngineState, legName: string, leg: LegIo, member: string) => void): Handler {
+function onMember(
+  act: (state: EngineState, legName: string, leg: LegIo, member: string) => void,
+  readMore?: (fields: Fields) => void,
+): Handler {
   return (state, fields) => {
     const { name, leg } = legOf(state, fields);
     const member = fields.string('member');
+    readMore?.(fields);
     fields.end();
     act(state, name, leg, member);
     return true;
@@ -187,9 +211,15 @@ function getLeg(state: EngineState, fields: Fields): unknown {
       name: member.bdev.name,
       state: member.failed ? 'failed' : member.state,
       synced_blocks: member.syncedBlocks,
+      repaired_blocks: 0,
+      ...(member.state === 'in_sync'
+        ? { resync: 'none', copied_blocks: 0, to_copy_blocks: 0 }
+        : { resync: 'full', copied_blocks: member.syncedBlocks, to_copy_blocks: leg.numBlocks }),
     })),
     dirty_regions: leg.dirty ? 1 : 0,
     region_count: 1,
+    marked_regions: 0,
+    mark_region_count: 0,
   };
 }
 
@@ -252,12 +282,26 @@ export const legMethods: Record<string, Handler> = {
     }
     state.bdev(name).children.push(member);
     setLeg(state, member, leg);
-  }),
+  }, readReplica),
   basalt_leg_commit_member: onMember((_state, _name, leg, member) => leg.commit(member)),
   basalt_leg_abandon_member: onMember((state, name, leg, member) => {
     leg.abandon(member);
     freeMember(state, name, member);
   }),
+  basalt_leg_keep_marks: (state, fields) => {
+    legOf(state, fields);
+    fields.strings('replicas', 1, 16);
+    fields.end();
+    return true;
+  },
+  basalt_leg_set_resync: (state, fields) => {
+    const { leg } = legOf(state, fields);
+    fields.naturalOr('bytes_per_s', 0);
+    const paused = fields.booleanOr('paused', false);
+    fields.end();
+    leg.pause(paused);
+    return true;
+  },
   basalt_leg_fence: (state, fields) => {
     const { leg } = legOf(state, fields);
     fields.end();
