@@ -31,7 +31,7 @@
 #include "bdev/child_io.h"
 #include "bdev/handle.h"
 #include "bdev/leg/leg_tail.h"
-#include "bdev/leg/range_lock.h"
+#include "bdev/range_lock.h"
 #include "bdev/leg/region_map.h"
 
 namespace basalt::bdev {

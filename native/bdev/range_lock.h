@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// RangeLock: the order of overlapping operations on a leg. First come, first served among those that overlap; reads
-// share with reads; what does not overlap does not wait. Intrusive, no allocation. One reactor.
+// RangeLock: the order of overlapping operations on a mirror or a parity raid. First come, first served among those
+// that overlap; reads share with reads; what does not overlap does not wait. Intrusive, no allocation. One reactor.
 //
 // Cost: acquire and release look at the entries that are in flight (tens), so nothing is kept per block.
 #pragma once

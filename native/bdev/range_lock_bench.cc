@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "bdev/leg/range_lock.h"
+#include "bdev/range_lock.h"
 
 #include <benchmark/benchmark.h>
 
