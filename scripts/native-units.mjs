@@ -120,7 +120,10 @@ export function cmake_lists(files) {
     const stem = posix.basename(path).replace(/_(main|fuzz)\.cc$/, '');
     if (kind === 'test') add('test', `test_${target_name(unit)}`, path);
     if (kind === 'bench') add('bench', `bench_${target_name(unit)}`, path);
-    if (kind === 'fuzz') add('fuzz', `fuzz_${stem}`, path);
+    if (kind === 'fuzz') {
+      add('fuzz', `fuzz_${stem}`, path);
+      add('test', `test_${target_name(unit)}`, path); // replays its corpus
+    }
     if (kind === 'main') add('program', stem, path);
     if (kind === 'program') add('program', path.split('/')[0], path);
     if (kind === 'addon') addon.push(path);
@@ -138,7 +141,7 @@ export function cmake_lists(files) {
 
 /** Names of the GoogleTest programs that the tree makes. */
 export function test_targets(files) {
-  const units = [...files.values()].filter((file) => file.kind === 'test').map((file) => file.unit);
+  const units = [...files.values()].filter((file) => /^(test|fuzz)$/.test(file.kind)).map((file) => file.unit);
   return [...new Set(units)].sort().map((unit) => `test_${target_name(unit)}`);
 }
 

@@ -55,10 +55,16 @@ it('the addon compiles engine and binding files, never tests, fuzzers, programs 
   expect(paths).toEqual(['base/crc.cc', 'bdev/file/file.cc', 'bdev/lvol/lvol.cc', 'napi/addon.cc']);
 });
 
-it('engined is a program and each folder with tests is one test program', () => {
+it('engined is a program and each folder with tests or fuzz targets is one test program', () => {
   const files = scan(tree);
   expect(listed(cmake_lists(files), 'BASALT_PROGRAM_TARGETS')).toEqual(['engined']);
-  expect(test_targets(files)).toEqual(['test_bdev_file']);
+  expect(test_targets(files)).toEqual(['test_bdev_file', 'test_bdev_lvol']);
+});
+
+it('a fuzz target is a program of its own, and replays its corpus in the test program of its folder', () => {
+  const text = cmake_lists(scan(tree));
+  expect(listed(text, 'BASALT_FUZZ_TARGETS')).toEqual(['fuzz_journal']);
+  expect(listed(text, 'test_bdev_lvol_SOURCES')).toEqual([`\${BASALT_NATIVE_DIR}/bdev/lvol/journal_fuzz.cc`]);
 });
 
 it('files that include each other in a circle end the search', () => {

@@ -33,6 +33,7 @@ e2e|kmod|cmd:modprobe
 e2e|xz-utils|cmd:xz
 e2e|zstd|cmd:zstd
 fuzz|clang-14|cmd:clang++-14
+fuzz|llvm-14|cmd:llvm-cov-14
 arm64|g++-aarch64-linux-gnu|cmd:aarch64-linux-gnu-g++
 arm64|qemu-user|cmd:qemu-aarch64
 ROWS

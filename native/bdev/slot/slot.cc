@@ -92,8 +92,8 @@ void SlotBdev::release_held() {
 }
 
 Task<Outcome> SlotBdev::close() {
-  co_await set(Handle());
-  co_return success();
+  Outcome cleared = co_await set(Handle());
+  co_return cleared;
 }
 
 }  // namespace basalt::bdev
