@@ -8,12 +8,11 @@
 
 namespace basalt::sim {
 
-GoodHost::GoodHost(env::SimWorld& world, size_t index, const std::vector<env::Address>& addresses, bool digests,
-                   Arena& arena)
+GoodHost::GoodHost(env::SimWorld& world, size_t index, const env::Address& address, bool digests, Arena& arena)
     : world_(world),
       node_(world.add_node("h" + std::to_string(index))),
       index_(index),
-      addresses_(addresses),
+      address_(address),
       reactor_(node_, arena, {}),
       transport_({.digests = {digests, digests}}),
       oracle_(index + 1, own_blocks) {
@@ -24,10 +23,10 @@ GoodHost::GoodHost(env::SimWorld& world, size_t index, const std::vector<env::Ad
 GoodHost::~GoodHost() = default;
 
 void GoodHost::connect() {
-  spawn(connect_paths());
+  spawn(connect_path());
 }
 
-Task<void> GoodHost::connect_paths() {
+Task<void> GoodHost::connect_path() {
   bdev::MultipathOptions options;
   options.name = "volume";
   options.subnqn = good_subnqn;
@@ -38,14 +37,12 @@ Task<void> GoodHost::connect_paths() {
   options.command_timeout = seconds(2);
   options.keep_alive_ms = 500;
   controller_ = std::make_unique<bdev::NvmfController>(reactor_, options);
-  for (const env::Address& address : addresses_) {
-    for (;;) {
-      const nvmf::HostAddress target{address.host, std::to_string(address.port)};
-      auto adding = controller_->add_path(transport_, target);
-      const Outcome added = co_await adding;
-      if (added) break;
-      co_await sleep_for(reactor_, milliseconds(50));
-    }
+  for (;;) {
+    const nvmf::HostAddress target{address_.host, std::to_string(address_.port)};
+    auto adding = controller_->add_path(transport_, target);
+    const Outcome added = co_await adding;
+    if (added) break;
+    co_await sleep_for(reactor_, milliseconds(50));
   }
   connected_ = true;
 }

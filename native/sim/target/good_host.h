@@ -17,7 +17,7 @@ namespace basalt::sim {
 class GoodHost {
  public:
   static constexpr uint64_t own_blocks = 64;
-  GoodHost(env::SimWorld& world, size_t index, const std::vector<env::Address>& addresses, bool digests, Arena& arena);
+  GoodHost(env::SimWorld& world, size_t index, const env::Address& address, bool digests, Arena& arena);
   ~GoodHost();
 
   void connect();  // in the background, for as long as it takes
@@ -35,7 +35,7 @@ class GoodHost {
   uint64_t digest() const { return digest_; }
 
  private:
-  Task<void> connect_paths();
+  Task<void> connect_path();
   Task<void> change(bdev::IoType type, uint64_t first, uint32_t count, bool fua);
   Task<void> read(uint64_t first, uint32_t count);
   Task<void> flush();
@@ -46,7 +46,7 @@ class GoodHost {
   env::SimWorld& world_;
   env::SimNode& node_;
   const size_t index_;
-  const std::vector<env::Address> addresses_;
+  const env::Address address_;
   Reactor reactor_;
   std::unique_ptr<env::LoopHandle> loop_;
   nvmf::TcpHostTransport transport_;

@@ -32,7 +32,9 @@ struct RudeHost::Connection {
   bool confused = false;                   // what came could not be read; goes on sending
   uint16_t next_cid = 1;
   uint16_t connect_cid = 0;
-  Bytes last_asked;  // an R2T's answer, to be sent again
+  uint32_t depth = 0;      // commands that the queue holds
+  uint32_t in_flight = 0;  // about
+  Bytes last_asked;        // an R2T's answer, to be sent again
 };
 
 RudeHost::RudeHost(env::SimWorld& world, size_t index, std::vector<env::Address> addresses)
@@ -52,7 +54,8 @@ void RudeHost::start() {
   loop_ = node_.start(*this, {});
   stopped_ = false;
   next_act_ = node_.now();
-  mutation_chance_ = chance(0.5) ? 0.03 : 0;
+  rudeness_ = chance(0.5) ? 1 : 0.05;
+  mutation_chance_ = chance(0.5) ? 0.03 * rudeness_ : 0;
 }
 
 void RudeHost::stop() {
@@ -91,7 +94,9 @@ void RudeHost::act() {
   }
   if (connections_.empty() || (connections_.size() < connections_max && draw(30) == 0)) return open(0, 0xffff);
   Connection& connection = *connections_[draw(connections_.size())];
-  switch (draw(60)) {
+  const uint64_t pick = draw(60);
+  if (pick < 5 && !rude(1)) return;
+  switch (pick) {
     case 0:
       connection.deaf = !connection.deaf;
       return;
@@ -126,7 +131,7 @@ void RudeHost::open(uint16_t qid, uint16_t cntlid) {
   connection->qid = qid;
   connection->cntlid = cntlid;
   connection->digests = {chance(0.3), chance(0.3)};
-  if (chance(0.2)) connection->drop_after_bytes = draw(2000);
+  if (rude(0.2)) connection->drop_after_bytes = draw(2000);
   connect_count_++;
   say_hello(*connection);
   connections_.push_back(std::move(connection));
@@ -144,6 +149,8 @@ void RudeHost::say_hello(Connection& connection) {
   connect.fctype = 1;
   connect.qid = connection.qid;
   connect.sqsize = static_cast<uint16_t>(chance(0.9) ? 1 + draw(64) : draw(65536));
+  connection.depth = connect.sqsize;
+  connection.in_flight = 1;
   connect.kato_ms = static_cast<uint32_t>(1000 + draw(2000));
   connect.cid = connection.connect_cid = connection.next_cid++;
   nvme::ConnectData data{};
@@ -218,6 +225,7 @@ void RudeHost::pdu_came(Connection& connection) {
 
 void RudeHost::answered(Connection& connection) {
   answer_count_++;
+  if (connection.in_flight > 0) connection.in_flight--;
   const auto completion = connection.decoder.header<pdu::CapsuleResponse>().completion;
   if (connection.connected || completion.cid != connection.connect_cid || completion.status >> 1 != 0) return;
   connection.connected = true;
@@ -238,18 +246,18 @@ void RudeHost::answered(Connection& connection) {
 // Mostly what was asked for; or another offset, length or tag, a part, nothing, or twice.
 void RudeHost::data_asked(Connection& connection) {
   auto r2t = connection.decoder.header<pdu::R2t>();
-  if (chance(0.05)) return;
+  if (rude(0.05)) return;
   pdu::DataFields fields{.cccid = r2t.cccid,
                          .ttag = r2t.ttag,
                          .offset_bytes = r2t.r2to,
                          .length_bytes = std::min<uint32_t>(r2t.r2tl, 256 << 10),
                          .last = true};
   if (r2t.r2tl > fields.length_bytes) fields.last = false;
-  if (chance(0.03)) fields.offset_bytes += 4096;
-  if (chance(0.03)) fields.length_bytes = static_cast<uint32_t>(draw(fields.length_bytes + 5000));
-  if (chance(0.03)) fields.ttag = static_cast<uint16_t>(draw(65536));
-  if (chance(0.03)) fields.cccid = static_cast<uint16_t>(draw(65536));
-  if (chance(0.03)) fields.last = !fields.last;
+  if (rude(0.03)) fields.offset_bytes += 4096;
+  if (rude(0.03)) fields.length_bytes = static_cast<uint32_t>(draw(fields.length_bytes + 5000));
+  if (rude(0.03)) fields.ttag = static_cast<uint16_t>(draw(65536));
+  if (rude(0.03)) fields.cccid = static_cast<uint16_t>(draw(65536));
+  if (rude(0.03)) fields.last = !fields.last;
   Bytes out(pdu::encoded_small_header_bytes_max);
   out.resize(pdu::encode_h2c_data(out.data(), connection.digests, fields));
   const Bytes data(fields.length_bytes, static_cast<uint8_t>(draw(256)));
@@ -262,14 +270,16 @@ void RudeHost::data_asked(Connection& connection) {
 // ---- commands ------------------------------------------------------------------------------------------------------
 
 void RudeHost::command(Connection& connection) {
-  for (uint64_t burst = chance(0.05) ? 1 + draw(100) : 1; burst > 0; burst--) {
+  for (uint64_t burst = rude(0.05) ? 1 + draw(100) : 1; burst > 0; burst--) {
+    if (connection.in_flight >= connection.depth && !rude(0.1)) return;
+    connection.in_flight++;
     Bytes data;
     nvme::Command command = connection.qid == 0 ? admin_command(&data) : io_command(&data);
-    command.cid = chance(0.02) ? static_cast<uint16_t>(draw(20)) : connection.next_cid++;
-    command.flags = chance(0.98) ? 0x40 : static_cast<uint8_t>(draw(256));
+    command.cid = rude(0.02) ? static_cast<uint16_t>(draw(20)) : connection.next_cid++;
+    command.flags = rude(0.02) ? static_cast<uint8_t>(draw(256)) : 0x40;
     const bool in_capsule = !data.empty() && data.size() <= 8192 && chance(0.7);
     if (in_capsule) command.sgl = {0, static_cast<uint32_t>(data.size()), {}, nvme::sgl_data_block_offset};
-    if (chance(0.03)) {
+    if (rude(0.03)) {
       const Bytes sgl = random_bytes(sizeof(command.sgl));
       std::memcpy(&command.sgl, sgl.data(), sizeof(command.sgl));
     }

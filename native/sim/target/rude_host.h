@@ -51,6 +51,7 @@ class RudeHost final : public env::Loop {
   void queue(Connection& connection, Bytes bytes);
   Bytes random_bytes(size_t count);
   uint64_t draw(uint64_t below) { return world_.random().below(below); }
+  bool rude(double probability) { return chance(probability * rudeness_); }
   bool chance(double probability) { return world_.random().chance(probability); }
 
   env::SimWorld& world_;
@@ -63,6 +64,7 @@ class RudeHost final : public env::Loop {
   std::vector<std::unique_ptr<Connection>> dead_;  // of killed processes: nobody closes them
   Instant next_act_;
   double mutation_chance_ = 0;
+  double rudeness_ = 1;  // low: gets far before it is thrown out
   bool stopped_ = true;
   uint64_t command_count_ = 0;
   uint64_t answer_count_ = 0;

@@ -43,8 +43,13 @@ class TargetRun {
 
   RunResult run() {
     target_.open();
-    for (size_t i = 0; i < target_options_.good_host_count; i++)
-      good_.push_back(std::make_unique<GoodHost>(world_, i, target_.addresses(), random_.chance(0.3), arena_));
+    // One path each: a host that resends on another one while the first still has a copy is beyond what a target alone
+    // can order.
+    const std::vector<env::Address> addresses = target_.addresses();
+    for (size_t i = 0; i < target_options_.good_host_count; i++) {
+      const env::Address& path = addresses[random_.below(addresses.size())];
+      good_.push_back(std::make_unique<GoodHost>(world_, i, path, random_.chance(0.3), arena_));
+    }
     for (size_t i = 0; i < 1 + random_.below(3); i++)
       rude_.push_back(std::make_unique<RudeHost>(world_, i, target_.addresses()));
     summarize();
@@ -56,7 +61,9 @@ class TargetRun {
     for (uint64_t step = 0; step < steps && !failed(); step++) {
       work();
       if (random_.below(10) == 0) trouble();
-      world_.run_for(microseconds(static_cast<int64_t>(random_.below(10'000))));
+      // Now and then long enough for keep-alives and time-outs.
+      world_.run_for(random_.below(60) == 0 ? milliseconds(static_cast<int64_t>(random_.below(4000)))
+                                            : microseconds(static_cast<int64_t>(random_.below(10'000))));
       judge();
     }
     finish();
