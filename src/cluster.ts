@@ -170,6 +170,9 @@ export class Cluster {
   #watch(volume: VolumeObject, controller: VolumeController): void {
     const { link } = this.#parts;
     const leadership = link.state.get('leaderships', volume.id);
+    // Replicas may have been given successors.
+    const present = link.state.get('volumes', volume.id);
+    if (present !== null) controller.update(present);
     if (controller.state === 'active' && leadership !== null && leadership.epoch > controller.view.epoch) {
       void controller.demote(`epoch ${leadership.epoch} belongs to ${leadership.controller ?? 'nobody'}`);
     }

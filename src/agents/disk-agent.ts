@@ -78,7 +78,8 @@ export class DiskAgent {
   /** Wakes the loop only for what concerns replicas. */
   #changed(): void {
     const { state } = this.#options.link;
-    const seen = `${state.version('volumes')} ${state.version('leaderships')} ${state.version('observedReplicas')}`;
+    const kinds = ['volumes', 'leaderships', 'observedReplicas', 'tombstones'] as const;
+    const seen = kinds.map((kind) => state.version(kind)).join(' ');
     if (seen === this.#seen) return;
     this.#seen = seen;
     this.#loop.wake();
@@ -109,6 +110,31 @@ export class DiskAgent {
   }
 
   #desired(): DesiredReplica[] {
+    return [...this.#wanted(), ...this.#buried()];
+  }
+
+  /** Replicas that were given up while this disk was away, or that have a successor. */
+  #buried(): DesiredReplica[] {
+    return this.#options.link.state.all('tombstones').flatMap((entry) => {
+      const disk = this.#disks.find((each) => each.lvstore.uuid === entry.disk);
+      if (disk === undefined) return [];
+      return [
+        {
+          replica: entry.replica,
+          volumeId: entry.volumeId,
+          leg: 0,
+          lvstore: disk.lvstore.name,
+          disk: disk.lvstore.uuid,
+          sizeBytes: 0,
+          hosts: [],
+          deleteEpoch: entry.epoch,
+          reported: null,
+        },
+      ];
+    });
+  }
+
+  #wanted(): DesiredReplica[] {
     const { state } = this.#options.link;
     return state.all('volumes').flatMap((volume) =>
       volume.legs.flatMap(({ replicas }, leg) =>
@@ -220,6 +246,11 @@ export class DiskAgent {
   /** The replica is gone: it leaves the volume; the last one takes the volume's objects along. */
   async #forget(replica: DesiredReplica, signal: AbortSignal): Promise<void> {
     const { link } = this.#options;
+    if (link.state.get('tombstones', replica.replica) !== null) {
+      const remove = [keys.tombstone(replica.replica), keys.observedReplica(replica.replica)];
+      await link.commit({ remove }, signal);
+      return;
+    }
     const stored = link.state.stored('volumes', replica.volumeId);
     if (stored === null) return;
     const legs = stored.value.legs.map((leg) => ({

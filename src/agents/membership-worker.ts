@@ -9,7 +9,15 @@
 
 import { type EngineEvent, isEngineError } from '../engine/engine.js';
 import type { VolumeObject } from '../model/objects.js';
-import { type Holder, holds, type MemberRef, outOfSync, planJoin, planShrink } from '../reconcile/membership.js';
+import {
+  type Holder,
+  holds,
+  type MemberRef,
+  outOfSync,
+  planJoin,
+  planRetire,
+  planShrink,
+} from '../reconcile/membership.js';
 import type { Assembly } from './assembly.js';
 import { type AgentContext, reason } from './context.js';
 import type { LeadershipRegister } from './leadership-register.js';
@@ -71,10 +79,11 @@ export class MembershipWorker {
     return new Set([...this.#joining.values()].map((entry) => entry.member.replica));
   }
 
-  /** A replica's node may have come back. */
+  /** A replica's node may have come back, or a replica was given a successor. */
   poke(): void {
     this.#notBeforeMs.clear();
     this.#rejoinWakeup.wake();
+    this.#wakeup.wake();
   }
 
   handle(event: EngineEvent): void {
@@ -122,6 +131,7 @@ export class MembershipWorker {
       if (this.#failed.size > 0 || failedJoin?.swapped === true) await this.#shrink();
       else if (failedJoin !== undefined) this.#giveUp(failedJoin.member);
       else if (copied !== undefined) await this.#join(copied);
+      else if (this.#leaving().length > 0) await this.#retire();
       else await this.#wakeup.wait(signal);
     }
   }
@@ -161,6 +171,22 @@ export class MembershipWorker {
     }
     this.#joining.delete(member.name);
     if ((joining.state as string) === 'failed') this.#failed.set(member.name, { name: member.name, member });
+    this.#options.onChange();
+  }
+
+  #leaving(): MemberRef[] {
+    return planRetire(this.#options.register.known, this.#options.volume().legs);
+  }
+
+  /** Members whose successors are in sync leave, all legs in one swap. */
+  async #retire(): Promise<void> {
+    const { assembly, volume } = this.#options;
+    const leaving = this.#leaving();
+    if (!(await this.#swap((present) => planShrink(present, planRetire(present, volume().legs)).next))) return;
+    for (const member of leaving) {
+      const name = assembly.nameOfMember(member.replica);
+      if (name !== null) this.#release({ name, member }, 'basalt_leg_remove_member');
+    }
     this.#options.onChange();
   }
 

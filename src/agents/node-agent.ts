@@ -9,6 +9,7 @@ import type { CompiledNode } from '../model/config.js';
 import { isBasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { type Address, codecs, formatVersion, type LiveObject } from '../model/objects.js';
+import { type PgPlanner, WorkerPlanner } from '../placement/planner.js';
 import type { Store } from '../store/store.js';
 import { ensureCluster } from './cluster-identity.js';
 import { type AgentContext, reason } from './context.js';
@@ -16,6 +17,7 @@ import { ControllerAgent } from './controller-agent.js';
 import { DiskAgent } from './disk-agent.js';
 import { openListener, openTransport } from './listener.js';
 import { assertNameFree } from './node-name.js';
+import { PlacementAgent, type PlacementTiming } from './placement-agent.js';
 import { Backoff } from './signal.js';
 import { StoreLink } from './store-link.js';
 import type { ControllerTiming } from './volume-controller.js';
@@ -26,6 +28,9 @@ export interface NodeAgentOptions {
   readonly node: CompiledNode;
   readonly leaseTtlSeconds?: number;
   readonly timing?: Partial<ControllerTiming>;
+  readonly placement?: Partial<PlacementTiming>;
+  /** @default one that plans in a thread of its own */
+  readonly planner?: PgPlanner;
 }
 
 export const liveTtlSeconds = 5;
@@ -37,6 +42,7 @@ export class NodeAgent {
   readonly #stop = new AbortController();
   #disks: DiskAgent | null = null;
   #controllers: ControllerAgent | null = null;
+  #placement: PlacementAgent | null = null;
   #live: LiveObject | null = null;
 
   constructor(options: NodeAgentOptions) {
@@ -92,6 +98,14 @@ export class NodeAgent {
       this.#controllers = new ControllerAgent(agent);
       this.#controllers.start();
     }
+    this.#placement = new PlacementAgent({
+      context,
+      link: this.#link,
+      node: node.name,
+      planner: this.#options.planner ?? new WorkerPlanner(),
+      timing: this.#options.placement ?? {},
+    });
+    this.#placement.start();
     context.log.info({ node: node.name, internal, hosts, incarnation }, 'node is up');
   }
 
@@ -103,6 +117,7 @@ export class NodeAgent {
 
   async stop(): Promise<void> {
     this.#stop.abort(new Error('node stopped'));
+    await this.#placement?.stop();
     await this.#controllers?.stop();
     await this.#disks?.stop();
     await this.#link.close();

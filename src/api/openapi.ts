@@ -16,12 +16,14 @@ export function openApiDocument(routes: readonly Route[], version: string): Reco
 
 function operation(route: Route): Record<string, unknown> {
   const names = [...route.path.matchAll(/:(\w+)/g)].map((match) => match[1] ?? '');
+  const parameters = [
+    ...names.map((name) => ({ name, in: 'path', required: true, schema: { type: 'string' } })),
+    ...(route.flags ?? []).map((name) => ({ name, in: 'query', required: false, schema: { type: 'boolean' } })),
+  ];
   const json = (schema: unknown): unknown => ({ 'application/json': { schema: JSON.parse(JSON.stringify(schema)) } });
   return {
     summary: route.summary,
-    ...(names.length === 0
-      ? {}
-      : { parameters: names.map((name) => ({ name, in: 'path', required: true, schema: { type: 'string' } })) }),
+    ...(parameters.length === 0 ? {} : { parameters }),
     ...(route.body === null ? {} : { requestBody: { required: true, content: json(route.body) } }),
     responses: {
       [route.status]: { description: 'done', content: json(route.response) },

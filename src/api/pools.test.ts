@@ -190,6 +190,14 @@ describe('a volume', () => {
     expect(volume.legs.map((leg) => leg.replicas.map((entry) => entry.disk))).toEqual(wanted);
   });
 
+  it('can be deleted by force, and with no other wish', async () => {
+    expect(await call('DELETE', '/v1/volumes/first?now=true')).toMatchObject({
+      status: 400,
+      body: { code: 'INVALID_ARGUMENT', field: 'query.now' },
+    });
+    expect((await call('DELETE', '/v1/volumes/first?force=true')).status).toBe(200);
+  });
+
   it('may not ask its pool for another number of copies', async () => {
     const answer = await call('POST', '/v1/volumes', { name: 'x', sizeBytes: MiB, pool: 'fast', copies: 3 });
     expect(answer).toMatchObject({ status: 400, body: { code: 'INVALID_ARGUMENT', field: 'copies' } });

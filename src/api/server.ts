@@ -81,10 +81,24 @@ function addRoute(app: FastifyInstance, options: ApiServerOptions, route: Route)
     url: route.path,
     handler: async (request, reply) => {
       const params = request.params as Record<string, string>;
-      const answer = await route.run(options, { params, body: request.body });
+      const flags = flagsOf(route, request.query as Record<string, unknown>);
+      const answer = await route.run(options, { params, body: request.body, flags });
       await reply.status(answer.status).send(answer.body);
     },
   });
+}
+
+function flagsOf(route: Route, query: Readonly<Record<string, unknown>>): ReadonlySet<string> {
+  const known = route.flags ?? [];
+  for (const [name, value] of Object.entries(query)) {
+    const problem = !known.includes(name)
+      ? 'is not known here'
+      : value !== 'true' && value !== 'false'
+        ? 'must be true or false'
+        : null;
+    if (problem !== null) throw new BasaltError('INVALID_ARGUMENT', { field: `query.${name}`, problem });
+  }
+  return new Set(known.filter((name) => query[name] === 'true'));
 }
 
 export function errorView(error: FastifyError | Error): ErrorView {

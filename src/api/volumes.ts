@@ -65,8 +65,21 @@ export function createVolume(deps: VolumeDeps, request: VolumeCreateRequest): Pr
   });
 }
 
-export function deleteVolume(deps: VolumeDeps, name: string): Promise<void> {
+/** `force`: without waiting for nodes that are away; those delete what they hold when they are back. */
+export function deleteVolume(
+  deps: Pick<VolumeDeps, 'store'>,
+  name: string,
+  options: { force?: boolean } = {},
+): Promise<void> {
   return attempt<void>(deps.store, async ({ state }) => {
+    const forced = options.force === true ? { forced: true as const } : {};
+    const going = state.stored('volumes', name);
+    if (options.force === true && going?.value.phase === 'deleting') {
+      // By its id: its name may be another volume's by now.
+      const value = codecs.volume.encode({ ...going.value, ...forced });
+      const conditions = [{ key: going.key, modRevision: going.revision }];
+      return { txn: { conditions, changes: [{ kind: 'put', key: going.key, value }] }, result: undefined };
+    }
     const stored = requireVolume(state, name);
     const volume = stored.value;
     const leadership = state.stored('leaderships', volume.id);
@@ -82,7 +95,7 @@ export function deleteVolume(deps: VolumeDeps, name: string): Promise<void> {
         ...(leadership === null ? [] : [{ key: leadership.key, modRevision: leadership.revision }]),
       ],
       changes: [
-        { kind: 'put', key: stored.key, value: codecs.volume.encode({ ...volume, phase: 'deleting' }) },
+        { kind: 'put', key: stored.key, value: codecs.volume.encode({ ...volume, ...forced, phase: 'deleting' }) },
         { kind: 'delete', key: keys.volumeName(name) },
         ...fenced,
       ],

@@ -14,7 +14,9 @@ export function runNode(config: CompiledConfig, node: CompiledNode, output: Daem
   return runDaemon(log, output, async (signal) => {
     const engine = await createEngine(node.engine);
     const store = openStore(config, log);
-    const agent = new NodeAgent({ context: { engine, clock: systemClock, random: systemRandom, log }, store, node });
+    const context = { engine, clock: systemClock, random: systemRandom, log };
+    const { graceSeconds, ...limits } = config.placement;
+    const agent = new NodeAgent({ context, store, node, placement: { ...limits, graceMs: graceSeconds * 1000 } });
     try {
       await agent.start(signal);
     } catch (error) {

@@ -90,8 +90,9 @@ export class ApiClient {
     return this.#call('POST', '/v1/volumes', request);
   }
 
-  async deleteVolume(name: string): Promise<void> {
-    await this.#call('DELETE', `/v1/volumes/${encodeURIComponent(name)}`);
+  async deleteVolume(name: string, options: { force?: boolean } = {}): Promise<void> {
+    const query = options.force === true ? '?force=true' : '';
+    await this.#call('DELETE', `/v1/volumes/${encodeURIComponent(name)}${query}`);
   }
 
   attach(name: string, request: AttachRequest): Promise<VolumeView> {

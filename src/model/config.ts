@@ -56,6 +56,19 @@ export const ConfigFile = Type.Object(
       ),
     ),
     api: Type.Optional(Type.Object({ listen: Type.Optional(HostPort) }, strict)),
+    placement: Type.Optional(
+      Type.Object(
+        {
+          /** How long a node may be away before what it holds is rebuilt elsewhere. @default 600 */
+          graceSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: 604_800 })),
+          /** Legs of the whole cluster that are rebuilt at once. @default 8 */
+          rebuildsMax: Type.Optional(Type.Integer({ minimum: 0, maximum: 10_000 })),
+          /** Of them, those that write to one disk. @default 2 */
+          rebuildsPerDiskMax: Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000 })),
+        },
+        strict,
+      ),
+    ),
     nodes: Type.Optional(Type.Array(NodeConfig)),
     logLevel: Type.Optional(
       Type.Union([
@@ -91,9 +104,16 @@ export interface CompiledNode {
   readonly location: Location;
 }
 
+export interface CompiledPlacement {
+  readonly graceSeconds: number;
+  readonly rebuildsMax: number;
+  readonly rebuildsPerDiskMax: number;
+}
+
 export interface CompiledConfig {
   readonly store: { readonly endpoints: readonly string[]; readonly listen: string; readonly directory: string };
   readonly api: { readonly listen: string };
+  readonly placement: CompiledPlacement;
   readonly nodes: readonly CompiledNode[];
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
 }
@@ -117,6 +137,11 @@ export function compileConfig(value: unknown, path = 'config'): CompiledConfig {
       directory: file.store?.directory ?? defaults.storeDirectory,
     },
     api: { listen: loopbackListen(file.api?.listen ?? defaults.apiListen, `${path}.api.listen`) },
+    placement: {
+      graceSeconds: file.placement?.graceSeconds ?? 600,
+      rebuildsMax: file.placement?.rebuildsMax ?? 8,
+      rebuildsPerDiskMax: file.placement?.rebuildsPerDiskMax ?? 2,
+    },
     nodes: compileNodes(file.nodes ?? [], path),
     logLevel: file.logLevel ?? 'info',
   };

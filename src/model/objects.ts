@@ -117,6 +117,8 @@ export const VolumeObject = Type.Object(
     hosts: Type.Array(Nqn),
     nbd: Type.Array(NbdExport),
     phase: Type.Union([Type.Literal('live'), Type.Literal('deleting')]),
+    /** Deleted without waiting for nodes that are away. */
+    forced: Type.Optional(Type.Literal(true)),
   },
   strict,
 );

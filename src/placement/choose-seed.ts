@@ -37,7 +37,7 @@ const triesMax = 200_000;
 export function chooseSeed(request: SeedRequest): ChosenSeed {
   const open = request.pgs.map((members) => members.every((disk) => request.availableBytes[disk] !== null));
   if (!open.includes(true)) throw noneOpen(request);
-  let best: { chosen: ChosenSeed; fill: number } | null = null;
+  let best: { chosen: ChosenSeed; weight: Weight } | null = null;
   let largestLegBytes = 0;
   let candidates = 0;
   for (let tries = 0; tries < triesMax && candidates < candidatesMax; tries++) {
@@ -46,28 +46,45 @@ export function chooseSeed(request: SeedRequest): ChosenSeed {
     const pgs = legPgs({ ...request, seed }, request.pgs.length);
     if (!pgs.every((pg) => open[pg])) continue;
     candidates += 1;
-    const { fill, legBytesMax } = weigh(request, pgs);
-    largestLegBytes = Math.max(largestLegBytes, legBytesMax);
-    if (legBytesMax < request.legSizeBytes || (best !== null && fill >= best.fill)) continue;
-    best = { chosen: { seed, pgs }, fill };
+    const weight = weigh(request, pgs);
+    largestLegBytes = Math.max(largestLegBytes, weight.legBytesMax);
+    if (weight.legBytesMax < request.legSizeBytes || (best !== null && !lighter(weight, best.weight))) continue;
+    best = { chosen: { seed, pgs }, weight };
   }
   if (best !== null) return best.chosen;
   throw candidates === 0 ? noneOpen(request) : tooLittleSpace(request, Math.floor(largestLegBytes / mib) * mib);
 }
 
-/** How full the fullest disk would be, and how large legs in these PGs could be. */
-function weigh(request: SeedRequest, pgs: readonly number[]): { fill: number; legBytesMax: number } {
+interface Weight {
+  /** Of the fullest disk that would get something. */
+  readonly fill: number;
+  /** Grows with every disk's fill, faster the fuller it is. */
+  readonly unevenness: number;
+  /** How large legs in these PGs could be. */
+  readonly legBytesMax: number;
+}
+
+function lighter(a: Weight, b: Weight): boolean {
+  if (Math.abs(a.fill - b.fill) > 1e-12) return a.fill < b.fill;
+  return a.unevenness < b.unevenness - 1e-12;
+}
+
+function weigh(request: SeedRequest, pgs: readonly number[]): Weight {
   const legsOn = new Map<number, number>();
   for (const pg of pgs) for (const disk of request.pgs[pg] ?? []) legsOn.set(disk, (legsOn.get(disk) ?? 0) + 1);
   let fill = 0;
+  let unevenness = 0;
   let legBytesMax = Number.POSITIVE_INFINITY;
   for (const [disk, legs] of legsOn) {
     const available = request.availableBytes[disk] ?? 0;
     const capacity = Math.max(1, request.capacityBytes[disk] ?? 0);
-    fill = Math.max(fill, (capacity - available + legs * request.legSizeBytes) / capacity);
+    const before = (capacity - available) / capacity;
+    const after = before + (legs * request.legSizeBytes) / capacity;
+    fill = Math.max(fill, after);
+    unevenness += after ** 2 - before ** 2;
     legBytesMax = Math.min(legBytesMax, available / legs);
   }
-  return { fill, legBytesMax: Math.max(0, legBytesMax) };
+  return { fill, unevenness, legBytesMax: Math.max(0, legBytesMax) };
 }
 
 function noneOpen(request: SeedRequest): BasaltError {

@@ -130,16 +130,28 @@ export function planHandOver(present: Leadership, clean: boolean): Leadership {
   return { ...present, controller: null, instance: null, clean };
 }
 
-/** What is not in sync, in the order of the volume's legs. */
-export function outOfSync(
-  present: Leadership,
-  legs: readonly { replicas: readonly { replica: string }[] }[],
-): MemberRef[] {
+type PlacedLegs = readonly { readonly replicas: readonly { replica: string; leaving?: true | undefined }[] }[];
+
+/** What is not in sync and should be, in the order of the volume's legs. */
+export function outOfSync(present: Leadership, legs: PlacedLegs): MemberRef[] {
   return legs.flatMap(({ replicas }, leg) =>
     replicas
+      .filter(({ leaving }) => leaving !== true)
       .filter(({ replica }) => !present.legs[leg]?.inSync.some((entry) => entry.replica === replica))
       .map(({ replica }) => ({ leg, replica })),
   );
+}
+
+/** In-sync members that have a successor: they may leave once every replica that stays is in sync. */
+export function planRetire(present: Leadership, legs: PlacedLegs): MemberRef[] {
+  return legs.flatMap(({ replicas }, leg) => {
+    const isInSync = (replica: string): boolean =>
+      present.legs[leg]?.inSync.some((entry) => entry.replica === replica) === true;
+    const staying = replicas.filter(({ leaving }) => leaving !== true);
+    if (staying.length === 0 || !staying.every(({ replica }) => isInSync(replica))) return [];
+    const going = replicas.filter(({ replica, leaving }) => leaving === true && isInSync(replica));
+    return going.map(({ replica }) => ({ leg, replica }));
+  });
 }
 
 export function sameSets(a: Leadership, b: Leadership): boolean {

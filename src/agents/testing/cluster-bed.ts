@@ -18,6 +18,7 @@ import { MemoryServer } from '../../store/memory/memory-store.js';
 import type { Store } from '../../store/store.js';
 import { slotName } from '../assembly.js';
 import { NodeAgent } from '../node-agent.js';
+import type { PlacementTiming } from '../placement-agent.js';
 import type { ControllerTiming } from '../volume-controller.js';
 
 const print = (fields: object, message: string): void => {
@@ -48,6 +49,8 @@ export class ClusterBed {
   readonly server = new MemoryServer();
   readonly network = new FakeNetwork();
   readonly planner = new InlinePlanner();
+  /** Of the nodes that are started from now on. */
+  placement: Partial<PlacementTiming> = { settleMs: 50 };
   readonly #nodes = new Map<string, BedNode>();
   readonly #dead: BedNode[] = [];
   readonly #stores: Store[] = [];
@@ -86,7 +89,16 @@ export class ClusterBed {
     const engine = new FakeEngine(compiled.name, this.network);
     const store = this.wrapStore(this.connect(), compiled.name);
     const context = { engine, clock: systemClock, random: systemRandom, log: quietLog };
-    const agent = new NodeAgent({ context, store, node: compiled, leaseTtlSeconds: 2, timing: bedTiming });
+    const { planner, placement } = this;
+    const agent = new NodeAgent({
+      context,
+      store,
+      node: compiled,
+      leaseTtlSeconds: 2,
+      timing: bedTiming,
+      placement,
+      planner,
+    });
     const started = { name: compiled.name, engine, store, agent };
     this.#nodes.set(compiled.name, started);
     await agent.start(AbortSignal.timeout(10_000));

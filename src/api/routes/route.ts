@@ -19,6 +19,8 @@ export interface ApiDeps {
 export interface RouteRequest {
   readonly params: Readonly<Record<string, string>>;
   readonly body: unknown;
+  /** Those of the route's flags that the query names as `true`. */
+  readonly flags: ReadonlySet<string>;
 }
 
 export interface Reply {
@@ -32,6 +34,8 @@ export interface Route {
   readonly path: string;
   readonly summary: string;
   readonly body: TSchema | null;
+  /** Query parameters that are true or false. */
+  readonly flags?: readonly string[];
   readonly response: TSchema;
   readonly status: number;
   readonly run: (deps: ApiDeps, request: RouteRequest) => Promise<Reply>;

@@ -61,12 +61,14 @@ export const volumeRoutes: readonly Route[] = [
   {
     method: 'DELETE',
     path: '/v1/volumes/:name',
-    summary: 'Deletes a volume that nobody is attached to, with all its data.',
+    summary:
+      'Deletes a volume that nobody is attached to, with all its data. `force`: without waiting for nodes that are away, which delete their part when they are back; takes the id of a volume that is being deleted already, too.',
     body: null,
+    flags: ['force'],
     response: Type.Object({ deleted: Type.String() }),
     status: 200,
     run: async (deps, request) => {
-      await deleteVolume(deps, nameOf(request));
+      await deleteVolume(deps, nameOf(request), { force: request.flags.has('force') });
       return ok({ deleted: nameOf(request) });
     },
   },

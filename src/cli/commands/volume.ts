@@ -51,9 +51,10 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
   volume
     .command('delete <name>')
     .description('delete a volume that nobody is attached to, with all its data')
+    .option('--force', 'do not wait for nodes that are away: they delete their part when they are back')
     .action(async (name: string, _options, command: Command) => {
-      const options: CommonOptions = command.optsWithGlobals();
-      await (await apiClient(world, options)).deleteVolume(name);
+      const options: CommonOptions & { readonly force?: boolean } = command.optsWithGlobals();
+      await (await apiClient(world, options)).deleteVolume(name, { force: options.force === true });
       print(world, options, { deleted: name }, `volume ${name} is being deleted`);
     });
 }

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Keeps the pools' maps to the disks that there are, and volumes to the maps. Every node runs one; the first of the live
+// nodes by name acts. Two that act at once do no harm: every change is a compare-and-swap on what it was planned from.
+//
+// Invariants:  - a node that is away keeps its disks in the maps until the grace time is over
+//              - a map is changed only when every PG has a place in the new one
+
+import { BasaltError } from '../model/errors.js';
+import { keys } from '../model/keys.js';
+import { codecs, type DiskObject } from '../model/objects.js';
+import { type PgMapObject, type PoolObject, widthOf } from '../model/pools.js';
+import { assertPlaceable } from '../placement/pg-problem.js';
+import type { PgPlanner } from '../placement/planner.js';
+import { madeFor, mapOf, poolDisks, problemOf, promisedPerPg } from '../placement/pool.js';
+import { planRebuild, type RebuildLimits, type VolumeChange } from '../reconcile/rebuild.js';
+import type { ClusterLink } from './cluster-link.js';
+import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import { ReconcileLoop } from './reconcile-loop.js';
+
+export interface PlacementTiming extends RebuildLimits {
+  /** How long a node may be away before its disks are given up. */
+  readonly graceMs: number;
+  /** How long the set of disks must have been the same before data moves for it. */
+  readonly settleMs: number;
+}
+
+export const placementTiming: PlacementTiming = Object.freeze({
+  graceMs: 600_000,
+  settleMs: 3_000,
+  rebuildsMax: 8,
+  rebuildsPerDiskMax: 2,
+});
+
+export interface PlacementAgentOptions {
+  readonly context: AgentContext;
+  readonly link: ClusterLink;
+  readonly node: string;
+  readonly planner: PgPlanner;
+  readonly timing?: Partial<PlacementTiming>;
+}
+
+const watched = ['lives', 'nodes', 'disks', 'pools', 'pgMaps', 'volumes', 'leaderships', 'observedReplicas'] as const;
+
+export class PlacementAgent {
+  readonly #options: PlacementAgentOptions;
+  readonly #timing: PlacementTiming;
+  readonly #loop: ReconcileLoop;
+  readonly #log: RateLimitedLog;
+  /** Since when each node that has disks is away, as far as this process saw it. */
+  readonly #awaySinceMs = new Map<string, number>();
+  /** Of each pool, the disks that it was last seen to have, and since when. */
+  readonly #settling = new Map<string, { disks: string; sinceMs: number }>();
+  /** Disks for which a pool has no new map: not asked again until they change. */
+  readonly #refused = new Map<string, string>();
+  #unsubscribe: (() => void) | null = null;
+  #timer: { cancel(): void } | null = null;
+  #seen = '';
+
+  constructor(options: PlacementAgentOptions) {
+    this.#options = options;
+    this.#timing = { ...placementTiming, ...options.timing };
+    const { clock, log } = options.context;
+    this.#log = new RateLimitedLog(log, clock);
+    this.#loop = new ReconcileLoop({
+      name: 'placement agent',
+      clock,
+      log: this.#log,
+      pass: (signal) => this.#pass(signal),
+    });
+  }
+
+  start(): void {
+    this.#unsubscribe = this.#options.link.onChange(() => this.#changed());
+    this.#loop.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#unsubscribe?.();
+    this.#timer?.cancel();
+    await this.#loop.stop();
+  }
+
+  #changed(): void {
+    const { state } = this.#options.link;
+    const seen = watched.map((kind) => state.version(kind)).join(' ');
+    if (seen === this.#seen) return;
+    this.#seen = seen;
+    this.#loop.wake();
+  }
+
+  async #pass(signal: AbortSignal): Promise<void> {
+    const dueMs = this.#noteAway();
+    if (!this.#acts()) return this.#wakeAt(dueMs);
+    const { state } = this.#options.link;
+    let nextMs = dueMs;
+    for (const pool of state.all('pools')) nextMs = Math.min(nextMs, await this.#keepMap(pool, signal));
+    const view = {
+      state,
+      lostNodes: this.#lostNodes(),
+      limits: this.#timing,
+      newUuid: () => this.#options.context.random.uuid(),
+    };
+    for (const change of planRebuild(view)) await this.#apply(change, signal);
+    this.#wakeAt(nextMs);
+  }
+
+  /** The next instant at which a node's grace ends. */
+  #noteAway(): number {
+    const { state } = this.#options.link;
+    const now = this.#options.context.clock.now();
+    const nodes = new Set(state.all('disks').map((disk) => disk.node));
+    for (const name of [...this.#awaySinceMs.keys()])
+      if (!nodes.has(name) || state.get('lives', name) !== null) this.#awaySinceMs.delete(name);
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const name of nodes) {
+      if (state.get('lives', name) !== null) continue;
+      const sinceMs = this.#awaySinceMs.get(name) ?? now;
+      this.#awaySinceMs.set(name, sinceMs);
+      if (sinceMs + this.#timing.graceMs > now) nextMs = Math.min(nextMs, sinceMs + this.#timing.graceMs);
+    }
+    return nextMs;
+  }
+
+  #lostNodes(): ReadonlySet<string> {
+    const now = this.#options.context.clock.now();
+    const lost = [...this.#awaySinceMs].filter(([, sinceMs]) => sinceMs + this.#timing.graceMs <= now);
+    return new Set(lost.map(([name]) => name));
+  }
+
+  #wakeAt(atMs: number): void {
+    this.#timer?.cancel();
+    this.#timer = null;
+    if (atMs === Number.POSITIVE_INFINITY) return;
+    const { clock } = this.#options.context;
+    this.#timer = clock.setTimer(Math.max(1, atMs - clock.now()), () => this.#loop.wake());
+  }
+
+  /** One of the live nodes does it. */
+  #acts(): boolean {
+    const first = this.#options.link.state.all('lives').find((live) => live.kind === 'node' && !live.draining);
+    return first?.name === this.#options.node;
+  }
+
+  /** Returns when to look again. */
+  async #keepMap(pool: PoolObject, signal: AbortSignal): Promise<number> {
+    const { state } = this.#options.link;
+    const stored = state.stored('pgMaps', pool.id);
+    if (stored === null) return Number.POSITIVE_INFINITY;
+    const disks = poolDisks(state, { pool, usable: (disk) => this.#isUsable(disk, stored.value) });
+    if (madeFor(stored.value, disks)) return Number.POSITIVE_INFINITY;
+    const text = JSON.stringify(disks);
+    if (this.#refused.get(pool.id) === text) return Number.POSITIVE_INFINITY;
+    const settledMs = this.#settledAt(pool.id, text);
+    if (settledMs > this.#options.context.clock.now()) return settledMs;
+    try {
+      const { redundancy, domain } = pool;
+      assertPlaceable(disks, {
+        width: widthOf(redundancy),
+        domain,
+        field: 'disks',
+        copies: redundancy.kind === 'copies',
+      });
+      const pgBytes = promisedPerPg(state, pool);
+      const plan = await this.#options.planner.plan(problemOf(pool, { disks, map: stored.value, pgBytes }), signal);
+      const next = mapOf(plan, { poolId: pool.id, version: stored.value.version + 1, disks });
+      const put = [{ key: stored.key, text: codecs.pgMap.encode(next) }];
+      const done = await this.#options.link.commit(
+        { expect: [{ key: stored.key, revision: stored.revision }], put },
+        signal,
+      );
+      const { name } = pool;
+      if (done)
+        this.#options.context.log.info(
+          { pool: name, map: next.version, moves: plan.moves.length },
+          'pool has a new map',
+        );
+    } catch (error) {
+      if (!(error instanceof BasaltError) || error.code !== 'PLACEMENT_IMPOSSIBLE') throw error;
+      this.#refused.set(pool.id, text);
+      this.#log.warn(`pool ${pool.id}`, { pool: pool.name, error: reason(error) }, 'pool keeps its map');
+    }
+    return Number.POSITIVE_INFINITY;
+  }
+
+  /** New disks count when they are up, known ones until they are given up. */
+  #isUsable(disk: DiskObject, map: PgMapObject): boolean {
+    if (this.#options.link.state.get('lives', disk.node) !== null) return true;
+    return !this.#lostNodes().has(disk.node) && map.disks.some((entry) => entry.id === disk.id);
+  }
+
+  #settledAt(poolId: string, disks: string): number {
+    const now = this.#options.context.clock.now();
+    const known = this.#settling.get(poolId);
+    if (known?.disks === disks) return known.sinceMs + this.#timing.settleMs;
+    this.#settling.set(poolId, { disks, sinceMs: now });
+    return now + this.#timing.settleMs;
+  }
+
+  async #apply(change: VolumeChange, signal: AbortSignal): Promise<void> {
+    const { link, context } = this.#options;
+    const stored = link.state.stored('volumes', change.volumeId);
+    const leadership = link.state.stored('leaderships', change.volumeId);
+    if (stored === null) return;
+    const put = change.tombstones.map((entry) => ({
+      key: keys.tombstone(entry.replica),
+      text: codecs.tombstone.encode(entry),
+    }));
+    const remove = change.tombstones.map((entry) => keys.observedReplica(entry.replica));
+    if (change.volume === null) remove.push(stored.key, keys.leadership(change.volumeId));
+    else put.push({ key: stored.key, text: codecs.volume.encode(change.volume) });
+    const expect = [{ key: stored.key, revision: stored.revision }];
+    if (change.leadership !== null && leadership !== null) {
+      expect.push({ key: leadership.key, revision: leadership.revision });
+      put.push({ key: leadership.key, text: codecs.leadership.encode(change.leadership) });
+    }
+    // When it changed meanwhile, the next pass sees that.
+    if (await link.commit({ expect, put, remove }, signal))
+      context.log.info({ volume: stored.value.name, why: change.why }, 'replicas of a volume changed');
+  }
+}
