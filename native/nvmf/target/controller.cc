@@ -84,12 +84,12 @@ void Controller::arm_keep_alive() {
 // Any command on any queue counts: keep-alive by traffic.
 void Controller::keep_alive_due(Work* work) {
   Controller& self = *static_cast<KeepAliveTimer*>(work)->owner;
-  const Instant before = self.last_keep_alive_;
   for (const TargetQueue* queue : self.queues_) {
     const Instant last{queue->last_command_ns_.load(std::memory_order_relaxed)};
     self.last_keep_alive_ = std::max(self.last_keep_alive_, last);
   }
-  if (self.last_keep_alive_ > before) {
+  // Admin commands moved last_keep_alive_ without arming the timer anew.
+  if (self.last_keep_alive_ + milliseconds(self.keep_alive_ms_) > self.target_.home().now()) {
     self.arm_keep_alive();
     return;
   }

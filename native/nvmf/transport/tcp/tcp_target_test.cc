@@ -241,6 +241,33 @@ TEST_F(TcpTarget, ALinuxLikeHostConnectsIdentifiesReadsAndWrites) {
   }
 }
 
+TEST_F(TcpTarget, AnyCommandKeepsAControllerAliveAndSilenceEndsIt) {
+  add_namespace();
+  RawHost& admin = dial();
+  admin.initialize({});
+  const auto connected = admin.connect(0, subnqn, hostnqn, 1, 0xffff, 1000);
+  ASSERT_TRUE(connected.status.ok());
+  EXPECT_TRUE(admin.property_set(nvme::property_cc, cc_enable).status.ok());
+  // A host that was promised keep-alive by traffic sends none while its admin commands are answered.
+  for (int turn = 0; turn < 10; turn++) {
+    net_.run_for(milliseconds(400));
+    EXPECT_TRUE(admin.identify(1).status.ok()) << turn;
+  }
+  RawHost& io = dial();
+  io.initialize({});
+  ASSERT_TRUE(io.connect(1, subnqn, hostnqn, 1, static_cast<uint16_t>(connected.dw0)).status.ok());
+  for (int turn = 0; turn < 10; turn++) {
+    net_.run_for(milliseconds(400));
+    EXPECT_EQ(io.read(1, 0, 1).data.size(), 4096u) << turn;
+  }
+  net_.run_for(milliseconds(900));
+  EXPECT_EQ(subsystem_->controllers().size(), 1u);
+  net_.run_for(milliseconds(200));
+  EXPECT_TRUE(subsystem_->controllers().empty());
+  EXPECT_TRUE(admin.closes());
+  EXPECT_TRUE(io.closes());
+}
+
 // ---- malformed input ------------------------------------------------------------------------------------------------
 
 struct Malformed {
