@@ -14,6 +14,14 @@
 namespace basalt::rpc {
 namespace {
 
+// The parser takes the escape of a low surrogate alone, and makes bytes of it that are no UTF-8.
+bool has_lone_surrogate(std::string_view text) {
+  for (size_t i = 0; i + 1 < text.size(); i++) {
+    if (text[i] == '\xed' && static_cast<uint8_t>(text[i + 1]) >= 0xa0) return true;
+  }
+  return false;
+}
+
 // Receives the parser's events and builds the tree; says no at the limits, which ends the parse.
 class Builder {
  public:
@@ -25,12 +33,16 @@ class Builder {
   bool Uint64(uint64_t value) { return add(JsonValue(value)); }
   bool Double(double value) { return add(JsonValue(value)); }
   bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
-  bool String(const char* text, rapidjson::SizeType length, bool) { return add(JsonValue(std::string(text, length))); }
+  bool String(const char* text, rapidjson::SizeType length, bool) {
+    if (has_lone_surrogate({text, length})) return refuse("a string holds half of a surrogate pair");
+    return add(JsonValue(std::string(text, length)));
+  }
   bool StartObject() { return open(JsonValue::object()); }
   bool StartArray() { return open(JsonValue::array()); }
   bool EndObject(rapidjson::SizeType) { return close(); }
   bool EndArray(rapidjson::SizeType) { return close(); }
   bool Key(const char* text, rapidjson::SizeType length, bool) {
+    if (has_lone_surrogate({text, length})) return refuse("a name holds half of a surrogate pair");
     open_.back().next_name.assign(text, length);
     return true;
   }
@@ -169,6 +181,8 @@ Result<JsonValue> parse_json(std::string_view text) {
   if (text.size() > json_bytes_max) {
     return Error{Errc::invalid_argument, "not JSON: longer than " + std::to_string(json_bytes_max) + " bytes"};
   }
+  // The parser takes one for the end of the text, and would not see what follows.
+  if (text.find('\0') != std::string_view::npos) return Error{Errc::invalid_argument, "not JSON: a zero byte"};
   rapidjson::MemoryStream bytes(text.data(), text.size());
   rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> stream(bytes);
   rapidjson::Reader reader;

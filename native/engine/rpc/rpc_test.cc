@@ -37,6 +37,17 @@ TEST(Json, RefusesWhatIsTooDeepTooLongOrBroken) {
     EXPECT_FALSE(parse_json(text).ok()) << text;
 }
 
+TEST(Json, RefusesAZeroByteAndWhatHidesBehindIt) {
+  EXPECT_FALSE(parse_json(std::string_view("{}\0{", 4)).ok());
+  EXPECT_FALSE(parse_json(std::string_view("\0", 1)).ok());
+}
+
+TEST(Json, RefusesHalfOfASurrogatePair) {
+  for (const char* text : {R"("\ude00")", R"(["a\ude00"])", R"({"\ude00":1})", R"("\ud83d")"})
+    EXPECT_FALSE(parse_json(text).ok()) << text;
+  EXPECT_EQ(json(R"("\ud83d\ude00")").string(), "\xf0\x9f\x98\x80");
+}
+
 TEST(Fields, NameTheFieldOfEachKindOfProblem) {
   const auto check = [](const char* text, auto read) {
     const JsonValue value = json(text);
