@@ -4,6 +4,7 @@
     'basalt_sources': [
       'native/base/assert.cc',
       'native/base/crc32c.cc',
+      'native/base/probe.cc',
       'native/base/result.cc',
       'native/base/uuid.cc',
       'native/bdev/bdev.cc',

@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "base/probe.h"
+
 namespace basalt::ns {
 namespace {
 
@@ -68,6 +70,7 @@ nvme::Status Namespace::judge(const NsIo& io) {
   if (options_.planted_no_gate) return nvme::status::success;
   if (taking_over_ || !reservation_.allows(io.host, access_of(io.type))) {
     stats_.conflict_count++;
+    if (reservation_.one_writer()) reach(Mark::fence_hit);
     return nvme::status::reservation_conflict.dnr();
   }
   return nvme::status::success;
@@ -203,6 +206,7 @@ Task<nvme::Status> Namespace::apply(Reservation next, HostId host) {
     io->drain = &drain;
     drain.count++;
   });
+  if (drain.count > 0) reach(Mark::gate_closed);
   co_await drain;
   std::string encoded = encode_gate(record);
   auto stored = co_await bdev_.set_attribute(std::move(encoded));

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "base/probe.h"
 
 namespace basalt::bdev {
 namespace {
@@ -145,6 +146,7 @@ Task<Outcome> Member::acquire(uint64_t epoch) {
   }
   const uint64_t higher = co_await reported_key();
   if (higher > epoch) fencing_epoch_ = higher;
+  reach(Mark::takeover_refused);
   co_return Error{Errc::fenced, options_.name + ": epoch " + std::to_string(epoch) + " is fenced" +
                                     (higher > epoch ? " by epoch " + std::to_string(higher) : std::string())};
 }

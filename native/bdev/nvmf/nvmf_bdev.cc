@@ -2,6 +2,7 @@
 // The I/O half of the multipath host: choosing a path, judging answers, waiting and sending again.
 #include <algorithm>
 
+#include "base/probe.h"
 #include "bdev/nvmf/multipath.h"
 
 namespace basalt::bdev {
@@ -197,6 +198,7 @@ void NvmfBdev::resend() {
     View* view = closing_ ? nullptr : choose();
     if (view != nullptr) {
       resent_count_++;
+      reach(Mark::path_replay);
       send(flight, *view);
     } else if (hopeless || now >= give_up_at(*flight)) {
       nvme::Status status = flight->path_status;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nvmf/transport/tcp/tcp_target_connection.h"
 
+#include "base/probe.h"
+
 namespace basalt::nvmf {
 
 TcpConnection::TcpConnection(Target& target, Reactor& reactor, Listener& listener, Shard& shard,
@@ -176,6 +178,8 @@ bool TcpConnection::get_buffer(Slot* slot) {
   slot->buffer = reactor_.buffers().take(length_bytes, use);
   if (slot->buffer == nullptr) {
     slot->state = SlotState::buffer_wait;
+    const bool write = slot->request.direction == nvme::DataDirection::host_to_controller;
+    reach(write ? Mark::r2t_stalled : Mark::buffer_pool_empty);
     slot->waiter.run = buffer_granted;
     reactor_.buffers().wait(&slot->waiter, length_bytes, use);
     return false;
