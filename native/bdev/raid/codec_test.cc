@@ -58,7 +58,8 @@ TEST(ParityCodec, AnyKOfTheStripsGiveBackTheOthers) {
         Strips found(m, length_bytes);
         recovery->run(length_bytes, sources.data(), found.pointers.data());
         for (uint32_t i = 0; i < m; i++)
-          ASSERT_EQ(found.bytes[i], strips.bytes[recovery->results()[i]]) << "k " << k << " m " << m << " lost " << lost;
+          ASSERT_EQ(found.bytes[i], strips.bytes[recovery->results()[i]])
+              << "k " << k << " m " << m << " lost " << lost;
       }
     }
   }

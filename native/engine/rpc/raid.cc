@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// bdev_raid_create, bdev_raid_delete, bdev_raid_get_bdevs: stripe sets.
+// bdev_raid_create, bdev_raid_delete, bdev_raid_get_bdevs, bdev_raid_add_base_bdev, basalt_raid_load,
+// basalt_raid_scrub: stripe sets, and raid5 and raid6.
 #include "base/bytes.h"
 #include "bdev/raid/raid0.h"
+#include "bdev/raid/raid_parity.h"
 #include "engine/rpc/bdev_params.h"
 #include "engine/rpc/modules.h"
 
 namespace basalt::rpc {
 namespace {
+
+using bdev::RaidParityBdev;
 
 class Raid final : public Module {
  public:
@@ -16,48 +20,194 @@ class Raid final : public Module {
     dispatcher.add("bdev_raid_create", this, &Raid::create);
     dispatcher.add("bdev_raid_delete", this, &Raid::remove);
     dispatcher.add("bdev_raid_get_bdevs", this, &Raid::get_bdevs);
+    dispatcher.add("bdev_raid_add_base_bdev", this, &Raid::add_base_bdev);
+    dispatcher.add("basalt_raid_load", this, &Raid::load);
+    dispatcher.add("basalt_raid_scrub", this, &Raid::scrub);
   }
 
  private:
+  static bool is_parity(const BdevRegistry::Entry& entry) {
+    return entry.bdev->info().product == "raid5" || entry.bdev->info().product == "raid6";
+  }
+  std::vector<bdev::Handle> handles(const std::vector<bdev::Bdev*>& bdevs) {
+    std::vector<bdev::Handle> handles;
+    for (bdev::Bdev* bdev : bdevs)
+      handles.emplace_back(*bdev, engine_.management());
+    return handles;
+  }
+
   Task<RpcResult> create(JsonValue params) {
     Fields in(params);
-    bdev::Raid0Options options;
-    options.name = in.string("name");
-    in.choice("raid_level", {"raid0", "0"});
+    const std::string name = in.string("name");
+    const size_t level = in.choice("raid_level", {"raid0", "0", "raid5", "5", "raid6", "6"}) / 2;
     const std::vector<std::string> bases = in.strings("base_bdevs", 1, bdev::Raid0Bdev::member_count_max);
     const uint64_t strip_kb = in.natural("strip_size_kb", {.min = 4, .max = 65536});
     if (!is_power_of_two(strip_kb))
       in.refuse("strip_size_kb", "must be a power of two, is " + std::to_string(strip_kb));
-    options.strip_bytes = strip_kb * 1024;
-    options.uuid = in.uuid("uuid").value_or(engine_.make_uuid());
+    const Uuid uuid = in.uuid("uuid").value_or(engine_.make_uuid());
+    const bool force = in.boolean_or("force", false);
     if (auto error = in.error()) co_return *error;
 
     BdevRegistry& bdevs = engine_.bdevs();
-    const std::string user = child_user(options.name);
-    if (auto reserved = bdevs.reserve(options.name); !reserved) co_return std::move(reserved).error();
-    auto children = bdevs.claim_all(bases, user);
+    if (auto reserved = bdevs.reserve(name); !reserved) co_return std::move(reserved).error();
+    auto children = bdevs.claim_all(bases, child_user(name));
     if (!children) {
-      bdevs.withdraw(options.name);
+      bdevs.withdraw(name);
       co_return std::move(children).error();
     }
-    std::vector<bdev::Handle> members;
-    for (bdev::Bdev* child : *children)
-      members.emplace_back(*child, engine_.management());
-    auto made = bdev::Raid0Bdev::create(engine_.management(), options, std::move(members));
-    if (!made) {
-      bdevs.release_all(bases, user);
-      bdevs.withdraw(options.name);
-      co_return std::move(made).error();
+    Outcome made = success();
+    if (level == 0) {
+      bdev::Raid0Options options{.name = name, .uuid = uuid, .strip_bytes = strip_kb * 1024};
+      auto raid = bdev::Raid0Bdev::create(engine_.management(), options, handles(*children));
+      made = publish(name, std::move(raid), bases);
+      strip_kb_[name] = strip_kb;
+    } else {
+      bdev::RaidParityOptions options;
+      options.name = name;
+      options.uuid = uuid;
+      options.parity_count = static_cast<uint32_t>(level);
+      options.strip_bytes = strip_kb * 1024;
+      options.force = force;
+      auto creating = RaidParityBdev::create(engine_.management(), options, handles(*children), {});
+      auto raid = co_await creating;
+      made = publish(name, std::move(raid), bases);
     }
-    bdevs.publish(options.name, std::move(*made), bases);
-    strip_kb_[options.name] = strip_kb;
+    if (!made) co_return std::move(made).error();
+    co_return done();
+  }
+
+  // The raid becomes a bdev, or everything is given back.
+  template <class T>
+  Outcome publish(const std::string& name, Result<std::unique_ptr<T>> raid, const std::vector<std::string>& bases) {
+    if (!raid) {
+      engine_.bdevs().release_all(bases, child_user(name));
+      engine_.bdevs().withdraw(name);
+      return std::move(raid).error();
+    }
+    engine_.bdevs().publish(name, std::move(*raid), bases);
+    return success();
+  }
+
+  Task<RpcResult> load(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const std::vector<std::string> bases = in.strings("base_bdevs", 1, bdev::ParityCodec::strip_count_max);
+    if (auto error = in.error()) co_return *error;
+    BdevRegistry& bdevs = engine_.bdevs();
+    if (auto reserved = bdevs.reserve(name); !reserved) co_return std::move(reserved).error();
+    auto children = bdevs.claim_all(bases, child_user(name));
+    if (!children) {
+      bdevs.withdraw(name);
+      co_return std::move(children).error();
+    }
+    auto loading = RaidParityBdev::load(engine_.management(), name, handles(*children), {});
+    auto raid = co_await loading;
+    auto made = publish(name, std::move(raid), bases);
+    if (!made) co_return std::move(made).error();
     co_return done();
   }
 
   Task<RpcResult> remove(JsonValue params) {
-    auto deleting = delete_bdev(engine_, std::move(params), "raid0");
+    std::string product = "raid0";
+    Fields in(params);
+    const std::string name = in.string("name");
+    if (!in.error()) {
+      auto entry = engine_.bdevs().find(name);
+      if (entry && is_parity(**entry)) product = (*entry)->bdev->info().product;
+    }
+    auto deleting = delete_bdev(engine_, std::move(params), product);
     auto result = co_await deleting;
     co_return result;
+  }
+
+  // A raid5 or raid6 by the field's name, or why not.
+  Result<BdevRegistry::Entry*> find_parity(const std::string& name) {
+    auto entry = engine_.bdevs().find(name);
+    if (entry && !is_parity(**entry)) {
+      return Error{Errc::invalid_argument,
+                   name + " is a " + (*entry)->bdev->info().product + " bdev, not raid5 or raid6"};
+    }
+    return entry;
+  }
+
+  // A device for the first place that has none.
+  Task<RpcResult> add_base_bdev(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("raid_bdev");
+    const std::string base = in.string("base_bdev");
+    if (auto error = in.error()) co_return *error;
+    auto entry = find_parity(name);
+    if (!entry) co_return std::move(entry).error();
+    auto& raid = static_cast<RaidParityBdev&>(*(*entry)->bdev);
+    uint32_t place = 0;
+    while (place < raid.member_count() && raid.member(place).state != bdev::RaidMemberState::missing)
+      place++;
+    if (place == raid.member_count()) co_return Error{Errc::busy, name + " has all its members"};
+    auto child = engine_.bdevs().claim(base, child_user(name));
+    if (!child) co_return std::move(child).error();
+    auto joined = raid.replace_member(place, bdev::Handle(**child, engine_.management()));
+    if (!joined) {
+      engine_.bdevs().release(base, child_user(name));
+      co_return std::move(joined).error();
+    }
+    (*entry)->children.push_back(base);
+    co_return done();
+  }
+
+  Task<RpcResult> scrub(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const bool repair = in.boolean_or("repair", false);
+    if (auto error = in.error()) co_return *error;
+    auto entry = find_parity(name);
+    if (!entry) co_return std::move(entry).error();
+    // Deleting the raid ends its scrub, and waits for that.
+    auto scrubbing = static_cast<RaidParityBdev&>(*(*entry)->bdev).scrub(repair);
+    auto scrubbed = co_await scrubbing;
+    if (!scrubbed) co_return std::move(scrubbed).error();
+    auto result = JsonValue::object();
+    result.set("checked_stripes", scrubbed->checked_stripes)
+        .set("wrong_parity", scrubbed->wrong_parity_count)
+        .set("repaired", scrubbed->repaired);
+    co_return result;
+  }
+
+  void describe_parity(const RaidParityBdev& raid, JsonValue& out) {
+    const bdev::ParityLayout& layout = raid.layout();
+    auto bases = JsonValue::array();
+    auto members = JsonValue::array();
+    uint64_t operational = 0;
+    for (uint32_t i = 0; i < raid.member_count(); i++) {
+      const bdev::RaidMemberInfo info = raid.member(i);
+      if (info.state == bdev::RaidMemberState::in_sync) operational++;
+      bases.push(info.name);
+      auto member = JsonValue::object();
+      member.set("name", info.name).set("state", bdev::to_string(info.state));
+      if (info.state == bdev::RaidMemberState::rebuilding) {
+        member.set("percent", info.rebuilt_blocks * 100 / (layout.strip_count * layout.strip_blocks));
+      }
+      members.push(std::move(member));
+    }
+    out.set("strip_size_kb", uint64_t{layout.strip_blocks} * layout.block_bytes / 1024)
+        .set("state", raid.offline() ? "offline" : "online")
+        .set("raid_level", raid.info().product)
+        .set("num_base_bdevs", uint64_t{raid.member_count()})
+        .set("num_base_bdevs_operational", operational)
+        .set("base_bdevs_list", std::move(bases))
+        .set("members", std::move(members))
+        .set("resync_percent", raid.resync_stripe() * 100 / layout.strip_count);
+  }
+
+  void describe_stripes(const BdevRegistry::Entry& entry, JsonValue& out) {
+    auto bases = JsonValue::array();
+    for (const std::string& child : entry.children)
+      bases.push(child);
+    // A stripe set is online from its creation to its end.
+    out.set("strip_size_kb", strip_kb_[entry.name])
+        .set("state", "online")
+        .set("raid_level", "raid0")
+        .set("num_base_bdevs", uint64_t{entry.children.size()})
+        .set("base_bdevs_list", std::move(bases));
   }
 
   Task<RpcResult> get_bdevs(JsonValue params) {
@@ -66,19 +216,17 @@ class Raid final : public Module {
     if (auto error = in.error()) co_return *error;
     auto list = JsonValue::array();
     for (const BdevRegistry::Entry* entry : engine_.bdevs().list()) {
-      // Here a stripe set is online from its creation to its end.
-      if (entry->bdev->info().product != "raid0" || category > 1) continue;
-      auto bases = JsonValue::array();
-      for (const std::string& child : entry->children)
-        bases.push(child);
+      const bool parity = is_parity(*entry);
+      if (!parity && entry->bdev->info().product != "raid0") continue;
+      const bool offline = parity && static_cast<const RaidParityBdev&>(*entry->bdev).offline();
+      if (category != 0 && category != (offline ? 3u : 1u)) continue;
       auto one = JsonValue::object();
-      one.set("name", entry->name)
-          .set("uuid", entry->bdev->info().uuid.to_string())
-          .set("strip_size_kb", strip_kb_[entry->name])
-          .set("state", "online")
-          .set("raid_level", "raid0")
-          .set("num_base_bdevs", uint64_t{entry->children.size()})
-          .set("base_bdevs_list", std::move(bases));
+      one.set("name", entry->name).set("uuid", entry->bdev->info().uuid.to_string());
+      if (parity) {
+        describe_parity(static_cast<const RaidParityBdev&>(*entry->bdev), one);
+      } else {
+        describe_stripes(*entry, one);
+      }
       list.push(std::move(one));
     }
     co_return list;

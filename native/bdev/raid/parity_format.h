@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// On-disk format of raid5 and raid6 members, version 1; docs/on-disk/raid.md describes it field by field.
+//
+// In pages of 4 KiB from the beginning of a member: superblock A at page 0, B at page 32, the log from page 64, strips
+// after it. Superblocks are written in turn with a growing generation; the newer valid one counts. A log slot is a
+// header page and a payload; what it is for: parity_log.cc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "base/uuid.h"
+
+namespace basalt::bdev::parity {
+
+constexpr uint32_t page_bytes = 4096;
+constexpr uint32_t format_version = 1;
+constexpr uint64_t superblock_magic = 0x44494152544c5342;  // "BSLTRAID"
+constexpr uint64_t record_magic = 0x474f4c50544c5342;      // "BSLTPLOG"
+constexpr uint32_t superblock_pages[2] = {0, 32};
+constexpr uint32_t log_first_page = 64;
+constexpr uint32_t log_slot_count_max = 1024;
+constexpr size_t name_bytes_max = 63;
+
+struct Superblock {
+  uint64_t magic;
+  uint32_t crc32c;  // of the page, this field taken as zero
+  uint32_t version;
+  uint64_t compatible;
+  uint64_t incompatible;
+  uint8_t uuid[16];  // of the raid
+  uint64_t generation;
+  uint64_t epoch;  // of the set: grows whenever `in_sync` changes
+  uint64_t member_blocks;
+  uint64_t strip_count;
+  uint64_t first_block;
+  uint32_t block_bytes;
+  uint32_t strip_blocks;
+  uint32_t log_slot_count;
+  uint32_t log_slot_pages;
+  uint64_t log_tail;  // records before this sequence number are done with
+  uint32_t in_sync;   // members, as bits
+  uint8_t data_count;
+  uint8_t parity_count;
+  uint8_t member;  // which one this is
+  uint8_t clean;   // 1: every parity is right
+  uint16_t name_length_bytes;
+  uint8_t reserved0[6];
+  char name[64];
+  uint8_t reserved[page_bytes - 192];
+};
+static_assert(sizeof(Superblock) == page_bytes && offsetof(Superblock, generation) == 48 &&
+              offsetof(Superblock, log_tail) == 104 && offsetof(Superblock, name) == 128);
+
+struct RecordHeader {
+  uint64_t magic;
+  uint32_t crc32c;  // of the page, this field taken as zero
+  uint32_t payload_crc32c;
+  uint8_t uuid[16];
+  uint64_t epoch;
+  uint64_t sequence;
+  uint64_t stripe;
+  uint32_t column;
+  uint32_t column_count;
+  uint32_t payload_bytes;  // data of the roles, one after the other, then the parity of `parity_role`
+  uint8_t first_role;
+  uint8_t role_count;
+  uint8_t parity_role;
+  uint8_t reserved0;
+  uint32_t parity_roles;  // all that got such a record, as bits
+  uint8_t reserved[page_bytes - 76];
+};
+static_assert(sizeof(RecordHeader) == page_bytes && offsetof(RecordHeader, sequence) == 40);
+
+// Seal: fills magic, version and checksum in.
+void seal(Superblock* superblock);
+void seal(RecordHeader* header);
+
+enum class PageState : uint8_t { valid, absent, damaged };  // absent: it was never one (no magic)
+PageState check(const Superblock& superblock);
+
+// Whether the structure makes sense for a device of so many blocks; the error names the field.
+Outcome judge(const Superblock& superblock, uint64_t device_blocks, uint32_t device_block_bytes);
+
+// Whether a slot holds a record of this raid at all, in a shape that fits its geometry.
+bool valid_record(const RecordHeader& header, const Superblock& geometry);
+
+}  // namespace basalt::bdev::parity

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+// raid5 and raid6: k data and m parity strips over k + m members, with one copy of each block that m losses survive.
+//
+// Owner: its home reactor, where its members live too.
+//
+// Invariants:
+//  - a write or flush is acknowledged when every member of the recorded set has it. One that a member missed waits
+//  until
+//    the superblocks of the others say, durably, that the member has left
+//  - a partial stripe changes in place only after a record of it is durable on every parity member of that stripe
+//    (parity_log.cc), so that no later loss of up to m members changes a block that was not being written
+//  - operations on one codeword are ordered by the range lock; rebuild, repair and scrub take part in it. A plain read
+//    has one place to read from and needs no lock
+//  - parity that may be wrong (after an unclean end, until made right) is never used to change parity, and never to
+//    recover data while the data itself is there
+//  - before the first write after a rest the superblocks say `not clean`
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/gate.h"
+#include "bdev/child_io.h"
+#include "bdev/handle.h"
+#include "bdev/raid/codec.h"
+#include "bdev/raid/parity_format.h"
+#include "bdev/raid/parity_layout.h"
+#include "bdev/range_lock.h"
+
+namespace basalt::bdev {
+
+// For tests to catch; nothing else sets them.
+struct RaidPlantedBugs {
+  bool no_record = false;
+  bool record_not_durable = false;
+  bool no_flush_before_reuse = false;
+  bool whole_stripes_ignore_log = false;
+};
+
+struct RaidParityOptions {
+  std::string name;
+  Uuid uuid;
+  uint32_t parity_count = 1;          // m: 1 is raid5, 2 raid6
+  uint64_t strip_bytes = 64 * 1024;   // a power of two, 4 KiB to 256 KiB
+  uint32_t log_slot_count = 32;       // partial stripes between two flushes of the members; 2 to 1024
+  Duration rest = milliseconds(500);  // without writes: then the set is marked clean
+  bool force = false;                 // overwrite members that belong to a raid
+  RaidPlantedBugs bugs;
+};
+
+struct RaidParityEvents {
+  std::function<void(const std::string& member, const std::string& reason)> member_failed;
+  std::function<void(const std::string& member)> member_rebuilt;
+  std::function<void(const std::string& member, const std::string& reason)> rebuild_failed;
+};
+
+struct RaidParityStats {
+  uint64_t full_stripe_count = 0;     // bands that needed no reading and no log
+  uint64_t partial_stripe_count = 0;  // bands that went through the log
+  uint64_t degraded_read_count = 0;
+  uint64_t repaired_count = 0;  // read errors mended by rewriting
+  uint64_t checkpoint_count = 0;
+  uint64_t replayed_count = 0;  // log records, when it was loaded
+};
+
+enum class RaidMemberState : uint8_t { missing, in_sync, rebuilding, failed };
+const char* to_string(RaidMemberState state);
+
+struct RaidMemberInfo {
+  std::string name;  // "" when missing
+  RaidMemberState state = RaidMemberState::missing;
+  uint64_t rebuilt_blocks = 0;
+};
+
+struct RaidScrubResult {
+  uint64_t checked_stripes = 0;
+  uint64_t wrong_parity_count = 0;  // codeword ranges whose parity did not fit the data
+  bool repaired = false;
+};
+
+class RaidParityBdev final : public Bdev {
+ public:
+  static constexpr uint32_t band_memory_bytes = 256 * 1024;
+
+  // Formats the members, in this order. Errc::exists: one carries a superblock already.
+  static Task<Result<std::unique_ptr<RaidParityBdev>>> create(Reactor& home, RaidParityOptions options,
+                                                              std::vector<Handle> members, RaidParityEvents events);
+  // Finds out from superblocks what the members are; some may be missing. Replays the log. not_found: no superblock.
+  // corrupt: damaged ones, two members for one place, another raid's member, a shrunken device. busy: too few members
+  // to know that no newer set exists. Nothing is written in these cases.
+  static Task<Result<std::unique_ptr<RaidParityBdev>>> load(Reactor& home, std::string name,
+                                                            std::vector<Handle> members, RaidParityEvents events);
+  ~RaidParityBdev() override;
+
+  void submit(Io* io) override;
+  Task<Outcome> close() override;  // nothing is in flight; marks the set clean when it is
+
+  // A blank device takes the place of one that is not in the set; `member_rebuilt` or `rebuild_failed` follows.
+  Outcome replace_member(uint32_t index, Handle device);
+  // Compares all parity with the data; `repair` rewrites it where it differs. Needs all members.
+  Task<Result<RaidScrubResult>> scrub(bool repair);
+
+  // The member's own connection found out that it is gone.
+  void member_lost(const std::string& name);
+
+  const ParityLayout& layout() const { return layout_; }
+  uint32_t member_count() const { return layout_.member_count(); }
+  RaidMemberInfo member(uint32_t index) const;
+  bool offline() const { return offline_; }
+  bool degraded() const { return in_sync_ != all_members(); }
+  bool resyncing() const { return resync_stripe_ < layout_.strip_count; }
+  uint64_t resync_stripe() const { return resync_stripe_; }
+  uint64_t epoch() const { return superblock_.epoch; }
+  const RaidParityStats& parity_stats() const { return parity_stats_; }
+
+ private:
+  struct Op;
+  struct Band;
+  struct Workspace;
+  struct LogSlot;
+  struct Lists;
+  class Fan;
+  struct RangeHeld;
+
+  RaidParityBdev(Reactor& home, const parity::Superblock& geometry, RaidParityEvents events);
+  uint32_t all_members() const { return (1u << member_count()) - 1; }
+
+  // raid_parity_open.cc
+  Task<Outcome> open(bool clean);
+  void adopt(std::vector<Handle> members);
+
+  // raid_parity.cc
+  void advance(Op* op);
+  void finish(Op* op);
+  void start_flush(Op* op);
+  static void flush_child_done(Io* child);
+  bool settle_flush(Op* op);
+
+  // raid_parity_write.cc
+  void start_write_band(Band* band);
+  static void band_granted(RangeEntry* entry);
+  void prepare(Band* band);
+  void plan(Band* band);
+  void read_sources(Band* band);
+  static void source_child_done(Io* child);
+  void sources_read(Band* band);
+  void compute(Band* band);
+  void compute_full(Band* band);
+  void write_record(Band* band);
+  static void record_child_done(Io* child);
+  void write_in_place(Band* band);
+  static void write_child_done(Io* child);
+  void write_ended(Band* band);
+  void resume_parked(Band* band);
+  void finish_band(Band* band);
+  void fail_band(Band* band, nvme::Status status);
+  size_t data_pieces(const Band& band, uint32_t role, Iovec* out, size_t out_max) const;
+  ChildIo* child_for(Band* band, uint32_t role, IoType type, IoDone done);
+  void submit_child(Band* band, ChildIo* child);
+
+  // raid_parity_read.cc
+  void start_read_band(Band* band);
+  static void read_child_done(Io* child);
+  void recover(Band* band);
+  static void read_granted(RangeEntry* entry);
+  void recover_part(Band* band);
+  static void recover_child_done(Io* child);
+  void recovered_part(Band* band);
+  static void repair_child_done(Io* child);
+  void part_ended(Band* band);
+  const ParityCodec::Recovery* recovery_for(uint32_t present, uint32_t wanted);
+
+  // parity_log.cc
+  bool log_has(const ParityBand& band) const;
+  bool slot_free() const;
+  Task<nvme::Status> replay();
+  Task<nvme::Status> replay_record(const parity::RecordHeader& header, std::vector<uint8_t>& data,
+                                   std::map<uint32_t, std::vector<uint8_t>>& parities);
+
+  // raid_parity_keeper.cc: everything durable about the set is written by one coroutine at a time.
+  void kick_keeper();
+  Task<void> keep();
+  Task<bool> keep_once();
+  Task<uint32_t> write_superblocks(uint32_t members);  // those that have it
+  Task<void> shrink();
+  Task<void> join();
+  Task<void> checkpoint();
+  Task<void> set_clean(bool clean);
+  void arm_rest();
+  static void rested(Work* timer);
+  void wake_all();
+
+  // raid_parity_members.cc
+  void member_failed(uint32_t member, nvme::Status status);
+  Task<void> rebuild(uint32_t member);
+  Task<nvme::Status> rebuild_band(uint32_t member, ParityBand band, Workspace& workspace);
+  void suspect_from(uint64_t stripe);
+  Task<void> resync();
+  Task<nvme::Status> check_band(ParityBand band, bool rewrite, Workspace& workspace, bool* differed);
+  Task<nvme::Status> check_locked(ParityBand band, bool rewrite, Workspace& workspace, bool* differed);
+
+  bool usable(uint32_t member) const { return ((in_sync_ & ~failed_) >> member & 1) != 0; }
+  // A member that has failed is still of the recorded set.
+  bool broken() const { return ((in_sync_ | copied_) & failed_) != 0; }
+  // Whether parity of this stripe may be wrong.
+  bool suspect(uint64_t stripe) const { return stripe >= resync_stripe_; }
+  uint64_t page_factor() const { return parity::page_bytes / layout_.block_bytes; }
+
+  RaidParityEvents events_;
+  parity::Superblock superblock_{};  // as it was written last, but for `member`
+  ParityLayout layout_;
+  ParityCodec codec_;
+  Duration rest_ = milliseconds(500);
+  RaidPlantedBugs bugs_;
+  uint32_t columns_max_ = 0;
+  uint32_t full_columns_max_ = 0;
+  std::vector<Handle> members_;  // by index; empty when missing
+  uint32_t in_sync_ = 0;         // of the recorded set
+  uint32_t failed_ = 0;          // of in_sync_ or joining_: broken, will leave
+  uint32_t joining_ = 0;         // receives all writes, is being rebuilt
+  uint32_t copied_ = 0;          // of joining_: equal and flushed; the set that holds it may be on disk
+  std::vector<uint64_t> rebuilt_blocks_;
+  uint64_t resync_stripe_ = 0;  // parity is right before it
+  bool resync_runs_ = false;
+  bool offline_ = false;  // more than m members are gone
+  bool keeper_runs_ = false;
+  bool closing_ = false;
+  bool may_write_ = false;  // `not clean` is on the disks of the set
+  bool want_checkpoint_ = false;
+  bool want_dirty_ = false;
+  bool want_clean_ = false;
+  uint32_t want_join_ = 0;    // members whose rebuild has ended
+  uint64_t write_count_ = 0;  // bands being written
+  uint64_t activity_ = 0;     // grows with every write
+  uint64_t next_sequence_ = 1;
+  uint64_t durable_tail_ = 1;  // records before it are done with, durably
+  std::vector<LogSlot> slots_;
+  RaidParityStats parity_stats_;
+  RangeLock locks_;
+  Gate gate_;
+  std::unique_ptr<Pool<Op>> ops_;
+  std::unique_ptr<Pool<Band>> bands_;
+  ChildIoPool children_{child_io_count_max};
+  std::unique_ptr<Lists> lists_;
+};
+
+}  // namespace basalt::bdev

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of RaidParityBdev share: a request, its bands, the memory they work in, and awaiters of its
+// coroutines.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <coroutine>
+#include <cstdlib>
+#include <map>
+
+#include "bdev/raid/raid_parity.h"
+
+namespace basalt::bdev {
+
+// One request from above.
+struct RaidParityBdev::Op {
+  RaidParityBdev* raid = nullptr;
+  Io* io = nullptr;
+  ParityBands bands;
+  uint32_t band_count = 0;  // in flight
+  bool all_started = false;
+  bool starting = false;
+  uint32_t missed = 0;  // flush: members that do not have it
+  nvme::Status status;
+  ListNode node;
+};
+
+// Room for one band at a time: strips by role, and the header pages of its log records.
+struct RaidParityBdev::Workspace {
+  Workspace(const ParityLayout& layout, uint32_t columns_max);
+  uint8_t* strip(uint32_t role) const { return strips[role]; }
+  parity::RecordHeader* header(uint32_t parity) const { return &headers[parity]; }
+
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<uint8_t, Free> memory;
+  std::array<uint8_t*, ParityCodec::strip_count_max> strips{};
+  // When all data is written: parity alone, larger pieces.
+  std::array<uint8_t*, ParityCodec::parity_count_max> wide_parity{};
+  parity::RecordHeader* headers = nullptr;
+};
+
+struct RaidParityBdev::Band {
+  RaidParityBdev* raid = nullptr;
+  Op* op = nullptr;
+  ParityBand shape;
+  RangeEntry range;
+  bool locked = false;
+  Workspace* workspace = nullptr;
+  uint32_t waiting_count = 0;
+  nvme::Status status;
+  ListNode node;  // in one of Lists
+  // Writing.
+  enum class Method : uint8_t { plain, full, modify, rebuild, recover } method = Method::plain;
+  enum class Stage : uint8_t { prepare, in_place, written } stage = Stage::prepare;
+  uint32_t sources = 0;     // roles that are read
+  uint32_t unreadable = 0;  // roles that gave a read error
+  uint32_t parities = 0;    // roles of parity that are written
+  uint32_t got = 0;         // members that have it
+  uint32_t missed = 0;      // members that do not
+  uint64_t sequence = 0;    // of its log record; 0: none
+  bool counted = false;     // in write_count_
+  std::array<uint8_t*, ParityCodec::parity_count_max> parity{};
+  // Reading what is not there: the part that is being recovered.
+  uint32_t part_column = 0;
+  uint32_t part_count = 0;
+  bool repair = false;  // the strip gave a read error: rewrite it
+  const ParityCodec::Recovery* recovery = nullptr;
+  struct Later : Work {
+    Band* band = nullptr;
+  } later;
+};
+
+struct RaidParityBdev::LogSlot {
+  uint64_t sequence = 0;
+  uint64_t stripe = 0;
+  uint32_t column = 0;
+  uint32_t column_count = 0;
+  bool applied = true;
+};
+
+struct RaidParityBdev::Lists {
+  static constexpr size_t workspace_count = 16;
+  List<Band, &Band::node> workspace_waits;
+  List<Band, &Band::node> parked;            // for failed members to leave the set
+  List<Band, &Band::node> checkpoint_waits;  // for a log slot, or for the log to forget what lies under a full write
+  List<Band, &Band::node> dirty_waits;       // for `not clean` to be on disk
+  List<Op, &Op::node> parked_flushes;
+  std::vector<std::unique_ptr<Workspace>> workspaces;
+  std::vector<Workspace*> free_workspaces;
+  std::unique_ptr<uint8_t, Workspace::Free> zeroes;
+  std::map<std::pair<uint32_t, uint32_t>, ParityCodec::Recovery> recoveries;
+  struct RestTimer : Timer {
+    RaidParityBdev* raid = nullptr;
+    uint64_t activity = 0;
+  } rest_timer;
+};
+
+// co_await: several requests at once; resumes with the statuses in `ios` when all have ended.
+class RaidParityBdev::Fan {
+ public:
+  explicit Fan(size_t count_max)
+      : ios_(std::make_unique<Io[]>(count_max)), iovs_(std::make_unique<Iovec[]>(count_max)) {}
+
+  void add(const Handle& handle, IoType type, uint64_t offset_blocks, uint64_t count_blocks, void* data,
+           bool fua = false) {
+    Io& io = ios_[count_];
+    io.type = type;
+    io.fua = fua;
+    io.offset_blocks = offset_blocks;
+    io.count_blocks = static_cast<uint32_t>(count_blocks);
+    if (data != nullptr) {
+      iovs_[count_] = {data, static_cast<size_t>(count_blocks) * handle.info().block_size_bytes};
+      io.iov = &iovs_[count_];
+      io.iov_count = 1;
+    }
+    io.context = this;
+    io.done = [](Io* done) {
+      auto* fan = static_cast<Fan*>(done->context);
+      if (--fan->waiting_count_ == 0) fan->waiter_.resume();
+    };
+    handles_[count_++] = handle;
+  }
+  size_t count() const { return count_; }
+  nvme::Status status(size_t index) const { return ios_[index].status; }
+
+  bool await_ready() const noexcept { return count_ == 0; }
+  void await_suspend(std::coroutine_handle<> waiter) {
+    waiter_ = waiter;
+    waiting_count_ = count_;
+    for (size_t i = 0; i < count_; i++)
+      handles_[i].submit(&ios_[i]);
+  }
+  void await_resume() const noexcept {}
+
+ private:
+  std::unique_ptr<Io[]> ios_;
+  std::unique_ptr<Iovec[]> iovs_;
+  std::array<Handle, ParityCodec::strip_count_max> handles_;
+  size_t count_ = 0;
+  size_t waiting_count_ = 0;
+  std::coroutine_handle<> waiter_;
+};
+
+// co_await: a range of codewords, alone.
+struct RaidParityBdev::RangeHeld {
+  RaidParityBdev& raid;
+  RangeEntry& entry;
+  std::coroutine_handle<> coroutine;
+  RangeHeld(RaidParityBdev& owner, RangeEntry& range) : raid(owner), entry(range) {}
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> waiter) {
+    coroutine = waiter;
+    entry.exclusive = true;
+    entry.context = this;
+    entry.granted = [](RangeEntry* granted) { static_cast<RangeHeld*>(granted->context)->coroutine.resume(); };
+    return !raid.locks_.acquire(&entry);
+  }
+  void await_resume() const noexcept {}
+};
+
+// An answer that says that the member has lost its path, its device or its right to our trust; other errors are told
+// exactly as they are.
+inline bool raid_member_failed(nvme::Status status) {
+  return status.type() == nvme::StatusType::path || status.is(nvme::status::write_fault) ||
+         status.is(nvme::status::internal_error) || status.is(nvme::status::aborted_sq_deletion) ||
+         status.is(nvme::status::abort_requested) || status.is(nvme::status::namespace_not_ready) ||
+         status.is(nvme::status::invalid_namespace) || status.is(nvme::status::transient_transport_error) ||
+         status.is(nvme::status::data_transfer_error) || status.is(nvme::status::command_sequence_error) ||
+         status.is(nvme::status::reservation_conflict);
+}
+
+template <class F>
+void for_each_bit(uint32_t mask, F&& f) {
+  for (; mask != 0; mask &= mask - 1)
+    f(static_cast<uint32_t>(std::countr_zero(mask)));
+}
+
+}  // namespace basalt::bdev

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// The keeper: one coroutine that writes superblocks, so that what is durable about the set changes in one order. What
+// it does when asked, most urgent first: a failed member leaves, a rebuilt one joins, `not clean` before the first
+// write, a checkpoint of the log, `clean` after a rest.
+#include <algorithm>
+#include <cstring>
+
+#include "bdev/raid/raid_parity.h"
+#include "bdev/raid/raid_parity_internal.h"
+
+namespace basalt::bdev {
+
+void RaidParityBdev::kick_keeper() {
+  if (keeper_runs_ || !gate_.enter()) return;
+  keeper_runs_ = true;
+  spawn(keep());
+}
+
+Task<void> RaidParityBdev::keep() {
+  for (;;) {
+    const bool more = co_await keep_once();
+    if (!more) break;
+  }
+  keeper_runs_ = false;
+  gate_.leave();
+}
+
+// One thing; false: there was nothing to do.
+Task<bool> RaidParityBdev::keep_once() {
+  if (offline_) co_return false;
+  if ((failed_ & (in_sync_ | joining_)) != 0) {
+    co_await shrink();
+    wake_all();
+    co_return true;
+  }
+  if (want_join_ != 0) {
+    co_await join();
+    wake_all();
+    co_return true;
+  }
+  if (want_dirty_) {
+    want_dirty_ = false;
+    want_clean_ = false;
+    co_await set_clean(false);
+    wake_all();
+    co_return true;
+  }
+  if (want_checkpoint_) {
+    want_checkpoint_ = false;
+    co_await checkpoint();
+    wake_all();
+    co_return true;
+  }
+  if (want_clean_) {
+    want_clean_ = false;
+    if (write_count_ == 0 && !resyncing() && lists_->rest_timer.activity == activity_) {
+      co_await checkpoint();
+      // A write may have begun meanwhile; it saw `not clean` and would not ask again.
+      if (write_count_ == 0 && lists_->rest_timer.activity == activity_) co_await set_clean(true);
+      wake_all();
+    }
+    co_return true;
+  }
+  co_return false;
+}
+
+// The present superblock, one generation on, to these members. Gives those that have it; the others have failed.
+Task<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
+  superblock_.generation++;
+  const uint32_t page = parity::superblock_pages[superblock_.generation % 2];
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  const std::unique_ptr<parity::Superblock, Free> pages(static_cast<parity::Superblock*>(
+      std::aligned_alloc(parity::page_bytes, member_count() * sizeof(parity::Superblock))));
+  BASALT_ASSERT(pages != nullptr);
+  Fan writes(member_count());
+  uint32_t order[ParityCodec::strip_count_max];
+  for_each_bit(targets, [&](uint32_t member) {
+    parity::Superblock& copy = pages.get()[member];
+    copy = superblock_;
+    copy.member = static_cast<uint8_t>(member);
+    parity::seal(&copy);
+    order[writes.count()] = member;
+    writes.add(members_[member], IoType::write, page * page_factor(), page_factor(), &copy, true);
+  });
+  co_await writes;
+  uint32_t having = 0;
+  for (size_t i = 0; i < writes.count(); i++) {
+    if (writes.status(i).ok()) {
+      having |= 1u << order[i];
+    } else {
+      member_failed(order[i], writes.status(i));
+    }
+  }
+  co_return having;
+}
+
+// Failed members leave: the others say so, durably, under a new epoch. Until all of those have said it the old set
+// counts as well.
+Task<void> RaidParityBdev::shrink() {
+  const uint32_t leaving = failed_;
+  uint32_t staying = in_sync_ & ~leaving;
+  want_join_ &= ~leaving;
+  if (((in_sync_ | superblock_.in_sync) & leaving) != 0) {
+    if (static_cast<uint32_t>(std::popcount(staying)) < layout_.data_count) {
+      offline_ = true;
+      co_return;
+    }
+    superblock_.epoch++;
+    superblock_.in_sync = staying;
+    const uint32_t having = co_await write_superblocks(staying);
+    if (having != staying) co_return;  // another one has failed: again, without it
+    in_sync_ = staying;
+    if (resyncing()) resync_stripe_ = layout_.strip_count;  // its data can be had in no other way: parity is believed
+  }
+  failed_ &= ~leaving;
+  joining_ &= ~leaving;
+  copied_ &= ~leaving;
+  for_each_bit(leaving, [&](uint32_t member) {
+    members_[member] = {};
+    rebuilt_blocks_[member] = 0;
+  });
+}
+
+// A rebuilt member becomes one of the set.
+Task<void> RaidParityBdev::join() {
+  const uint32_t coming = want_join_ & ~failed_;
+  want_join_ = 0;
+  if (coming == 0) co_return;
+  superblock_.epoch++;
+  superblock_.in_sync = in_sync_ | coming;
+  copied_ |= coming;
+  const uint32_t having = co_await write_superblocks(in_sync_ | coming);
+  // Others have failed: the next shrink writes what is so then. A joining one that failed is not in its set.
+  in_sync_ |= having & coming;
+  joining_ &= ~(having & coming);
+  copied_ &= ~(having & coming);
+  for_each_bit(having & coming, [&](uint32_t member) {
+    if (events_.member_rebuilt) events_.member_rebuilt(members_[member].info().name);
+  });
+}
+
+// Flushes all members, then says that the records up to the first unfinished write are done with.
+Task<void> RaidParityBdev::checkpoint() {
+  uint64_t tail = durable_tail_;
+  while (tail < next_sequence_ && slots_[tail % slots_.size()].applied)
+    tail++;
+  if (tail == durable_tail_ || broken()) co_return;
+  parity_stats_.checkpoint_count++;
+  Fan flushes(member_count());
+  uint32_t order[ParityCodec::strip_count_max];
+  const uint32_t targets = in_sync_ | joining_;
+  for_each_bit(bugs_.no_flush_before_reuse ? 0 : targets & ~failed_, [&](uint32_t member) {
+    order[flushes.count()] = member;
+    flushes.add(members_[member], IoType::flush, 0, 0, nullptr);
+  });
+  co_await flushes;
+  bool all = true;
+  for (size_t i = 0; i < flushes.count(); i++) {
+    if (flushes.status(i).ok()) continue;
+    member_failed(order[i], flushes.status(i));
+    all = false;
+  }
+  if (!all) {
+    want_checkpoint_ = true;
+    co_return;
+  }
+  superblock_.log_tail = tail;
+  const uint32_t set = in_sync_;
+  if ((co_await write_superblocks(set)) == set) {
+    durable_tail_ = tail;
+  } else {
+    want_checkpoint_ = true;
+  }
+}
+
+Task<void> RaidParityBdev::set_clean(bool clean) {
+  if (may_write_ != clean || broken()) co_return;
+  if (clean) may_write_ = false;
+  superblock_.clean = clean ? 1 : 0;
+  const uint32_t set = in_sync_;
+  const uint32_t having = co_await write_superblocks(set);
+  // `Not clean` counts when all of the set have it; those who wait ask again after the next shrink.
+  if (!clean && having == set) may_write_ = true;
+}
+
+void RaidParityBdev::arm_rest() {
+  if (write_count_ > 0 || closing_ || lists_->rest_timer.armed()) return;
+  lists_->rest_timer.activity = activity_;
+  home().arm_after(&lists_->rest_timer, rest_);
+}
+
+void RaidParityBdev::rested(Work* timer) {
+  auto* rest = static_cast<Lists::RestTimer*>(timer);
+  RaidParityBdev* raid = rest->raid;
+  if (raid->closing_ || raid->write_count_ > 0) return;  // the last of them arms it again
+  if (rest->activity != raid->activity_) return raid->arm_rest();
+  raid->want_clean_ = true;
+  raid->kick_keeper();
+}
+
+// Whatever waits looks again.
+void RaidParityBdev::wake_all() {
+  List<Band, &Band::node> bands;
+  bands.splice_back(lists_->parked);
+  bands.splice_back(lists_->checkpoint_waits);
+  bands.splice_back(lists_->dirty_waits);
+  while (Band* band = bands.pop_front())
+    resume_parked(band);
+  List<Op, &Op::node> flushes;
+  flushes.splice_back(lists_->parked_flushes);
+  while (Op* op = flushes.pop_front()) {
+    if (!settle_flush(op)) lists_->parked_flushes.push_back(op);
+  }
+}
+
+}  // namespace basalt::bdev

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+// Members that fail and come back: rebuild, resync after an unclean end, scrub.
+#include <algorithm>
+#include <cstring>
+
+#include "bdev/raid/raid_parity.h"
+#include "bdev/raid/raid_parity_internal.h"
+
+namespace basalt::bdev {
+
+void RaidParityBdev::member_failed(uint32_t member, nvme::Status status) {
+  const uint32_t bit = 1u << member;
+  if ((failed_ & bit) != 0 || ((in_sync_ | joining_) & bit) == 0) return;
+  failed_ |= bit;
+  const std::string name = members_[member].info().name;
+  if ((in_sync_ & bit) != 0) {
+    if (events_.member_failed) events_.member_failed(name, nvme::to_string(status));
+  } else if (events_.rebuild_failed) {
+    events_.rebuild_failed(name, nvme::to_string(status));
+  }
+  kick_keeper();
+}
+
+void RaidParityBdev::member_lost(const std::string& name) {
+  for (uint32_t member = 0; member < member_count(); member++) {
+    if (members_[member] && members_[member].info().name == name) {
+      member_failed(member, nvme::status::controller_path_error);
+    }
+  }
+}
+
+Outcome RaidParityBdev::replace_member(uint32_t index, Handle device) {
+  if (index >= member_count()) {
+    return Error{Errc::invalid_argument, "member: 0 to " + std::to_string(member_count() - 1)};
+  }
+  const uint32_t bit = 1u << index;
+  if (((in_sync_ | joining_ | failed_) & bit) != 0) {
+    return Error{Errc::busy,
+                 "member " + std::to_string(index) + " of " + info_.name + " is " + to_string(member(index).state)};
+  }
+  if (offline_ || closing_) return Error{Errc::closed, info_.name + " is offline"};
+  const BdevInfo& info = device.info();
+  if (info.block_size_bytes != layout_.block_bytes) {
+    return Error{Errc::invalid_argument, "base_bdev: " + info.name + " has another block size"};
+  }
+  const uint64_t needed = layout_.first_block + layout_.strip_count * layout_.strip_blocks;
+  if (info.count_blocks < needed) {
+    return Error{Errc::invalid_argument, "base_bdev: " + info.name + " has " + std::to_string(info.count_blocks) +
+                                             " blocks; " + std::to_string(needed) + " are needed"};
+  }
+  for (const Handle& other : members_) {
+    if (other && &other.bdev() == &device.bdev()) return Error{Errc::exists, info.name + " is a member already"};
+  }
+  if (!gate_.enter()) return Error{Errc::closed, info_.name + " is closing"};
+  members_[index] = device;
+  joining_ |= bit;
+  rebuilt_blocks_[index] = 0;
+  spawn(rebuild(index));
+  return success();
+}
+
+// Range by range, from the first to the last; writes have gone to the new member as well since it joined.
+Task<void> RaidParityBdev::rebuild(uint32_t member) {
+  const uint32_t bit = 1u << member;
+  Workspace workspace(layout_, columns_max_);
+  for (uint64_t stripe = 0; stripe < layout_.strip_count; stripe++) {
+    for (uint32_t column = 0; column < layout_.strip_blocks; column += columns_max_) {
+      if (closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0) break;
+      ParityBand band;
+      band.stripe = stripe;
+      band.column = column;
+      band.column_count = std::min(columns_max_, layout_.strip_blocks - column);
+      const nvme::Status status = co_await rebuild_band(member, band, workspace);
+      if (!status.ok()) member_failed(member, status);
+    }
+    if (closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0) break;
+    rebuilt_blocks_[member] = (stripe + 1) * layout_.strip_blocks;
+  }
+  if (!closing_ && ((joining_ & ~failed_) & bit) != 0) {
+    Fan flush(1);
+    flush.add(members_[member], IoType::flush, 0, 0, nullptr);
+    co_await flush;
+    if (flush.status(0).ok()) {
+      want_join_ |= bit;
+      kick_keeper();
+    } else {
+      member_failed(member, flush.status(0));
+    }
+  }
+  gate_.leave();
+}
+
+Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band, Workspace& workspace) {
+  RangeEntry range;
+  range.first_block = layout_.member_block(band.stripe, band.column);
+  range.end_block = range.first_block + band.column_count;
+  RangeHeld held(*this, range);
+  co_await held;
+  const uint32_t role = layout_.role_of(band.stripe, member);
+  uint32_t unreadable = 0;
+  nvme::Status result = nvme::status::unrecovered_read_error;
+  for (;;) {
+    const uint32_t present = layout_.roles_of(band.stripe, in_sync_ & ~failed_) & ~unreadable;
+    const ParityCodec::Recovery* recovery = recovery_for(present, 1u << role);
+    if (recovery == nullptr) break;
+    Fan reads(member_count());
+    for (const uint8_t source : recovery->sources()) {
+      reads.add(members_[layout_.member_of(band.stripe, source)], IoType::read, range.first_block, band.column_count,
+                workspace.strip(source));
+    }
+    co_await reads;
+    uint8_t* from[ParityCodec::data_count_max];
+    bool all = true;
+    for (size_t i = 0; i < reads.count(); i++) {
+      const uint32_t source = recovery->sources()[i];
+      from[i] = workspace.strip(source);
+      if (reads.status(i).ok()) continue;
+      if (raid_member_failed(reads.status(i))) member_failed(layout_.member_of(band.stripe, source), reads.status(i));
+      unreadable |= 1u << source;
+      all = false;
+    }
+    if (!all) continue;
+    uint8_t* to[1] = {workspace.strip(role)};
+    recovery->run(size_t{band.column_count} * layout_.block_bytes, from, to);
+    Fan write(1);
+    write.add(members_[member], IoType::write, range.first_block, band.column_count, to[0]);
+    co_await write;
+    result = write.status(0);
+    break;
+  }
+  locks_.release(&range);
+  co_return result;
+}
+
+// Parity from `stripe` on may be wrong: it is made right again in the background.
+void RaidParityBdev::suspect_from(uint64_t stripe) {
+  resync_stripe_ = std::min(resync_stripe_, stripe);
+  if (resync_runs_ || in_sync_ != all_members() || !gate_.enter()) return;
+  resync_runs_ = true;
+  spawn(resync());
+}
+
+Task<void> RaidParityBdev::resync() {
+  Workspace workspace(layout_, columns_max_);
+  while (resyncing() && !closing_ && !offline_ && !broken()) {
+    const uint64_t stripe = resync_stripe_;
+    bool ended = true;
+    for (uint32_t column = 0; column < layout_.strip_blocks && ended; column += columns_max_) {
+      ParityBand band;
+      band.stripe = stripe;
+      band.column = column;
+      band.column_count = std::min(columns_max_, layout_.strip_blocks - column);
+      bool differed = false;
+      const nvme::Status status = co_await check_band(band, true, workspace, &differed);
+      ended = status.ok() && !closing_;
+    }
+    // An error while it ran may have set it back.
+    if (ended && resync_stripe_ == stripe) resync_stripe_ = stripe + 1;
+    if (!ended && !broken()) break;
+  }
+  resync_runs_ = false;
+  if (!resyncing()) arm_rest();
+  gate_.leave();
+}
+
+// Compares the parity of a band with its data and rewrites it where it differs. Ok when both could be read (and
+// written).
+Task<nvme::Status> RaidParityBdev::check_band(ParityBand band, bool rewrite, Workspace& workspace, bool* differed) {
+  RangeEntry range;
+  range.first_block = layout_.member_block(band.stripe, band.column);
+  range.end_block = range.first_block + band.column_count;
+  RangeHeld held(*this, range);
+  co_await held;
+  nvme::Status result = nvme::status::success;
+  if (in_sync_ != all_members() || failed_ != 0) {
+    result = nvme::status::internal_path_error;
+  } else {
+    result = co_await check_locked(band, rewrite, workspace, differed);
+  }
+  locks_.release(&range);
+  co_return result;
+}
+
+Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, Workspace& workspace, bool* differed) {
+  const uint64_t block = layout_.member_block(band.stripe, band.column);
+  const size_t length_bytes = size_t{band.column_count} * layout_.block_bytes;
+  Fan reads(member_count());
+  for (uint32_t role = 0; role < member_count(); role++) {
+    reads.add(members_[layout_.member_of(band.stripe, role)], IoType::read, block, band.column_count,
+              workspace.strip(role));
+  }
+  co_await reads;
+  uint32_t unreadable = 0;  // parities: they are rewritten
+  for (uint32_t role = 0; role < member_count(); role++) {
+    const nvme::Status status = reads.status(role);
+    if (status.ok()) continue;
+    if (raid_member_failed(status)) member_failed(layout_.member_of(band.stripe, role), status);
+    if (role < layout_.data_count || status.type() != nvme::StatusType::media) co_return status;
+    unreadable |= 1u << role;
+  }
+  std::vector<uint8_t> fresh(length_bytes * layout_.parity_count);
+  uint8_t* parities[ParityCodec::parity_count_max];
+  for (uint32_t i = 0; i < layout_.parity_count; i++)
+    parities[i] = fresh.data() + i * length_bytes;
+  codec_.encode(length_bytes, workspace.strips.data(), parities);
+  Fan writes(member_count());
+  for (uint32_t i = 0; i < layout_.parity_count; i++) {
+    const uint32_t role = layout_.data_count + i;
+    const bool same =
+        (unreadable >> role & 1) == 0 && std::memcmp(parities[i], workspace.strip(role), length_bytes) == 0;
+    if (same) continue;
+    *differed = true;
+    if (rewrite) {
+      writes.add(members_[layout_.member_of(band.stripe, role)], IoType::write, block, band.column_count, parities[i]);
+    }
+  }
+  co_await writes;
+  for (size_t i = 0; i < writes.count(); i++) {
+    if (!writes.status(i).ok()) co_return writes.status(i);
+  }
+  co_return nvme::status::success;
+}
+
+Task<Result<RaidScrubResult>> RaidParityBdev::scrub(bool repair) {
+  if (degraded() || failed_ != 0) co_return Error{Errc::busy, info_.name + ": a member is missing"};
+  if (closing_ || !gate_.enter()) co_return Error{Errc::closed, info_.name + " is closing"};
+  Gate::Leaver leaver(gate_);
+  Workspace workspace(layout_, columns_max_);
+  RaidScrubResult result;
+  result.repaired = repair;
+  for (uint64_t stripe = 0; stripe < layout_.strip_count; stripe++) {
+    for (uint32_t column = 0; column < layout_.strip_blocks; column += columns_max_) {
+      if (closing_) co_return Error{Errc::closed, info_.name + " is closing"};
+      ParityBand band;
+      band.stripe = stripe;
+      band.column = column;
+      band.column_count = std::min(columns_max_, layout_.strip_blocks - column);
+      bool differed = false;
+      const nvme::Status status = co_await check_band(band, repair, workspace, &differed);
+      if (!status.ok()) co_return Error{Errc::io, "stripe " + std::to_string(stripe) + ": " + nvme::to_string(status)};
+      if (differed) result.wrong_parity_count++;
+    }
+    result.checked_stripes++;
+  }
+  co_return result;
+}
+
+}  // namespace basalt::bdev

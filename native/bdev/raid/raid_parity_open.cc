@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+// Making a raid5 or raid6 from blank members, and finding one again on members that carry it.
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "bdev/raid/raid_parity.h"
+#include "bdev/raid/raid_parity_internal.h"
+
+namespace basalt::bdev {
+namespace {
+
+using parity::Superblock;
+
+struct PageMemory {
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<uint8_t, Free> bytes{
+      static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, parity::page_bytes))};
+};
+
+// The newer valid superblock of a device. not_found: it has none; corrupt: only damaged ones, or nonsense.
+Task<Result<Superblock>> read_superblock(Handle device) {
+  PageMemory memory;
+  Result<Superblock> newest = Error{Errc::not_found, device.info().name + ": no raid superblock"};
+  bool damaged = false;
+  const uint64_t factor = parity::page_bytes / device.info().block_size_bytes;
+  if (device.info().count_blocks < (parity::superblock_pages[1] + 1) * factor) co_return newest;
+  for (const uint32_t page : parity::superblock_pages) {
+    Io io;
+    Iovec iov{memory.bytes.get(), parity::page_bytes};
+    io.type = IoType::read;
+    io.offset_blocks = page * factor;
+    io.count_blocks = static_cast<uint32_t>(factor);
+    io.iov = &iov;
+    io.iov_count = 1;
+    const nvme::Status status = co_await io_wait(device, io);
+    if (!status.ok()) {
+      co_return Error{Errc::io, device.info().name + ": reading the raid superblock: " + nvme::to_string(status)};
+    }
+    Superblock found;
+    std::memcpy(&found, memory.bytes.get(), sizeof(found));
+    const parity::PageState state = parity::check(found);
+    damaged |= state == parity::PageState::damaged;
+    if (state == parity::PageState::valid && (!newest || found.generation > newest->generation)) newest = found;
+  }
+  if (!newest) {
+    if (damaged)
+      co_return Error{Errc::corrupt, device.info().name +
+                                         ": both raid superblocks are damaged or one is and "
+                                         "the other is missing"};
+    co_return newest;
+  }
+  auto judged = parity::judge(*newest, device.info().count_blocks, device.info().block_size_bytes);
+  if (!judged) co_return Error{judged.error().code, device.info().name + ": " + judged.error().message};
+  co_return newest;
+}
+
+Outcome check_members(Reactor& home, const std::vector<Handle>& members) {
+  for (size_t i = 0; i < members.size(); i++) {
+    const BdevInfo& info = members[i].info();
+    if (info.block_size_bytes != members[0].info().block_size_bytes) {
+      return Error{Errc::invalid_argument,
+                   "base_bdevs: " + info.name + " has another block size than " + members[0].info().name};
+    }
+    if (&members[i].bdev().home() != &home) {
+      return Error{Errc::invalid_argument, "base_bdevs: " + info.name + " lives on another reactor"};
+    }
+    for (size_t j = 0; j < i; j++) {
+      if (&members[j].bdev() == &members[i].bdev()) {
+        return Error{Errc::invalid_argument, "base_bdevs: " + info.name + " is named twice"};
+      }
+    }
+  }
+  return success();
+}
+
+Result<Superblock> geometry_of(const RaidParityOptions& options, const std::vector<Handle>& members) {
+  const auto count = static_cast<uint32_t>(members.size());
+  if (options.parity_count < 1 || options.parity_count > ParityCodec::parity_count_max ||
+      count < options.parity_count + 1 || count - options.parity_count > ParityCodec::data_count_max) {
+    return Error{Errc::invalid_argument, "base_bdevs: " + std::to_string(options.parity_count) +
+                                             " parity members and 1 to 16 others, got " + std::to_string(count)};
+  }
+  if (options.name.empty() || options.name.size() > parity::name_bytes_max) {
+    return Error{Errc::invalid_argument, "name: 1 to 63 bytes"};
+  }
+  if (!is_power_of_two(options.strip_bytes) || options.strip_bytes < 4096 || options.strip_bytes > 256 * 1024) {
+    return Error{Errc::invalid_argument, "strip_size_kb: a power of two from 4 to 256"};
+  }
+  if (options.log_slot_count < 2 || options.log_slot_count > parity::log_slot_count_max) {
+    return Error{Errc::invalid_argument, "log_slots: 2 to 1024"};
+  }
+  Superblock s{};
+  s.block_bytes = members[0].info().block_size_bytes;
+  s.member_blocks = UINT64_MAX;
+  for (const Handle& member : members)
+    s.member_blocks = std::min(s.member_blocks, member.info().count_blocks);
+  s.parity_count = static_cast<uint8_t>(options.parity_count);
+  s.data_count = static_cast<uint8_t>(count - options.parity_count);
+  s.strip_blocks = static_cast<uint32_t>(options.strip_bytes / s.block_bytes);
+  s.log_slot_count = options.log_slot_count;
+  // The largest band that is logged: all roles but one, and the parity.
+  const uint64_t columns_bytes = std::min<uint64_t>(
+      align_down(RaidParityBdev::band_memory_bytes / count, parity::page_bytes), options.strip_bytes);
+  s.log_slot_pages = static_cast<uint32_t>(1 + s.data_count * columns_bytes / parity::page_bytes);
+  const uint64_t factor = parity::page_bytes / s.block_bytes;
+  const uint64_t log_end = (parity::log_first_page + uint64_t{s.log_slot_count} * s.log_slot_pages) * factor;
+  s.first_block = align_up(log_end, s.strip_blocks);
+  if (s.member_blocks < s.first_block + s.strip_blocks) {
+    return Error{Errc::invalid_argument, "base_bdevs: too small: " + std::to_string(s.member_blocks) +
+                                             " blocks; superblocks, log and one strip need " +
+                                             std::to_string(s.first_block + s.strip_blocks)};
+  }
+  s.strip_count = (s.member_blocks - s.first_block) / s.strip_blocks;
+  s.in_sync = (1u << count) - 1;
+  s.epoch = 1;
+  s.log_tail = 1;
+  s.name_length_bytes = static_cast<uint16_t>(options.name.size());
+  std::memcpy(s.name, options.name.data(), options.name.size());
+  return s;
+}
+
+}  // namespace
+
+Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::create(Reactor& home, RaidParityOptions options,
+                                                                     std::vector<Handle> members,
+                                                                     RaidParityEvents events) {
+  if (members.empty()) co_return Error{Errc::invalid_argument, "base_bdevs: none given"};
+  auto checked = check_members(home, members);
+  if (!checked) co_return std::move(checked).error();
+  auto geometry = geometry_of(options, members);
+  if (!geometry) co_return std::move(geometry).error();
+  for (const Handle& member : members) {
+    if (options.force) break;
+    auto found = co_await read_superblock(member);
+    if (!found && found.error().code == Errc::not_found) continue;
+    if (!found && found.error().code == Errc::io) co_return std::move(found).error();
+    co_return Error{Errc::exists, "base_bdevs: " + member.info().name + " belongs to a raid already"};
+  }
+  if (options.uuid.is_zero()) home.env().random(options.uuid.bytes.data(), options.uuid.bytes.size());
+  std::memcpy(geometry->uuid, options.uuid.bytes.data(), sizeof(geometry->uuid));
+  std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, *geometry, std::move(events)));
+  raid->rest_ = options.rest;
+  raid->bugs_ = options.bugs;
+  raid->adopt(std::move(members));
+  // A log of before, and contents that no parity fits: the set begins unclean, and is made right in the background. Log
+  // records of another raid are told by its uuid; both superblocks, so that no old one is left.
+  for (int slot = 0; slot < 2; slot++) {
+    const uint32_t having = co_await raid->write_superblocks(raid->in_sync_);
+    if (having != raid->in_sync_) {
+      raid->events_ = {};
+      (void)co_await raid->close();
+      co_return Error{Errc::io, "base_bdevs: writing the superblocks failed"};
+    }
+  }
+  raid->may_write_ = true;
+  raid->suspect_from(0);
+  co_return raid;
+}
+
+Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home, std::string name,
+                                                                   std::vector<Handle> members,
+                                                                   RaidParityEvents events) {
+  if (members.empty()) co_return Error{Errc::invalid_argument, "base_bdevs: none given"};
+  auto checked = check_members(home, members);
+  if (!checked) co_return std::move(checked).error();
+  std::vector<Superblock> found;
+  for (const Handle& member : members) {
+    auto superblock = co_await read_superblock(member);
+    if (!superblock) co_return std::move(superblock).error();
+    found.push_back(*superblock);
+  }
+  const Superblock* newest = &found[0];
+  for (const Superblock& s : found) {
+    if (s.epoch > newest->epoch || (s.epoch == newest->epoch && s.generation > newest->generation)) newest = &s;
+  }
+  if (std::string_view(newest->name, newest->name_length_bytes) != name) {
+    co_return Error{Errc::not_found, "base_bdevs: they carry raid '" +
+                                         std::string(newest->name, newest->name_length_bytes) + "', not '" + name +
+                                         "'"};
+  }
+  const uint32_t count = uint32_t{newest->data_count} + newest->parity_count;
+  std::vector<Handle> places(count);
+  uint32_t seen = 0;
+  uint64_t log_tail = 1;
+  bool clean = true;
+  for (size_t i = 0; i < members.size(); i++) {
+    const Superblock& s = found[i];
+    const std::string& device = members[i].info().name;
+    if (std::memcmp(s.uuid, newest->uuid, sizeof(s.uuid)) != 0) {
+      co_return Error{Errc::corrupt, "base_bdevs: " + device + " belongs to another raid"};
+    }
+    if (s.data_count != newest->data_count || s.parity_count != newest->parity_count ||
+        s.strip_blocks != newest->strip_blocks || s.strip_count != newest->strip_count ||
+        s.first_block != newest->first_block || s.log_slot_count != newest->log_slot_count ||
+        s.log_slot_pages != newest->log_slot_pages) {
+      co_return Error{Errc::corrupt, "base_bdevs: " + device + " tells another geometry"};
+    }
+    if (places[s.member]) {
+      co_return Error{Errc::corrupt, "base_bdevs: " + device + " and " + places[s.member].info().name +
+                                         " are both member " + std::to_string(s.member)};
+    }
+    places[s.member] = members[i];
+    // One that left holds what was so then.
+    if ((newest->in_sync >> s.member & 1) == 0) {
+      places[s.member] = {};
+      continue;
+    }
+    seen |= 1u << s.member;
+    log_tail = std::max(log_tail, s.log_tail);
+    clean &= s.clean != 0;
+  }
+  // Any newer set has at least k members: one of these must be among them.
+  const uint32_t needed = std::max<uint32_t>(newest->data_count, newest->parity_count + 1u);
+  if (static_cast<uint32_t>(std::popcount(seen)) < needed) {
+    co_return Error{Errc::busy, name + ": " + std::to_string(std::popcount(seen)) +
+                                    " members of its last set are here; " + std::to_string(needed) + " are needed"};
+  }
+  Superblock geometry = *newest;
+  geometry.log_tail = log_tail;
+  for (const Superblock& s : found)
+    geometry.generation = std::max(geometry.generation, s.generation);
+  geometry.clean = clean ? 1 : 0;
+  std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, geometry, std::move(events)));
+  raid->adopt(std::move(places));
+  raid->in_sync_ = seen;
+  auto opened = co_await raid->open(clean);
+  if (!opened) {
+    raid->events_ = {};
+    raid->offline_ = true;
+    (void)co_await raid->close();
+    co_return std::move(opened).error();
+  }
+  co_return raid;
+}
+
+void RaidParityBdev::adopt(std::vector<Handle> members) {
+  members_ = std::move(members);
+  for (const Handle& member : members_) {
+    if (!member) continue;
+    info_.memory_alignment_bytes = std::max(info_.memory_alignment_bytes, member.info().memory_alignment_bytes);
+  }
+}
+
+// Replays the log under the new epoch, then serves.
+Task<Outcome> RaidParityBdev::open(bool clean) {
+  if (!clean) {
+    const nvme::Status replayed = co_await replay();
+    if (!replayed.ok()) co_return Error{Errc::io, info_.name + ": replaying the log: " + nvme::to_string(replayed)};
+    Fan flushes(member_count());
+    for_each_bit(in_sync_, [&](uint32_t member) { flushes.add(members_[member], IoType::flush, 0, 0, nullptr); });
+    co_await flushes;
+    for (size_t i = 0; i < flushes.count(); i++) {
+      if (!flushes.status(i).ok()) {
+        co_return Error{Errc::io, info_.name + ": flushing: " + nvme::to_string(flushes.status(i))};
+      }
+    }
+  }
+  // Every load begins a new epoch: what a member that is away may still say is older.
+  superblock_.epoch++;
+  superblock_.in_sync = in_sync_;
+  superblock_.log_tail = durable_tail_ = next_sequence_;
+  const uint32_t having = co_await write_superblocks(in_sync_);
+  if (having != in_sync_) co_return Error{Errc::io, info_.name + ": writing the superblocks failed"};
+  may_write_ = superblock_.clean == 0;
+  const bool whole = in_sync_ == all_members();
+  resync_stripe_ = layout_.strip_count;
+  // With a member missing, parity is all there is of its data.
+  if (!clean && whole) suspect_from(0);
+  co_return success();
+}
+
+}  // namespace basalt::bdev

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// The way of a read: straight from the strip's member; from the others when that one is not there or cannot read it,
+// under the range lock, part by part. What could not be read is rewritten.
+#include <algorithm>
+#include <cstring>
+
+#include "bdev/raid/raid_parity.h"
+#include "bdev/raid/raid_parity_internal.h"
+
+namespace basalt::bdev {
+
+void RaidParityBdev::start_read_band(Band* band) {
+  const uint32_t member = layout_.member_of(band->shape.stripe, band->shape.first_role);
+  if (usable(member)) {
+    ChildIo* child = child_for(band, band->shape.first_role, IoType::read, read_child_done);
+    child->pieces.resize(iov_count_max);
+    child->pieces.resize(data_pieces(*band, band->shape.first_role, child->pieces.data(), iov_count_max));
+    return submit_child(band, child);
+  }
+  recover(band);
+}
+
+void RaidParityBdev::read_child_done(Io* io) {
+  Band* band = static_cast<Band*>(io->context);
+  RaidParityBdev* raid = band->raid;
+  const uint32_t member = ChildIo::of(io)->member;
+  const nvme::Status status = io->status;
+  raid->children_.give(ChildIo::of(io));
+  band->waiting_count--;
+  if (status.ok()) return raid->finish_band(band);
+  if (raid_member_failed(status)) {
+    raid->member_failed(member, status);
+  } else if (status.type() == nvme::StatusType::media) {
+    band->repair = true;
+  } else {
+    return raid->fail_band(band, status);
+  }
+  raid->recover(band);
+}
+
+// Alone when the strip is to be rewritten; otherwise reads may share.
+void RaidParityBdev::recover(Band* band) {
+  band->range.first_block = layout_.member_block(band->shape.stripe, band->shape.column);
+  band->range.end_block = band->range.first_block + band->shape.column_count;
+  band->range.exclusive = band->repair;
+  band->range.context = band;
+  band->range.granted = read_granted;
+  band->locked = true;
+  band->part_column = band->shape.column;
+  parity_stats_.degraded_read_count++;
+  if (locks_.acquire(&band->range)) recover_part(band);
+}
+
+void RaidParityBdev::read_granted(RangeEntry* entry) {
+  Band* band = static_cast<Band*>(entry->context);
+  band->raid->recover_part(band);
+}
+
+void RaidParityBdev::recover_part(Band* band) {
+  if (band->workspace == nullptr) {
+    if (lists_->free_workspaces.empty()) return lists_->workspace_waits.push_back(band);
+    band->workspace = lists_->free_workspaces.back();
+    lists_->free_workspaces.pop_back();
+  }
+  const uint32_t role = band->shape.first_role;
+  const uint32_t present =
+      layout_.roles_of(band->shape.stripe, in_sync_ & ~failed_) & ~band->unreadable & ~(1u << role);
+  band->recovery = recovery_for(present, 1u << role);
+  if (band->recovery == nullptr) {
+    // Later, because this may be inside submit().
+    band->status = offline_ ? nvme::status::internal_path_error : nvme::status::unrecovered_read_error;
+    band->later.run = [](Work* work) {
+      Band* failed = static_cast<Band::Later*>(work)->band;
+      failed->raid->fail_band(failed, failed->status);
+    };
+    band->later.band = band;
+    return home().defer(&band->later);
+  }
+  band->part_count = std::min(columns_max_, band->shape.column + band->shape.column_count - band->part_column);
+  const size_t length_bytes = size_t{band->part_count} * layout_.block_bytes;
+  band->waiting_count = 1;  // this loop's own
+  for (const uint8_t source : band->recovery->sources()) {
+    ChildIo* child = child_for(band, source, IoType::read, recover_child_done);
+    child->offset_blocks = layout_.member_block(band->shape.stripe, band->part_column);
+    child->count_blocks = band->part_count;
+    child->pieces.push_back({band->workspace->strip(source), length_bytes});
+    submit_child(band, child);
+  }
+  band->waiting_count--;
+}
+
+void RaidParityBdev::recover_child_done(Io* io) {
+  Band* band = static_cast<Band*>(io->context);
+  RaidParityBdev* raid = band->raid;
+  const uint32_t member = ChildIo::of(io)->member;
+  const nvme::Status status = io->status;
+  raid->children_.give(ChildIo::of(io));
+  if (!status.ok()) {
+    if (raid_member_failed(status)) raid->member_failed(member, status);
+    band->unreadable |= 1u << raid->layout_.role_of(band->shape.stripe, member);
+    band->status = status;
+  }
+  if (--band->waiting_count > 0) return;
+  if (band->status.ok()) return raid->recovered_part(band);
+  // Without that one; every round loses a role, so it ends.
+  band->status = nvme::status::success;
+  raid->recover_part(band);
+}
+
+void RaidParityBdev::recovered_part(Band* band) {
+  const size_t length_bytes = size_t{band->part_count} * layout_.block_bytes;
+  const uint32_t role = band->shape.first_role;
+  uint8_t* from[ParityCodec::data_count_max];
+  size_t count = 0;
+  for (const uint8_t source : band->recovery->sources())
+    from[count++] = band->workspace->strip(source);
+  uint8_t* to[1] = {band->workspace->strip(role)};
+  band->recovery->run(length_bytes, from, to);
+  Iovec pieces[iov_count_max];
+  Iovec cut[iov_count_max];
+  const size_t piece_count = data_pieces(*band, role, pieces, iov_count_max);
+  const size_t cut_count =
+      iovec_slice(pieces, piece_count, uint64_t{band->part_column - band->shape.column} * layout_.block_bytes,
+                  length_bytes, cut, iov_count_max);
+  iovec_copy_in(cut, cut_count, to[0]);
+  if (!band->repair || !usable(layout_.member_of(band->shape.stripe, role))) return part_ended(band);
+  ChildIo* child = child_for(band, role, IoType::write, repair_child_done);
+  child->offset_blocks = layout_.member_block(band->shape.stripe, band->part_column);
+  child->count_blocks = band->part_count;
+  child->pieces.push_back({to[0], length_bytes});
+  submit_child(band, child);
+}
+
+void RaidParityBdev::repair_child_done(Io* io) {
+  Band* band = static_cast<Band*>(io->context);
+  RaidParityBdev* raid = band->raid;
+  const uint32_t member = ChildIo::of(io)->member;
+  const nvme::Status status = io->status;
+  raid->children_.give(ChildIo::of(io));
+  band->waiting_count--;
+  if (status.ok()) {
+    raid->parity_stats_.repaired_count++;
+  } else {
+    // It can be neither read nor written there.
+    raid->member_failed(member, status);
+  }
+  raid->part_ended(band);
+}
+
+void RaidParityBdev::part_ended(Band* band) {
+  band->part_column += band->part_count;
+  if (band->part_column < band->shape.column + band->shape.column_count) return recover_part(band);
+  finish_band(band);
+}
+
+// Made once for each pair of sets; nullptr: too few are present.
+const ParityCodec::Recovery* RaidParityBdev::recovery_for(uint32_t present, uint32_t wanted) {
+  const auto known = lists_->recoveries.find({present, wanted});
+  if (known != lists_->recoveries.end()) return &known->second;
+  auto made = codec_.recovery(present, wanted);
+  if (!made) return nullptr;
+  return &lists_->recoveries.emplace(std::pair{present, wanted}, std::move(*made)).first->second;
+}
+
+}  // namespace basalt::bdev
