@@ -3,9 +3,10 @@
 // ClusterLink over a Store: follows everything below the root, and keeps what this process leases alive.
 //
 // Invariants:  - `state` only ever moves forward in revisions
-//              - what was put with a lease is put again, under a new lease, when the old one is lost
+//              - what was put with a lease is put again, under a new lease, when the old one is lost; also when the store
+//                holds something else: an older put whose answer never came may be carried out after a newer one
 
-import type { Clock } from '../env/clock.js';
+import type { Clock, Timer } from '../env/clock.js';
 import { ClusterState } from '../model/cluster-state.js';
 import type { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
@@ -29,6 +30,9 @@ export class StoreLink implements ClusterLink {
   readonly #log: RateLimitedLog;
   readonly #listeners = new Set<() => void>();
   readonly #leased = new Map<string, string>();
+  /** What the store was last seen to hold under those keys; null: nothing. */
+  readonly #seen = new Map<string, string | null>();
+  #repair: Timer | null = null;
   readonly #stop = new AbortController();
   #lease: Promise<Lease> | null = null;
   #watch: Watch | null = null;
@@ -67,7 +71,10 @@ export class StoreLink implements ClusterLink {
   async commit(commit: Commit, signal: AbortSignal): Promise<boolean> {
     const leased = (commit.put ?? []).filter((entry) => entry.leased === true);
     for (const entry of leased) this.#leased.set(entry.key, entry.text);
-    for (const key of commit.remove ?? []) this.#leased.delete(key);
+    for (const key of commit.remove ?? []) {
+      this.#leased.delete(key);
+      this.#seen.delete(key);
+    }
     const leaseId = leased.length > 0 ? (await this.#held()).id : null;
     const changes: Change[] = [
       ...(commit.put ?? []).map((entry) => ({
@@ -91,6 +98,7 @@ export class StoreLink implements ClusterLink {
   /** Deletes what this process leased, and ends the watch. The store stays open: it is the caller's. */
   async close(): Promise<void> {
     this.#stop.abort(new Error('link closed'));
+    this.#repair?.cancel();
     this.#watch?.close();
     await this.#running;
     const lease = await this.#lease?.catch(() => null);
@@ -106,14 +114,35 @@ export class StoreLink implements ClusterLink {
 
   #apply(batch: WatchBatch): void {
     if (batch.kind === 'resync') {
-      this.state.replace(batch.entries.map(toRow));
+      const rows = batch.entries.map(toRow);
+      this.state.replace(rows);
+      const present = new Map(rows.map((row) => [row.key, row.value]));
+      for (const key of this.#leased.keys()) this.#see(key, present.get(key) ?? null);
       return;
     }
     for (const event of batch.events) {
-      if (event.kind === 'put')
-        this.state.apply(event.entry.key, event.entry.value.toString(), event.entry.modRevision);
-      else this.state.apply(event.key, null, event.modRevision);
+      const key = event.kind === 'put' ? event.entry.key : event.key;
+      const text = event.kind === 'put' ? event.entry.value.toString() : null;
+      this.state.apply(key, text, event.kind === 'put' ? event.entry.modRevision : event.modRevision);
+      if (this.#leased.has(key)) this.#see(key, text);
     }
+  }
+
+  /** A newer put may be under way: what differs is looked at again a while later. */
+  #see(key: string, text: string | null): void {
+    this.#seen.set(key, text);
+    if (text === this.#leased.get(key) || this.#repair !== null) return;
+    this.#repair = this.#options.clock.setTimer(repairMs, () => {
+      this.#repair = null;
+      const differs = [...this.#seen].filter(([each, seen]) => this.#leased.get(each) !== seen);
+      if (differs.length === 0) return;
+      this.#log.warn(
+        'repair',
+        { keys: differs.map(([each]) => each) },
+        'store holds something older; putting it again',
+      );
+      void this.#renew();
+    });
   }
 
   /** Several changes that come together are one notification. */
@@ -167,6 +196,7 @@ function toRow(entry: Entry): { key: string; value: string; revision: number } {
 }
 
 const callTimeoutMs = 2_000;
+const repairMs = 1_000;
 
 class StoreLeadership implements LeadershipPort {
   readonly #store: Store;
