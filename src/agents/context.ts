@@ -5,6 +5,7 @@
 import type { Engine } from '../engine/engine.js';
 import type { Clock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
+import type { PlantedBugs } from './planted-bugs.js';
 
 /** A pino logger is one. */
 export interface Logger {
@@ -19,6 +20,8 @@ export interface AgentContext {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** For simulations only. */
+  readonly planted?: PlantedBugs;
 }
 
 export function reason(error: unknown): string {

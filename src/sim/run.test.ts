@@ -23,7 +23,7 @@ describe('a simulated cluster', () => {
   it('fails over to the standby when the active controller is killed, and loses no acknowledged write', async () => {
     const cluster = new ClusterSim(1n, plainShape);
     await cluster.start();
-    cluster.startWorkload({ clients: 2, readChance: 0.5, flushChance: 0, blocksMax: 2, thinkMaxMs: 5 });
+    cluster.startWorkload({ clients: 2, readChance: 0.5, flushChance: 0, blocksMax: 2, thinkMaxMs: 5, blocksOwn: 64 });
     await cluster.runFor(300);
     expect(cluster.view.controller).toBe('c1');
     cluster.process('c1').kill();
@@ -42,7 +42,7 @@ describe('a simulated cluster', () => {
   it('goes on writing while the store is away, and shrinks only when it is back', async () => {
     const cluster = new ClusterSim(2n, { ...plainShape, disks: 3, copies: 3 });
     await cluster.start();
-    cluster.startWorkload({ clients: 2, readChance: 0.3, flushChance: 0, blocksMax: 1, thinkMaxMs: 5 });
+    cluster.startWorkload({ clients: 2, readChance: 0.3, flushChance: 0, blocksMax: 1, thinkMaxMs: 5, blocksOwn: 64 });
     cluster.server.down = true;
     await cluster.runFor(4_000);
     const before = cluster.history.operations;

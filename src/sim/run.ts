@@ -5,7 +5,7 @@
 
 import { SeededRandom } from '../env/seeded-random.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
-import { Nemesis } from './nemesis.js';
+import { type FaultName, Nemesis } from './nemesis.js';
 import { noBugs, type PlantedBugs } from './planted-bugs.js';
 import type { WorkloadMix } from './sim-host.js';
 
@@ -13,6 +13,10 @@ export interface RunOptions {
   readonly seed: bigint;
   readonly bugs?: PlantedBugs;
   readonly tell?: (line: string) => void;
+  /** What the seed is not to draw. */
+  readonly shape?: Partial<ClusterShape>;
+  readonly mix?: Partial<WorkloadMix>;
+  readonly faults?: readonly FaultName[];
 }
 
 export interface RunResult {
@@ -35,7 +39,7 @@ const readMsMax = 30_000;
 
 export async function run(options: RunOptions): Promise<RunResult> {
   const random = new SeededRandom(options.seed ^ 0x5eedn);
-  const shape = { ...drawShape(random), bugs: options.bugs ?? noBugs };
+  const shape = { ...drawShape(random), ...options.shape, bugs: options.bugs ?? noBugs };
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
   let summary = shapeText(shape);
@@ -52,8 +56,8 @@ export async function run(options: RunOptions): Promise<RunResult> {
   });
   try {
     await cluster.start();
-    const nemesis = new Nemesis(cluster, random.fork());
-    cluster.startWorkload(drawMix(random));
+    const nemesis = new Nemesis(cluster, random.fork(), options.faults ?? null);
+    cluster.startWorkload({ ...drawMix(random), ...options.mix });
     await stir(cluster, nemesis, random);
     summary += `; ${nemesis.summary}`;
     const problem = (await settle(cluster)) ?? null;
@@ -65,10 +69,10 @@ export async function run(options: RunOptions): Promise<RunResult> {
 }
 
 async function stir(cluster: ClusterSim, nemesis: Nemesis, random: SeededRandom): Promise<void> {
-  const steps = random.between(4, 16);
-  const pauseMsMax = random.pick([50, 400, 1_500]);
+  const steps = random.between(6, 24);
+  const pauseMsMax = random.pick([100, 600, 2_000]);
   await cluster.runFor(200);
-  for (let step = 0; step < steps && violation(cluster) === null; step++) {
+  for (let step = 0; step < steps && cluster.violation === null; step++) {
     nemesis.begin();
     await cluster.runFor(random.between(0, pauseMsMax));
   }
@@ -81,10 +85,10 @@ async function settle(cluster: ClusterSim): Promise<Problem | null> {
   cluster.heal();
   cluster.history.noteHealed(cluster.nowNs, restMsMax * 1e6);
   const rested = await cluster.runUntil(
-    () => violation(cluster) !== null || (cluster.history.pending === 0 && cluster.redundant),
+    () => cluster.violation !== null || (cluster.history.pending === 0 && cluster.redundant),
     restMsMax,
   );
-  const seen = violation(cluster);
+  const seen = cluster.violation;
   if (seen !== null) return { kind: 'correctness', text: seen };
   if (!rested) return { kind: 'liveness', text: `not at rest: ${standstill(cluster)}` };
   // Some times, so that every copy is asked.
@@ -95,12 +99,8 @@ async function settle(cluster: ClusterSim): Promise<Problem | null> {
     });
     if (!(await cluster.runUntil(() => done, readMsMax))) return { kind: 'liveness', text: 'reads do not end' };
   }
-  const late = violation(cluster);
+  const late = cluster.violation;
   return late === null ? null : { kind: 'correctness', text: late };
-}
-
-function violation(cluster: ClusterSim): string | null {
-  return cluster.history.violation ?? cluster.monitor.violation;
 }
 
 function standstill(cluster: ClusterSim): string {
@@ -126,7 +126,7 @@ function drawShape(random: SeededRandom): ClusterShape {
       lateChance: random.chance(0.3) ? 0.05 : 0,
       answerLostChance: random.chance(0.3) ? 0.05 : 0.002,
     },
-    timing: { graceMs: random.pick([1_500, 4_000]) },
+    timing: { graceMs: random.pick([1_500, 4_000]), attachTimeoutMs: random.pick([100, 800]), attachRetryMs: 50 },
   };
 }
 
@@ -136,7 +136,8 @@ function drawMix(random: SeededRandom): WorkloadMix {
     readChance: random.pick([0.2, 0.5, 0.8]),
     flushChance: random.pick([0, 0.1]),
     blocksMax: random.pick([1, 4]),
-    thinkMaxMs: random.pick([2, 10, 30]),
+    thinkMaxMs: random.pick([5, 15, 40]),
+    blocksOwn: random.pick([1, 4, 16, 64]),
   };
 }
 

@@ -25,6 +25,8 @@ export interface WorkloadMix {
   readonly flushChance: number;
   readonly blocksMax: number;
   readonly thinkMaxMs: number;
+  /** Of each client: it writes no others, so that blocks are written again and again. */
+  readonly blocksOwn: number;
 }
 
 const attachRetryMs = 100;
@@ -105,12 +107,15 @@ export class SimHost {
     who: { client: number; slot: number; clients: number },
   ): Promise<void> {
     // Its own blocks are one stretch, so that a write of several blocks has one writer.
-    const share = Math.floor(this.countBlocks / who.clients);
-    const first = who.slot * share;
+    const stretch = Math.floor(this.countBlocks / who.clients);
+    const share = Math.min(stretch, mix.blocksOwn);
+    const first = who.slot * stretch;
+    const clients = who.clients;
     while (!this.#stopped) {
       const blocks = random.between(1, mix.blocksMax);
       if (random.chance(mix.readChance)) {
-        await this.#read(who.client, random.between(0, this.countBlocks - blocks), blocks);
+        const lba = random.between(0, clients - 1) * stretch + random.between(0, share - 1);
+        await this.#read(who.client, lba, Math.min(blocks, this.countBlocks - lba));
       } else if (random.chance(mix.flushChance)) {
         await this.#flush(who.client);
       } else {

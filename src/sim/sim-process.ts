@@ -11,7 +11,8 @@ import type { SeededRandom } from '../env/seeded-random.js';
 import type { VirtualClock, VirtualTime } from '../env/virtual-clock.js';
 import type { CompiledNode } from '../model/config.js';
 import type { Store } from '../store/store.js';
-import { enginePlants, type PlantedBugs, withBugs } from './planted-bugs.js';
+import { enginePlants, type PlantedBugs } from './planted-bugs.js';
+import type { ReplicaMonitor } from './replica-monitor.js';
 import type { SimStoreServer } from './sim-store.js';
 
 export interface SimProcessOptions {
@@ -21,6 +22,7 @@ export interface SimProcessOptions {
   readonly server: SimStoreServer;
   readonly random: SeededRandom;
   readonly bugs: PlantedBugs;
+  readonly replicas: ReplicaMonitor;
   readonly restartAfterMs: number;
   readonly trace: (what: string, text: string) => void;
   readonly makeAgent: (context: AgentContext, store: Store) => NodeAgent;
@@ -69,12 +71,12 @@ export class SimProcess {
 
   start(): void {
     if (this.#running !== null) return;
-    const { config, world, time, server, random, bugs, trace, makeAgent } = this.#options;
+    const { config, world, time, server, random, bugs, replicas, trace, makeAgent } = this.#options;
     trace('start', '');
     const clock = time.clock();
     const engine = world.createEngine(config.name, { clock, planted: enginePlants(bugs), onTrace: trace });
     const log = loggerOf(trace);
-    const context = withBugs({ engine, clock, random: random.fork(), log }, bugs);
+    const context = { engine: replicas.watch(engine), clock, random: random.fork(), log, planted: bugs };
     const agent = makeAgent(context, server.open(config.name, clock));
     const running: Running = { clock, agent, isUp: false, stopping: false };
     this.#running = running;

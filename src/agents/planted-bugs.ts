@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Bugs of the control plane that a simulation can plant, to prove that it would find them. Nothing else sets them.
+
+export interface PlantedBugs {
+  /** Serve as soon as one member of each leg obeys; the others stay in the set without having been taken over. */
+  readonly promoteBeforeTakeover?: boolean;
+  /** Tell the engine to go on without a failed member before the store agreed. */
+  readonly shrinkWithoutConsent?: boolean;
+  /** Serve at once although an old controller that was not reached may still answer reads. */
+  readonly ignoreLeftoverLease?: boolean;
+}
