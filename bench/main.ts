@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// npm run bench -- target|js|native [--json] [--seconds N] [--only TEXT]: measures, and prints a table or one JSON object per line.
+// npm run bench -- target|js|native|placement [--json] [--seconds N] [--only TEXT]: measures, and prints a table or one JSON object per line.
 // How the figures are made and what they are good for: docs/performance.md.
 
 import { availableParallelism, cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { benchJs } from './js/main.js';
 import { benchNative } from './native.js';
+import { benchPlacement } from './placement/main.js';
 import { type Figure, Reporter } from './report.js';
 import { benchTarget } from './target.js';
 
@@ -18,7 +19,12 @@ export interface BenchOptions {
 
 type Suite = (options: BenchOptions, report: (figure: Figure) => void, signal: AbortSignal) => Promise<void>;
 
-const suites: Record<string, Suite> = { target: benchTarget, js: benchJs, native: benchNative };
+const suites: Record<string, Suite> = {
+  target: benchTarget,
+  js: benchJs,
+  native: benchNative,
+  placement: benchPlacement,
+};
 const usage = `usage: npm run bench -- ${Object.keys(suites).join('|')} [--json] [--seconds N] [--only TEXT]`;
 
 function readArguments(args: string[]): { suite: Suite; json: boolean; options: BenchOptions } {

@@ -6,6 +6,8 @@ set -euo pipefail
 script_name=bench
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 bash scripts/setup.sh test >&2
+# Placement is TypeScript alone.
+if [[ "${1:-}" == placement ]]; then exec node dist/bench/main.js "$@"; fi
 targets=(engined basalt_perf basalt_floor)
 if [[ "${1:-}" == native ]]; then targets=(benches); fi
 log="$cache/logs/bench.log"

@@ -150,28 +150,25 @@ function domainNeeds(board: Board): number[] {
 
 /** The disk for a free place of the PG, or -1. A domain that every open PG must have from now on comes first. */
 function neediest(board: Board, pg: number, need: readonly number[], openCount: number): number {
-  let best = -1;
-  let bestKey: [number, number, number, number] = [0, 0, 0, 0];
   const wish = (disk: number): number => board.deficit(disk) / board.target(disk);
-  let highest = 0;
   const candidates: number[] = [];
+  let highest = 0;
+  let anyForced = false;
   for (let disk = 0; disk < board.diskCount; disk++) {
     if (board.deficit(disk) <= 0 || !board.fits(pg, disk, -1)) continue;
     candidates.push(disk);
     highest = Math.max(highest, wish(disk));
+    anyForced ||= (need[board.domain(disk)] ?? 0) >= openCount;
   }
+  let best = -1;
+  let [leastShared, highestHash] = [0, 0];
   for (const disk of candidates) {
-    const forced = (need[board.domain(disk)] ?? 0) >= openCount ? 1 : 0;
-    const near = wish(disk) >= highest * nearly ? 1 : 0;
-    const key: [number, number, number, number] = [
-      forced,
-      near,
-      -board.shared(pg, disk, -1),
-      mix32(pg * 65_537 + disk),
-    ];
-    if (best >= 0 && !above(key, bestKey)) continue;
-    best = disk;
-    bestKey = key;
+    if (anyForced ? (need[board.domain(disk)] ?? 0) < openCount : wish(disk) < highest * nearly) continue;
+    const shared = board.shared(pg, disk, -1);
+    if (best >= 0 && shared > leastShared) continue;
+    const hash = mix32(pg * 65_537 + disk);
+    if (best >= 0 && shared === leastShared && hash <= highestHash) continue;
+    [best, leastShared, highestHash] = [disk, shared, hash];
   }
   return best;
 }
