@@ -24,6 +24,7 @@ constexpr Name names[] = {
     {status::command_sequence_error, "Command Sequence Error"},
     {status::data_sgl_length_invalid, "Data SGL Length Invalid"},
     {status::sgl_type_invalid, "SGL Descriptor Type Invalid"},
+    {status::namespace_write_protected, "Namespace is Write Protected"},
     {status::transient_transport_error, "Transient Transport Error"},
     {status::lba_out_of_range, "LBA Out of Range"},
     {status::capacity_exceeded, "Capacity Exceeded"},

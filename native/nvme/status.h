@@ -48,6 +48,7 @@ constexpr Status sgl_type_invalid = make_status(StatusType::generic, 0x11);
 constexpr Status sgl_offset_invalid = make_status(StatusType::generic, 0x16);
 constexpr Status keep_alive_invalid = make_status(StatusType::generic, 0x19);
 constexpr Status host_id_inconsistent = make_status(StatusType::generic, 0x18);
+constexpr Status namespace_write_protected = make_status(StatusType::generic, 0x20);
 constexpr Status transient_transport_error = make_status(StatusType::generic, 0x22);
 constexpr Status lba_out_of_range = make_status(StatusType::generic, 0x80);
 constexpr Status capacity_exceeded = make_status(StatusType::generic, 0x81);

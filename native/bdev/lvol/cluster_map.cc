@@ -9,41 +9,19 @@
 #include "base/bytes.h"
 
 namespace basalt::bdev::lvs {
-namespace {
 
-// The bits first..first+count-1 that lie in word `word`, as a mask.
-uint64_t word_mask(uint32_t word, uint32_t first, uint32_t count) {
-  const uint64_t begin = std::max<uint64_t>(first, uint64_t{word} * 64) - uint64_t{word} * 64;
-  const uint64_t end = std::min<uint64_t>(uint64_t{first} + count, uint64_t{word} * 64 + 64) - uint64_t{word} * 64;
-  return (end == 64 ? ~uint64_t{0} : (uint64_t{1} << end) - 1) & ~((uint64_t{1} << begin) - 1);
-}
-
-}  // namespace
-
-uint32_t PlanePool::take() {
-  if (free_.empty()) {
-    chunks_.push_back(std::make_unique<uint64_t[]>(size_t{chunk_planes} * plane_words_));
-    for (uint32_t i = chunk_planes; i > 0; i--)
-      free_.push_back(count_ + i - 1);
-    count_ += chunk_planes;
-    BASALT_ASSERT(count_ < ClusterEntry::no_data);
-  }
-  const uint32_t plane = free_.back();
-  free_.pop_back();
-  std::memset(words(plane), 0, size_t{plane_words_} * 8);
-  return plane;
-}
-
-ClusterMap::ClusterMap(const Layout& layout, PageTable& pages, PlanePool& planes, uint32_t lvol_id,
+ClusterMap::ClusterMap(const Layout& layout, PageTable& pages, BlockStates& states, uint32_t lvol_id,
                        uint64_t count_blocks)
     : layout_(layout),
       pages_(pages),
-      planes_(planes),
+      states_(states),
       lvol_id_(lvol_id),
       cluster_blocks_(layout.cluster_blocks()),
       cluster_shift_(static_cast<uint32_t>(std::countr_zero(layout.cluster_blocks()))),
       window_clusters_(layout.clusters_per_extents()),
-      cluster_count_(static_cast<uint32_t>((count_blocks + layout.cluster_blocks() - 1) / layout.cluster_blocks())) {}
+      cluster_count_(0) {
+  resize(count_blocks);
+}
 
 ClusterMap::~ClusterMap() {
   // The store is going: nothing is dirty that matters, but nodes must not be linked.
@@ -52,8 +30,11 @@ ClusterMap::~ClusterMap() {
   });
 }
 
-Window* ClusterMap::window_of(uint32_t cluster) {
-  const uint32_t index = cluster / window_clusters_;
+void ClusterMap::resize(uint64_t count_blocks) {
+  cluster_count_ = static_cast<uint32_t>((count_blocks + cluster_blocks_ - 1) / cluster_blocks_);
+}
+
+Window* ClusterMap::window_at(uint32_t index) {
   const uint32_t group = index / group_windows;
   if (group >= groups_.size() || groups_[group] == nullptr) return nullptr;
   return groups_[group]->windows[index % group_windows].get();
@@ -65,6 +46,19 @@ uint64_t ClusterMap::skip_window(uint64_t cluster) const {
   if (group >= groups_.size()) return UINT64_MAX;
   if (groups_[group] == nullptr) return (group + 1) * group_windows * window_clusters_;
   return (index + 1) * window_clusters_;
+}
+
+uint64_t ClusterMap::next_used(uint64_t cluster) {
+  while (cluster < cluster_count_) {
+    const Window* window = window_of(static_cast<uint32_t>(cluster));
+    if (window == nullptr) {
+      cluster = skip_window(cluster);
+      continue;
+    }
+    if (window->entries[cluster % window_clusters_].used()) return cluster;
+    cluster++;
+  }
+  return UINT64_MAX;
 }
 
 ClusterEntry* ClusterMap::find(uint32_t cluster) {
@@ -83,8 +77,7 @@ Window& ClusterMap::add_window(uint32_t index, uint32_t page_number) {
   window->lvol_id = lvol_id_;
   window->index = index;
   window->entries = std::make_unique<ClusterEntry[]>(window_clusters_);
-  for (uint32_t i = 0; i < window_clusters_; i++)
-    window->entries[i].plane = ClusterEntry::no_data;
+  window_count_++;
   return *window;
 }
 
@@ -98,205 +91,138 @@ bool ClusterMap::make_window(uint32_t cluster) {
 
 void ClusterMap::drop_window(Window& window) {
   pages_.give(window);
+  window_count_--;
   const uint32_t index = window.index;
   groups_[index / group_windows]->windows[index % group_windows].reset();
 }
 
-void ClusterMap::drop_plane(ClusterEntry& entry) {
-  if (entry.plane != ClusterEntry::all_data && entry.plane != ClusterEntry::no_data) planes_.give(entry.plane);
-  entry.plane = ClusterEntry::no_data;
+void ClusterMap::drop_unused_window(uint32_t cluster) {
+  Window* window = window_of(cluster);
+  if (window != nullptr && window->used_count == 0 && pin_count_ == 0) drop_window(*window);
+}
+
+// An entry has changed. Its window goes when it was the last used one.
+void ClusterMap::note(Window& window, bool was_used, bool is_used) {
+  if (was_used != is_used) {
+    window.used_count += is_used ? 1u : ~0u;
+    used_count_ += is_used ? 1u : ~0u;
+  }
+  if (window.used_count == 0 && pin_count_ == 0) {
+    drop_window(window);
+  } else {
+    pages_.mark(window);
+  }
 }
 
 void ClusterMap::assign(uint32_t cluster, uint32_t physical, bool fresh) {
   Window* window = window_of(cluster);
   ClusterEntry& entry = window->entries[cluster % window_clusters_];
-  BASALT_ASSERT(entry.physical == no_cluster && entry.plane == ClusterEntry::no_data);
+  BASALT_ASSERT(!entry.mapped());
+  const bool was_used = entry.used();
   entry.physical = physical;
   entry.fresh = fresh;
-  window->mapped_count++;
   mapped_count_++;
-  pages_.mark(*window);
+  note(*window, was_used, true);
+}
+
+uint32_t ClusterMap::take_physical(uint32_t cluster) {
+  Window* window = window_of(cluster);
+  if (window == nullptr) return no_cluster;
+  ClusterEntry& entry = window->entries[cluster % window_clusters_];
+  if (!entry.mapped()) return no_cluster;
+  BASALT_ASSERT(!states_.any(entry.states, BlockState::data));
+  const uint32_t physical = std::exchange(entry.physical, no_cluster);
+  entry.fresh = 0;
+  mapped_count_--;
+  note(*window, true, entry.used());
+  return physical;
 }
 
 uint32_t ClusterMap::remove(uint32_t cluster) {
   Window* window = window_of(cluster);
   if (window == nullptr) return no_cluster;
   ClusterEntry& entry = window->entries[cluster % window_clusters_];
-  const uint32_t physical = entry.physical;
-  if (physical == no_cluster) return no_cluster;
-  drop_plane(entry);
-  entry.physical = no_cluster;
+  if (!entry.used()) return no_cluster;
+  const uint32_t physical = std::exchange(entry.physical, no_cluster);
+  states_.drop(entry.states);
+  entry.states = BlockStates::all_parent;
   entry.fresh = 0;
-  mapped_count_--;
-  if (--window->mapped_count == 0) {
-    drop_window(*window);
-  } else {
-    pages_.mark(*window);
-  }
+  mapped_count_ -= physical != no_cluster;
+  note(*window, true, false);
   return physical;
 }
 
-bool ClusterMap::block_is_data(const ClusterEntry& entry, uint32_t block) {
-  if (entry.plane == ClusterEntry::all_data) return true;
-  if (entry.plane == ClusterEntry::no_data) return false;
-  return planes_.words(entry.plane)[block / 64] >> (block % 64) & 1;
-}
-
-bool ClusterMap::all_data(const ClusterEntry& entry, uint32_t first_block, uint32_t count_blocks) {
-  if (entry.plane == ClusterEntry::all_data) return true;
-  if (entry.plane == ClusterEntry::no_data) return false;
-  const uint64_t* words = planes_.words(entry.plane);
-  for (uint32_t word = first_block / 64; word <= (first_block + count_blocks - 1) / 64; word++) {
-    const uint64_t mask = word_mask(word, first_block, count_blocks);
-    if ((words[word] & mask) != mask) return false;
-  }
-  return true;
-}
-
-void ClusterMap::set_data(uint32_t cluster, uint32_t first_block, uint32_t count_blocks, bool data) {
+void ClusterMap::set_states(uint32_t cluster, uint32_t first_block, uint32_t count_blocks, BlockState state) {
   Window* window = window_of(cluster);
   ClusterEntry& entry = window->entries[cluster % window_clusters_];
-  BASALT_ASSERT(entry.physical != no_cluster);
-  pages_.mark(*window);
-  const uint32_t uniform = data ? ClusterEntry::all_data : ClusterEntry::no_data;
-  if (entry.plane == uniform) return;
-  if (count_blocks == cluster_blocks_) {
-    drop_plane(entry);
-    entry.plane = uniform;
-    return;
-  }
-  if (entry.plane == ClusterEntry::all_data || entry.plane == ClusterEntry::no_data) {
-    const bool was_data = entry.plane == ClusterEntry::all_data;
-    entry.plane = planes_.take();
-    if (was_data) {
-      uint64_t* words = planes_.words(entry.plane);
-      for (uint32_t i = 0; i < planes_.plane_words(); i++)
-        words[i] = word_mask(i, 0, cluster_blocks_);
-    }
-  }
-  uint64_t* words = planes_.words(entry.plane);
-  for (uint32_t word = first_block / 64; word <= (first_block + count_blocks - 1) / 64; word++) {
-    const uint64_t mask = word_mask(word, first_block, count_blocks);
-    words[word] = data ? words[word] | mask : words[word] & ~mask;
-  }
-  // Uniform again?
-  for (uint32_t i = 0; i < planes_.plane_words(); i++) {
-    if (words[i] != (data ? word_mask(i, 0, cluster_blocks_) : 0)) return;
-  }
-  drop_plane(entry);
-  entry.plane = uniform;
+  const bool was_used = entry.used();
+  BASALT_ASSERT(state != BlockState::data || entry.mapped());
+  entry.states = states_.set(entry.states, first_block, count_blocks, state) & 0x7fffffff;
+  note(*window, was_used, entry.used());
 }
 
-uint32_t ClusterMap::same_state_blocks(const ClusterEntry& entry, uint32_t first_block, uint32_t count_max, bool data) {
-  if (entry.plane == ClusterEntry::all_data || entry.plane == ClusterEntry::no_data) return count_max;
-  const uint64_t* words = planes_.words(entry.plane);
-  uint32_t count = 0;
-  while (count < count_max) {
-    const uint32_t block = first_block + count;
-    const uint64_t word = (data ? ~words[block / 64] : words[block / 64]) >> (block % 64);
-    const uint32_t in_word = 64 - block % 64;
-    const uint32_t same =
-        word == 0 ? in_word : std::min<uint32_t>(static_cast<uint32_t>(std::countr_zero(word)), in_word);
-    count += same;
-    if (same < in_word) break;
-  }
-  return std::min(count, count_max);
-}
-
-ClusterMap::Run ClusterMap::read_run(uint64_t block, uint32_t count_blocks) {
-  Run run;
-  while (run.count_blocks < count_blocks) {
-    const auto cluster = static_cast<uint32_t>(block >> cluster_shift_);
+uint64_t ClusterMap::write_run(uint64_t block, uint32_t count_blocks, uint32_t& run_blocks) {
+  uint64_t start = 0;
+  run_blocks = 0;
+  while (run_blocks < count_blocks) {
     const auto in_cluster = static_cast<uint32_t>(block & (cluster_blocks_ - 1));
-    const uint32_t part = std::min(count_blocks - run.count_blocks, cluster_blocks_ - in_cluster);
-    const ClusterEntry* entry = find(cluster);
-    const bool mapped = entry != nullptr && entry->physical != no_cluster;
-    const bool data = mapped && block_is_data(*entry, in_cluster);
-    const uint64_t base_block = data ? layout_.cluster_block(entry->physical) + in_cluster : 0;
-    if (run.count_blocks == 0) {
-      run.data = data;
-      run.base_block = base_block;
-    } else if (run.data != data || (data && run.base_block + run.count_blocks != base_block)) {
-      break;
-    }
-    const uint32_t same = mapped ? same_state_blocks(*entry, in_cluster, part, data) : part;
-    run.count_blocks += same;
-    block += same;
-    if (same < part) break;
-  }
-  return run;
-}
-
-ClusterMap::Run ClusterMap::write_run(uint64_t block, uint32_t count_blocks) {
-  Run run{true, 0, 0};
-  while (run.count_blocks < count_blocks) {
-    const auto cluster = static_cast<uint32_t>(block >> cluster_shift_);
-    const auto in_cluster = static_cast<uint32_t>(block & (cluster_blocks_ - 1));
-    const uint32_t part = std::min(count_blocks - run.count_blocks, cluster_blocks_ - in_cluster);
-    const ClusterEntry* entry = find(cluster);
-    BASALT_ASSERT(entry != nullptr && entry->physical != no_cluster);
+    const uint32_t part = std::min(count_blocks - run_blocks, cluster_blocks_ - in_cluster);
+    const ClusterEntry* entry = find(static_cast<uint32_t>(block >> cluster_shift_));
+    BASALT_ASSERT(entry != nullptr && entry->mapped());
     const uint64_t base_block = layout_.cluster_block(entry->physical) + in_cluster;
-    if (run.count_blocks == 0) {
-      run.base_block = base_block;
-    } else if (run.base_block + run.count_blocks != base_block) {
+    if (run_blocks == 0) {
+      start = base_block;
+    } else if (start + run_blocks != base_block) {
       break;
     }
-    run.count_blocks += part;
+    run_blocks += part;
     block += part;
   }
-  return run;
+  return start;
 }
 
-void ClusterMap::write_window(Window& window, uint8_t* payload) {
+void ClusterMap::write_window(Window& window, bool parent_as_zero, uint8_t* payload) {
   const uint32_t entry_bytes = layout_.entry_bytes();
   for (uint32_t i = 0; i < window_clusters_; i++) {
     const ClusterEntry& entry = window.entries[i];
     ExtentEntry out{entry.physical, static_cast<uint16_t>(ExtentKind::none), 0};
-    if (entry.physical != no_cluster) out.kind = static_cast<uint16_t>(ExtentKind::plain);
+    // In a layer without parent a cluster without a place is nothing.
+    const bool used = entry.mapped() || (entry.used() && !parent_as_zero);
+    if (used) out.kind = static_cast<uint16_t>(entry.mapped() ? ExtentKind::plain : ExtentKind::states);
     uint8_t* at = payload + size_t{i} * entry_bytes;
     std::memcpy(at, &out, sizeof(out));
-    if (entry.physical == no_cluster) continue;
-    for (uint32_t block = 0; block < cluster_blocks_; block++) {
-      const auto state = static_cast<uint8_t>(block_is_data(entry, block) ? BlockState::data : BlockState::zero);
-      at[sizeof(out) + block / 4] |= static_cast<uint8_t>(state << block % 4 * 2);
-    }
+    if (used) states_.write(entry.states, parent_as_zero, at + sizeof(out));
   }
 }
 
-bool ClusterMap::read_window(uint32_t index, uint32_t page_number, const uint8_t* payload) {
+bool ClusterMap::read_window(uint32_t index, uint32_t page_number, const ReadOptions& options, const uint8_t* payload) {
   if (uint64_t{index} * window_clusters_ >= cluster_count_) return false;
-  if (window_of(index * window_clusters_) != nullptr) return false;
+  if (window_at(index) != nullptr) return false;
   Window& window = add_window(index, page_number);
   const uint32_t entry_bytes = layout_.entry_bytes();
   for (uint32_t i = 0; i < window_clusters_; i++) {
     const uint8_t* at = payload + size_t{i} * entry_bytes;
     ExtentEntry in;
     std::memcpy(&in, at, sizeof(in));
-    if (in.kind == static_cast<uint16_t>(ExtentKind::none) && in.physical == no_cluster) continue;
+    const auto kind = static_cast<ExtentKind>(in.kind);
+    if (kind == ExtentKind::none && in.physical == no_cluster) continue;
     const uint64_t cluster = uint64_t{index} * window_clusters_ + i;
-    if (in.kind != static_cast<uint16_t>(ExtentKind::plain) || cluster >= cluster_count_) return false;
-    if (in.physical >= layout_.cluster_count) return false;
+    const bool plain = kind == ExtentKind::plain && in.physical < layout_.cluster_count;
+    const bool states_only = kind == ExtentKind::states && in.physical == no_cluster && options.layers;
+    if ((!plain && !states_only) || in.reserved != 0 || cluster >= cluster_count_) return false;
+    BlockStates::Code code;
+    if (!states_.read(at + sizeof(in), code)) return false;
+    if (states_only && (code == BlockStates::all_parent || states_.any(code, BlockState::data))) return false;
+    if (states_only && !options.has_parent) {
+      states_.drop(code);  // from before it lost its parent
+      continue;
+    }
     ClusterEntry& entry = window.entries[i];
+    entry.states = code & 0x7fffffff;
     entry.physical = in.physical;
-    window.mapped_count++;
-    mapped_count_++;
-    const uint32_t plane = planes_.take();
-    uint64_t* words = planes_.words(plane);
-    uint32_t data_count = 0;
-    bool valid = true;
-    for (uint32_t block = 0; block < cluster_blocks_; block++) {
-      const uint8_t state = at[sizeof(in) + block / 4] >> (block % 4 * 2) & 3;
-      valid &= state <= static_cast<uint8_t>(BlockState::zero);
-      if (state != static_cast<uint8_t>(BlockState::data)) continue;
-      words[block / 64] |= uint64_t{1} << (block % 64);
-      data_count++;
-    }
-    entry.plane = plane;
-    if (data_count == 0 || data_count == cluster_blocks_) {
-      drop_plane(entry);
-      if (data_count > 0) entry.plane = ClusterEntry::all_data;
-    }
-    if (!valid) return false;
+    mapped_count_ += plain;
+    window.used_count++;
+    used_count_++;
   }
   return true;
 }
@@ -304,11 +230,15 @@ bool ClusterMap::read_window(uint32_t index, uint32_t page_number, const uint8_t
 void ClusterMap::clear() {
   for_each_window([&](Window& window) {
     for (uint32_t i = 0; i < window_clusters_; i++)
-      drop_plane(window.entries[i]);
+      states_.drop(window.entries[i].states);
     pages_.give(window);
   });
   groups_.clear();
-  mapped_count_ = 0;
+  mapped_count_ = used_count_ = window_count_ = 0;
+}
+
+uint64_t ClusterMap::memory_bytes() const {
+  return groups_.size() * sizeof(Group) + window_count_ * (sizeof(Window) + window_clusters_ * sizeof(ClusterEntry));
 }
 
 }  // namespace basalt::bdev::lvs

@@ -1,80 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0
-// ClusterMap: one lvol's logical clusters - where each is, and which of its blocks are data. In windows, one per
-// extents page, made when something in them is first mapped. A cluster whose blocks are all data, or none, needs no
-// bits.
+// ClusterMap: one layer's logical clusters - where each is, and what each of its blocks is. In windows, one per extents
+// page, made when something in them is first mapped. A cluster may have states without a place (all of it parent or
+// zero).
 //
-// Memory holds one bit per block (data or not): without parents, the states `parent` and `zero` read the same.
-// Memory: 8 bytes per cluster and 1 bit per block of mixed clusters: at most 41 MiB per TiB at 1 MiB per cluster.
+// Memory: 8 bytes per cluster, and the bits of clusters whose blocks differ (block_states.h): at most 41 MiB per TiB at
+// 1 MiB per cluster, 73 MiB if every cluster mixes all three states.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "bdev/lvol/block_states.h"
 #include "bdev/lvol/page.h"
 
 namespace basalt::bdev::lvs {
-
-// Bits of clusters that are partly data, in equal pieces ("planes") that are reused.
-class PlanePool {
- public:
-  explicit PlanePool(uint32_t cluster_blocks) : plane_words_((cluster_blocks + 63) / 64) {}
-  uint32_t take();  // all zero
-  void give(uint32_t plane) { free_.push_back(plane); }
-  uint64_t* words(uint32_t plane) {
-    return &chunks_[plane / chunk_planes][size_t{plane % chunk_planes} * plane_words_];
-  }
-  uint32_t plane_words() const { return plane_words_; }
-
- private:
-  static constexpr uint32_t chunk_planes = 256;
-  const uint32_t plane_words_;
-  uint32_t count_ = 0;
-  std::vector<std::unique_ptr<uint64_t[]>> chunks_;
-  std::vector<uint32_t> free_;
-};
 
 struct ClusterEntry {
   uint32_t physical = no_cluster;
   // Blocks that are not data are zero on stable media (the cluster was taken from the reserve by this process and
   // nothing but published data was written since). Otherwise data is flushed before it is published.
   uint32_t fresh : 1 = 0;
-  uint32_t plane : 31 = 0;  // or one of:
-  static constexpr uint32_t all_data = 0x7fffffff;
-  static constexpr uint32_t no_data = 0x7ffffffe;
+  uint32_t states : 31 = BlockStates::all_parent;
+
+  bool mapped() const { return physical != no_cluster; }
+  bool used() const { return mapped() || states != BlockStates::all_parent; }
 };
 static_assert(sizeof(ClusterEntry) == 8);
 
 struct Window : Page {
   uint32_t lvol_id = 0;
   uint32_t index = 0;
-  uint32_t mapped_count = 0;
+  uint32_t used_count = 0;
   std::unique_ptr<ClusterEntry[]> entries;
 };
 
 class ClusterMap {
  public:
-  // A stretch of blocks that can be served with one operation on the base.
-  struct Run {
-    bool data = false;
-    uint64_t base_block = 0;
-    uint32_t count_blocks = 0;
-  };
-
-  ClusterMap(const Layout& layout, PageTable& pages, PlanePool& planes, uint32_t lvol_id, uint64_t count_blocks);
+  ClusterMap(const Layout& layout, PageTable& pages, BlockStates& states, uint32_t lvol_id, uint64_t count_blocks);
   ~ClusterMap();
 
   uint32_t cluster_count() const { return cluster_count_; }
+  void resize(uint64_t count_blocks);  // nothing is used beyond it
   uint32_t mapped_count() const { return mapped_count_; }
-  ClusterEntry* find(uint32_t cluster);                          // nullptr: its window does not exist
-  bool make_window(uint32_t cluster);                            // false: no page left
-  void assign(uint32_t cluster, uint32_t physical, bool fresh);  // the window exists, the cluster is not mapped
-  uint32_t remove(uint32_t cluster);                             // returns the physical cluster, or no_cluster
-  void set_data(uint32_t cluster, uint32_t first_block, uint32_t count_blocks, bool data);
-  bool all_data(const ClusterEntry& entry, uint32_t first_block, uint32_t count_blocks);
+  uint32_t used_count() const { return used_count_; }
+  uint32_t window_clusters() const { return window_clusters_; }
+  uint32_t window_count() const { return window_count_; }
 
-  Run read_run(uint64_t block, uint32_t count_blocks);   // data or zeroes
-  Run write_run(uint64_t block, uint32_t count_blocks);  // all clusters are mapped; adjacent ones are joined
+  ClusterEntry* find(uint32_t cluster);  // nullptr: its window does not exist
+  bool has_window(uint32_t index) { return window_at(index) != nullptr; }
+  bool make_window(uint32_t cluster);         // false: no page left
+  void drop_unused_window(uint32_t cluster);  // if nothing in it is used
+  // While pinned, windows that were made stay, also when nothing in them is used: what waits for a journal write finds
+  // those it has made.
+  void pin() { pin_count_++; }
+  void unpin() { pin_count_--; }
+  void assign(uint32_t cluster, uint32_t physical, bool fresh);  // the window exists, the cluster is not mapped
+  uint32_t take_physical(uint32_t cluster);                      // the states stay; no_cluster: it has none
+  uint32_t remove(uint32_t cluster);                             // place and states; the place, or no_cluster
+  void set_states(uint32_t cluster, uint32_t first_block, uint32_t count_blocks, BlockState state);
+
+  // A stretch of mapped blocks that lie side by side on the base.
+  uint64_t write_run(uint64_t block, uint32_t count_blocks, uint32_t& run_blocks);
 
   template <class F>
   void for_each_window(F&& f) {
@@ -85,48 +72,50 @@ class ClusterMap {
       }
     }
   }
-  // Calls f(cluster) for each mapped cluster of the range.
+  // The first used cluster at or after this one; UINT64_MAX: none.
+  uint64_t next_used(uint64_t cluster);
+  // Calls f(cluster) for each used cluster of the range; f may remove it.
   template <class F>
-  void for_each_mapped(uint32_t first_cluster, uint32_t count, F&& f) {
+  void for_each_used(uint32_t first_cluster, uint32_t count, F&& f) {
     const uint64_t end = uint64_t{first_cluster} + count;
-    for (uint64_t cluster = first_cluster; cluster < end;) {
-      const ClusterEntry* entry = find(static_cast<uint32_t>(cluster));
-      if (entry == nullptr) {
-        cluster = skip_window(cluster);
-        continue;
-      }
-      if (entry->physical != no_cluster) f(static_cast<uint32_t>(cluster));
-      cluster++;
-    }
+    for (uint64_t c = next_used(first_cluster); c < end; c = next_used(c + 1))
+      f(static_cast<uint32_t>(c));
   }
 
-  void write_window(Window& window, uint8_t* payload);
+  void write_window(Window& window, bool parent_as_zero, uint8_t* payload);
+  struct ReadOptions {
+    bool layers = false;      // the store has incompatible_layers
+    bool has_parent = false;  // this layer
+  };
   // Adopts what a page says. False: it makes no sense. The physical clusters are still to be claimed.
-  bool read_window(uint32_t index, uint32_t page_number, const uint8_t* payload);
+  bool read_window(uint32_t index, uint32_t page_number, const ReadOptions& options, const uint8_t* payload);
   void clear();  // gives all pages and planes back
+  uint64_t memory_bytes() const;
 
  private:
-  static constexpr uint32_t group_windows = 512;
+  static constexpr uint32_t group_windows = 64;
   struct Group {
     std::unique_ptr<Window> windows[group_windows];
   };
   uint64_t skip_window(uint64_t cluster) const;
-  Window* window_of(uint32_t cluster);
+  Window* window_at(uint32_t index);
+  Window* window_of(uint32_t cluster) { return window_at(cluster / window_clusters_); }
   Window& add_window(uint32_t index, uint32_t page_number);
   void drop_window(Window& window);
-  void drop_plane(ClusterEntry& entry);
-  uint32_t same_state_blocks(const ClusterEntry& entry, uint32_t first_block, uint32_t count_max, bool data);
-  bool block_is_data(const ClusterEntry& entry, uint32_t block);
+  void note(Window& window, bool was_used, bool is_used);
 
   const Layout& layout_;
   PageTable& pages_;
-  PlanePool& planes_;
+  BlockStates& states_;
   const uint32_t lvol_id_;
   const uint32_t cluster_blocks_;
   const uint32_t cluster_shift_;
   const uint32_t window_clusters_;
-  const uint32_t cluster_count_;
+  uint32_t cluster_count_;
   uint32_t mapped_count_ = 0;
+  uint32_t used_count_ = 0;
+  uint32_t window_count_ = 0;
+  uint32_t pin_count_ = 0;
   std::vector<std::unique_ptr<Group>> groups_;
 };
 

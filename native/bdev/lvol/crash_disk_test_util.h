@@ -120,7 +120,8 @@ class CrashDisk final : public Bdev {
   // A status for an Io instead of doing it.
   std::function<std::optional<nvme::Status>(const Io&)> fault;
   bool in_order = false;
-  bool held = false;  // complete nothing until release()
+  bool held = false;                     // complete nothing until release()
+  std::function<bool(const Io&)> holds;  // the same for single requests
   void release() {
     held = false;
     if (!pending_.empty()) schedule();
@@ -201,7 +202,11 @@ class CrashDisk final : public Bdev {
   void pump() {
     scheduled_ = false;
     if (held || pending_.empty()) return;
-    const size_t index = in_order ? 0 : world_.random() % pending_.size();
+    size_t index = in_order ? 0 : world_.random() % pending_.size();
+    for (size_t tried = 0; holds && holds(*pending_[index].io); tried++) {
+      if (tried == pending_.size()) return;
+      index = (index + 1) % pending_.size();
+    }
     Pending done = std::move(pending_[index]);
     pending_.erase(pending_.begin() + static_cast<ptrdiff_t>(index));
     perform(done);

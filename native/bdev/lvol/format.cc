@@ -114,6 +114,34 @@ bool block_matches(const void* block, BlockType type, const Uuid& store_uuid, ui
          std::memcmp(header.store_uuid, store_uuid.bytes.data(), 16) == 0;
 }
 
+Error corrupt(const std::string& what) {
+  return {Errc::corrupt, "lvstore: " + what};
+}
+
+// What a superblock says has to be known and true of this device.
+Outcome check_superblock(const Superblock& superblock, uint64_t device_blocks) {
+  if (superblock.version != format_version || superblock.header.version != format_version) {
+    return Error{Errc::unsupported, "lvstore: format version " + std::to_string(superblock.version) +
+                                        " is not known; nothing was changed"};
+  }
+  if ((superblock.incompatible & ~incompatible_known) != 0) {
+    return Error{Errc::unsupported, "lvstore: it uses features that are not known; nothing was changed"};
+  }
+  Outcome sound = layout_of(superblock).check();
+  if (!sound) return sound;
+  if (superblock.device_blocks > device_blocks) {
+    return corrupt("the device has " + std::to_string(device_blocks) +
+                   " blocks of 4096 bytes, the store was made for " + std::to_string(superblock.device_blocks));
+  }
+  if (superblock.name_length_bytes > name_bytes_max || superblock.lvol_id_next == 0 ||
+      superblock.journal_start_sequence == 0) {
+    return corrupt("the superblock contradicts itself");
+  }
+  if (!name_valid(std::string(superblock.name, superblock.name_length_bytes)))
+    return corrupt("the store's name is not a name");
+  return success();
+}
+
 bool name_valid(const std::string& name) {
   const auto alphanumeric = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');

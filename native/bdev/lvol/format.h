@@ -17,7 +17,9 @@ namespace basalt::bdev::lvs {
 
 constexpr uint32_t block_bytes = 4096;
 constexpr uint32_t format_version = 1;
-constexpr uint64_t incompatible_known = 0;
+// Feature bits. layers: parents, lvol flags, clusters with states but no place, records from snapshot on.
+constexpr uint64_t incompatible_layers = 1;
+constexpr uint64_t incompatible_known = incompatible_layers;
 constexpr uint32_t cluster_bytes_min = 64 << 10;
 constexpr uint32_t cluster_bytes_max = 16 << 20;
 constexpr uint32_t superblock_slot_count = 4;
@@ -91,16 +93,24 @@ struct LvolPage {
   BlockHeader header;
   uint64_t size_bytes;
   uint8_t uuid[16];
-  uint32_t flags;
-  uint32_t parent_id;  // 0: none (always, in version 1)
+  uint32_t flags;      // LayerFlags; 0 without incompatible_layers
+  uint32_t parent_id;  // 0: none
   uint16_t name_length_bytes;
   uint16_t attribute_length_bytes;
   uint32_t reserved;
   char name[64];
   uint8_t attribute[1024];
-  uint8_t unused[block_bytes - 64 - 40 - 64 - 1024];
+  uint64_t overlap_blocks;  // the parent shows below this block only
+  uint8_t unused[block_bytes - 64 - 40 - 64 - 1024 - 8];
 };
 static_assert(sizeof(LvolPage) == block_bytes && offsetof(LvolPage, name) == 104);
+static_assert(offsetof(LvolPage, overlap_blocks) == 1192);
+
+// read_only: never written again. snapshot: made by bdev_lvol_snapshot. hidden: deleted, but others still read it; it
+// has no name and no uuid.
+enum LayerFlags : uint32_t { layer_read_only = 1, layer_snapshot = 2, layer_hidden = 4, layer_flags_known = 7 };
+// Layers below an lvol, hidden ones included.
+constexpr uint32_t layer_depth_max = 64;
 
 // Directory: two bits per page, where the page's current copy is.
 enum class Slot : uint8_t { none = 0, a = 1, b = 2 };
@@ -114,7 +124,7 @@ struct ExtentEntry {
   uint16_t reserved;
 };
 static_assert(sizeof(ExtentEntry) == 8);
-enum class ExtentKind : uint16_t { none = 0, plain = 1 };
+enum class ExtentKind : uint16_t { none = 0, plain = 1, states = 2 };  // states: no place
 enum class BlockState : uint8_t { parent = 0, data = 1, zero = 2 };
 
 // Where everything is. Made once at creation, then read from the superblock.
@@ -166,6 +176,9 @@ bool block_intact(const void* block);
 // Intact, and the right block in the right place.
 bool block_matches(const void* block, BlockType type, const Uuid& store_uuid, uint64_t address_blocks);
 
+Error corrupt(const std::string& what);
+// What a superblock says has to be known, and true of this device.
+Outcome check_superblock(const Superblock& superblock, uint64_t device_blocks);
 bool name_valid(const std::string& name);
 Layout layout_of(const Superblock& superblock);
 void layout_to(const Layout& layout, Superblock& superblock);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/probe.h"
+
 namespace basalt::bdev::lvs {
 
 Journal::Journal(Reactor& reactor, const Device& device, const Layout& layout, JournalHost& host)
@@ -52,6 +54,7 @@ void Journal::begin_batch() {
     return;
   }
   const uint64_t to_ring_end = layout_.journal_blocks - next_sequence_ % layout_.journal_blocks;
+  if (to_ring_end == layout_.journal_blocks && next_sequence_ > layout_.journal_blocks) reach(Mark::journal_wrapped);
   fill(std::min<uint64_t>({room_blocks, to_ring_end, batch_blocks_max}));
   writing_ = true;
   bool flush_first = false;

@@ -1,27 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bdev/lvol/lvol.h"
 
-#include <cstring>
-
 #include "bdev/lvol/lvstore.h"
 
 namespace basalt::bdev {
+namespace {
 
-Lvol::Lvol(LvStore& store, uint32_t id, std::string name, const Uuid& uuid, uint64_t count_blocks)
-    : Bdev(store.reactor_), store_(store), id_(id), map_(store.layout_, store.pages_, store.planes_, id, count_blocks) {
-  info_.name = std::move(name);
+constexpr IoTypes read_only_types{1u << static_cast<unsigned>(IoType::read) |
+                                  1u << static_cast<unsigned>(IoType::flush)};
+
+void add_nearest(const lvs::Layer& layer, std::vector<const Lvol*>& out) {
+  // Hidden layers have few children and lie at most layer_depth_max deep.
+  const_cast<lvs::Layer&>(layer).children.for_each([&](lvs::Layer* child) {
+    if (child->hidden()) {
+      add_nearest(*child, out);
+    } else if (child->published) {
+      out.push_back(child->lvol.get());
+    }
+  });
+}
+
+}  // namespace
+
+Lvol::Lvol(LvStore& store, lvs::Layer& layer) : Bdev(store.reactor_), store_(store), layer_(&layer) {
   info_.product = "lvol";
-  info_.uuid = uuid;
   info_.block_size_bytes = lvs::block_bytes;
-  info_.count_blocks = count_blocks;
   info_.volatile_cache = true;
   info_.memory_alignment_bytes = store.device_.handle().info().memory_alignment_bytes;
-  page_.type = lvs::BlockType::lvol;
+  show(layer);
 }
 
 Lvol::~Lvol() {
   BASALT_ASSERT(!busy());
-  if (page_.dirty_node.linked()) page_.dirty_node.unlink();
+}
+
+void Lvol::show(lvs::Layer& layer) {
+  layer_ = &layer;
+  // Others may be reading it: only what differs is written. A rename needs an lvol that nobody uses.
+  if (info_.name != layer.name) info_.name = layer.name;
+  info_.uuid = layer.uuid;
+  info_.count_blocks = layer.count_blocks;
+  info_.io_types = layer.read_only() ? read_only_types : IoTypes{};
 }
 
 Task<Outcome> Lvol::close() {
@@ -33,26 +52,31 @@ Task<Outcome> Lvol::set_attribute(std::string value) {
   if (value.size() > attribute_bytes_max) {
     co_return Error{Errc::invalid_argument, info_.name + ": an attribute has at most 1024 bytes"};
   }
+  while (cutting_)
+    co_await attributes_changed_.wait();
   if (deleting_) co_return Error{Errc::closed, info_.name + ": being deleted"};
-  control_count_++;
-  lvs::Record record{.type = lvs::RecordType::attribute, .lvol_id = id_, .uuid = {}, .text = value};
-  Outcome outcome = co_await store_.record_durably(record);
-  control_count_--;
+  attributes_in_flight_++;
+  lvs::Record record{.type = lvs::RecordType::attribute, .lvol_id = layer_->id, .uuid = {}, .text = value};
+  Outcome outcome = co_await store_.commit({&record, 1}, true);
+  if (--attributes_in_flight_ == 0) attributes_changed_.wake_all();
   co_return outcome;
 }
 
 uint64_t Lvol::allocated_bytes() const {
-  return uint64_t{map_.mapped_count()} * store_.layout_.cluster_bytes;
+  return uint64_t{layer_->map.mapped_count()} * store_.layout_.cluster_bytes;
 }
 
-void Lvol::write_page(uint8_t* block) const {
-  auto& out = *reinterpret_cast<lvs::LvolPage*>(block);
-  out.size_bytes = size_bytes();
-  std::memcpy(out.uuid, info_.uuid.bytes.data(), 16);
-  out.name_length_bytes = static_cast<uint16_t>(info_.name.size());
-  out.attribute_length_bytes = static_cast<uint16_t>(attribute_.size());
-  std::memcpy(out.name, info_.name.data(), info_.name.size());
-  std::memcpy(out.attribute, attribute_.data(), attribute_.size());
+const Lvol* Lvol::base() const {
+  const lvs::Layer* layer = layer_->parent;
+  while (layer != nullptr && layer->hidden())
+    layer = layer->parent;
+  return layer == nullptr ? nullptr : layer->lvol.get();
+}
+
+std::vector<const Lvol*> Lvol::clones() const {
+  std::vector<const Lvol*> out;
+  add_nearest(*layer_, out);
+  return out;
 }
 
 }  // namespace basalt::bdev

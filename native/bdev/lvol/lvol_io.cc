@@ -34,7 +34,10 @@ bool overlap(const lvs::Op& a, const lvs::Op& b) {
 }  // namespace
 
 void Lvol::submit(Io* io) {
-  const nvme::Status status = check(*io);
+  nvme::Status status = check(*io);
+  if (layer_->read_only() && io->type != IoType::read && io->type != IoType::flush) {
+    status = nvme::status::namespace_write_protected.dnr();
+  }
   if (!status.ok()) {
     complete_later(io, status);
     return;
@@ -54,6 +57,7 @@ void Lvol::begin(Op* op) {
   op->last_cluster = static_cast<uint32_t>((op->io->offset_blocks + op->io->count_blocks - 1) / cluster_blocks);
   op->exclusive = op->io->type == IoType::unmap || op->io->type == IoType::write_zeroes;
   op->holds_range = true;
+  if (op->io->type == IoType::read) store_.read_begins(op);
   exclusive_count_ += op->exclusive;
   if (exclusive_count_ == 0 || range_free(op, nullptr)) [[likely]] {
     active_.push_back(op);
@@ -86,10 +90,23 @@ void Lvol::wake_waiting() {
     }
     waiting_.remove(op);
     active_.push_back(op);
-    start(op);
+    start_late(op);
     op = waiting_.front();
   }
   waking_ = false;
+}
+
+// While it waited, the lvol may have become smaller or read-only.
+void Lvol::start_late(Op* op) {
+  if (op->io == nullptr) {
+    home().defer(op);  // a hold
+  } else if (op->io->offset_blocks + op->io->count_blocks > info_.count_blocks) {
+    finish(op, nvme::status::lba_out_of_range.dnr());
+  } else if (read_only() && op->io->type != IoType::read) {
+    finish(op, nvme::status::namespace_write_protected.dnr());
+  } else {
+    start(op);
+  }
 }
 
 void Lvol::start(Op* op) {
@@ -103,6 +120,33 @@ void Lvol::start(Op* op) {
     default:
       unmap_start(op);
   }
+}
+
+Lvol::Hold Lvol::hold(Op& op, uint32_t first_cluster, uint32_t last_cluster) {
+  op.lvol = this;
+  op.io = nullptr;
+  op.exclusive = op.holds_range = true;
+  op.first_cluster = first_cluster;
+  op.last_cluster = last_cluster;
+  op.run = [](Work* work) { static_cast<Op*>(work)->waiter.resume(); };
+  return {*this, op};
+}
+
+bool Lvol::Hold::await_suspend(std::coroutine_handle<> waiter) {
+  op.waiter = waiter;
+  lvol.exclusive_count_++;
+  if (lvol.range_free(&op, nullptr)) {
+    lvol.active_.push_back(&op);
+    return false;
+  }
+  lvol.waiting_.push_back(&op);
+  return true;
+}
+
+void Lvol::release(Op& op) {
+  active_.remove(&op);
+  exclusive_count_--;
+  if (!waiting_.empty()) wake_waiting();
 }
 
 // Prepares the child for op->run_blocks from op->done_blocks on. False: the pieces do not fit.
@@ -126,7 +170,7 @@ bool Lvol::point_child(Op* op, IoType type, uint64_t base_block) {
 void Lvol::read_next(Op* op) {
   Io* io = op->io;
   while (op->done_blocks < io->count_blocks) {
-    const auto run = map_.read_run(io->offset_blocks + op->done_blocks, io->count_blocks - op->done_blocks);
+    const auto run = layer_->read_run(io->offset_blocks + op->done_blocks, io->count_blocks - op->done_blocks);
     if (!run.data) {
       zero_pieces(io->iov, io->iov_count, uint64_t{op->done_blocks} * lvs::block_bytes,
                   uint64_t{run.count_blocks} * lvs::block_bytes);
@@ -161,22 +205,24 @@ void Lvol::write_start(Op* op, bool retried) {
   }
   uint32_t new_clusters = 0;
   for (uint32_t cluster = op->first_cluster; cluster <= op->last_cluster; cluster++) {
-    const lvs::ClusterEntry* entry = map_.find(cluster);
-    new_clusters += entry == nullptr || entry->physical == lvs::no_cluster;
+    const lvs::ClusterEntry* entry = layer_->map.find(cluster);
+    new_clusters += entry == nullptr || !entry->mapped();
   }
   if (new_clusters > 0) {
     const LvStore::Admission admission = store_.admit(op, new_clusters, retried);
     if (admission == LvStore::Admission::queued) return;
     bool windows = admission == LvStore::Admission::granted;
     for (uint32_t cluster = op->first_cluster; windows && cluster <= op->last_cluster; cluster++) {
-      windows = map_.make_window(cluster);
+      windows = layer_->map.make_window(cluster);
     }
     if (!windows) {
+      store_.refused_count_++;
       finish(op, nvme::status::capacity_exceeded);
       return;
     }
     for (uint32_t cluster = op->first_cluster; cluster <= op->last_cluster; cluster++) {
-      if (map_.find(cluster)->physical == lvs::no_cluster) map_.assign(cluster, store_.space_.take_reserved(), true);
+      if (layer_->map.find(cluster)->mapped()) continue;
+      layer_->map.assign(cluster, store_.space_.take_reserved(), true);
     }
     store_.kick_keeper();
   }
@@ -188,9 +234,9 @@ void Lvol::write_next(Op* op) {
     publish(op);
     return;
   }
-  const auto run = map_.write_run(op->io->offset_blocks + op->done_blocks, op->io->count_blocks - op->done_blocks);
-  op->run_blocks = run.count_blocks;
-  if (!point_child(op, IoType::write, run.base_block)) {
+  const uint64_t base_block = layer_->map.write_run(op->io->offset_blocks + op->done_blocks,
+                                                    op->io->count_blocks - op->done_blocks, op->run_blocks);
+  if (!point_child(op, IoType::write, base_block)) {
     finish(op, nvme::status::data_sgl_length_invalid.dnr());
     return;
   }
@@ -210,7 +256,7 @@ void Lvol::write_next(Op* op) {
 // Unpublished blocks may hold anything of this write now.
 void Lvol::write_failed(Op* op) {
   for (uint32_t cluster = op->first_cluster; cluster <= op->last_cluster; cluster++)
-    map_.find(cluster)->fresh = 0;
+    layer_->map.find(cluster)->fresh = 0;
   finish(op, op->child.status);
 }
 
@@ -224,11 +270,12 @@ void Lvol::publish(Op* op) {
     const uint64_t cluster_start = uint64_t{cluster} * cluster_blocks;
     const auto first = static_cast<uint32_t>(std::max(op->io->offset_blocks, cluster_start) - cluster_start);
     const auto count = static_cast<uint32_t>(std::min(end, cluster_start + cluster_blocks) - cluster_start) - first;
-    const lvs::ClusterEntry& entry = *map_.find(cluster);
-    if (map_.all_data(entry, first, count)) continue;
-    flush_first |= !entry.fresh;
+    const lvs::ClusterEntry& entry = *layer_->map.find(cluster);
+    if (layer_->states.all(entry.states, first, count, lvs::BlockState::data)) continue;
+    // Where the parent's data shows, zeroes would be neither the old content nor the new.
+    flush_first |= !entry.fresh || layer_->hides_data(cluster_start + first, count);
     const lvs::Record record{.type = lvs::RecordType::map,
-                             .lvol_id = id_,
+                             .lvol_id = layer_->id,
                              .cluster = cluster,
                              .count = count,
                              .physical = entry.physical,
@@ -267,7 +314,7 @@ void Lvol::unmap_start(Op* op) {
   uint32_t length_bytes = 0;
   const auto add = [&](lvs::RecordType type, uint32_t cluster, uint32_t first_block, uint32_t count) {
     const lvs::Record record{.type = type,
-                             .lvol_id = id_,
+                             .lvol_id = layer_->id,
                              .cluster = cluster,
                              .count = count,
                              .first_block = first_block,
@@ -278,25 +325,34 @@ void Lvol::unmap_start(Op* op) {
   // The parts of clusters at both ends become zero blocks; whole clusters between them are given back.
   uint32_t whole_first = op->first_cluster;
   uint32_t whole_end = op->last_cluster + 1;
+  bool windows = true;
+  layer_->map.pin();
   for (uint32_t cluster : {op->first_cluster, op->last_cluster}) {
     const uint64_t cluster_start = uint64_t{cluster} * cluster_blocks;
     const uint64_t cluster_end = std::min(cluster_start + cluster_blocks, info_.count_blocks);
     if (begin <= cluster_start && end >= cluster_end) continue;
     const uint64_t from = std::max(begin, cluster_start);
-    const uint64_t to = std::min(end, cluster_end);
-    const lvs::ClusterEntry* entry = map_.find(cluster);
+    const auto count = static_cast<uint32_t>(std::min(end, cluster_end) - from);
     const bool again = cluster == op->last_cluster && whole_first > cluster;  // first and last are one
-    if (!again && entry != nullptr && entry->plane != lvs::ClusterEntry::no_data) {
-      add(lvs::RecordType::zero, cluster, static_cast<uint32_t>(from - cluster_start),
-          static_cast<uint32_t>(to - from));
+    if (!again && layer_->shows_data(from, count)) {
+      windows = windows && layer_->map.make_window(cluster);
+      add(lvs::RecordType::zero, cluster, static_cast<uint32_t>(from - cluster_start), count);
     }
     if (cluster == op->first_cluster) whole_first = cluster + 1;
     if (cluster == op->last_cluster) whole_end = cluster;
   }
-  if (whole_first < whole_end && map_.mapped_count() > 0) {
+  if (whole_first < whole_end && (layer_->map.used_count() > 0 || layer_->parent != nullptr)) {
+    windows = windows && make_windows_over_parent(whole_first, whole_end);
     add(lvs::RecordType::unmap, whole_first, 0, whole_end - whole_first);
   }
+  if (!windows) {
+    store_.refused_count_++;
+    unmap_ended(op);
+    finish(op, nvme::status::capacity_exceeded);
+    return;
+  }
   if (length_bytes == 0) {
+    unmap_ended(op);
     finish_stable(op);
     return;
   }
@@ -307,6 +363,7 @@ void Lvol::unmap_start(Op* op) {
   op->entry.done = [](lvs::JournalEntry* entry) {
     Op* op = static_cast<Op*>(entry->context);
     op->asynchronous = true;
+    op->lvol->unmap_ended(op);
     if (entry->status.ok()) {
       op->lvol->finish_stable(op);
     } else {
@@ -314,6 +371,24 @@ void Lvol::unmap_start(Op* op) {
     }
   };
   store_.journal_.append(&op->entry);
+}
+
+void Lvol::unmap_ended(Op* op) {
+  layer_->map.unpin();
+  if (layer_->parent == nullptr) return;
+  const uint32_t window_clusters = layer_->map.window_clusters();
+  for (uint32_t index = op->first_cluster / window_clusters; index <= op->last_cluster / window_clusters; index++)
+    layer_->map.drop_unused_window(index * window_clusters);
+}
+
+// Zero over a parent has to be written down: the windows in which something may show through.
+bool Lvol::make_windows_over_parent(uint32_t first_cluster, uint32_t end_cluster) {
+  if (layer_->parent == nullptr) return true;
+  const uint32_t window_clusters = layer_->map.window_clusters();
+  for (uint32_t index = first_cluster / window_clusters; index <= (end_cluster - 1) / window_clusters; index++) {
+    if (layer_->window_below(index) && !layer_->map.make_window(index * window_clusters)) return false;
+  }
+  return true;
 }
 
 // The write's own blocks went out with FUA; the records that make them readable may still be in the base's cache.
@@ -354,6 +429,7 @@ void Lvol::finish(Op* op, nvme::Status status) {
   Io* io = op->io;
   const bool asynchronous = op->asynchronous;
   if (op->holds_range) {
+    if (io->type == IoType::read) store_.read_ended(op);
     active_.remove(op);
     exclusive_count_ -= op->exclusive;
     if (!waiting_.empty()) wake_waiting();

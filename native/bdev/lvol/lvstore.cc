@@ -6,7 +6,7 @@
 namespace basalt::bdev {
 namespace {
 
-Uuid random_uuid(env::Env& env) {
+Uuid make_uuid(env::Env& env) {
   Uuid uuid;
   env.random(uuid.bytes.data(), uuid.bytes.size());
   uuid.bytes[6] = static_cast<uint8_t>((uuid.bytes[6] & 0x0f) | 0x40);
@@ -57,7 +57,7 @@ LvStore::LvStore(Reactor& reactor, Handle base, const lvs::Layout& layout, const
       name_(std::move(name)),
       device_(base),
       pages_(layout_),
-      planes_(layout_.cluster_blocks()),
+      states_(layout_.cluster_blocks()),
       space_(layout_, pages_),
       journal_(reactor, device_, layout_, *this),
       directory_in_b_(layout_.directory_pages) {}
@@ -66,6 +66,11 @@ LvStore::~LvStore() {
   BASALT_ASSERT(background_count_ == 0 && space_waiters_.empty() && starved_.empty());
   while (pages_.pop_dirty() != nullptr) {
   }
+  while (hidden_.pop_front() != nullptr) {
+  }
+  // Children unlink themselves from their parent's list.
+  for (auto& [id, layer] : layers_)
+    layer->set_parent(nullptr, 0);
 }
 
 Task<Result<std::unique_ptr<LvStore>>> LvStore::create(Reactor& reactor, Handle base, LvStoreOptions options) {
@@ -89,7 +94,7 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::create(Reactor& reactor, Handle 
   if (status.ok()) status = co_await device.flush();
   if (!status.ok()) co_return lvs::io_error("clearing the base", status);
 
-  const Uuid uuid = options.uuid.is_zero() ? random_uuid(reactor.env()) : options.uuid;
+  const Uuid uuid = options.uuid.is_zero() ? make_uuid(reactor.env()) : options.uuid;
   std::unique_ptr<LvStore> store(new LvStore(reactor, base, layout, uuid, options.name));
   if (!options.clear) store->space_.set_all_dirty();
   store->incarnation_ = 1;
@@ -101,9 +106,9 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::create(Reactor& reactor, Handle 
 }
 
 Task<Outcome> LvStore::close() {
-  BASALT_ASSERT(!closed_ && space_waiters_.empty());
-  for (const auto& lvol : lvols_)
-    BASALT_ASSERT(!lvol->busy());
+  BASALT_ASSERT(!closed_);
+  for (const auto& [id, layer] : layers_)
+    BASALT_ASSERT(layer->lvol == nullptr || !layer->lvol->busy());
   closing_ = true;
   while (background_count_ > 0) {
     Signal<Unit> idle;
@@ -125,61 +130,124 @@ void LvStore::background_left() {
   if (--background_count_ == 0 && background_idle_ != nullptr) std::exchange(background_idle_, nullptr)->set(Unit{});
 }
 
-Lvol* LvStore::by_id(uint32_t id) {
-  for (const auto& lvol : lvols_) {
-    if (lvol->id_ == id) return lvol.get();
-  }
-  return nullptr;
+Uuid LvStore::random_uuid() {
+  return make_uuid(reactor_.env());
+}
+
+lvs::Layer* LvStore::by_id(uint32_t id) {
+  const auto found = layers_.find(id);
+  return found == layers_.end() ? nullptr : found->second.get();
 }
 
 Lvol* LvStore::find(const std::string& name) {
-  for (const auto& lvol : lvols_) {
-    if (lvol->published_ && !lvol->deleting_ && lvol->name() == name) return lvol.get();
-  }
-  return nullptr;
+  const auto found = by_name_.find(name);
+  if (found == by_name_.end() || found->second->lvol->deleting_) return nullptr;
+  return found->second->lvol.get();
 }
 
 Lvol* LvStore::find(const Uuid& uuid) {
-  for (const auto& lvol : lvols_) {
-    if (lvol->published_ && !lvol->deleting_ && lvol->uuid() == uuid) return lvol.get();
-  }
-  return nullptr;
+  const auto found = by_uuid_.find(uuid);
+  if (found == by_uuid_.end() || found->second->lvol->deleting_) return nullptr;
+  return found->second->lvol.get();
 }
 
 std::vector<Lvol*> LvStore::list() {
   std::vector<Lvol*> all;
-  for (const auto& lvol : lvols_) {
-    if (lvol->published_ && !lvol->deleting_) all.push_back(lvol.get());
+  for (const auto& [name, layer] : by_name_) {
+    if (!layer->lvol->deleting_) all.push_back(layer->lvol.get());
   }
+  // The hash's order must not show.
+  std::sort(all.begin(), all.end(), [](const Lvol* a, const Lvol* b) { return a->layer_->id < b->layer_->id; });
   return all;
 }
 
 LvStoreStats LvStore::stats() const {
-  return {layout_.cluster_bytes, layout_.cluster_count,  space_.free_count(),           space_.to_zero_count(),
-          checkpoint_count_,     journal_.used_blocks(), journal_.completed_sequence(), journal_.failed()};
+  LvStoreStats stats{.cluster_bytes = layout_.cluster_bytes,
+                     .total_clusters = layout_.cluster_count,
+                     .free_clusters = space_.free_count(),
+                     .to_zero_clusters = space_.to_zero_count(),
+                     .checkpoint_count = checkpoint_count_,
+                     .journal_used_blocks = journal_.used_blocks(),
+                     .journal_completed_sequence = journal_.completed_sequence(),
+                     .failed = journal_.failed(),
+                     .refused_count = refused_count_,
+                     .memory_bytes = states_.memory_bytes()};
+  for (const auto& [id, layer] : layers_) {
+    stats.hidden_layers += layer->hidden();
+    stats.memory_bytes += layer->map.memory_bytes();
+  }
+  return stats;
 }
 
-Lvol* LvStore::insert_lvol(uint32_t id, std::string name, const Uuid& uuid, uint64_t count_blocks) {
-  lvols_.push_back(std::unique_ptr<Lvol>(new Lvol(*this, id, std::move(name), uuid, count_blocks)));
+std::vector<LayerInfo> LvStore::layers() const {
+  std::vector<LayerInfo> out;
+  for (const auto& [id, layer] : layers_) {
+    out.push_back({.id = id,
+                   .parent_id = layer->parent == nullptr ? 0 : layer->parent->id,
+                   .flags = layer->flags,
+                   .name = layer->name,
+                   .uuid = layer->uuid,
+                   .size_bytes = layer->count_blocks * lvs::block_bytes,
+                   .overlap_bytes = layer->overlap_blocks * lvs::block_bytes,
+                   .mapped_clusters = layer->map.mapped_count(),
+                   .extents_pages = layer->map.window_count(),
+                   .attribute_bytes = static_cast<uint32_t>(layer->attribute.size())});
+  }
+  std::sort(out.begin(), out.end(), [](const LayerInfo& a, const LayerInfo& b) { return a.id < b.id; });
+  return out;
+}
+
+lvs::Layer* LvStore::insert_layer(uint32_t id, uint64_t count_blocks) {
+  auto layer = std::make_unique<Layer>(layout_, pages_, states_, id, count_blocks);
+  Layer* out = layer.get();
+  layers_.emplace(id, std::move(layer));
   if (id >= lvol_id_next_) lvol_id_next_ = id + 1;
-  return lvols_.back().get();
+  return out;
 }
 
-void LvStore::erase_lvol(Lvol* lvol) {
-  if (lvol->page_.number != lvs::no_page) pages_.give(lvol->page_);
-  std::erase_if(lvols_, [&](const auto& other) { return other.get() == lvol; });
+void LvStore::name_layer(Layer& layer, std::string name, const Uuid& uuid) {
+  if (const auto found = by_name_.find(layer.name); found != by_name_.end() && found->second == &layer)
+    by_name_.erase(found);
+  if (const auto found = by_uuid_.find(layer.uuid); found != by_uuid_.end() && found->second == &layer)
+    by_uuid_.erase(found);
+  layer.name = std::move(name);
+  layer.uuid = uuid;
+  if (layer.name.empty()) return;
+  by_name_[layer.name] = &layer;
+  by_uuid_[uuid] = &layer;
 }
 
-// Writes one record and waits until it is on stable media.
-Task<Outcome> LvStore::record_durably(lvs::Record record) {
+void LvStore::show_layer(Layer& layer) {
+  layer.lvol.reset(new Lvol(*this, layer));
+}
+
+void LvStore::hide_layer(Layer& layer) {
+  name_layer(layer, {}, {});
+  layer.attribute.clear();
+  hidden_.push_back(&layer);
+}
+
+void LvStore::erase_layer(Layer* layer) {
+  BASALT_ASSERT(layer->child_count == 0);
+  name_layer(*layer, {}, {});
+  layer->set_parent(nullptr, 0);
+  layer->map.clear();
+  if (layer->page.number != lvs::no_page) pages_.give(layer->page);
+  layers_.erase(layer->id);
+}
+
+// Writes records that go together in one journal block.
+Task<Outcome> LvStore::commit(std::span<const lvs::Record> records, bool durable, bool flush_first) {
   if (failed() || closing_) co_return Error{Errc::io, name_ + ": the lvstore has failed or is closing"};
-  const auto bytes = std::make_unique<uint8_t[]>(lvs::record_bytes_max);
+  const auto bytes = std::make_unique<uint8_t[]>(records.size() * lvs::record_bytes_max);
   lvs::JournalEntry entry;
   entry.records = bytes.get();
-  entry.length_bytes = lvs::encode_record(record, bytes.get());
+  for (const lvs::Record& record : records)
+    entry.length_bytes += lvs::encode_record(record, bytes.get() + entry.length_bytes);
+  entry.flush_first = flush_first;
   background_count_++;
   nvme::Status status = co_await lvs::journal_wait(journal_, entry);
-  if (status.ok()) {
+  if (status.ok() && durable) {
     const uint64_t sequence = journal_.completed_sequence();
     status = co_await device_.flush();
     if (status.ok() && !failed()) {
@@ -192,56 +260,6 @@ Task<Outcome> LvStore::record_durably(lvs::Record record) {
   background_left();
   if (!status.ok()) co_return lvs::io_error("the journal", status);
   co_return success();
-}
-
-Task<Result<Lvol*>> LvStore::create_lvol(LvolOptions options) {
-  if (!lvs::name_valid(options.name)) {
-    co_return Error{Errc::invalid_argument,
-                    "name: 1 to 63 letters, digits, '_', '.', '-', the first a letter or digit"};
-  }
-  if (options.size_bytes == 0 || options.size_bytes % lvs::block_bytes != 0) {
-    co_return Error{Errc::invalid_argument, "size_bytes: a multiple of 4096, not zero"};
-  }
-  if (options.size_bytes / layout_.cluster_bytes >= lvs::no_cluster) {
-    co_return Error{Errc::invalid_argument, "size_bytes: more clusters than an lvol can have"};
-  }
-  const Uuid uuid = options.uuid.is_zero() ? random_uuid(reactor_.env()) : options.uuid;
-  for (const auto& lvol : lvols_) {
-    if (lvol->name() == options.name) co_return Error{Errc::exists, options.name + ": the name is taken"};
-    if (lvol->uuid() == uuid) co_return Error{Errc::exists, uuid.to_string() + ": the uuid is taken"};
-  }
-  uint32_t page;
-  if (!pages_.take(page)) co_return Error{Errc::no_space, name_ + ": no metadata page is left"};
-  const uint32_t id = lvol_id_next_;
-  Lvol* lvol = insert_lvol(id, options.name, uuid, options.size_bytes / lvs::block_bytes);
-  lvol->page_.number = page;
-  lvs::Record record{.type = lvs::RecordType::lvol_create,
-                     .lvol_id = id,
-                     .size_bytes = options.size_bytes,
-                     .uuid = uuid,
-                     .text = options.name};
-  lvol->control_count_++;
-  Outcome outcome = co_await record_durably(record);
-  lvol->control_count_--;
-  if (!outcome) {
-    if (!lvol->published_) erase_lvol(lvol);
-    co_return std::move(outcome).error();
-  }
-  co_return lvol;
-}
-
-Task<Outcome> LvStore::delete_lvol(std::string name) {
-  Lvol* lvol = find(name);
-  if (lvol == nullptr) co_return Error{Errc::not_found, name + ": no such lvol"};
-  if (lvol->busy()) co_return Error{Errc::busy, name + ": has I/O in flight"};
-  lvol->deleting_ = true;
-  lvs::Record record{.type = lvs::RecordType::lvol_delete, .lvol_id = lvol->id_, .uuid = {}, .text = {}};
-  const uint32_t id = lvol->id_;
-  Outcome outcome = co_await record_durably(record);
-  Lvol* left = by_id(id);  // gone when the record was written
-  if (left != nullptr) left->deleting_ = false;
-  if (outcome) kick_keeper();
-  co_return outcome;
 }
 
 void LvStore::fail() {
@@ -260,6 +278,7 @@ lvs::Op* LvStore::take_op(Io* io, Lvol* lvol) {
   }
   op->lvol = lvol;
   op->io = io;
+  op->waiter = {};
   op->exclusive = op->holds_range = op->asynchronous = false;
   op->done_blocks = 0;
   return op;

@@ -4,14 +4,18 @@
 // What holds through crashes (docs/on-disk/lvol.md tells how):
 //  - a write that completed survives the end of the process; what a flush covered survives power loss
 //  - blocks never written, unmapped or lost read as zeroes or as older data of the same lvol; never as another's
-//  - an lvol, its deletion and its attribute are there whole or not at all
+//  - an lvol, a snapshot, their deletion, size, name and attribute are there whole or not at all
+//  - a snapshot never changes
 //  - metadata that is damaged, foreign or unknown is refused and nothing is written
 // A journal write or flush that fails puts the store in the failed state: writes are refused (write fault), reads go
 // on, nothing is retried; loading it again tells what is there.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/pool.h"
@@ -34,6 +38,25 @@ struct LvolOptions {
   uint64_t size_bytes = 0;
 };
 
+// Of an lvol's own clusters: what deleting it alone would free, and what those above it still read.
+struct LvolSizes {
+  uint64_t exclusive_bytes = 0;
+  uint64_t shared_bytes = 0;
+};
+
+struct LayerInfo {
+  uint32_t id = 0;
+  uint32_t parent_id = 0;
+  uint32_t flags = 0;
+  std::string name;
+  Uuid uuid;
+  uint64_t size_bytes = 0;
+  uint64_t overlap_bytes = 0;
+  uint32_t mapped_clusters = 0;
+  uint32_t extents_pages = 0;
+  uint32_t attribute_bytes = 0;
+};
+
 struct LvStoreStats {
   uint32_t cluster_bytes = 0;
   uint64_t total_clusters = 0;
@@ -43,6 +66,9 @@ struct LvStoreStats {
   uint64_t journal_used_blocks = 0;
   uint64_t journal_completed_sequence = 0;
   bool failed = false;
+  uint64_t refused_count = 0;  // requests that found no space
+  uint32_t hidden_layers = 0;  // deleted snapshots that others still read
+  uint64_t memory_bytes = 0;   // of the maps
 };
 
 class LvStore final : private lvs::JournalHost {
@@ -53,6 +79,9 @@ class LvStore final : private lvs::JournalHost {
   // not_found: no lvstore there. unsupported: a version or incompatible features that are not known. corrupt: damaged,
   // or the device has shrunk. In none of these cases was anything written.
   static Task<Result<std::unique_ptr<LvStore>>> load(Reactor& reactor, Handle base);
+  // As load(), but nothing is ever written: reads work, everything else answers as in a store that has failed. It may
+  // be destroyed without close().
+  static Task<Result<std::unique_ptr<LvStore>>> inspect(Reactor& reactor, Handle base);
   ~LvStore();
   LvStore(const LvStore&) = delete;
   LvStore& operator=(const LvStore&) = delete;
@@ -60,14 +89,33 @@ class LvStore final : private lvs::JournalHost {
   // Nothing is in flight on any lvol. Io error when the store had failed; it may be destroyed then, too.
   Task<Outcome> close();
 
-  // Durable when the task ends.
+  // All durable when the task ends, and one at a time. I/O goes on meanwhile; a snapshot, and a resize to less, hold it
+  // for the time of one journal write.
   Task<Result<Lvol*>> create_lvol(LvolOptions options);
-  Task<Outcome> delete_lvol(std::string name);  // busy: I/O in flight. Pointers and handles to it must be gone.
+  // A snapshot of a writable lvol, named and identified by the options (size_bytes is not used). Its size is that of
+  // the lvol. unsupported: more than lvs::layer_depth_max layers below.
+  Task<Result<Lvol*>> snapshot_lvol(std::string name, LvolOptions options);
+  // A writable lvol that begins as what a snapshot holds, or what another lvol holds at this instant.
+  Task<Result<Lvol*>> clone_lvol(std::string name, LvolOptions options);
+  // In any order. What others still read of it stays, unnamed, until it can be given to the only one that does.
+  // busy: I/O in flight. Pointers and handles to it must be gone.
+  Task<Outcome> delete_lvol(std::string name);
+  // Growth reads as zeroes. What lies beyond a smaller size is freed, and reads as zeroes if it grows again.
+  Task<Outcome> resize_lvol(std::string name, uint64_t size_bytes);
+  Task<Outcome> rename_lvol(std::string name, std::string new_name);
+  Task<Outcome> set_read_only(std::string name);  // for good
+  // Copies from below what the lvol does not have itself, while I/O goes on. inflate: from all layers; it has no parent
+  // afterwards. decouple: from the parent only; the parent's parent is its parent afterwards. If it is interrupted (no
+  // space, a crash), what was copied stays copied, and calling it again goes on.
+  Task<Outcome> inflate_lvol(std::string name);
+  Task<Outcome> decouple_lvol(std::string name);
+  Task<Result<LvolSizes>> lvol_sizes(std::string name);
 
   Lvol* find(const std::string& name);
   Lvol* find(const Uuid& uuid);
   std::vector<Lvol*> list();
   LvStoreStats stats() const;
+  std::vector<LayerInfo> layers() const;  // by id, hidden ones too
   const std::string& name() const { return name_; }
   const Uuid& uuid() const { return uuid_; }
   bool failed() const { return journal_.failed(); }
@@ -76,12 +124,14 @@ class LvStore final : private lvs::JournalHost {
  private:
   friend class Lvol;
   using Op = lvs::Op;
+  using Layer = lvs::Layer;
   static constexpr size_t ops_max = 4096;
   static constexpr size_t dirty_pages_max = 1024;  // a checkpoint starts there
 
   LvStore(Reactor& reactor, Handle base, const lvs::Layout& layout, const Uuid& uuid, std::string name);
 
   // lvstore_load.cc
+  static Task<Result<std::unique_ptr<LvStore>>> read_all(Reactor& reactor, Handle base);
   static Task<Result<std::unique_ptr<lvs::BlockMemory>>> read_superblock(lvs::Device device);
   struct LoadingExtents {
     uint32_t lvol_id;
@@ -92,6 +142,7 @@ class LvStore final : private lvs::JournalHost {
   Task<Outcome> read_directory(const lvs::Superblock& superblock);
   Task<Outcome> read_pages();
   Outcome adopt_page(uint32_t number, const uint8_t* block);
+  Outcome link_layers();
   Outcome claim_clusters();
   Task<Outcome> replay(const lvs::Superblock& superblock);
 
@@ -103,17 +154,31 @@ class LvStore final : private lvs::JournalHost {
   bool apply(const lvs::Record& record);
   bool apply_create(const lvs::Record& record);
   bool apply_delete(const lvs::Record& record);
+  bool apply_attribute(const lvs::Record& record);
   bool apply_map(const lvs::Record& record);
   bool apply_blocks_zero(const lvs::Record& record);
   bool apply_unmap(const lvs::Record& record);
   bool apply_clusters(const lvs::Record& record);
-  void free_clusters(Lvol& lvol, uint32_t first_cluster, uint32_t count);
+  void free_cluster(Layer& layer, uint32_t cluster);
+  void drop_place_without_data(Layer& layer, uint32_t cluster);
+  void publish(Layer& layer, std::string name, const Uuid& uuid);
+  // lvstore_apply_layers.cc
+  bool apply_snapshot(const lvs::Record& record);
+  bool apply_clone(const lvs::Record& record);
+  bool apply_resize(const lvs::Record& record);
+  bool apply_rename(const lvs::Record& record);
+  bool apply_flags(const lvs::Record& record);
+  bool apply_fold(const lvs::Record& record);
+  bool apply_splice(const lvs::Record& record);
+  bool apply_reparent(const lvs::Record& record);
+  bool fold_cluster(Layer& layer, Layer& child, uint32_t cluster);
 
   // lvstore_checkpoint.cc
   Task<nvme::Status> checkpoint(uint64_t start_sequence, bool clean);
   Task<void> checkpoint_in_background();
   struct PendingPage;
   void serialize_page(lvs::Page& page, uint8_t* block);
+  static void write_layer(const Layer& layer, lvs::LvolPage& out);
   Task<nvme::Status> write_pages(std::vector<PendingPage>& pages);
 
   // lvstore_keeper.cc: reserves clean clusters and zeroes freed ones.
@@ -126,14 +191,59 @@ class LvStore final : private lvs::JournalHost {
   Task<bool> zero_run();
   void wake_space_waiters();
 
+  // lvstore_layers.cc: the tree.
+  struct Busy;
+  struct Turn;
+  Uuid random_uuid();
+  Result<Layer*> writable(const std::string& name);
+  Outcome size_sound(uint64_t size_bytes) const;
+  Outcome new_name_free(const LvolOptions& options) const;
+  Result<Layer*> make_layer(uint64_t count_blocks);  // with a page and a new id, not in the journal yet
+  Task<Outcome> enable_layers();
+  void drop_unpublished(uint32_t id);
+  Task<void> cut(Lvol* lvol, Op* hold);
+  void cut_ended(Lvol* lvol, Op* hold);
+
+  // lvstore_fold.cc: hidden layers into their children, parents into theirs.
+  enum class CopyFrom : uint8_t { parent, all };
+  struct CopyRun {
+    uint64_t base_block;
+    uint32_t first_block;
+    uint32_t count_blocks;
+  };
+  void kick_folder();
+  Layer* next_to_fold();
+  Task<void> fold_layers();
+  Task<bool> fold_step(Layer* layer);
+  Task<Outcome> copy_runs(Layer* to, uint32_t cluster, std::vector<CopyRun> runs);
+  void runs_from(Layer& layer, uint32_t cluster, CopyFrom from, std::vector<CopyRun>& runs,
+                 std::vector<lvs::Record>* zeroes);
+  Task<Outcome> take_parent_in(std::string name, CopyFrom from);
+  Task<Outcome> take_cluster_in(Layer* layer, uint32_t cluster, CopyFrom from);
+  struct ClusterWait;
+  struct Decoupling;
+  bool retry_coroutine(Op* op);  // false: it waits again
+
   void background_left();
-  Lvol* by_id(uint32_t id);
-  Lvol* insert_lvol(uint32_t id, std::string name, const Uuid& uuid, uint64_t count_blocks);
-  void erase_lvol(Lvol* lvol);
-  Task<Outcome> record_durably(lvs::Record record);
+  Layer* by_id(uint32_t id);
+  Layer* insert_layer(uint32_t id, uint64_t count_blocks);
+  void name_layer(Layer& layer, std::string name, const Uuid& uuid);  // the old name is free afterwards
+  void show_layer(Layer& layer);                                      // with an Lvol of its own
+  void erase_layer(Layer* layer);
+  void hide_layer(Layer& layer);
+  // Writes records that go together; with `durable`, waits until they are on stable media.
+  Task<Outcome> commit(std::span<const lvs::Record> records, bool durable, bool flush_first = false);
   void fail();
   Op* take_op(Io* io, Lvol* lvol);
   void give_op(Op* op);
+  void read_begins(Op* op) {
+    op->read_phase = read_phase_;
+    reads_in_flight_[read_phase_]++;
+  }
+  void read_ended(Op* op) {
+    if (--reads_in_flight_[op->read_phase] == 0 && op->read_phase != read_phase_) reads_ended_.wake_all();
+  }
+  Task<void> reads_passed();  // all that are in flight now have ended
 
   Reactor& reactor_;
   const lvs::Layout layout_;
@@ -141,11 +251,15 @@ class LvStore final : private lvs::JournalHost {
   const std::string name_;
   lvs::Device device_;
   lvs::PageTable pages_;
-  lvs::PlanePool planes_;
+  lvs::BlockStates states_;
   lvs::Space space_;
   lvs::Journal journal_;
-  std::vector<std::unique_ptr<Lvol>> lvols_;
+  std::unordered_map<uint32_t, std::unique_ptr<Layer>> layers_;
+  std::unordered_map<std::string, Layer*> by_name_;
+  std::map<Uuid, Layer*> by_uuid_;
+  List<Layer, &Layer::hidden_node> hidden_;
   uint32_t lvol_id_next_ = 1;
+  uint64_t incompatible_ = 0;
   uint64_t generation_ = 0;
   uint64_t incarnation_ = 0;
   std::vector<bool> directory_in_b_;
@@ -153,8 +267,21 @@ class LvStore final : private lvs::JournalHost {
   List<Io, &Io::node> starved_;  // Ios that found no Op
   List<Op, &Op::space_node> space_waiters_;
   std::vector<LoadingExtents> loading_extents_;
+  struct LoadingLayer {
+    uint32_t id;
+    uint32_t parent_id;
+    uint64_t overlap_blocks;
+  };
+  std::vector<LoadingLayer> loading_layers_;
   uint64_t checkpoint_count_ = 0;
+  uint64_t refused_count_ = 0;
   bool checkpointing_ = false;
+  lvs::WaitList checkpoint_ended_;
+  lvs::ControlLock control_;
+  uint64_t reads_in_flight_[2] = {};
+  bool read_phase_ = false;
+  lvs::WaitList reads_ended_;
+  bool folding_ = false;
   bool keeping_ = false;
   bool closing_ = false;
   bool closed_ = false;

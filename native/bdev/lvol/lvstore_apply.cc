@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What journal records do to memory: the same code when a record was just written and when it is replayed. Everything
 // is checked, because a replayed record comes from outside.
+#include <algorithm>
+
+#include "base/probe.h"
 #include "bdev/lvol/lvstore.h"
 
 namespace basalt::bdev {
@@ -27,13 +30,8 @@ bool LvStore::apply(const lvs::Record& record) {
       return apply_create(record);
     case lvs::RecordType::lvol_delete:
       return apply_delete(record);
-    case lvs::RecordType::attribute: {
-      Lvol* lvol = by_id(record.lvol_id);
-      if (lvol == nullptr || !lvol->published_) return false;
-      lvol->attribute_ = std::string(record.text);
-      pages_.mark(lvol->page_);
-      return true;
-    }
+    case lvs::RecordType::attribute:
+      return apply_attribute(record);
     case lvs::RecordType::map:
       return apply_map(record);
     case lvs::RecordType::zero:
@@ -43,83 +41,146 @@ bool LvStore::apply(const lvs::Record& record) {
     case lvs::RecordType::reserve:
     case lvs::RecordType::clean:
       return apply_clusters(record);
+    case lvs::RecordType::snapshot:
+      return apply_snapshot(record);
+    case lvs::RecordType::clone:
+      return apply_clone(record);
+    case lvs::RecordType::resize:
+      return apply_resize(record);
+    case lvs::RecordType::rename:
+      return apply_rename(record);
+    case lvs::RecordType::set_flags:
+      return apply_flags(record);
+    case lvs::RecordType::fold:
+      return apply_fold(record);
+    case lvs::RecordType::splice:
+      return apply_splice(record);
+    case lvs::RecordType::reparent:
+      return apply_reparent(record);
   }
   return false;
 }
 
 bool LvStore::apply_create(const lvs::Record& record) {
-  Lvol* lvol = by_id(record.lvol_id);
-  if (lvol == nullptr) {
-    const std::string name(record.text);
-    if (record.lvol_id == 0 || !lvs::name_valid(name) || find(name) != nullptr || find(record.uuid) != nullptr)
-      return false;
-    if (record.size_bytes == 0 || record.size_bytes % lvs::block_bytes != 0) return false;
-    if (record.size_bytes / layout_.cluster_bytes >= lvs::no_cluster) return false;
+  const std::string name(record.text);
+  if (record.lvol_id == 0 || !lvs::name_valid(name) || by_name_.contains(name) || by_uuid_.contains(record.uuid))
+    return false;
+  if (!size_sound(record.size_bytes).ok()) return false;
+  Layer* layer = by_id(record.lvol_id);
+  if (layer == nullptr) {
+    // Replay.
     uint32_t page;
     if (!pages_.take(page)) return false;
-    lvol = insert_lvol(record.lvol_id, name, record.uuid, record.size_bytes / lvs::block_bytes);
-    lvol->page_.number = page;
+    layer = insert_layer(record.lvol_id, record.size_bytes / lvs::block_bytes);
+    layer->page.number = page;
   }
-  if (lvol->published_) return false;
-  lvol->published_ = true;
-  pages_.mark(lvol->page_);
+  if (layer->published) return false;
+  publish(*layer, name, record.uuid);
+  return true;
+}
+
+void LvStore::publish(Layer& layer, std::string name, const Uuid& uuid) {
+  name_layer(layer, std::move(name), uuid);
+  show_layer(layer);
+  layer.published = true;
+  pages_.mark(layer.page);
+}
+
+bool LvStore::apply_attribute(const lvs::Record& record) {
+  Layer* layer = by_id(record.lvol_id);
+  if (layer == nullptr || !layer->published || layer->hidden()) return false;
+  layer->attribute = std::string(record.text);
+  pages_.mark(layer->page);
   return true;
 }
 
 bool LvStore::apply_delete(const lvs::Record& record) {
-  Lvol* lvol = by_id(record.lvol_id);
-  if (lvol == nullptr || !lvol->published_) return false;
-  lvol->map_.for_each_window([&](lvs::Window& window) {
+  Layer* layer = by_id(record.lvol_id);
+  if (layer == nullptr || !layer->published || layer->child_count > 0) return false;
+  layer->map.for_each_window([&](lvs::Window& window) {
     for (uint32_t i = 0; i < layout_.clusters_per_extents(); i++) {
-      if (window.entries[i].physical != lvs::no_cluster) space_.unmap(window.entries[i].physical);
+      if (window.entries[i].mapped()) space_.unmap(window.entries[i].physical);
     }
   });
-  lvol->map_.clear();
-  erase_lvol(lvol);
+  erase_layer(layer);
   return true;
 }
 
 bool LvStore::apply_map(const lvs::Record& record) {
-  Lvol* lvol = by_id(record.lvol_id);
+  Layer* layer = by_id(record.lvol_id);
   const uint32_t cluster_blocks = layout_.cluster_blocks();
-  if (lvol == nullptr || record.cluster >= lvol->map_.cluster_count()) return false;
+  if (layer == nullptr || record.cluster >= layer->map.cluster_count()) return false;
   if (record.count == 0 || record.count > cluster_blocks || record.first_block > cluster_blocks - record.count)
     return false;
-  if (!lvol->map_.make_window(record.cluster)) return false;
-  const lvs::ClusterEntry& entry = *lvol->map_.find(record.cluster);
-  if (entry.physical == lvs::no_cluster) {
+  if (!layer->map.make_window(record.cluster)) return false;
+  const lvs::ClusterEntry& entry = *layer->map.find(record.cluster);
+  if (!entry.mapped()) {
     // Replay. It was dirty on disk before anything was written to it.
     if (record.physical >= layout_.cluster_count || !space_.dirty(record.physical)) return false;
     if (!space_.map(record.physical)) return false;
-    lvol->map_.assign(record.cluster, record.physical, false);
+    layer->map.assign(record.cluster, record.physical, false);
   } else if (entry.physical != record.physical) {
     return false;
   }
-  lvol->map_.set_data(record.cluster, record.first_block, record.count, true);
+  layer->map.set_states(record.cluster, record.first_block, record.count, lvs::BlockState::data);
   return true;
 }
 
 bool LvStore::apply_blocks_zero(const lvs::Record& record) {
-  Lvol* lvol = by_id(record.lvol_id);
+  Layer* layer = by_id(record.lvol_id);
   const uint32_t cluster_blocks = layout_.cluster_blocks();
-  if (lvol == nullptr || record.cluster >= lvol->map_.cluster_count()) return false;
+  if (layer == nullptr || record.cluster >= layer->map.cluster_count()) return false;
   if (record.count == 0 || record.count > cluster_blocks || record.first_block > cluster_blocks - record.count)
     return false;
-  lvs::ClusterEntry* entry = lvol->map_.find(record.cluster);
-  if (entry == nullptr || entry->physical == lvs::no_cluster) return true;
-  lvol->map_.set_data(record.cluster, record.first_block, record.count, false);
+  if (layer->parent != nullptr && !layer->map.make_window(record.cluster)) return false;
+  lvs::ClusterEntry* entry = layer->map.find(record.cluster);
+  if (entry == nullptr || (!entry->used() && layer->parent == nullptr)) return true;
   entry->fresh = 0;  // the old bytes are still there
-  // Nothing left in it, and no parent that states would have to hide: give the cluster back.
-  if (entry->plane == lvs::ClusterEntry::no_data) free_clusters(*lvol, record.cluster, 1);
+  layer->map.set_states(record.cluster, record.first_block, record.count, lvs::BlockState::zero);
+  drop_place_without_data(*layer, record.cluster);
   return true;
 }
 
+// Gives the cluster back when no block of it is data any more. Over a parent the states stay.
+void LvStore::drop_place_without_data(Layer& layer, uint32_t cluster) {
+  const lvs::ClusterEntry* entry = layer.map.find(cluster);
+  if (entry == nullptr || !entry->used() || states_.any(entry->states, lvs::BlockState::data)) return;
+  const uint32_t physical = layer.parent == nullptr ? layer.map.remove(cluster) : layer.map.take_physical(cluster);
+  if (physical != lvs::no_cluster) space_.unmap(physical);
+}
+
 bool LvStore::apply_unmap(const lvs::Record& record) {
-  Lvol* lvol = by_id(record.lvol_id);
-  if (lvol == nullptr || record.count == 0 || record.cluster >= lvol->map_.cluster_count()) return false;
-  if (record.count > lvol->map_.cluster_count() - record.cluster) return false;
-  free_clusters(*lvol, record.cluster, record.count);
+  Layer* layer = by_id(record.lvol_id);
+  if (layer == nullptr || record.count == 0 || record.cluster >= layer->map.cluster_count()) return false;
+  if (record.count > layer->map.cluster_count() - record.cluster) return false;
+  if (layer->parent == nullptr) {
+    layer->map.for_each_used(record.cluster, record.count, [&](uint32_t cluster) { free_cluster(*layer, cluster); });
+    return true;
+  }
+  // Where something would show through, zero has to be written down.
+  const uint32_t window_clusters = layer->map.window_clusters();
+  const uint32_t end = record.cluster + record.count;
+  for (uint32_t cluster = record.cluster; cluster < end;) {
+    const uint32_t index = cluster / window_clusters;
+    const uint32_t window_end = std::min(end, (index + 1) * window_clusters);
+    const bool looked_at = layer->map.has_window(index) || layer->window_below(index);
+    for (; looked_at && cluster < window_end; cluster++) {
+      if (!layer->mapped_below(cluster)) {
+        free_cluster(*layer, cluster);
+        continue;
+      }
+      if (!layer->map.make_window(cluster)) return false;
+      layer->map.set_states(cluster, 0, layout_.cluster_blocks(), lvs::BlockState::zero);
+      drop_place_without_data(*layer, cluster);
+    }
+    cluster = window_end;
+  }
   return true;
+}
+
+void LvStore::free_cluster(Layer& layer, uint32_t cluster) {
+  const uint32_t physical = layer.map.remove(cluster);
+  if (physical != lvs::no_cluster) space_.unmap(physical);
 }
 
 bool LvStore::apply_clusters(const lvs::Record& record) {
@@ -129,15 +190,12 @@ bool LvStore::apply_clusters(const lvs::Record& record) {
   return true;
 }
 
-void LvStore::free_clusters(Lvol& lvol, uint32_t first_cluster, uint32_t count) {
-  lvol.map_.for_each_mapped(first_cluster, count, [&](uint32_t cluster) { space_.unmap(lvol.map_.remove(cluster)); });
-}
-
 void LvStore::journal_progress() {
   const bool due = journal_.used_blocks() > layout_.journal_blocks / 2 || pages_.dirty_count() > dirty_pages_max;
   if (due && !checkpointing_ && !failed()) {
     checkpointing_ = true;
     background_count_++;
+    reach(Mark::checkpoint_during_io);
     spawn(checkpoint_in_background());
   }
   if (space_.to_zero_count() > 0) kick_keeper();

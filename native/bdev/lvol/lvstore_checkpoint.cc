@@ -73,6 +73,18 @@ Task<nvme::Status> LvStore::write_pages(std::vector<PendingPage>& pages) {
   co_return writer.status;
 }
 
+void LvStore::write_layer(const Layer& layer, lvs::LvolPage& out) {
+  out.size_bytes = layer.count_blocks * lvs::block_bytes;
+  std::memcpy(out.uuid, layer.uuid.bytes.data(), 16);
+  out.flags = layer.flags;
+  out.parent_id = layer.parent == nullptr ? 0 : layer.parent->id;
+  out.overlap_blocks = layer.overlap_blocks;
+  out.name_length_bytes = static_cast<uint16_t>(layer.name.size());
+  out.attribute_length_bytes = static_cast<uint16_t>(layer.attribute.size());
+  std::memcpy(out.name, layer.name.data(), layer.name.size());
+  std::memcpy(out.attribute, layer.attribute.data(), layer.attribute.size());
+}
+
 // The payload and the header's owner and index; sealed by the caller.
 void LvStore::serialize_page(lvs::Page& page, uint8_t* block) {
   uint8_t* payload = block + sizeof(lvs::BlockHeader);
@@ -86,22 +98,19 @@ void LvStore::serialize_page(lvs::Page& page, uint8_t* block) {
       break;
     case lvs::BlockType::extents: {
       auto& window = static_cast<lvs::Window&>(page);
-      Lvol* lvol = by_id(window.lvol_id);
-      BASALT_ASSERT(lvol != nullptr);
+      Layer* layer = by_id(window.lvol_id);
+      BASALT_ASSERT(layer != nullptr);
       identity.owner = window.lvol_id;
       identity.index = window.index;
       length_bytes = layout_.clusters_per_extents() * layout_.entry_bytes();
-      lvol->map_.write_window(window, payload);
+      layer->map.write_window(window, layer->parent == nullptr, payload);
       break;
     }
     default: {
-      Lvol* found = nullptr;
-      for (const auto& lvol : lvols_) {
-        if (&lvol->page_ == &page) found = lvol.get();
-      }
-      BASALT_ASSERT(page.type == lvs::BlockType::lvol && found != nullptr);
-      identity.owner = found->id_;
-      found->write_page(block);
+      BASALT_ASSERT(page.type == lvs::BlockType::lvol);
+      const Layer& layer = *static_cast<lvs::LayerPage&>(page).layer;
+      identity.owner = layer.id;
+      write_layer(layer, *reinterpret_cast<lvs::LvolPage*>(block));
     }
   }
   lvs::seal_block(block, identity, length_bytes);
@@ -149,6 +158,7 @@ Task<nvme::Status> LvStore::checkpoint(uint64_t start_sequence, bool clean) {
   auto& superblock = *reinterpret_cast<lvs::Superblock*>(block);
   superblock.version = lvs::format_version;
   superblock.clean = clean;
+  superblock.incompatible = incompatible_;
   lvs::layout_to(layout_, superblock);
   superblock.incarnation = incarnation_;
   superblock.journal_start_sequence = start_sequence;
@@ -182,6 +192,7 @@ Task<void> LvStore::checkpoint_in_background() {
     journal_.flushed(start_sequence - 1);
     journal_.trim(start_sequence, generation_);
   }
+  checkpoint_ended_.wake_all();
   background_left();
 }
 

@@ -254,7 +254,7 @@ TEST(LvFormat, a_lost_newest_superblock_is_noticed) {
 
 TEST(LvFormat, unknown_versions_and_features_are_refused_untouched) {
   Image image = rich_image();
-  edit_superblocks(image, [](lvs::Superblock& superblock) { superblock.incompatible = 1; });
+  edit_superblocks(image, [](lvs::Superblock& superblock) { superblock.incompatible = 2; });
   EXPECT_TRUE(begins(load_error(image), Errc::unsupported));
   image = rich_image();
   edit_superblocks(image, [](lvs::Superblock& superblock) { superblock.version = 2; });
@@ -413,7 +413,7 @@ TEST(LvFormat, forty_tebibytes_lay_out_and_the_map_stays_small) {
   // Worst case per TiB at 1 MiB: every cluster mixed.
   const uint64_t clusters = 1 << 20;
   const uint64_t windows = clusters / layout->clusters_per_extents() + 1;
-  const uint64_t map_bytes = clusters * (sizeof(lvs::ClusterEntry) + 256 / 8) + windows * (sizeof(lvs::Window) + 8);
+  const uint64_t map_bytes = clusters * (sizeof(lvs::ClusterEntry) + 256 / 8) + windows * (sizeof(lvs::Window) + 16);
   EXPECT_LT(map_bytes, uint64_t{64} << 20);
 }
 

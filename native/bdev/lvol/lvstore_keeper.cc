@@ -3,6 +3,7 @@
 // whose use is already recorded durably, so that a first write waits for neither. space.h has the states.
 #include <algorithm>
 
+#include "base/probe.h"
 #include "bdev/lvol/lvstore.h"
 
 namespace basalt::bdev {
@@ -19,7 +20,10 @@ static_assert(lvs::clusters_per_write_max <= 32);
 
 // Clusters for a first write: at once, later, or not at all because the store is full.
 LvStore::Admission LvStore::admit(Op* op, uint32_t cluster_count, bool retried) {
-  if (cluster_count > space_.free_count()) return Admission::refused;
+  if (cluster_count > space_.free_count()) {
+    reach(Mark::reserve_exhausted);
+    return Admission::refused;
+  }
   if (cluster_count <= space_.reserve_count() && (retried || space_waiters_.empty())) return Admission::granted;
   if (retried) {
     space_waiters_.push_front(op);
@@ -32,9 +36,21 @@ LvStore::Admission LvStore::admit(Op* op, uint32_t cluster_count, bool retried) 
 
 void LvStore::wake_space_waiters() {
   while (Op* op = space_waiters_.pop_front()) {
-    op->lvol->write_start(op, true);
+    if (op->io == nullptr) {
+      retry_coroutine(op);
+    } else {
+      op->lvol->write_start(op, true);
+    }
     if (op->space_node.linked()) return;
   }
+}
+
+// A read that began before a cluster was freed may still be on its way there.
+Task<void> LvStore::reads_passed() {
+  const bool old_phase = read_phase_;
+  read_phase_ = !old_phase;
+  while (reads_in_flight_[old_phase] > 0)
+    co_await reads_ended_.wait();
 }
 
 bool LvStore::reserve_low() const {
@@ -95,6 +111,7 @@ Task<bool> LvStore::zero_run() {
   const auto count_max = static_cast<uint32_t>(std::max<uint64_t>(1, zero_run_bytes_max / layout_.cluster_bytes));
   const lvs::Space::Run run = space_.find_to_zero(count_max);
   if (run.count == 0) co_return false;
+  co_await reads_passed();
   // What freed the clusters has to be stable first: after a power cut, an lvol whose deletion was lost is whole.
   uint64_t sequence = journal_.completed_sequence();
   nvme::Status status = nvme::status::success;

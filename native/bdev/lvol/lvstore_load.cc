@@ -5,13 +5,12 @@
 #include "bdev/lvol/lvstore.h"
 
 namespace basalt::bdev {
+
+using lvs::corrupt;
+
 namespace {
 
 constexpr uint64_t read_blocks_max = io_bytes_max / lvs::block_bytes;
-
-Error corrupt(const std::string& what) {
-  return Error{Errc::corrupt, "lvstore: " + what};
-}
 
 const lvs::BlockHeader& header_of(const uint8_t* block) {
   return *reinterpret_cast<const lvs::BlockHeader*>(block);
@@ -21,30 +20,6 @@ Uuid uuid_of(const uint8_t* bytes) {
   Uuid uuid;
   std::memcpy(uuid.bytes.data(), bytes, 16);
   return uuid;
-}
-
-// What a superblock says has to be known and true of this device.
-Outcome check_superblock(const lvs::Superblock& superblock, uint64_t device_blocks) {
-  if (superblock.version != lvs::format_version || superblock.header.version != lvs::format_version) {
-    return Error{Errc::unsupported, "lvstore: format version " + std::to_string(superblock.version) +
-                                        " is not known; nothing was changed"};
-  }
-  if ((superblock.incompatible & ~lvs::incompatible_known) != 0) {
-    return Error{Errc::unsupported, "lvstore: it uses features that are not known; nothing was changed"};
-  }
-  Outcome sound = lvs::layout_of(superblock).check();
-  if (!sound) return sound;
-  if (superblock.device_blocks > device_blocks) {
-    return corrupt("the device has " + std::to_string(device_blocks) +
-                   " blocks of 4096 bytes, the store was made for " + std::to_string(superblock.device_blocks));
-  }
-  if (superblock.name_length_bytes > lvs::name_bytes_max || superblock.lvol_id_next == 0 ||
-      superblock.journal_start_sequence == 0) {
-    return corrupt("the superblock contradicts itself");
-  }
-  if (!lvs::name_valid(std::string(superblock.name, superblock.name_length_bytes)))
-    return corrupt("the store's name is not a name");
-  return success();
 }
 
 }  // namespace
@@ -76,7 +51,7 @@ Task<Result<std::unique_ptr<lvs::BlockMemory>>> LvStore::read_superblock(lvs::De
   co_return out;
 }
 
-Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle base) {
+Task<Result<std::unique_ptr<LvStore>>> LvStore::read_all(Reactor& reactor, Handle base) {
   if (base.info().block_size_bytes != 512 && base.info().block_size_bytes != lvs::block_bytes) {
     co_return Error{Errc::unsupported, base.info().name + ": an lvstore needs blocks of 512 or 4096 bytes"};
   }
@@ -84,31 +59,48 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle ba
   Result<std::unique_ptr<lvs::BlockMemory>> found = co_await read_superblock(device);
   if (!found) co_return std::move(found).error();
   const auto& superblock = *reinterpret_cast<const lvs::Superblock*>((*found)->data());
-  Outcome known = check_superblock(superblock, device.count_blocks());
+  Outcome known = lvs::check_superblock(superblock, device.count_blocks());
   if (!known) co_return std::move(known).error();
 
   std::unique_ptr<LvStore> store(new LvStore(reactor, base, lvs::layout_of(superblock),
                                              uuid_of(superblock.header.store_uuid),
                                              std::string(superblock.name, superblock.name_length_bytes)));
   store->generation_ = superblock.header.generation;
+  store->incompatible_ = superblock.incompatible;
   store->lvol_id_next_ = superblock.lvol_id_next;
   Outcome outcome = co_await store->read_directory(superblock);
   if (!outcome) co_return std::move(outcome).error();
   outcome = co_await store->read_pages();
   if (!outcome) co_return std::move(outcome).error();
+  outcome = store->link_layers();
+  if (!outcome) co_return std::move(outcome).error();
   outcome = store->claim_clusters();
   if (!outcome) co_return std::move(outcome).error();
   outcome = co_await store->replay(superblock);
   if (!outcome) co_return std::move(outcome).error();
+  store->incarnation_ = superblock.incarnation;
+  co_return store;
+}
 
+Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle base) {
+  Result<std::unique_ptr<LvStore>> read = co_await read_all(reactor, base);
+  if (!read) co_return std::move(read).error();
+  std::unique_ptr<LvStore> store = std::move(*read);
   // A new incarnation: what the journal holds now can never be taken for what will be written.
   const uint64_t next_sequence = store->journal_.completed_sequence() + 1;
-  store->incarnation_ = superblock.incarnation + 1;
+  store->incarnation_++;
   const nvme::Status status = co_await store->checkpoint(next_sequence, false);
   if (!status.ok()) co_return lvs::io_error("the checkpoint after loading", status);
   store->journal_.start(store->uuid_, store->incarnation_, store->generation_, next_sequence);
   if (store->space_.to_zero_count() > 0) store->kick_keeper();
+  store->kick_folder();
   co_return store;
+}
+
+Task<Result<std::unique_ptr<LvStore>>> LvStore::inspect(Reactor& reactor, Handle base) {
+  Result<std::unique_ptr<LvStore>> read = co_await read_all(reactor, base);
+  if (read) (*read)->journal_.fail();  // so nothing is written through it
+  co_return read;
 }
 
 Task<Outcome> LvStore::read_directory(const lvs::Superblock& superblock) {
@@ -177,34 +169,78 @@ Outcome LvStore::adopt_page(uint32_t number, const uint8_t* block) {
   if (type != lvs::BlockType::lvol || by_id(id) != nullptr) return damaged;
   const auto& page = *reinterpret_cast<const lvs::LvolPage*>(block);
   const std::string name(page.name, std::min<size_t>(page.name_length_bytes, lvs::name_bytes_max));
-  const bool sound = page.name_length_bytes == name.size() && lvs::name_valid(name) && find(name) == nullptr &&
-                     find(uuid_of(page.uuid)) == nullptr && page.size_bytes > 0 &&
-                     page.size_bytes % lvs::block_bytes == 0 &&
-                     page.size_bytes / layout_.cluster_bytes < lvs::no_cluster && page.parent_id == 0 &&
-                     page.flags == 0 && page.attribute_length_bytes <= Bdev::attribute_bytes_max;
+  const Uuid uuid = uuid_of(page.uuid);
+  const bool layers = (incompatible_ & lvs::incompatible_layers) != 0;
+  const bool hidden = (page.flags & lvs::layer_hidden) != 0;
+  const bool named = hidden ? page.name_length_bytes == 0 && uuid.is_zero()
+                            : page.name_length_bytes == name.size() && lvs::name_valid(name) &&
+                                  !by_name_.contains(name) && !by_uuid_.contains(uuid);
+  const bool plain = page.parent_id == 0 && page.flags == 0 && page.overlap_blocks == 0;
+  const bool sound =
+      named && size_sound(page.size_bytes).ok() && (plain || layers) &&
+      (page.flags & ~uint32_t{lvs::layer_flags_known}) == 0 && (!hidden || (page.flags & lvs::layer_read_only) != 0) &&
+      page.overlap_blocks <= page.size_bytes / lvs::block_bytes && (page.parent_id != 0 || page.overlap_blocks == 0) &&
+      page.attribute_length_bytes <= Bdev::attribute_bytes_max;
   if (!sound) return damaged;
-  Lvol* lvol = insert_lvol(id, name, uuid_of(page.uuid), page.size_bytes / lvs::block_bytes);
-  lvol->page_.number = number;
-  lvol->published_ = true;
-  lvol->attribute_.assign(reinterpret_cast<const char*>(page.attribute), page.attribute_length_bytes);
+  Layer* layer = insert_layer(id, page.size_bytes / lvs::block_bytes);
+  layer->page.number = number;
+  layer->flags = page.flags;
+  layer->published = true;
+  layer->attribute.assign(reinterpret_cast<const char*>(page.attribute), page.attribute_length_bytes);
+  if (hidden) {
+    hide_layer(*layer);
+  } else {
+    name_layer(*layer, name, uuid);
+    show_layer(*layer);
+  }
+  if (page.parent_id != 0) loading_layers_.push_back({id, page.parent_id, page.overlap_blocks});
+  return success();
+}
+
+// Parents may come after their children: read_pages() goes by number.
+Outcome LvStore::link_layers() {
+  const std::vector<LoadingLayer> loading = std::exchange(loading_layers_, {});
+  for (const LoadingLayer& link : loading) {
+    Layer* parent = by_id(link.parent_id);
+    if (parent == nullptr || link.parent_id == link.id || !parent->read_only() ||
+        link.overlap_blocks > parent->count_blocks) {
+      return corrupt("lvol page " + std::to_string(by_id(link.id)->page.number) + " names a parent that cannot be");
+    }
+    by_id(link.id)->set_parent(parent, link.overlap_blocks);
+  }
+  for (const LoadingLayer& link : loading) {
+    if (by_id(link.id)->depth() <= lvs::layer_depth_max) continue;
+    for (const LoadingLayer& other : loading)
+      by_id(other.id)->set_parent(nullptr, 0);  // it may be a circle
+    return corrupt("lvol " + std::to_string(link.id) + " has more layers below it than there may be");
+  }
   return success();
 }
 
 Outcome LvStore::claim_clusters() {
   space_.recount();
   for (const LoadingExtents& extents : std::exchange(loading_extents_, {})) {
-    Lvol* lvol = by_id(extents.lvol_id);
-    if (lvol == nullptr || !lvol->map_.read_window(extents.index, extents.page, extents.payload.data())) {
+    Layer* layer = by_id(extents.lvol_id);
+    const lvs::ClusterMap::ReadOptions options{.layers = (incompatible_ & lvs::incompatible_layers) != 0,
+                                               .has_parent = layer != nullptr && layer->parent != nullptr};
+    if (layer == nullptr || !layer->map.read_window(extents.index, extents.page, options, extents.payload.data())) {
       return corrupt("extents page " + std::to_string(extents.page) + " makes no sense");
     }
   }
-  for (const auto& lvol : lvols_) {
+  std::vector<Layer*> layers;
+  for (const auto& [id, layer] : layers_)
+    layers.push_back(layer.get());
+  std::sort(layers.begin(), layers.end(), [](const Layer* a, const Layer* b) { return a->id < b->id; });
+  for (Layer* layer : layers) {
     bool single = true;
-    lvol->map_.for_each_mapped(0, lvol->map_.cluster_count(), [&](uint32_t cluster) {
-      const uint32_t physical = lvol->map_.find(cluster)->physical;
-      single = single && space_.dirty(physical) && space_.map(physical);
+    layer->map.for_each_used(0, layer->map.cluster_count(), [&](uint32_t cluster) {
+      const uint32_t physical = layer->map.find(cluster)->physical;
+      if (physical != lvs::no_cluster) single = single && space_.dirty(physical) && space_.map(physical);
     });
-    if (!single) return corrupt(lvol->name() + ": a cluster is used twice, or is not recorded as in use");
+    if (!single) {
+      return corrupt((layer->hidden() ? "hidden layer " + std::to_string(layer->id) : layer->name) +
+                     ": a cluster is used twice, or is not recorded as in use");
+    }
   }
   return success();
 }

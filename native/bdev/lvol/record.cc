@@ -51,7 +51,30 @@ uint32_t encode_record(const Record& record, uint8_t* out) {
       store_le(out + 20, record.count);
       length = map_record_bytes;
       break;
+    case RecordType::snapshot:
+    case RecordType::clone:
+      store_le(out + 8, record.other_id);
+      store_le(out + 12, record.flags);
+      std::memcpy(out + 16, record.uuid.bytes.data(), 16);
+      length = 32 + put_text(out + 32, record.text);
+      break;
+    case RecordType::resize:
+      store_le(out + 8, record.size_bytes);
+      length = 16;
+      break;
+    case RecordType::rename:
+      length = 8 + put_text(out + 8, record.text);
+      break;
+    case RecordType::set_flags:
+    case RecordType::reparent:
+      store_le(out + 8, record.type == RecordType::reparent ? record.other_id : record.flags);
+      store_le(out + 12, uint32_t{0});
+      length = 16;
+      break;
+    case RecordType::splice:
+      break;
     case RecordType::unmap:
+    case RecordType::fold:
     case RecordType::reserve:
     case RecordType::clean:
       store_le(out + 8, record.cluster);
@@ -79,9 +102,27 @@ uint32_t decode_record(const uint8_t* bytes, uint32_t available_bytes, Record& r
       std::memcpy(record.uuid.bytes.data(), bytes + 16, 16);
       return get_text(bytes + 32, length - 32, record.text) ? length : 0;
     case RecordType::lvol_delete:
+    case RecordType::splice:
       return length == 8 ? length : 0;
     case RecordType::attribute:
+    case RecordType::rename:
       return get_text(bytes + 8, length - 8, record.text) ? length : 0;
+    case RecordType::snapshot:
+    case RecordType::clone:
+      if (length < 40) return 0;
+      record.other_id = load_le<uint32_t>(bytes + 8);
+      record.flags = load_le<uint32_t>(bytes + 12);
+      std::memcpy(record.uuid.bytes.data(), bytes + 16, 16);
+      return get_text(bytes + 32, length - 32, record.text) ? length : 0;
+    case RecordType::resize:
+      if (length != 16) return 0;
+      record.size_bytes = load_le<uint64_t>(bytes + 8);
+      return length;
+    case RecordType::set_flags:
+    case RecordType::reparent:
+      if (length != 16) return 0;
+      record.flags = record.other_id = load_le<uint32_t>(bytes + 8);
+      return length;
     case RecordType::map:
     case RecordType::zero:
       if (length != map_record_bytes) return 0;
@@ -91,6 +132,7 @@ uint32_t decode_record(const uint8_t* bytes, uint32_t available_bytes, Record& r
       record.count = load_le<uint32_t>(bytes + 20);
       return length;
     case RecordType::unmap:
+    case RecordType::fold:
     case RecordType::reserve:
     case RecordType::clean:
       if (length != 16) return 0;
