@@ -146,6 +146,7 @@
       'native/nvmf/transport/tcp/tcp_target_connection.cc',
       'native/nvmf/transport/tcp/tcp_target_receive.cc',
       'native/nvmf/transport/tcp/tcp_target_send.cc',
+      'native/nvmf/transport/tcp/tcp_target_stalls.cc',
       'native/route/route.cc',
       'native/runtime/reactor.cc',
       'native/runtime/timer.cc',

@@ -68,6 +68,9 @@ class Decoder {
   std::span<const uint8_t> chunk() const { return chunk_; }
   bool data_digest_ok() const { return data_digest_ok_; }
 
+  // A PDU has begun and not ended.
+  bool inside_pdu() const { return state_ != State::ending && (state_ != State::header || header_used_ > 0); }
+
   // Payload may go past the decoder: true after `header` (padding skipped) while payload is left.
   bool wants_data() const { return state_ == State::data && data_left_bytes_ > 0; }
   // The caller put the next `length` payload bytes where they belong; they lie in iov.

@@ -66,6 +66,20 @@ Task<void> Target::connect(Request* request) {
   TargetQueue::return_from_home(request, result);
 }
 
+// One host cannot take the connections of all.
+bool Target::host_has_room(const std::string& hostnqn) const {
+  size_t count = 0;
+  const auto add = [&](const Subsystem& subsystem) {
+    for (const auto& controller : subsystem.controllers_) {
+      if (controller->options().hostnqn == hostnqn) count += controller->queue_count();
+    }
+  };
+  for (const auto& subsystem : subsystems_)
+    add(*subsystem);
+  add(*discovery_);
+  return count < limits_.connections_per_host_max;
+}
+
 Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand* command, nvme::ConnectData* data) {
   TargetQueue& queue = *request->queue;
   ControllerOptions options;
@@ -103,6 +117,7 @@ Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand*
   Status result = status::success;
   if (path == nullptr && subsystem != discovery_.get()) result = status::connect_invalid_parameters;
   if (!subsystem->allows(options.hostnqn)) result = status::connect_invalid_host;
+  if (!host_has_room(options.hostnqn)) result = status::connect_controller_busy;
   options.cntlid = subsystem->take_cntlid();
   if (options.cntlid == 0) result = status::connect_controller_busy;
   if (result.ok()) {
@@ -139,6 +154,7 @@ Status Target::connect_io(Request* request, const nvme::ConnectCommand& command,
     return invalid_parameter(request, true, offsetof(nvme::ConnectData, cntlid));
   }
   if (!controller->enabled()) return status::command_sequence_error.dnr();
+  if (!host_has_room(hostnqn)) return status::connect_controller_busy;
   if (command.qid > controller->io_queue_count_max() || controller->has_queue(command.qid)) {
     return invalid_parameter(request, false, offsetof(nvme::ConnectCommand, qid));
   }

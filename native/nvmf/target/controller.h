@@ -48,6 +48,7 @@ class Controller {
   bool ending() const { return ending_; }
   uint16_t io_queue_count_max() const { return io_queue_count_; }
   size_t io_queue_count() const;
+  size_t queue_count() const { return queues_.size(); }
   bool has_queue(uint16_t qid) const;
 
   void attach(TargetQueue* queue);

@@ -26,6 +26,12 @@ TargetQueue::~TargetQueue() {
   BASALT_ASSERT(executing_count_ == 0);
 }
 
+// The controller is the home reactor's, but this of it never changes, and it stays until this queue has left it.
+const std::string& TargetQueue::hostnqn() const {
+  BASALT_ASSERT(connected());
+  return controller_->options().hostnqn;
+}
+
 nvme::Status TargetQueue::transfer_plan(Request* request) {
   const nvme::Command& command = request->command;
   const bool fabrics = command.opcode == static_cast<uint8_t>(nvme::AdminOpcode::fabrics);

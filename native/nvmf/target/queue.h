@@ -60,6 +60,7 @@ class TargetQueue {
   Reactor& reactor() const { return reactor_; }
   bool connected() const { return state_ == State::connected; }
   uint16_t qid() const { return qid_; }
+  const std::string& hostnqn() const;  // only when connected
   // How many commands the host may have outstanding: 1 until connected.
   uint16_t entries() const { return connected() ? entries_ : 1; }
   size_t executing_count() const { return executing_count_; }

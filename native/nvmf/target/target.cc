@@ -19,7 +19,8 @@ bool valid_nqn(const std::string& nqn) {
   return std::all_of(nqn.begin(), nqn.end(), [](char c) { return c > 0x20 && c < 0x7f; });
 }
 
-Target::Target(std::vector<Reactor*> reactors) : reactors_(std::move(reactors)) {
+Target::Target(std::vector<Reactor*> reactors, const TargetLimits& limits)
+    : reactors_(std::move(reactors)), limits_(limits) {
   BASALT_ASSERT(!reactors_.empty());
   SubsystemOptions options;
   options.nqn = nvme::discovery_nqn;

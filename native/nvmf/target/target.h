@@ -15,9 +15,13 @@
 
 namespace basalt::nvmf {
 
+struct TargetLimits {
+  size_t connections_per_host_max = 4096;  // queues of all controllers of one host NQN
+};
+
 class Target {
  public:
-  explicit Target(std::vector<Reactor*> reactors);
+  explicit Target(std::vector<Reactor*> reactors, const TargetLimits& limits = {});
   ~Target();
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
@@ -51,9 +55,11 @@ class Target {
  private:
   Task<void> connect(Request* request);
   Task<nvme::Status> connect_admin(Request* request, const nvme::ConnectCommand* command, nvme::ConnectData* data);
+  bool host_has_room(const std::string& hostnqn) const;
   nvme::Status connect_io(Request* request, const nvme::ConnectCommand& command, const nvme::ConnectData& data);
 
   const std::vector<Reactor*> reactors_;
+  const TargetLimits limits_;
   std::vector<std::unique_ptr<TargetTransport>> transports_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<std::unique_ptr<Subsystem>> subsystems_;

@@ -25,10 +25,11 @@ struct RawPdu {
   Bytes header;
   Bytes data;
   bool digest_ok = true;
+  // Zeroes where the PDU is of another, shorter type.
   template <class T>
   T as() const {
-    T out;
-    std::memcpy(&out, header.data(), sizeof(T));
+    T out{};
+    std::memcpy(&out, header.data(), std::min(sizeof(T), header.size()));
     return out;
   }
 };
@@ -75,6 +76,10 @@ class RawHost {
     });
   }
   bool closed() const { return closed_; }
+  // What came was no PDU that a target may send.
+  bool broken() const { return broken_; }
+  // The next PDU when it is there already.
+  std::optional<RawPdu> poll() { return closed_ ? std::nullopt : try_next(); }
   void drop() { socket_.reset(); }
 
   // ---- the usual steps ----
@@ -84,9 +89,10 @@ class RawHost {
     pdu::encode_ic_request(header.data(), digests, 0);
     send(header);
     const auto response = next();
+    if (!response || response->type != pdu::Type::ic_response) return {};
     digests_ = digests;
     decoder_.set_digests(digests);
-    return response ? response->as<pdu::IcResponse>() : pdu::IcResponse{};
+    return response->as<pdu::IcResponse>();
   }
 
   static Bytes capsule(const nvme::Command& command, const Bytes& data = {}, pdu::Digests digests = {}) {
@@ -174,7 +180,7 @@ class RawHost {
     }
   }
 
-  Answer connect(uint16_t qid, const std::string& subnqn, const std::string& hostnqn, uint8_t hostid_last,
+  Answer connect(uint16_t qid, const std::string& subnqn, const std::string& hostnqn, uint16_t hostid_last,
                  uint16_t cntlid = 0xffff, uint32_t kato_ms = 0) {
     nvme::ConnectCommand connect{};
     connect.opcode = 0x7f;
@@ -183,10 +189,15 @@ class RawHost {
     connect.sqsize = qid == 0 ? 31 : 127;
     connect.kato_ms = kato_ms;
     nvme::ConnectData data{};
-    data.hostid[15] = hostid_last;
+    data.hostid[14] = static_cast<uint8_t>(hostid_last >> 8);
+    data.hostid[15] = static_cast<uint8_t>(hostid_last);
     data.cntlid = cntlid;
     std::strncpy(data.subnqn, subnqn.c_str(), sizeof(data.subnqn) - 1);
     std::strncpy(data.hostnqn, hostnqn.c_str(), sizeof(data.hostnqn) - 1);
+    return connect_as(connect, data);
+  }
+  // Every field as it is given.
+  Answer connect_as(const nvme::ConnectCommand& connect, const nvme::ConnectData& data) {
     nvme::Command command_bytes;
     std::memcpy(&command_bytes, &connect, sizeof(connect));
     Bytes bytes(sizeof(data));
@@ -275,7 +286,7 @@ class RawHost {
           current_.digest_ok = decoder_.data_digest_ok();
           return std::move(current_);
         case pdu::Event::failed:
-          closed_ = true;
+          closed_ = broken_ = true;
           return std::nullopt;
         case pdu::Event::need_more:
           break;
@@ -301,6 +312,7 @@ class RawHost {
   size_t inbox_at_ = 0;
   RawPdu current_;
   bool closed_ = false;
+  bool broken_ = false;
   uint16_t next_cid_ = 1;
 };
 

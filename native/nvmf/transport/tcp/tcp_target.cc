@@ -12,8 +12,10 @@ constexpr size_t accepts_per_turn_max = 64;
 
 TcpTargetTransport::TcpTargetTransport(Target& target, const TcpTargetOptions& options)
     : target_(target), options_(options) {
-  for (size_t i = 0; i < target.reactors().size(); i++)
+  for (size_t i = 0; i < target.reactors().size(); i++) {
     shards_.push_back(std::make_unique<TcpConnection::Shard>());
+    shards_.back()->half_open_max = std::max<size_t>(1, options.half_open_max / target.reactors().size());
+  }
 }
 
 TcpTargetTransport::~TcpTargetTransport() {
@@ -79,8 +81,8 @@ void TcpTargetTransport::accept(Port& port) {
   for (size_t i = 0; i < accepts_per_turn_max; i++) {
     auto pending = port.socket->try_accept();
     if (pending == nullptr) break;
-    // At the limits a connection is dropped at once: those that exist go on undisturbed.
-    if (connection_count() >= options_.connections_max || half_open_count() >= options_.half_open_max) continue;
+    // At the limit a connection is dropped at once: those that exist go on undisturbed.
+    if (connection_count() >= options_.connections_max) continue;
     add(port, std::move(pending));
   }
   port.socket->arm_acceptable(&port);

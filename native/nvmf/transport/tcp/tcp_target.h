@@ -17,8 +17,8 @@
 namespace basalt::nvmf {
 
 struct TcpTargetOptions {
-  size_t connections_max = 4096;
-  size_t half_open_max = 256;  // accepted, not connected to a controller yet
+  size_t connections_max = 8192;
+  size_t half_open_max = 256;  // accepted, not connected to a controller yet; one more takes the oldest one's place
   TcpConnectionOptions connection;
 };
 

@@ -52,16 +52,20 @@ TcpConnection::TcpConnection(Target& target, Reactor& reactor, Listener& listene
       self->flush();
     }
   };
-  timer_.connection = this;
+  timer_.connection = stall_timer_.connection = this;
   timer_.run = timer_due;
+  stall_timer_.run = [](Work* work) { static_cast<Deadline*>(work)->connection->check_stalls(); };
 }
 
 TcpConnection::~TcpConnection() {
-  BASALT_ASSERT(in_use_count_ == 0 && !shard_node.linked());
+  BASALT_ASSERT(in_use_count_ == 0 && !shard_node.linked() && !half_open_node.linked());
 }
 
 void TcpConnection::start() {
   shard_.connections.push_back(this);
+  shard_.half_open.push_back(this);
+  // Hosts that connect and say nothing must not keep others out: the oldest of them gives way.
+  if (++shard_.half_open_count > shard_.half_open_max) shard_.half_open.front()->close();
   socket_ = reactor_.poller().adopt(std::move(pending_));
   if (socket_ == nullptr) {
     close();
@@ -79,6 +83,15 @@ void TcpConnection::end_half_open() {
   if (!half_open_) return;
   half_open_ = false;
   half_open_count_.fetch_sub(1, std::memory_order_relaxed);
+  shard_.half_open.remove(this);
+  shard_.half_open_count--;
+}
+
+// Connect has succeeded.
+void TcpConnection::associated() {
+  end_half_open();
+  if (!failed_) reactor_.cancel(&timer_);
+  share_ = shard_.hosts.join(queue_.hostnqn(), reactor_.buffers());
 }
 
 void TcpConnection::close() {
@@ -86,6 +99,7 @@ void TcpConnection::close() {
   closed_ = true;
   end_half_open();
   reactor_.cancel(&timer_);
+  reactor_.cancel(&stall_timer_);
   socket_.reset();
   input_ = {};
   receiving_ = stalled_ = nullptr;
@@ -98,7 +112,7 @@ void TcpConnection::close() {
     for (size_t i = 0; i < slots_per_chunk; i++) {
       Slot& slot = chunk[i];
       if (slot.state == SlotState::free || slot.state == SlotState::executing || slot.waiter.granted) continue;
-      if (slot.state == SlotState::buffer_wait) reactor_.buffers().stop_waiting(&slot.waiter);
+      if (slot.state == SlotState::buffer_wait && slot.waiter.node.linked()) slot.waiter.node.unlink();
       free_slot(&slot);
     }
   }
@@ -108,6 +122,7 @@ void TcpConnection::close() {
 void TcpConnection::maybe_gone() {
   if (!drained_ || in_use_count_ > 0 || flush_scheduled_) return;
   drained_ = false;  // once
+  if (share_ != nullptr) shard_.hosts.leave(std::exchange(share_, nullptr));
   shard_.connections.remove(this);
   target_.home().post(&gone_message);
 }
@@ -158,10 +173,26 @@ TcpConnection::Slot* TcpConnection::take_slot() {
 }
 
 void TcpConnection::free_slot(Slot* slot) {
+  if (slot->asked_node.linked()) slot->asked_node.unlink();
   release_buffer(slot);
   slot->state = SlotState::free;
+  cid_counts_[slot->request.command.cid & 0xff]--;
   free_slots_.push_back(slot);
   in_use_count_--;
+}
+
+// Besides this slot.
+bool TcpConnection::cid_in_use(const Slot* slot) const {
+  const uint16_t cid = slot->request.command.cid;
+  if (cid_counts_[cid & 0xff] < 2) [[likely]]
+    return false;
+  for (const auto& chunk : slot_chunks_) {
+    for (size_t i = 0; i < slots_per_chunk; i++) {
+      const Slot& other = chunk[i];
+      if (&other != slot && other.state != SlotState::free && other.request.command.cid == cid) return true;
+    }
+  }
+  return false;
 }
 
 void TcpConnection::release_buffer(Slot* slot) {
@@ -169,11 +200,18 @@ void TcpConnection::release_buffer(Slot* slot) {
   Buffer* buffer = slot->buffer;
   slot->buffer = nullptr;
   reactor_.buffers().give(buffer);
+  if (share_ != nullptr && slot->shared_bytes > 0) share_freed(share_->give_back(slot->shared_bytes));
 }
 
 // False: in line; go_on() or process() follows when a buffer came.
 bool TcpConnection::get_buffer(Slot* slot) {
   const uint32_t length_bytes = slot->request.data_bytes;
+  if (share_ != nullptr && !share_->admits(length_bytes)) {
+    slot->state = SlotState::buffer_wait;
+    slot->waiter.run = share_ready;
+    share_->wait(&slot->waiter);
+    return false;
+  }
   const BufferUse use = queue_.buffer_use(slot->request);
   slot->buffer = reactor_.buffers().take(length_bytes, use);
   if (slot->buffer == nullptr) {
@@ -184,9 +222,39 @@ bool TcpConnection::get_buffer(Slot* slot) {
     reactor_.buffers().wait(&slot->waiter, length_bytes, use);
     return false;
   }
-  slot->iov = {slot->buffer->data, length_bytes};
-  slot->request.iov_count = 1;
+  buffer_came(slot);
   return true;
+}
+
+void TcpConnection::buffer_came(Slot* slot) {
+  slot->iov = {slot->buffer->data, slot->request.data_bytes};
+  slot->request.iov_count = 1;
+  slot->shared_bytes = share_ != nullptr ? slot->buffer->capacity_bytes : 0;
+  if (slot->shared_bytes > 0) share_->hold(slot->shared_bytes);
+}
+
+// The host's own share has room for one that waits there: it tries again from the reactor's queue. It may be another
+// connection's.
+void TcpConnection::share_freed(BufferWaiter* waiter) {
+  if (waiter == nullptr) return;
+  static_cast<Slot::Waiter*>(waiter)->granted = true;
+  reactor_.defer(waiter);
+}
+
+void TcpConnection::share_ready(Work* work) {
+  Slot* slot = static_cast<Slot::Waiter*>(static_cast<BufferWaiter*>(work))->slot;
+  TcpConnection* self = slot->connection;
+  slot->waiter.granted = false;
+  if (self->closed_) {
+    self->free_slot(slot);
+    self->maybe_gone();
+    return;
+  }
+  slot->state = SlotState::receiving;
+  HostShare* share = self->share_;
+  if (!self->get_buffer(slot)) return;
+  self->share_freed(share->next());
+  self->resume(slot);
 }
 
 // Inside somebody's give(): only takes the buffer; the rest follows from the reactor's queue.
@@ -195,6 +263,7 @@ void TcpConnection::buffer_granted(Work* work) {
   TcpConnection* self = slot->connection;
   slot->buffer = self->reactor_.buffers().take(slot->request.data_bytes, slot->waiter.use);
   BASALT_ASSERT(slot->buffer != nullptr);
+  self->buffer_came(slot);
   slot->waiter.granted = true;
   slot->waiter.run = buffer_ready;
   self->reactor_.defer(&slot->waiter);
@@ -209,14 +278,17 @@ void TcpConnection::buffer_ready(Work* work) {
     self->maybe_gone();
     return;
   }
-  slot->iov = {slot->buffer->data, slot->request.data_bytes};
-  slot->request.iov_count = 1;
   slot->state = SlotState::receiving;
-  if (self->stalled_ == slot) {
-    self->stalled_ = nullptr;
-    self->readable();
+  self->resume(slot);
+}
+
+// A slot that waited has its buffer.
+void TcpConnection::resume(Slot* slot) {
+  if (stalled_ == slot) {
+    stalled_ = nullptr;
+    readable();
   } else {
-    self->go_on(slot);
+    go_on(slot);
   }
 }
 
@@ -227,10 +299,7 @@ void TcpConnection::finished(Request* request) {
     self->free_slot(slot);  // the queue's end follows and looks whether this was the last
     return;
   }
-  if (self->half_open_ && self->queue_.connected()) {
-    self->end_half_open();
-    if (!self->failed_) self->reactor_.cancel(&self->timer_);
-  }
+  if (self->half_open_ && self->queue_.connected()) self->associated();
   slot->state = SlotState::sending;
   self->queue_send(slot);
 }

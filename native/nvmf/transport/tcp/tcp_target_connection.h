@@ -9,6 +9,7 @@
 // them; the connection goes when its queue has drained and no slot is in use.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <span>
@@ -20,13 +21,18 @@
 #include "nvmf/pdu/encoder.h"
 #include "nvmf/target/queue.h"
 #include "nvmf/target/target.h"
+#include "nvmf/transport/tcp/host_share.h"
 
 namespace basalt::nvmf {
 
 struct TcpConnectionOptions {
   Duration initialize_timeout = seconds(5);  // until ICReq
   Duration connect_timeout = seconds(10);    // from ICReq until Connect has completed
-  Duration linger = seconds(1);              // after a termination request, so that the host can read it
+  // What the host has to move - the rest of a PDU, data it was asked for, answers it has to read - must move within
+  // this time, and as much longer as it keeps up the rate.
+  Duration transfer_timeout = seconds(30);
+  uint32_t transfer_bytes_per_s_min = 16 << 10;
+  Duration linger = seconds(1);  // after a termination request, so that the host can read it
   uint32_t in_capsule_bytes = 8192;
   uint32_t maxh2cdata_bytes = 256 << 10;
   size_t receive_bytes = 64 << 10;
@@ -59,6 +65,7 @@ class TcpConnection {
   void (*on_gone)(TcpConnection*) = nullptr;
   void* transport_context = nullptr;
   ListNode shard_node;
+  ListNode half_open_node;
 
  private:
   enum class SlotState : uint8_t {
@@ -70,6 +77,11 @@ class TcpConnection {
     executing,    // the target has it
     sending,
   };
+  // When something began that the host must end, and what had been moved by then.
+  struct Since {
+    Instant when = Instant::never();
+    uint64_t moved_bytes = 0;
+  };
   struct Slot {
     Request request;
     TcpConnection* connection = nullptr;
@@ -80,6 +92,9 @@ class TcpConnection {
     Buffer* buffer = nullptr;
     Iovec iov;
     uint32_t received_bytes = 0;
+    uint32_t shared_bytes = 0;  // counted in the host's share
+    Since asked;                // the R2T was sent
+    ListNode asked_node;
     struct Waiter : BufferWaiter {
       Slot* slot = nullptr;
       bool granted = false;  // has its buffer; goes on from the reactor's queue
@@ -101,12 +116,22 @@ class TcpConnection {
   bool get_buffer(Slot* slot);
   static void buffer_granted(Work* work);
   static void buffer_ready(Work* work);
+  void share_freed(BufferWaiter* waiter);
+  static void share_ready(Work* work);
+  void buffer_came(Slot* slot);
+  void resume(Slot* slot);
   static Slot* slot_of(Request* request) { return static_cast<Slot*>(request->transport_context); }
   static void finished(Request* request);
   void end_half_open();
+  void associated();
   void maybe_gone();
   void fail(pdu::ProtocolError error);
   static void timer_due(Work* work);
+  // tcp_target_stalls.cc
+  void watch_stalls();
+  void check_stalls();
+  bool overdue(const Since& since, uint64_t moved_bytes) const;
+  bool cid_in_use(const Slot* slot) const;
 
   // tcp_target_receive.cc
   void readable();
@@ -157,6 +182,10 @@ class TcpConnection {
   size_t slot_count_ = 0;
   size_t in_use_count_ = 0;
   size_t granted_count_ = 0;
+  // How many slots in use have a command identifier that ends in this byte: a host that numbers its commands plainly
+  // has one at most, and nothing else is looked at.
+  std::array<uint8_t, 256> cid_counts_{};
+  HostShare* share_ = nullptr;  // from Connect on
 
   // Receiving.
   pdu::Decoder decoder_;
@@ -165,6 +194,9 @@ class TcpConnection {
   std::span<const uint8_t> input_;
   Slot* receiving_ = nullptr;  // whose payload is coming
   Slot* stalled_ = nullptr;    // input waits until this one has a buffer
+  uint64_t received_bytes_ = 0;
+  uint64_t pdu_count_ = 0;
+  List<Slot, &Slot::asked_node> asked_;  // R2T sent and data not all here, oldest first
 
   // Sending.
   List<Slot, &Slot::send_node> send_queue_;
@@ -180,6 +212,11 @@ class TcpConnection {
   bool flush_scheduled_ = false;
   bool writable_armed_ = false;
 
+  // Stalls: what was seen when they were looked at last.
+  uint64_t pdu_seen_ = 0;
+  Since inside_pdu_;
+  Since blocked_;  // the socket takes nothing
+
   struct Event : Work {
     TcpConnection* connection = nullptr;
   };
@@ -188,11 +225,17 @@ class TcpConnection {
   Event flush_event_;
   struct Deadline : Timer {
     TcpConnection* connection = nullptr;
-  } timer_;
+  };
+  Deadline timer_;
+  Deadline stall_timer_;
 };
 
 struct TcpConnection::Shard {
   List<TcpConnection, &TcpConnection::shard_node> connections;
+  List<TcpConnection, &TcpConnection::half_open_node> half_open;  // oldest first
+  size_t half_open_count = 0;
+  size_t half_open_max = SIZE_MAX;
+  HostShares hosts;
 };
 
 }  // namespace basalt::nvmf

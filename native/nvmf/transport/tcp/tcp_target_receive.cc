@@ -34,6 +34,7 @@ void TcpConnection::readable() {
     // A short receive emptied the socket: what comes later is the poller's to tell.
     if (transfer.count_bytes < capacity_bytes) budget_bytes = 0;
   }
+  if (decoder_.inside_pdu()) watch_stalls();
   socket_->arm_readable(&readable_event_);
 }
 
@@ -49,6 +50,7 @@ env::Transfer TcpConnection::receive(size_t* capacity_bytes) {
   *capacity_bytes = direct_bytes + options_.receive_bytes;
   const env::Transfer transfer = socket_->try_recv(iov, count);
   if (transfer.state != env::Transfer::State::done) return transfer;
+  received_bytes_ += transfer.count_bytes;
   const size_t direct_taken = std::min(direct_bytes, transfer.count_bytes);
   if (direct_taken > 0) {
     const Iovec taken{iov[0].base, direct_taken};
@@ -117,7 +119,9 @@ void TcpConnection::command_arrived() {
   }
   Request& request = slot->request;
   request.command = decoder_.header<pdu::CapsuleCommand>().command;
+  cid_counts_[request.command.cid & 0xff]++;
   slot->plan = queue_.transfer_plan(&request);
+  if (cid_in_use(slot)) slot->plan = nvme::status::command_id_conflict.dnr();
   receiving_ = slot;
   if (!slot->plan.ok()) return;  // in-capsule data, if any, is dropped as it comes
 
@@ -164,6 +168,7 @@ void TcpConnection::data_arrived(std::span<const uint8_t> bytes) {
 }
 
 void TcpConnection::pdu_ended() {
+  pdu_count_++;
   Slot* slot = receiving_;
   receiving_ = nullptr;
   switch (decoder_.type()) {
@@ -208,6 +213,7 @@ void TcpConnection::go_on(Slot* slot) {
 void TcpConnection::h2c_data_ended(Slot* slot) {
   if (!decoder_.data_digest_ok()) slot->digest_failed = true;
   if (slot->received_bytes < slot->request.data_bytes) return;
+  slot->asked_node.unlink();
   if (slot->digest_failed) {
     respond(slot, nvme::status::transient_transport_error);
   } else {

@@ -94,6 +94,7 @@ void TcpConnection::flush() {
     if (batch_first_ < batch_.size()) {  // the socket is full
       writable_armed_ = true;
       socket_->arm_writable(&writable_event_);
+      watch_stalls();
       return;
     }
   }
@@ -117,6 +118,9 @@ void TcpConnection::sent(size_t count_bytes) {
     sending_.pop_front();
     if (slot->state == SlotState::r2t_queued) {
       slot->state = SlotState::data_wait;
+      slot->asked = {reactor_.now(), received_bytes_};
+      asked_.push_back(slot);
+      watch_stalls();
     } else {
       free_slot(slot);
     }
