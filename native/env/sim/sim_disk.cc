@@ -44,7 +44,7 @@ int SimDisk::carry_out(FileIo& io, uint64_t flush_until, SimRandom& random) {
       forget(flush_until);
       return EIO;
     }
-    flush(flush_until);
+    if (!ignore_flushes) flush(flush_until);
     return 0;
   }
   const bool moves = io.type == FileIo::Type::read || io.type == FileIo::Type::write;

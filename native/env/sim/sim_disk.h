@@ -49,6 +49,7 @@ class SimDisk {
   double lose_write_chance = 0;       // acknowledged, never there
   double misdirect_write_chance = 0;  // acknowledged, but at another place
   double misdirect_read_chance = 0;   // the bytes of another place
+  bool ignore_flushes = false;        // acknowledged, and nothing was made stable
   void flip_bit(uint64_t offset_bytes, unsigned bit);
   uint64_t silent_fault_count() const { return silent_fault_count_; }
 

@@ -182,6 +182,14 @@ TEST(SimDisk, WritesAndReadsTheWrongPlace) {
   EXPECT_EQ(bench.read(0, 4096), 0);
 }
 
+TEST(SimDisk, AcknowledgesFlushesThatDidNothing) {
+  DiskBench bench;
+  bench.disk().ignore_flushes = true;
+  EXPECT_EQ(bench.write(0, 4096, 1), 0);
+  EXPECT_EQ(bench.flush(), 0);
+  EXPECT_EQ(bench.stable(0, 4096), 0);
+}
+
 TEST(SimDisk, UnreadableSectorsCanBeReadAgainOnceRewrittenWhole) {
   DiskBench bench;
   EXPECT_EQ(bench.write(0, 8192, 1), 0);

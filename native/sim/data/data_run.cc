@@ -23,8 +23,9 @@ struct CrashState {
 
 class DataRun {
  public:
-  explicit DataRun(const RunOptions& options)
+  DataRun(const RunOptions& options, const DataBugs& bugs)
       : options_(options),
+        bugs_(bugs),
         random_(options.seed ^ 0xda7a),
         plan_(random_plan(random_)),
         mix_(random_data_mix(random_)),
@@ -54,16 +55,23 @@ class DataRun {
     result_.explanation = what + "\n  " + plan_.to_string();
   }
   void trace(uint64_t value) { trace_ = (trace_ ^ value) * 0x9fb21c651e98df25 + 1; }
-  uint64_t next_seed() { return options_.seed * 1'000'003 + ++world_count_; }
+  // Each stack comes after all that were before.
+  Stack::Options next_stack() {
+    world_count_++;
+    return {.seed = options_.seed * 1'000'003 + world_count_, .epoch = world_count_, .leg_bugs = bugs_.leg};
+  }
 
   // One life of the stack: brought up from the state, worked with, ended by a crash or in order.
   void live(size_t life, CrashState* state) {
-    auto stack = std::make_unique<Stack>(next_seed(), plan_, state->in_sync, state->images, arena_);
+    auto stack = std::make_unique<Stack>(next_stack(), plan_, state->in_sync, state->images, arena_);
     if (const Outcome opened = stack->open(life > 0); !opened) {
       return fail(Failure::correctness, "life " + std::to_string(life) + ": " + opened.error().message);
     }
     for (uint32_t i = 0; i < stack->disk_count(); i++) {
       stack->disk(i).shorn_chance = shorn_ ? 0.2 : 0;
+      stack->disk(i).lose_write_chance = bugs_.lose_write_chance;
+      stack->disk(i).ignore_flushes = bugs_.ignore_flushes;
+      stack->disk(i).misdirect_write_chance = bugs_.misdirect_write_chance;
       stack->disk(i).on_boundary = [this, at = stack.get()](env::FileIo::Type) { boundary(*at); };
     }
     data_.attach(*stack);
@@ -151,7 +159,7 @@ class DataRun {
   // Brings a stack up from the state and judges it. With `adopt` the world goes on from there: `*next`.
   void recover(const CrashState& state, size_t depth, bool adopt, CrashState* next) {
     count(state);
-    Stack stack(next_seed(), plan_, state.in_sync, state.images, recovery_arenas_[depth]);
+    Stack stack(next_stack(), plan_, state.in_sync, state.images, recovery_arenas_[depth]);
     uint64_t nested = depth == 0 && !adopt ? states_of_recovery_max : 0;
     for (uint32_t i = 0; i < stack.disk_count() && nested > 0; i++) {
       // The power goes again while the stack is being brought up.
@@ -198,6 +206,7 @@ class DataRun {
   }
 
   const RunOptions options_;
+  const DataBugs bugs_;
   env::SimRandom random_;
   const StackPlan plan_;
   const DataMix mix_;
@@ -217,7 +226,11 @@ class DataRun {
 }  // namespace
 
 RunResult run_data_stack(const RunOptions& options) {
-  DataRun run(options);
+  return run_data_stack(options, {});
+}
+
+RunResult run_data_stack(const RunOptions& options, const DataBugs& bugs) {
+  DataRun run(options, bugs);
   return run.run();
 }
 

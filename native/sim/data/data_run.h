@@ -4,10 +4,20 @@
 // again from what the disks hold and everything is read and judged. One thread, virtual time, one seed one history.
 #pragma once
 
+#include "bdev/leg/leg.h"
 #include "sim/run.h"
 
 namespace basalt::sim {
 
+// What a run must catch when it is switched on.
+struct DataBugs {
+  bdev::LegPlanted leg;
+  double lose_write_chance = 0;       // disks lie: they acknowledge writes that never happen
+  double misdirect_write_chance = 0;  // or happen elsewhere
+  bool ignore_flushes = false;
+};
+
 RunResult run_data_stack(const RunOptions& options);
+RunResult run_data_stack(const RunOptions& options, const DataBugs& bugs);
 
 }  // namespace basalt::sim

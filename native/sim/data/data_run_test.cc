@@ -29,6 +29,31 @@ TEST(DataRun, StacksKeepWhatTheyPromisedThroughEveryCrashState) {
   }
 }
 
+// How many of the seeds it takes until the bug shows; 0: never.
+uint64_t seeds_until_caught(const DataBugs& bugs, uint64_t seeds_max) {
+  for (uint64_t seed = 1; seed <= seeds_max; seed++) {
+    RunOptions options;
+    options.seed = seed;
+    if (run_data_stack(options, bugs).failure != Failure::none) {
+      std::printf("caught by seed %llu\n", static_cast<unsigned long long>(seed));
+      return seed;
+    }
+  }
+  return 0;
+}
+
+TEST(DataRun, DisksThatLieAreCaught) {
+  EXPECT_NE(seeds_until_caught({.lose_write_chance = 0.01}, 20), 0u);
+  EXPECT_NE(seeds_until_caught({.misdirect_write_chance = 0.01}, 20), 0u);
+  EXPECT_NE(seeds_until_caught({.ignore_flushes = true}, 20), 0u);
+}
+
+TEST(DataRun, BugsOfMirrorsAreCaught) {
+  EXPECT_NE(seeds_until_caught({.leg = {.skip_marks = true}}, 150), 0u);
+  EXPECT_NE(seeds_until_caught({.leg = {.clear_before_flush = true}}, 150), 0u);
+  EXPECT_NE(seeds_until_caught({.leg = {.ignore_own_marks = true}}, 150), 0u);
+}
+
 TEST(DataRun, OneSeedGivesOneHistory) {
   RunOptions options;
   options.seed = 3;

@@ -14,15 +14,20 @@ env::SimKnobs knobs() {
   return knobs;
 }
 constexpr uint64_t strip_bytes = 16 << 10;
+// Small and soon cleared, so that marks come and go within a run.
+constexpr uint64_t mark_region_bytes = 64 << 10;
+constexpr Duration mark_rest = milliseconds(3);
 constexpr char inner_lvol[] = "inner";
 
 }  // namespace
 
-Stack::Stack(uint64_t seed, const StackPlan& plan, const InSyncSets& in_sync, const DiskImages& images, Arena& arena)
-    : plan_(plan),
+Stack::Stack(const Options& options, const StackPlan& plan, const InSyncSets& in_sync, const DiskImages& images,
+             Arena& arena)
+    : options_(options),
+      plan_(plan),
       fresh_(images.empty()),
       in_sync_(in_sync),
-      world_(seed, knobs()),
+      world_(options.seed, knobs()),
       node_(world_.add_node("m")),
       reactor_(node_, arena, {}) {
   BASALT_ASSERT(reactor_.init().ok());
@@ -98,7 +103,7 @@ Task<Outcome> Stack::open_layer(const LayerPlan* plan, bool made) {
       co_return success();
     }
     case LayerKind::leg:
-      co_return open_leg(plan, std::move(below));
+      co_return open_leg(plan, below);
     case LayerKind::lvol: {
       auto opening = open_lvol(plan, below.front(), made);
       Outcome opened = co_await opening;
@@ -132,15 +137,25 @@ Task<Outcome> Stack::open_lvol(const LayerPlan* plan, bdev::Handle base, bool ma
   co_return success();
 }
 
-Outcome Stack::open_leg(const LayerPlan* plan, std::vector<bdev::Handle> below) {
+Outcome Stack::open_leg(const LayerPlan* plan, const std::vector<bdev::Handle>& below) {
   bdev::LegOptions options;
   options.name = plan->name();
-  options.epoch = 1;
+  options.epoch = options_.epoch;
   options.all_dirty = all_dirty_;
+  options.planted = options_.leg_bugs;
+  if (plan->tails) {
+    options.count_blocks = plan->size_bytes / below.front().info().block_size_bytes;
+    options.identity = plan->name();
+    for (const LayerPlan& member : plan->below)
+      options.replicas.push_back(member.name());
+    options.mark_region_bytes_min = mark_region_bytes;
+    options.mark_rest = mark_rest;
+  }
   bdev::LegEvents events;
   events.member_failed = [this, plan](const std::string& member, const std::string&) { member_failed(plan, member); };
-  events.member_copied = [this, plan](const std::string& member) { member_copied(plan, member); };
-  auto opened = bdev::LegBdev::create(reactor_, options, std::move(below), std::move(events));
+  events.member_copied = [this, plan](const bdev::LegMemberInfo& member) { member_copied(plan, member.name); };
+  std::vector<bdev::LegMember> members(below.begin(), below.end());
+  auto opened = bdev::LegBdev::create(reactor_, options, std::move(members), std::move(events));
   if (!opened) return std::move(opened).error();
   bdevs_[plan->id] = std::move(opened).value();
   return success();

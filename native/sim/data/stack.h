@@ -25,8 +25,14 @@ class Stack {
  public:
   static constexpr uint32_t cluster_bytes = 64 << 10;
 
+  struct Options {
+    uint64_t seed = 0;
+    uint64_t epoch = 1;  // of the legs; grows with each stack of a run
+    bdev::LegPlanted leg_bugs;
+  };
   // `images` empty: new disks, and whatever the plan needs is made on them.
-  Stack(uint64_t seed, const StackPlan& plan, const InSyncSets& in_sync, const DiskImages& images, Arena& arena);
+  Stack(const Options& options, const StackPlan& plan, const InSyncSets& in_sync, const DiskImages& images,
+        Arena& arena);
   ~Stack();
 
   Outcome open(bool all_dirty);
@@ -63,7 +69,7 @@ class Stack {
   Task<Outcome> open_all();
   Task<Outcome> open_layer(const LayerPlan* plan, bool made);
   Task<Outcome> open_lvol(const LayerPlan* plan, bdev::Handle base, bool made);
-  Outcome open_leg(const LayerPlan* plan, std::vector<bdev::Handle> below);
+  Outcome open_leg(const LayerPlan* plan, const std::vector<bdev::Handle>& below);
   Task<Outcome> close_all();
   Task<Outcome> close_layer(const LayerPlan* plan);
   Task<void> bring_back();
@@ -72,6 +78,7 @@ class Stack {
   void hurt(const LayerPlan& plan, bool hurt);
   bdev::LegBdev& leg(const LayerPlan& plan) { return static_cast<bdev::LegBdev&>(*bdevs_.at(plan.id)); }
 
+  const Options options_;
   const StackPlan& plan_;
   const bool fresh_;
   bool all_dirty_ = false;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/data/stack_plan.h"
 
+#include "bdev/leg/leg_tail.h"
+
 namespace basalt::sim {
 namespace {
 
@@ -17,7 +19,9 @@ class Draw {
     const uint64_t pick = depth == 0 ? 0 : random_.below(10);
     if (pick >= 7 && plan_.disk_count < disk_count_max - 1) {
       made.kind = LayerKind::leg;
-      below(made, 2 + (random_.chance(0.3) ? 1 : 0), size_bytes, depth, lvol_allowed);
+      made.tails = random_.chance(0.7);
+      const uint64_t member_bytes = size_bytes + (made.tails ? bdev::leg_tail::tail_bytes : 0);
+      below(made, 2 + (random_.chance(0.3) ? 1 : 0), member_bytes, depth, lvol_allowed);
     } else if (pick == 6 && plan_.disk_count < disk_count_max - 1) {
       made.kind = LayerKind::raid0;
       below(made, 2, size_bytes / 2, depth, lvol_allowed);
@@ -53,6 +57,7 @@ const char* kind_name(LayerKind kind) {
 
 std::string text_of(const LayerPlan& plan) {
   std::string text = kind_name(plan.kind);
+  if (plan.tails) text += "+marks";
   if (plan.below.empty()) return text;
   text += "(";
   for (const LayerPlan& below : plan.below)

@@ -18,6 +18,7 @@ struct LayerPlan {
   uint32_t id = 0;  // unique within the plan
   uint32_t disk = 0;
   uint64_t size_bytes = 0;  // members of a leg are of one size, whatever they consist of
+  bool tails = false;       // leg: marks on its members
   std::vector<LayerPlan> below;
   std::string name() const;
 };
