@@ -91,6 +91,7 @@ export class MembershipWorker {
     if (!('leg' in event.params) || assembly.legIndex(event.params.leg) === null) return;
     if (event.method === 'leg_fenced') return this.#end('fenced', `a replica obeys epoch ${event.params.epoch}`);
     if (event.method === 'leg_clean' || event.method === 'leg_resync') return this.#options.onChange();
+    if (event.method === 'leg_repaired' || event.method === 'leg_scrub') return;
     if (!('member' in event.params)) return;
     const name = event.params.member;
     const member = assembly.memberNamed(name);

@@ -151,6 +151,27 @@ export interface MethodMap {
 }
 
 /** What brings a joining member up to date: only what it missed, or everything. */
+  /** Write-intent marks that are set; 0 of 0 for a leg without tails. */
+  marked_regions: number;
+  mark_region_count: number;
+  hedged_reads: number;
+  scrub: LegScrub;
+}
+
+export interface LegScrub {
+  state: 'idle' | 'running' | 'finished' | 'stopped';
+  percent: number;
+  compared_blocks: number;
+  different_blocks: number;
+  unreadable_blocks: number;
+  repaired_blocks: number;
+}
+
+/** What brings a joining member up to date: only what it missed, or everything. */
+export interface LegResync {
+  resync: 'none' | 'delta' | 'full';
+  copied_blocks: number;
+  to_copy_blocks: number;
 export interface LegResync {
   resync: 'none' | 'delta' | 'full';
   copied_blocks: number;
@@ -377,9 +398,16 @@ export type EngineEvent =
   | { method: 'leg_clean'; params: { leg: string } }
   | { method: 'peer_connected'; params: { name: string } }
   | { method: 'peer_lost'; params: { name: string; reason: string } }
-  basalt_leg_keep_marks: { params: { name: string; replicas: string[] }; result: true };
-  basalt_leg_set_resync: { params: { name: string; bytes_per_s?: number; paused?: boolean }; result: true };
   | {
       method: 'lvstore_space';
       params: { lvs_name: string; free_clusters: number; total_data_clusters: number };
     };
+  basalt_leg_keep_marks: { params: { name: string; replicas: string[] }; result: true };
+  basalt_leg_set_resync: { params: { name: string; bytes_per_s?: number; paused?: boolean }; result: true };
+  basalt_leg_scrub_start: { params: { name: string; bytes_per_s?: number; repair?: boolean }; result: true };
+  basalt_leg_scrub_stop: { params: { name: string }; result: true };
+  | {
+      method: 'leg_repaired';
+      params: { leg: string; member: string; offset_blocks: number; num_blocks: number };
+    }
+  | { method: 'leg_scrub'; params: { leg: string } & LegScrub }

@@ -86,6 +86,7 @@ LegBdev::LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geome
       dirty_(geometry.count_blocks, geometry.block_size_bytes),
       members_(member_slot_count),
       ops_(std::make_unique<Pool<Op>>(child_io_count_max)),
+      hedged_reads_(std::make_unique<Pool<HedgedRead>>(child_io_count_max)),
       lists_(std::make_unique<Lists>()) {
   info_.name = options.name;
   info_.product = "leg";
@@ -114,7 +115,7 @@ void LegBdev::submit(Io* io) {
   op->leg = this;
   op->io = io;
   op->waiting_count = 0;
-  op->missed = op->got = op->tried = 0;
+  op->missed = op->got = op->tried = op->bad = 0;
   op->status = nvme::status::success;
   op->locked = false;
   if (!open_) return lists_->early.push_back(op);

@@ -31,8 +31,8 @@
 #include "bdev/child_io.h"
 #include "bdev/handle.h"
 #include "bdev/leg/leg_tail.h"
-#include "bdev/range_lock.h"
 #include "bdev/leg/region_map.h"
+#include "bdev/range_lock.h"
 
 namespace basalt::bdev {
 
@@ -91,8 +91,24 @@ struct LegMemberInfo {
 struct LegStats {
   uint64_t mark_write_count = 0;  // batches that made marks durable
   uint64_t marks_cleared_count = 0;
+  uint64_t repaired_blocks = 0;    // rewritten after read errors
+  uint64_t hedged_read_count = 0;  // sent to a second member
+  uint64_t hedge_won_count = 0;    // and answered by it
+};
+
+struct ScrubOptions {
+  uint64_t bytes_per_s = 0;  // of the leg's blocks; 0: no limit
+  bool repair = true;  // what most members say is written to the others; the first member's word where none is most
+};
+
+enum class ScrubState : uint8_t { idle, running, finished, stopped };
+
+struct ScrubInfo {
+  ScrubState state = ScrubState::idle;
+  uint64_t compared_blocks = 0;
+  uint64_t different_blocks = 0;
+  uint64_t unreadable_blocks = 0;  // on some member
   uint64_t repaired_blocks = 0;
-  uint64_t hedged_read_count = 0;
 };
 
 // What the leg tells the orchestrator. Called on the home reactor, from completion contexts.
@@ -101,6 +117,8 @@ struct LegEvents {
   std::function<void(const LegMemberInfo& member)> member_copied;
   std::function<void(const LegMemberInfo& member)> resync_progress;
   std::function<void(const std::string& member, const std::string& reason)> joining_failed;
+  std::function<void(const std::string& member, uint64_t offset_blocks, uint64_t count_blocks)> repaired;
+  std::function<void(const ScrubInfo& info)> scrub;  // begun, each tenth, ended
   std::function<void()> fenced;
   std::function<void()> clean;
 };
@@ -136,6 +154,11 @@ class LegBdev final : public Bdev {
   // Resync: 0 bytes/s is no limit. A paused one goes on from where it was, here or under the next controller.
   void set_resync(uint64_t bytes_per_s, bool paused);
 
+  // Compares the members' blocks in the background.
+  Outcome start_scrub(const ScrubOptions& options);
+  void stop_scrub();
+  const ScrubInfo& scrub() const { return scrub_info_; }
+
   uint64_t epoch() const { return options_.epoch; }
   bool fenced() const { return fenced_; }
   bool waiting() const { return (must_have_ & failed_) != 0; }
@@ -158,6 +181,10 @@ class LegBdev final : public Bdev {
     uint32_t task_count = 0;       // coroutines that still refer to the slot
     bool renewing = false;
     bool receives = false;  // joining: its tail is ready
+    // Reads: how long they take of late, and until when the member counts as slow, or as one that may be again.
+    Duration read_latency;
+    Instant slow_until{0};
+    Instant suspect_until{0};
     // Its tail: which version of what it has.
     bool tail_known = false;
     uint64_t stay = 0;
@@ -184,6 +211,12 @@ class LegBdev final : public Bdev {
   struct TailWrite;
   struct Batch;
   struct Copying;
+  struct HedgedRead;
+  struct Pace {
+    uint64_t bytes_per_s = 0;
+    bool paused = false;
+    Instant next{0};
+  };
 
   LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geometry);
 
@@ -204,7 +237,25 @@ class LegBdev final : public Bdev {
   bool leases_valid();
   void renew(uint32_t slot);
   static void renewal_done(Io* io);
-  uint32_t choose_reader(uint64_t excluded) const;
+  uint32_t choose_reader(uint64_t excluded);
+  void read_failed(Op* op, uint32_t slot, nvme::Status status);
+  // leg_hedge.cc
+  void note_read(uint32_t slot, Instant sent);
+  bool is_slow(uint32_t slot);
+  Duration slow_after(uint32_t slot) const;
+  bool start_hedged_read(Op* op, uint32_t slot);
+  bool hedge_side(HedgedRead* read, uint32_t slot);
+  void hedge_due(HedgedRead* read);
+  void hedge_side_done(HedgedRead* read, Io* io);
+  // leg_repair.cc
+  void repair_later(uint64_t first_block, uint64_t end_block, uint64_t bad);
+  Task<void> repair(uint64_t first_block, uint64_t end_block, uint64_t bad);
+  Task<bool> rewrite(uint32_t slot, Io& io);
+  // leg_scrub.cc
+  Task<void> run_scrub(ScrubOptions options);
+  struct ScrubChunk;
+  Task<void> scrub_chunk(ScrubChunk& chunk, const ScrubOptions& options);
+  void compare(ScrubChunk& chunk);
   // leg_dirty.cc
   Task<void> equalize_then_read(Op* op);
   Task<bool> equalize(uint64_t region);
@@ -257,7 +308,7 @@ class LegBdev final : public Bdev {
   Task<bool> copy_region(uint32_t slot, uint64_t region, Copying& copying);
   Task<bool> copy_chunk(uint32_t slot, uint64_t first_block, uint64_t end_block);
   Task<bool> checkpoint_resync(uint32_t slot);
-  Task<void> pace_resync(uint32_t slot, uint64_t length_bytes);
+  Task<void> keep_pace(Pace& pace, uint64_t length_bytes, uint32_t slot);
 
   uint64_t bit(uint32_t slot) const { return uint64_t{1} << slot; }
 
@@ -274,13 +325,15 @@ class LegBdev final : public Bdev {
   bool fenced_ = false;
   bool open_ = false;  // it is known what is dirty
   uint32_t next_reader_ = 0;
-  uint32_t next_slot_ = 0;  // where the search for a joining member's slot begins
-  uint64_t resync_bytes_per_s_ = 0;
-  bool resync_paused_ = false;
-  Instant resync_next_{0};
+  uint32_t next_slot_ = 0;     // where the search for a joining member's slot begins
+  uint32_t repair_count_ = 0;  // under way
+  Pace resync_pace_;
+  Pace scrub_pace_;
+  ScrubInfo scrub_info_;
   LegStats leg_stats_;
   Gate gate_;  // operations and background tasks
   std::unique_ptr<Pool<Op>> ops_;
+  std::unique_ptr<Pool<HedgedRead>> hedged_reads_;
   ChildIoPool children_{child_io_count_max};
   std::unique_ptr<Lists> lists_;
   std::unique_ptr<Tail> tail_;

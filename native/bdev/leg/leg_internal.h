@@ -21,16 +21,20 @@ struct LegBdev::Op {
   uint64_t missed = 0;         // write, flush: members that do not have it
   uint64_t got = 0;            // write, flush: members that have it
   uint64_t tried = 0;          // read: members that failed it
+  uint64_t bad = 0;            // read: members that have it, unreadable
+  Instant sent;                // read: to the member that it waits for
+  ListNode reading;            // read: in that member's list, the oldest first
   nvme::Status status;         // the exact error that is not a member's failure
   ListNode node;               // in one of Lists
 };
 
 struct LegBdev::Lists {
-  List<Op, &Op::node> parked_writes;  // done everywhere but on failed members of must_have
-  List<Op, &Op::node> held_reads;     // no member to read from right now
-  List<Op, &Op::node> lease_waits;    // data is there, a lease is not
-  List<Op, &Op::node> early;          // came before the leg was open
-  List<Op, &Op::node> mark_waits;     // writes whose marks are not durable yet; they hold their range
+  List<Op, &Op::node> parked_writes;                // done everywhere but on failed members of must_have
+  List<Op, &Op::node> held_reads;                   // no member to read from right now
+  List<Op, &Op::node> lease_waits;                  // data is there, a lease is not
+  List<Op, &Op::node> early;                        // came before the leg was open
+  List<Op, &Op::reading> reads[member_slot_count];  // in flight, by member
+  List<Op, &Op::node> mark_waits;                   // writes whose marks are not durable yet; they hold their range
   struct SettledWaiter {
     std::coroutine_handle<> coroutine;
     ListNode node;
@@ -195,6 +199,22 @@ struct LegBdev::Tail {
     durable.clear(region);
     page_version[leg_tail::mark_page_of(region)]++;
   }
+};
+
+// A read that two members may be asked for. Each side has memory of its own, for it may end long after the answer.
+struct LegBdev::HedgedRead : Timer {
+  struct Side {
+    Io io;
+    Iovec iov;
+    Buffer* buffer = nullptr;
+    uint32_t slot = 0;
+    Instant sent;
+  };
+  LegBdev* leg = nullptr;
+  Op* op = nullptr;  // null: answered
+  Side sides[2];
+  uint32_t side_count = 0;
+  uint32_t pending_count = 0;
 };
 
 // Counts tasks that run beside each other; `co_await countdown` resumes when the last one is done.

@@ -11,18 +11,21 @@ namespace basalt::bdev {
 namespace {
 // A member that cannot read any of so many blocks, spread over it, gives no lease: it is no good as a member.
 constexpr uint32_t renewal_tries_max = 8;
+constexpr uint32_t slow_load = 1 << 20;  // more than a member ever has in flight
 }  // namespace
 
-uint32_t LegBdev::choose_reader(uint64_t excluded) const {
+// The nearest of the least loaded: each step of distance counts like one more request in flight. Slow ones come last.
+uint32_t LegBdev::choose_reader(uint64_t excluded) {
   const uint64_t candidates = in_sync_ & ~failed_ & ~excluded;
   if (candidates == 0) return member_slot_count;
-  // The nearest of the least loaded: each step of distance counts like one more request in flight.
+  const bool alone = (candidates & (candidates - 1)) == 0;
   uint32_t best = member_slot_count;
   uint32_t best_load = UINT32_MAX;
   for (uint32_t i = 0; i < member_slot_count; i++) {
     const uint32_t slot = (next_reader_ + i) % member_slot_count;
     if ((candidates & bit(slot)) == 0) continue;
-    const uint32_t load = members_[slot].in_flight_count + members_[slot].distance;
+    uint32_t load = members_[slot].in_flight_count + members_[slot].distance;
+    if (!alone && is_slow(slot)) load += slow_load;
     if (load >= best_load) continue;
     best = slot;
     best_load = load;
@@ -42,10 +45,13 @@ void LegBdev::start_read(Op* op) {
     return lists_->held_reads.push_back(op);
   }
   next_reader_ = (slot + 1) % member_slot_count;
+  if (start_hedged_read(op, slot)) return;
   ChildIo* child = children_.take();
   BASALT_ASSERT(child != nullptr);
   child->mirror(op->io, read_child_done, op);
   child->member = slot;
+  op->sent = home().now();
+  lists_->reads[slot].push_back(op);
   members_[slot].in_flight_count++;
   members_[slot].handle.submit(child);
 }
@@ -57,17 +63,21 @@ void LegBdev::read_child_done(Io* io) {
   const uint32_t slot = child->member;
   const nvme::Status status = io->status;
   leg->children_.give(child);
+  op->reading.unlink();
+  leg->note_read(slot, op->sent);
   leg->request_ended(slot);
   if (status.is(nvme::status::reservation_conflict)) leg->fence();
   if (leg->fenced_) return leg->finish(op, nvme::status::ana_inaccessible);
   if (status.ok()) return leg->answer_read(op);
-  op->tried |= leg->bit(slot);
-  if (is_member_failure(status)) {
-    leg->member_failed(slot, status);
-  } else {
-    op->status = status;
-  }
+  leg->read_failed(op, slot, status);
   leg->start_read(op);
+}
+
+void LegBdev::read_failed(Op* op, uint32_t slot, nvme::Status status) {
+  op->tried |= bit(slot);
+  if (is_member_failure(status)) return member_failed(slot, status);
+  op->status = status;
+  if (status.type() == nvme::StatusType::media) op->bad |= bit(slot);
 }
 
 void LegBdev::answer_read(Op* op) {
@@ -75,6 +85,9 @@ void LegBdev::answer_read(Op* op) {
   if (!leases_valid()) {
     reach(Mark::lease_refused_read);
     return lists_->lease_waits.push_back(op);
+  }
+  if (op->bad != 0) [[unlikely]] {
+    repair_later(op->io->offset_blocks, op->io->offset_blocks + op->io->count_blocks, op->bad);
   }
   finish(op, nvme::status::success);
 }

@@ -165,7 +165,7 @@ Task<bool> LegBdev::copy_region(uint32_t slot, uint64_t region, Copying& copying
   for (uint64_t block = member.left->first_block(region); block < region_end; block += chunk_blocks) {
     const uint64_t end_block = std::min(block + chunk_blocks, region_end);
     const uint64_t length_bytes = (end_block - block) * info_.block_size_bytes;
-    co_await pace_resync(slot, length_bytes);
+    co_await keep_pace(resync_pace_, length_bytes, slot);
     RangeEntry range;
     range.first_block = block;
     range.end_block = end_block;
@@ -239,23 +239,22 @@ Task<bool> LegBdev::checkpoint_resync(uint32_t slot) {
 }
 
 void LegBdev::set_resync(uint64_t bytes_per_s, bool paused) {
-  resync_bytes_per_s_ = bytes_per_s;
-  resync_paused_ = paused;
-  resync_next_ = home().now();
+  resync_pace_ = {bytes_per_s, paused, home().now()};
   lists_->wake_paced(home());
 }
 
-Task<void> LegBdev::pace_resync(uint32_t slot, uint64_t length_bytes) {
-  while (copying_goes_on(slot)) {
-    const Instant until = resync_paused_ ? Instant::never() : resync_next_;
-    if (resync_bytes_per_s_ == 0 && !resync_paused_) co_return;
-    if (!resync_paused_ && until <= home().now()) break;
-    Paced paced(*this, until);
+// Returns when so much more may be done, or nothing is left to do. `slot`: the joining member; none for a scrub.
+Task<void> LegBdev::keep_pace(Pace& pace, uint64_t length_bytes, uint32_t slot) {
+  const auto goes_on = [this, slot] {
+    return slot == member_slot_count ? !fenced_ && scrub_info_.state == ScrubState::running : copying_goes_on(slot);
+  };
+  while (goes_on() && (pace.paused || (pace.bytes_per_s != 0 && pace.next > home().now()))) {
+    Paced paced(*this, pace.paused ? Instant::never() : pace.next);
     co_await paced;
   }
-  const double cost_s =
-      static_cast<double>(length_bytes) / static_cast<double>(std::max<uint64_t>(resync_bytes_per_s_, 1));
-  resync_next_ = std::max(resync_next_, home().now()) + nanoseconds(static_cast<int64_t>(cost_s * 1e9));
+  if (pace.bytes_per_s == 0) co_return;
+  const double cost_s = static_cast<double>(length_bytes) / static_cast<double>(pace.bytes_per_s);
+  pace.next = std::max(pace.next, home().now()) + nanoseconds(static_cast<int64_t>(cost_s * 1e9));
 }
 
 }  // namespace basalt::bdev

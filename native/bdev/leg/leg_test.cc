@@ -244,7 +244,7 @@ TEST_F(Leg, AnExactErrorGoesUpAndItsRangeCountsAsDirty) {
 TEST_F(Leg, ReadsFromAnotherMemberAfterAMediaError) {
   make({&a, &b});
   ASSERT_TRUE(ends(start(IoType::write, 2, 0x77)));
-  a.status = nvme::status::unrecovered_read_error;
+  a.bad_block = 2;
   for (int i = 0; i < 4; i++) {
     PendingIo& read = start(IoType::read, 2);
     ASSERT_TRUE(ends(read));

@@ -31,13 +31,14 @@ class ScriptedMember final : public Bdev {
     const Instant sent = home().now();
     submitted_count++;
     if (hold && (!hold_writes_only || io->type != IoType::read)) return held.push_back(io);
+    if (hold_reads_only && io->type == IoType::read) return held.push_back(io);
     answer(io, sent);
   }
   Task<Outcome> close() override { co_return success(); }
   Instant last_success_sent() const override { return last_success_; }
 
   void release() {
-    hold = false;
+    hold = hold_reads_only = false;
     while (Io* io = held.pop_front())
       answer(io, home().now());
   }
@@ -56,6 +57,7 @@ class ScriptedMember final : public Bdev {
   uint64_t bad_block = UINT64_MAX;
   bool hold = false;
   bool hold_writes_only = false;
+  bool hold_reads_only = false;
   List<Io, &Io::node> held;
   std::vector<uint8_t> contents;
   uint64_t submitted_count = 0;

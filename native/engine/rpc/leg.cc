@@ -28,6 +28,8 @@ class Leg final : public Module {
     dispatcher.add("basalt_leg_abandon_member", this, &Leg::abandon_member);
     dispatcher.add("basalt_leg_keep_marks", this, &Leg::keep_marks);
     dispatcher.add("basalt_leg_set_resync", this, &Leg::set_resync);
+    dispatcher.add("basalt_leg_scrub_start", this, &Leg::scrub_start);
+    dispatcher.add("basalt_leg_scrub_stop", this, &Leg::scrub_stop);
     dispatcher.add("basalt_leg_fence", this, &Leg::fence);
     dispatcher.add("basalt_leg_delete", this, &Leg::remove);
   }
@@ -245,6 +247,13 @@ class Leg final : public Module {
     events.joining_failed = [&bus, about](const std::string& member, const std::string& reason) {
       bus.emit("leg_joining_failed", about(member).set("reason", reason));
     };
+    events.repaired = [&bus, about](const std::string& member, uint64_t offset_blocks, uint64_t count_blocks) {
+      bus.emit("leg_repaired", about(member).set("offset_blocks", offset_blocks).set("num_blocks", count_blocks));
+    };
+    events.scrub = [this, &bus, leg](const bdev::ScrubInfo& scrub) {
+      auto found = find(leg);
+      if (found.ok()) bus.emit("leg_scrub", about_scrub(scrub, (*found)->info().count_blocks).set("leg", leg));
+    };
     events.fenced = [&bus, leg, epoch = options.epoch] {
       bus.emit("leg_fenced", JsonValue::object().set("leg", leg).set("epoch", std::to_string(epoch)));
     };
@@ -321,7 +330,9 @@ class Leg final : public Module {
         .set("dirty_regions", leg.equal() ? 0 : std::max<uint64_t>(leg.dirty().count(), 1))
         .set("region_count", leg.dirty().region_count())
         .set("marked_regions", leg.marked_count())
-        .set("mark_region_count", leg.mark_region_count());
+        .set("mark_region_count", leg.mark_region_count())
+        .set("hedged_reads", leg.stats().hedged_read_count)
+        .set("scrub", about_scrub(leg.scrub(), leg.info().count_blocks));
     co_return result;
   }
 
@@ -438,6 +449,42 @@ class Leg final : public Module {
     if (!found) co_return std::move(found).error();
     (*found)->set_resync(bytes_per_s, paused);
     co_return done();
+  }
+
+  Task<RpcResult> scrub_start(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    bdev::ScrubOptions options;
+    options.bytes_per_s = in.natural_or("bytes_per_s", 0);
+    options.repair = in.boolean_or("repair", true);
+    if (auto error = in.error()) co_return *error;
+    auto found = find(name);
+    if (!found) co_return std::move(found).error();
+    auto started = (*found)->start_scrub(options);
+    if (!started) co_return std::move(started).error();
+    co_return done();
+  }
+
+  Task<RpcResult> scrub_stop(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    if (auto error = in.error()) co_return *error;
+    auto found = find(name);
+    if (!found) co_return std::move(found).error();
+    (*found)->stop_scrub();
+    co_return done();
+  }
+
+  static JsonValue about_scrub(const bdev::ScrubInfo& scrub, uint64_t leg_blocks) {
+    static constexpr const char* states[] = {"idle", "running", "finished", "stopped"};
+    auto about = JsonValue::object();
+    about.set("state", states[static_cast<size_t>(scrub.state)])
+        .set("percent", scrub.compared_blocks * 100 / leg_blocks)
+        .set("compared_blocks", scrub.compared_blocks)
+        .set("different_blocks", scrub.different_blocks)
+        .set("unreadable_blocks", scrub.unreadable_blocks)
+        .set("repaired_blocks", scrub.repaired_blocks);
+    return about;
   }
 
   Task<RpcResult> fence(JsonValue params) {

@@ -3,6 +3,7 @@
 // A leg of the fake: a mirror over members, with the rules that the control plane depends on: writes wait for the word
 // about a failed member, a conflict fences, a joining member receives writes while it is copied.
 
+import type { LegScrub } from '../methods.js';
 import type { FakeBdev, FakeIo } from './bdev.js';
 import { anaInaccessible, IoStatus, Refused } from './refusal.js';
 
@@ -24,6 +25,23 @@ export interface LegEvents {
 const isConflict = (error: unknown): boolean => error instanceof IoStatus && (error.status & 0x7ff) === 0x083;
 const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
+const noScrub: LegScrub = {
+  state: 'idle',
+  percent: 0,
+  compared_blocks: 0,
+  different_blocks: 0,
+  unreadable_blocks: 0,
+  repaired_blocks: 0,
+};
+
+function differingBlocks(one: Uint8Array, other: Uint8Array, blockBytes: number): number {
+  let count = 0;
+  for (let at = 0; at < one.length; at += blockBytes) {
+    if (Buffer.compare(one.subarray(at, at + blockBytes), other.subarray(at, at + blockBytes)) !== 0) count += 1;
+  }
+  return count;
+}
+
 export class LegIo implements FakeIo {
   readonly #members = new Map<string, LegMember>();
   readonly #events: LegEvents;
@@ -34,6 +52,7 @@ export class LegIo implements FakeIo {
 
   /** Of the leg; a tail behind them on each member is the leg's own. */
   readonly numBlocks: number;
+  scrub: LegScrub = noScrub;
   #paused = false;
 
   constructor(
@@ -86,6 +105,39 @@ export class LegIo implements FakeIo {
   pause(paused: boolean): void {
     this.#paused = paused;
     this.#wake();
+  }
+
+  /** All at once: nothing here takes long enough to be stopped. */
+  startScrub(repair: boolean, tell: (scrub: LegScrub) => void): void {
+    if (this.fenced) throw new Refused('fenced', 'the leg is fenced');
+    if (this.scrub.state === 'running') throw new Refused('busy', 'the leg is being scrubbed');
+    this.scrub = { ...noScrub, state: 'running' };
+    tell(this.scrub);
+    void this.#compare(repair).then((found) => {
+      this.scrub = found;
+      tell(found);
+    });
+  }
+
+  async #compare(repair: boolean): Promise<LegScrub> {
+    const members = this.members.filter((member) => member.state === 'in_sync' && !member.failed);
+    const [first] = members;
+    const blockBytes = first?.bdev.blockBytes ?? 1;
+    let different = 0;
+    try {
+      const all = await Promise.all(members.map((member) => member.bdev.read(0, this.numBlocks)));
+      const right = all[0] ?? new Uint8Array();
+      for (const [index, bytes] of all.entries()) {
+        const unlike = differingBlocks(right, bytes, blockBytes);
+        different += unlike;
+        if (unlike > 0 && repair) await members[index]?.bdev.write(0, right);
+      }
+    } catch {
+      return { ...this.scrub, state: 'stopped' };
+    }
+    const repaired = repair ? different : 0;
+    const counts = { compared_blocks: this.numBlocks, different_blocks: different, repaired_blocks: repaired };
+    return { ...noScrub, ...counts, state: 'finished', percent: 100 };
   }
 
   fence(): void {

@@ -220,6 +220,8 @@ function getLeg(state: EngineState, fields: Fields): unknown {
     region_count: 1,
     marked_regions: 0,
     mark_region_count: 0,
+    hedged_reads: 0,
+    scrub: leg.scrub,
   };
 }
 
@@ -300,6 +302,19 @@ export const legMethods: Record<string, Handler> = {
     const paused = fields.booleanOr('paused', false);
     fields.end();
     leg.pause(paused);
+    return true;
+  },
+  basalt_leg_scrub_start: (state, fields) => {
+    const { name, leg } = legOf(state, fields);
+    fields.naturalOr('bytes_per_s', 0);
+    const repair = fields.booleanOr('repair', true);
+    fields.end();
+    leg.startScrub(repair, (scrub) => state.emit({ method: 'leg_scrub', params: { leg: name, ...scrub } }));
+    return true;
+  },
+  basalt_leg_scrub_stop: (state, fields) => {
+    legOf(state, fields);
+    fields.end();
     return true;
   },
   basalt_leg_fence: (state, fields) => {
