@@ -32,6 +32,8 @@ export interface ClusterOptions {
   readonly store?: 'embedded' | 'etcd';
   /** @default 127.0.0.1 for all */
   readonly place?: (name: string) => Place;
+  /** Added to the command line of every node. */
+  readonly nodeArguments?: readonly string[];
   /** The daemons outlive this process. @default false */
   readonly stays?: boolean;
 }
@@ -51,7 +53,7 @@ export class DemoCluster {
   }
 
   static async plan(options: ClusterOptions): Promise<DemoCluster> {
-    const { folder, environment = {}, place = () => here, stays = false } = options;
+    const { folder, environment = {}, place = () => here, stays = false, nodeArguments = [] } = options;
     mkdirSync(folder, { recursive: true });
     const stores = options.store === 'etcd' ? etcdMembers : ['store'];
     const ports = await freePorts(2 * (stores.length + diskNodes.length + controllerNodes.length) + 1);
@@ -67,7 +69,7 @@ export class DemoCluster {
       daemon(name, [process.execPath, options.basalt, ...args, '--log-level', 'info', '--json']);
     const node = (name: string, ...args: readonly string[]): Daemon => {
       const where = ['--address', place(name).address, '--internal-port', `${port()}`, '--host-port', `${port()}`];
-      return basalt(name, 'node', '--name', name, ...args, ...where, '--store', endpoints);
+      return basalt(name, 'node', '--name', name, ...args, ...where, ...nodeArguments, '--store', endpoints);
     };
     const storeDaemons =
       options.store === 'etcd'

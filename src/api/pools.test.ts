@@ -198,6 +198,18 @@ describe('a volume', () => {
     expect((await call('DELETE', '/v1/volumes/first?force=true')).status).toBe(200);
   });
 
+  it('is made once each, by however many requests at a time', async () => {
+    const names = Array.from({ length: 40 }, (_, at) => `many-${at % 30}`);
+    const answers = await Promise.all(
+      names.map((name) => call('POST', '/v1/volumes', { name, sizeBytes: MiB, legs: 1, controllers: [] })),
+    );
+    expect(answers.map(({ status }) => status).filter((status) => status === 201)).toHaveLength(30);
+    expect(answers.every(({ status }) => status === 201 || status === 200)).toBe(true);
+    expect(
+      (await call('GET', '/v1/volumes')).body.filter((entry: { name: string }) => entry.name.startsWith('many-')),
+    ).toHaveLength(30);
+  });
+
   it('may not ask its pool for another number of copies', async () => {
     const answer = await call('POST', '/v1/volumes', { name: 'x', sizeBytes: MiB, pool: 'fast', copies: 3 });
     expect(answer).toMatchObject({ status: 400, body: { code: 'INVALID_ARGUMENT', field: 'copies' } });

@@ -10,6 +10,7 @@ import { type FastifyError, type FastifyInstance, fastify } from 'fastify';
 import type { ErrorView } from '../model/api.js';
 import { isLoopback, splitHostPort } from '../model/config.js';
 import { BasaltError, errorTable } from '../model/errors.js';
+import { Line } from './line.js';
 import { openApiDocument } from './openapi.js';
 import { diskRoutes } from './routes/disks.js';
 import { nodeRoutes } from './routes/nodes.js';
@@ -70,7 +71,8 @@ export function buildApp(options: ApiServerOptions): FastifyInstance {
   app.setNotFoundHandler(async (request) => {
     throw new BasaltError('NOT_FOUND', { kind: 'route', name: `${request.method} ${request.url}` });
   });
-  for (const route of routes) addRoute(app, options, route);
+  const deps = { ...options, line: options.line ?? new Line() };
+  for (const route of routes) addRoute(app, deps, route);
   app.get('/v1/openapi.json', async () => openApiDocument(routes, options.version));
   return app;
 }

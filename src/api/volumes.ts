@@ -17,6 +17,7 @@ import { legSizeBytes } from '../placement/leg-size.js';
 import type { PgPlanner } from '../placement/planner.js';
 import type { Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
+import type { Line } from './line.js';
 import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
 import { promisedPerDisk } from './views.js';
 
@@ -30,10 +31,16 @@ export interface VolumeDeps {
   readonly store: Store;
   readonly random: Random;
   readonly planner: PgPlanner;
+  /** Creations of one server wait for one another; those of several are told apart by the store. */
+  readonly line?: Line;
 }
 
 /** True: made now. False: it was there already, with the same parameters. */
 export function createVolume(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made: boolean; id: string }> {
+  return deps.line === undefined ? create(deps, request) : deps.line.run(() => create(deps, request));
+}
+
+function create(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made: boolean; id: string }> {
   return attempt<{ made: boolean; id: string }>(deps.store, async ({ state, placementRevision }) => {
     const existing = state.volumeByName(request.name);
     if (existing !== null) {

@@ -18,6 +18,7 @@ export async function readConfig(
 export interface Overrides {
   readonly store?: Record<string, unknown>;
   readonly api?: Record<string, unknown>;
+  readonly placement?: Record<string, unknown>;
   readonly nodes?: readonly unknown[];
   readonly logLevel?: string;
 }
@@ -42,7 +43,7 @@ async function parseFile(world: CliWorld, path: string): Promise<unknown> {
 function merge(file: unknown, overrides: Overrides): unknown {
   if (typeof file !== 'object' || file === null || Array.isArray(file)) return file;
   const merged: Record<string, unknown> = { ...file };
-  for (const section of ['store', 'api'] as const) {
+  for (const section of ['store', 'api', 'placement'] as const) {
     const given = overrides[section];
     if (given === undefined || Object.keys(given).length === 0) continue;
     const present = merged[section];

@@ -6,11 +6,14 @@ import type { TSchema } from 'typebox';
 import type { Random } from '../../env/random.js';
 import type { PgPlanner } from '../../placement/planner.js';
 import type { Store } from '../../store/store.js';
+import type { Line } from '../line.js';
 
 export interface ApiDeps {
   readonly store: Store;
   readonly random: Random;
   readonly planner: PgPlanner;
+  /** @default the server's own */
+  readonly line?: Line;
   readonly version: string;
   /** What a program that embeds a controller connects to. */
   readonly storeEndpoints: readonly string[];

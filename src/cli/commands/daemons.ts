@@ -8,7 +8,7 @@ import { BasaltError } from '../../model/errors.js';
 import { readConfig } from '../config-file.js';
 import type { CliWorld } from '../launch.js';
 import type { CommonOptions } from '../output.js';
-import { parseBytes, parseCount } from '../sizes.js';
+import { parseBytes, parseCount, parseWords } from '../sizes.js';
 
 export type Exit = (code: number) => void;
 
@@ -30,6 +30,10 @@ interface NodeOptions extends CommonOptions {
   readonly disk: string[];
   readonly diskSize?: string;
   readonly buffered?: boolean;
+  readonly class?: string;
+  readonly tags?: string;
+  readonly location?: string;
+  readonly grace?: string;
   readonly address?: string;
   readonly internalPort?: string;
   readonly hostPort?: string;
@@ -88,6 +92,10 @@ function addNode(parent: Command, world: CliWorld, exit: Exit): void {
     .option('--disk <path>', 'a disk: block device, partition or file; may be repeated', collect, [])
     .option('--disk-size <bytes>', 'make missing disk files with this size, such as 10G')
     .option('--buffered', 'allow disks on a file system without O_DIRECT')
+    .option('--class <name>', 'class of the disks (default: ssd)')
+    .option('--tags <names>', 'tags of the disks, with commas')
+    .option('--location <level=name>', 'where the node stands: region=, zone=, rack=, with commas')
+    .option('--grace <seconds>', 'how long a node may be away before what it holds is rebuilt elsewhere (default: 600)')
     .option('--address <address>', 'loopback address to listen on (default: 127.0.0.1)')
     .option('--internal-port <port>', 'where other nodes connect (default: a free one)')
     .option('--host-port <port>', 'where hosts connect (default: a free one)')
@@ -114,12 +122,20 @@ function addUp(parent: Command, world: CliWorld, exit: Exit): void {
 }
 
 function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
-  const common = { store: storeOverride(options.store), ...defined({ logLevel: options.logLevel }) };
+  const graceSeconds = options.grace === undefined ? undefined : parseCount(options.grace, '--grace');
+  const common = {
+    store: storeOverride(options.store),
+    placement: defined({ graceSeconds }),
+    ...defined({ logLevel: options.logLevel }),
+  };
   const described = options.disk.length > 0 || options.roles !== undefined || options.config === undefined;
   if (!described) return common;
   if (options.name === undefined) throw invalid('--name', 'is missing');
   const createBytes = options.diskSize === undefined ? undefined : parseBytes(options.diskSize, '--disk-size');
-  const disks = options.disk.map((path) => defined({ path, createBytes, buffered: options.buffered }));
+  const disks = options.disk.map((path) => ({
+    ...defined({ path, createBytes, buffered: options.buffered, class: options.class }),
+    ...(options.tags === undefined ? {} : { tags: parseWords(options.tags) }),
+  }));
   const node = defined({
     name: options.name,
     roles: options.roles?.split(',').map((role) => role.trim()),
@@ -128,8 +144,20 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     internalPort: options.internalPort === undefined ? undefined : parseCount(options.internalPort, '--internal-port'),
     hostPort: options.hostPort === undefined ? undefined : parseCount(options.hostPort, '--host-port'),
     disks: disks.length === 0 ? undefined : disks,
+    location: options.location === undefined ? undefined : locationOf(options.location),
   });
   return { ...common, nodes: [node] };
+}
+
+/** `zone=z1,rack=r2`; which levels there are is for the configuration's schema to say. */
+function locationOf(text: string): Record<string, string> {
+  return Object.fromEntries(
+    parseWords(text).map((word) => {
+      const [level = '', name] = word.split('=', 2);
+      if (name === undefined) throw invalid('--location', `${word}: write <level>=<name>`);
+      return [level, name];
+    }),
+  );
 }
 
 function chosenNode(config: CompiledConfig, options: NodeOptions): CompiledNode {
