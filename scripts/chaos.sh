@@ -6,24 +6,17 @@ set -euo pipefail
 script_name=chaos
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$root/scripts/lib/native-build.sh"
+source "$root/scripts/lib/own-network.sh"
 
 # With BASALT_CHAOS_BUILD=no what is built already is used.
 if [[ "${BASALT_CHAOS_BUILD:-yes}" != no ]]; then
   {
-    bash "$root/scripts/setup.sh" test
-    native_build build/release basalt_check -DCMAKE_BUILD_TYPE=Release
+    bash "$root/scripts/setup.sh" test &&
+      native_build build/release basalt_check -DCMAKE_BUILD_TYPE=Release
   } >&2 || {
     say "set-up failed (messages above): nothing was run"
     echo "0 passed, 1 failed"
     exit 1
   }
 fi
-command=(node --import tsx test/chaos/main.ts "$@")
-# exec: there is no process in between that a kill could leave behind.
-if unshare -n ip link >/dev/null 2>/dev/null; then
-  BASALT_CHAOS_NETWORK=own exec unshare -n "${command[@]}"
-elif unshare -Urn ip link >/dev/null 2>/dev/null; then
-  BASALT_CHAOS_NETWORK=own exec unshare -Urn "${command[@]}"
-else
-  exec "${command[@]}"
-fi
+in_own_network node --import tsx test/chaos/main.ts "$@"

@@ -2,7 +2,7 @@
 // A network of the run's own: every daemon and client has a network namespace, a link to one bridge, and an address of
 // 127.77.0.0/24 (the daemons listen on loopback addresses only, so such addresses are routed here like ordinary ones).
 // Cuts are silent, as on a real network: packets vanish, nobody is told.
-// Owner: the runner, which must itself be in a fresh namespace (scripts/chaos.sh). Everything vanishes with the
+// Owner: the runner, which must itself be in a fresh namespace (scripts/lib/own-network.sh). Everything vanishes with the
 // processes that hold the namespaces, which die with the runner.
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -12,6 +12,8 @@ import { systemClock } from '../../src/env/clock.js';
 import { mustRun, runCommand } from '../lab/command.js';
 
 const bridge = 'chaos0';
+/** Where the process that made the network is reached. */
+export const hubAddress = '127.77.0.254';
 
 interface Member {
   readonly name: string;
@@ -22,20 +24,19 @@ interface Member {
 
 export class ChaosNetwork {
   readonly #members = new Map<string, Member>();
+  readonly #taps = new Map<string, string>();
 
   private constructor() {}
 
-  /** Whether this process is in a network namespace of its own, as scripts/chaos.sh arranges where it may. */
+  /** Whether this process is in a network namespace of its own, as scripts/lib/own-network.sh arranges where it may. */
   static get available(): boolean {
-    return process.env['BASALT_CHAOS_NETWORK'] === 'own';
+    return process.env['BASALT_NETWORK'] === 'own';
   }
 
   static async make(names: readonly string[]): Promise<ChaosNetwork> {
     const network = new ChaosNetwork();
     await sh('ip link set lo up && echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet');
-    await sh(
-      `ip link add ${bridge} type bridge && ip link set ${bridge} up && ${localAddress('127.77.0.254', bridge)}`,
-    );
+    await sh(`ip link add ${bridge} type bridge && ip link set ${bridge} up && ${localAddress(hubAddress, bridge)}`);
     for (const [at, name] of names.entries()) await network.#add(name, at + 1);
     return network;
   }
@@ -47,7 +48,7 @@ export class ChaosNetwork {
 
   /** Nothing reaches `name`, nothing leaves it. */
   async cut(name: string): Promise<() => Promise<void>> {
-    const link = linkOf(this.#member(name).index);
+    const link = this.#taps.get(name) ?? linkOf(this.#member(name).index);
     await sh(`ip link set ${link} down`);
     return () => sh(`ip link set ${link} up`);
   }
@@ -67,6 +68,15 @@ export class ChaosNetwork {
     const made = await runCommand('sh', ['-c', this.#command(name, `tc qdisc add dev ${device} root netem ${how}`)]);
     if (made.exitCode !== 0) return null;
     return () => this.#inside(name, `tc qdisc del dev ${device} root`);
+  }
+
+  /** A tap device on the bridge for an emulated host, which has this address then. `cut` knows it by name. */
+  async addTap(name: string): Promise<{ device: string; address: string; mac: string }> {
+    const index = 100 + this.#taps.size;
+    const device = `tap${index}`;
+    this.#taps.set(name, device);
+    await sh(`ip tuntap add ${device} mode tap && ip link set ${device} master ${bridge} up`);
+    return { device, address: `127.77.0.${index}`, mac: `52:54:00:77:00:${index.toString(16)}` };
   }
 
   killAllNow(): void {

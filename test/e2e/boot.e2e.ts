@@ -5,17 +5,22 @@ import { existsSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { Guest, runGuest } from '../lab/guest.js';
 import { hostNqn } from '../lab/init.js';
+import { kernelSeries } from '../lab/kernel.js';
 import { bootScript } from './guest-scripts.js';
 
-test("a guest boots Debian's stock kernel with nvme-tcp, multipath, fio and nvme-cli", async () => {
-  const result = await runGuest({ name: 'boot', script: bootScript() });
-  expect(result.rc, result.log).toBe(0);
-  expect(result.values.get('kernel')).toMatch(/^6\.1\.\d+-\d+-amd64$/);
-  expect(result.values.get('fio')).toMatch(/^fio-3\./);
-  expect(result.values.get('nvme')).toMatch(/^nvme version 2\./);
-  expect(result.values.get('mke2fs')).toMatch(/^mke2fs 1\.4/);
-  expect(result.values.get('hostnqn')).toBe(hostNqn);
-});
+test.each(kernelSeries)(
+  "a guest boots Debian's stock kernel %s with nvme-tcp, multipath, fio and nvme-cli",
+  async (kernel) => {
+    const result = await runGuest({ name: `boot-${kernel}`, script: bootScript(), system: { kernel, equipment: [] } });
+    expect(result.rc, result.log).toBe(0);
+    expect(result.values.get('kernel')?.startsWith(`${kernel}.`)).toBe(true);
+    expect(result.values.get('kernel')).toMatch(/amd64$/);
+    expect(result.values.get('fio')).toMatch(/^fio-3\./);
+    expect(result.values.get('nvme')).toMatch(/^nvme version 2\./);
+    expect(result.values.get('mke2fs')).toMatch(/^mke2fs 1\.4/);
+    expect(result.values.get('hostnqn')).toBe(hostNqn);
+  },
+);
 
 test('a test and a running guest take turns, and a failing script reports its code and the kernel messages', async () => {
   const guest = await Guest.boot({

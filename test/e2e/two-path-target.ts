@@ -3,6 +3,7 @@
 
 import { expect } from 'vitest';
 import { Guest, type GuestResult } from '../lab/guest.js';
+import type { GuestSystem } from '../lab/image.js';
 import { machineAddress } from '../lab/network.js';
 import { failoverScript } from './guest-scripts.js';
 
@@ -26,6 +27,8 @@ export interface FailoverOptions {
   readonly connected?: string;
   /** Brings back what was killed; the guest must then see both paths again. */
   readonly restart?: () => Promise<void>;
+  /** @default plainSystem */
+  readonly system?: GuestSystem;
   readonly signal?: AbortSignal;
 }
 
@@ -56,6 +59,7 @@ export async function expectFailover(
     name: options.name,
     script: `${options.before ?? ''}\n${script}`,
     timeoutMs: 270_000, // software emulation beside other work; on a quiet machine a run takes some 30 s
+    ...(options.system === undefined ? {} : { system: options.system }),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   try {

@@ -11,10 +11,10 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LabError } from './errors.js';
-import { defaultCacheDir, ensureImage, type GuestImage } from './image.js';
+import { defaultCacheDir, ensureImage, type GuestSystem, plainSystem } from './image.js';
 import { scriptPrelude } from './init.js';
 import { LineLog, type WaitOptions } from './line-log.js';
-import { type PortForward, qemuArguments } from './qemu-arguments.js';
+import { type GuestDevice, type GuestNetwork, qemuArguments } from './qemu-arguments.js';
 import { parseControlExit, parseDmesg, parseGuestExit, parseValues } from './serial.js';
 
 export interface GuestOptions {
@@ -22,8 +22,8 @@ export interface GuestOptions {
   readonly name: string;
   /** Shell script; see init.ts for the functions it may use. */
   readonly script: string;
-  /** @default the cached image, built when missing */
-  readonly image?: GuestImage;
+  /** Kernel and equipment; the image is built when the cache lacks it. @default plainSystem */
+  readonly system?: GuestSystem;
   /** From start to exit report. @default 120_000 */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
@@ -31,7 +31,11 @@ export interface GuestOptions {
   readonly memoryMib?: number;
   /** @default 2 */
   readonly cpus?: number;
-  readonly forwards?: readonly PortForward[];
+  /** @default behind the emulator, without forwarded ports */
+  readonly network?: GuestNetwork;
+  readonly devices?: readonly GuestDevice[];
+  /** Put in front of the emulator's command line, for instance to enter a network namespace. */
+  readonly prefix?: readonly string[];
 }
 
 export interface GuestResult {
@@ -70,7 +74,7 @@ export class Guest {
 
   /** Resolves when the emulator runs; the guest is still booting then. */
   static async boot(options: GuestOptions): Promise<Guest> {
-    const image = options.image ?? (await ensureImage());
+    const image = await ensureImage(options.system ?? plainSystem);
     const workDir = await mkdtemp(join(tmpdir(), 'basalt-guest-'));
     const scriptPath = join(workDir, 'script.sh');
     await writeFile(scriptPath, `${scriptPrelude}\n${options.script}\n`);
@@ -82,9 +86,11 @@ export class Guest {
       controlSocketPath: line.path,
       memoryMib: options.memoryMib ?? 768,
       cpus: options.cpus ?? 2,
-      forwards: options.forwards ?? [],
+      network: options.network ?? { kind: 'user', forwards: [] },
+      devices: options.devices ?? [],
     });
-    const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args], {
+    const command = [...(options.prefix ?? []), 'qemu-system-x86_64', ...args];
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...command], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     return new Guest(child, line, workDir, options);
@@ -108,6 +114,16 @@ export class Guest {
   /** Resolves when the guest reported its exit code, whatever it is. @throws {LabError} when it never did */
   result(): Promise<GuestResult> {
     return this.result_;
+  }
+
+  /** What the script handed back so far; also when the guest was killed before it reported its exit code. */
+  get values(): ReadonlyMap<string, string> {
+    return parseValues(this.control.lines);
+  }
+
+  /** The guest loses power: what it had not written to a disk that outlives it is gone. */
+  crash(): Promise<void> {
+    return this.stop();
   }
 
   /** Kills the guest if it still runs and waits until everything of it is gone. Safe to call twice. */

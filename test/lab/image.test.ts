@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { expect, test } from 'vitest';
+import { isUnpacked } from './equipment.js';
 import { imageKey, parseLdd, parseShowDepends } from './image.js';
 
-test('the cache key changes with the kernel and with any package version', () => {
+test('the cache key changes with the kernel, with any package version and with the equipment', () => {
   const kernel = { name: 'linux-image-6.1.0-56-amd64', version: '6.1.192-2' };
-  const key = imageKey(kernel, 'fio 3.33-3\n');
-  expect(imageKey({ ...kernel }, 'fio 3.33-3\n')).toBe(key);
-  expect(imageKey({ ...kernel, version: '6.1.192-3' }, 'fio 3.33-3\n')).not.toBe(key);
-  expect(imageKey(kernel, 'fio 3.33-4\n')).not.toBe(key);
+  const key = imageKey(kernel, 'fio 3.33-3\n', []);
+  expect(imageKey({ ...kernel }, 'fio 3.33-3\n', [])).toBe(key);
+  expect(imageKey({ ...kernel, version: '6.1.192-3' }, 'fio 3.33-3\n', [])).not.toBe(key);
+  expect(imageKey(kernel, 'fio 3.33-4\n', [])).not.toBe(key);
+  expect(imageKey(kernel, 'fio 3.33-3\n', ['xfs'])).not.toBe(key);
+  expect(imageKey(kernel, 'fio 3.33-3\n', ['btrfs', 'xfs'])).toBe(imageKey(kernel, 'fio 3.33-3\n', ['xfs', 'btrfs']));
 });
 
 test("ldd's answer gives the libraries and the loader, not the virtual one", () => {
@@ -30,4 +33,11 @@ test("modprobe's answer gives the files of modules and leaves out what is built 
     '/r/lib/modules/6/a.ko',
     '/r/b.ko.xz',
   ]);
+});
+
+test('libraries come along with a package, but not the base system, interpreters and compilers', () => {
+  const asked = ['postgresql-15'];
+  expect(['postgresql-15', 'libpq5', 'libicu72', 'libedit2'].every((name) => isUnpacked(name, asked))).toBe(true);
+  const left = ['libc6', 'libgcc-s1', 'libstdc++6', 'libllvm14', 'libperl5.36', 'libjson-perl', 'perl', 'dpkg'];
+  expect(left.filter((name) => isUnpacked(name, asked))).toEqual([]);
 });

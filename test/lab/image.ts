@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guest's image: Debian's stock kernel and an initramfs of a few programs of this machine with their libraries.
-// Cached under .cache/lab/ of the checkout, keyed by a hash of the recipe, the kernel and the packages' versions.
+// The guest's image: one of Debian's stock kernels and an initramfs of a few programs of this machine with their libraries,
+// and of equipment out of Debian packages. Cached under .cache/lab/ of the checkout, keyed by a hash of the recipe, the
+// kernel and the versions of the machine's packages.
 // Invariants:  - an image directory appears by rename, whole, or not at all: an interrupted build leaves only a
 //                `partial-` directory that nothing reads and the next build removes
 //              - nothing is installed on the machine
@@ -11,6 +12,7 @@ import { createWriteStream } from 'node:fs';
 import {
   chmod,
   copyFile,
+  cp,
   mkdir,
   mkdtemp,
   readdir,
@@ -19,20 +21,24 @@ import {
   rm,
   stat,
   symlink,
+  utimes,
   writeFile,
 } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
+import { Apt, type DebianPackage, type Progress, unreachable } from './apt.js';
 import { mustRun, runCommand } from './command.js';
+import { type Equipment, type EquipmentName, equipmentOf, isCopied, isUnpacked } from './equipment.js';
 import { LabError } from './errors.js';
 import { hostId, hostNqn, initScript } from './init.js';
-import { extractVmlinux, fetchKernel, type KernelPackage, type Progress, unpackKernel } from './kernel.js';
-import { labPackages, readDistribution, requirePackages } from './packages.js';
+import { extractVmlinux, fetchKernel, type KernelSeries, unpackKernel } from './kernel.js';
+import { type Distribution, isDebian12, labPackages, readDistribution, requirePackages } from './packages.js';
 
 /** Raise it when the shape of the image changes in a way that the lists below do not show. */
-const recipeVersion = 1;
-const imagesKept = 3;
+const recipeVersion = 2;
+const imagesKept = 12;
+const debAgeMsMax = 60 * 24 * 3_600_000;
 
 /** Loaded with their dependencies' closure; a name that the kernel has built in is fine, one it does not know is not. */
 export const guestModules: readonly string[] = [
@@ -84,6 +90,14 @@ const links: Readonly<Record<string, string>> = {
   '/usr/sbin/fsck.ext4': 'e2fsck',
 };
 
+/** What a guest runs on. */
+export interface GuestSystem {
+  readonly kernel: KernelSeries;
+  readonly equipment: readonly EquipmentName[];
+}
+
+export const plainSystem: GuestSystem = { kernel: '6.1', equipment: [] };
+
 export interface GuestImage {
   readonly kernelPath: string;
   readonly initrdPath: string;
@@ -108,19 +122,23 @@ export function defaultCacheDir(): string {
  * The image, built when the cache has none that fits.
  * @throws {LabError} LAB_PACKAGES_MISSING, LAB_MIRROR_UNREACHABLE, LAB_IMAGE_BROKEN
  */
-export async function ensureImage(options: ImageOptions = {}): Promise<GuestImage> {
+export async function ensureImage(system: GuestSystem = plainSystem, options: ImageOptions = {}): Promise<GuestImage> {
   const cacheDir = options.cacheDir ?? defaultCacheDir();
   const progress = options.progress ?? (() => undefined);
   const distribution = await readDistribution();
-  await requirePackages(distribution);
-  const { kernel, debPath } = await fetchKernel(cacheDir, distribution, progress);
-  const key = imageKey(kernel, await packageVersions(labPackages(distribution).map((entry) => entry.name)));
+  await requirePackages();
+  const context = { cacheDir, distribution, progress };
+  const { kernel, debPath } = await fetchKernel(cacheDir, system.kernel, context);
+  const versions = await packageVersions(labPackages().map((entry) => entry.name));
+  const key = imageKey(kernel, versions, system.equipment);
   const imageDir = join(cacheDir, `image-${key}`);
   if (!(await isDirectory(imageDir))) {
-    progress(`building the guest image ${key} (${kernel.name})`);
-    await buildImage(cacheDir, imageDir, debPath);
-    await tidyCache(cacheDir, imageDir, debPath);
+    progress(`building the guest image ${key} (${[kernel.name, ...system.equipment].join(', ')})`);
+    await buildImage({ ...context, imageDir, debPath, equipment: system.equipment.map(equipmentOf) });
+    await tidyCache(cacheDir, imageDir);
   }
+  const now = new Date();
+  await utimes(imageDir, now, now);
   return {
     kernelPath: join(imageDir, 'vmlinux'),
     initrdPath: join(imageDir, 'initrd.cpio'),
@@ -128,8 +146,9 @@ export async function ensureImage(options: ImageOptions = {}): Promise<GuestImag
   };
 }
 
-export function imageKey(kernel: KernelPackage, versions: string): string {
-  const recipe = JSON.stringify([recipeVersion, guestModules, guestPrograms, links, initScript, hostNqn, hostId]);
+export function imageKey(kernel: DebianPackage, versions: string, equipment: readonly EquipmentName[]): string {
+  const rows = [...equipment].sort().map((name) => [name, equipmentOf(name)]);
+  const recipe = JSON.stringify([recipeVersion, guestModules, guestPrograms, links, initScript, hostNqn, hostId, rows]);
   return createHash('sha256')
     .update(`${kernel.name} ${kernel.version}\n${versions}\n${recipe}`)
     .digest('hex')
@@ -141,17 +160,33 @@ async function packageVersions(names: readonly string[]): Promise<string> {
   return result.stdout.toString();
 }
 
-async function buildImage(cacheDir: string, imageDir: string, debPath: string): Promise<void> {
+interface Build {
+  readonly cacheDir: string;
+  readonly distribution: Distribution;
+  readonly progress: Progress;
+  readonly imageDir: string;
+  readonly debPath: string;
+  readonly equipment: readonly Equipment[];
+}
+
+async function buildImage(build: Build): Promise<void> {
+  const { cacheDir, imageDir, equipment } = build;
   const work = await mkdtemp(join(cacheDir, `partial-${process.pid}-`));
   try {
     const kernelDir = join(work, 'kernel');
     const root = join(work, 'root');
     const out = join(work, 'image');
     await mkdir(out);
-    const release = await unpackKernel(debPath, kernelDir);
+    const release = await unpackKernel(build.debPath, kernelDir);
     await extractVmlinux(join(kernelDir, 'boot', `vmlinuz-${release}`), join(out, 'vmlinux'));
     await fillRoot(root);
-    await packModules(kernelDir, root, release);
+    await packEquipment(root, join(work, 'packages'), build);
+    await packModules(
+      kernelDir,
+      root,
+      release,
+      equipment.flatMap((row) => row.modules ?? []),
+    );
     await packCpio(root, join(out, 'initrd.cpio'));
     await writeFile(join(out, 'release'), `${release}\n`);
     await rename(out, imageDir).catch(async (error: NodeJS.ErrnoException) => {
@@ -163,6 +198,64 @@ async function buildImage(cacheDir: string, imageDir: string, debPath: string): 
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** Downloads and unpacks what the equipment needs, then copies the parts that it names. */
+async function packEquipment(root: string, unpacked: string, build: Build): Promise<void> {
+  const packages = build.equipment.flatMap((row) => row.packages ?? []);
+  if (packages.length > 0) await unpackPackages(unpacked, packages, build);
+  const libraryPath = ['lib', 'usr/lib'].map((dir) => join(unpacked, dir, 'x86_64-linux-gnu')).join(':');
+  for (const row of build.equipment) {
+    for (const program of row.programs ?? []) {
+      await copyInto(root, unpacked, join(unpacked, program));
+      const needs = await mustRun('ldd', [join(unpacked, program)], { env: { LD_LIBRARY_PATH: libraryPath } });
+      for (const library of parseLdd(needs.toString(), program)) await copyInto(root, unpacked, library);
+    }
+    for (const folder of row.folders ?? []) {
+      await cp(join(unpacked, folder), join(root, folder), {
+        recursive: true,
+        verbatimSymlinks: true,
+        filter: isCopied,
+      });
+    }
+    for (const [path, text] of Object.entries(row.files ?? {})) {
+      await mkdir(join(root, dirname(path)), { recursive: true });
+      await writeFile(join(root, path), text);
+    }
+    for (const [path, target] of Object.entries(row.links ?? {})) await symlink(target, join(root, path));
+  }
+}
+
+async function unpackPackages(unpacked: string, names: readonly string[], build: Build): Promise<void> {
+  const { cacheDir, distribution, progress } = build;
+  const debDir = join(cacheDir, 'debs');
+  const machines = isDebian12(distribution) ? await unpackFrom(Apt.machine(), names, debDir, unpacked) : null;
+  if (machines === '') return;
+  // The machine's lists are missing or older than the mirror.
+  const own = await Apt.own(cacheDir, 'bookworm', { distribution, progress, fresh: true });
+  const complaint = await unpackFrom(own, names, debDir, unpacked);
+  if (complaint !== '') throw unreachable(`downloading ${names.join(' ')}`, complaint);
+}
+
+/** The empty string when all is there, else apt's complaint. */
+async function unpackFrom(apt: Apt, names: readonly string[], debDir: string, unpacked: string): Promise<string> {
+  const closure = await apt.closure(names).catch((error: unknown) => String(error));
+  if (typeof closure === 'string') return closure;
+  const paths: string[] = [];
+  for (const wanted of closure.filter(({ name }) => isUnpacked(name, names))) {
+    const { path, output } = await apt.download(debDir, wanted);
+    if (path === null) return output;
+    paths.push(path);
+  }
+  for (const path of paths) await mustRun('dpkg', ['-x', path, unpacked]);
+  return '';
+}
+
+/** A file of the unpacked packages, or of the machine, to the same place below `root`; links become files. */
+async function copyInto(root: string, unpacked: string, file: string): Promise<void> {
+  const place = file.startsWith(unpacked) ? file.slice(unpacked.length) : file;
+  await mkdir(join(root, dirname(place)), { recursive: true });
+  await copyFile(file, join(root, place));
 }
 
 async function fillRoot(root: string): Promise<void> {
@@ -186,8 +279,9 @@ async function fillRoot(root: string): Promise<void> {
   await chmod(join(root, 'init'), 0o755);
   await writeFile(join(root, 'etc/nvme/hostnqn'), `${hostNqn}\n`);
   await writeFile(join(root, 'etc/nvme/hostid'), `${hostId}\n`);
-  await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\n');
-  await writeFile(join(root, 'etc/group'), 'root:x:0:\n');
+  // Databases refuse to run as root.
+  await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n');
+  await writeFile(join(root, 'etc/group'), 'root:x:0:\nuser:x:1000:\n');
   await copyFile('/etc/mke2fs.conf', join(root, 'etc/mke2fs.conf'));
   await packPrograms(root);
 }
@@ -232,11 +326,16 @@ export function parseLdd(output: string, program: string): string[] {
   return libraries;
 }
 
-async function packModules(kernelDir: string, root: string, release: string): Promise<void> {
+async function packModules(
+  kernelDir: string,
+  root: string,
+  release: string,
+  further: readonly string[],
+): Promise<void> {
   const moduleDir = join('lib/modules', release);
   await mustRun('/sbin/depmod', ['-b', kernelDir, release]);
   const files = new Set<string>();
-  for (const name of guestModules) {
+  for (const name of [...guestModules, ...further]) {
     const shown = await mustRun('/sbin/modprobe', ['-d', kernelDir, '-S', release, '--show-depends', name]);
     for (const path of parseShowDepends(shown.toString())) {
       files.add(relative(kernelDir, path));
@@ -283,13 +382,14 @@ async function packCpio(root: string, intoPath: string): Promise<void> {
   }
 }
 
-/** Removes what dead builders left behind, older images but a few, and kernels that were superseded. */
-async function tidyCache(cacheDir: string, keepDir: string, keepDeb: string): Promise<void> {
-  const debDir = dirname(keepDeb);
+/** Removes what dead builders left behind, older images but a few, and packages that nobody used for long. */
+async function tidyCache(cacheDir: string, keepDir: string): Promise<void> {
+  const debDir = join(cacheDir, 'debs');
   await removePartials(cacheDir);
   await removePartials(debDir);
   for (const entry of await readdir(debDir)) {
-    if (entry.endsWith('.deb') && join(debDir, entry) !== keepDeb) {
+    const info = await stat(join(debDir, entry)).catch(() => null);
+    if (entry.endsWith('.deb') && info !== null && Date.now() - info.mtimeMs > debAgeMsMax) {
       await rm(join(debDir, entry), { force: true });
     }
   }

@@ -21,6 +21,8 @@ import { guestAddress, machineAddress } from './network.js';
 export const hostNqn = 'nqn.2014-08.org.nvmexpress:uuid:6b1c2f0e-4a57-4bd5-9d0e-2f5a7c3b9e10';
 export const hostId = '6b1c2f0e-4a57-4bd5-9d0e-2f5a7c3b9e10';
 export const scriptFwCfgName = 'opt/basalt/script';
+/** On the kernel's command line: the guest's own address, where it has one. */
+export const addressParameter = 'basalt.address';
 
 export const initScript = `#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C
@@ -40,7 +42,18 @@ exec 3<>/dev/ttyS1
 modprobe qemu_fw_cfg
 modprobe virtio_pci
 modprobe virtio_net
-if [ -d /sys/class/net/eth0 ]; then
+own=$(sed -n 's/.*${addressParameter}=\\([^ ]*\\).*/\\1/p' /proc/cmdline)
+if [ -n "$own" ]; then
+  # Targets listen on loopback addresses only: here such an address is reached over the network.
+  ip addr del 127.0.0.1/8 dev lo
+  ip addr add 127.0.0.1/32 dev lo
+  for at in all eth0; do
+    echo 1 >/proc/sys/net/ipv4/conf/$at/route_localnet
+    echo 0 >/proc/sys/net/ipv4/conf/$at/rp_filter
+  done
+  ip link set eth0 up
+  ip addr add "$own/24" dev eth0
+elif [ -d /sys/class/net/eth0 ]; then
   ip addr add ${guestAddress}/24 dev eth0
   ip link set eth0 up
   ip route add default via ${machineAddress}

@@ -1,50 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// Debian's stock kernel for the guest: found through apt, downloaded (never installed), verified by apt, unpacked.
-// The machine's apt configuration and lists stay as they are; when its lists are missing or stale, or the machine is no
-// Debian 12, private lists under the cache are used instead. Works as an ordinary user.
+// Debian's stock kernels for the guest: bookworm's own and the newer one of bookworm-backports, downloaded and unpacked.
 
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type CommandResult, mustRun, runCommand } from './command.js';
+import { Apt, type DebianPackage, type Progress, type Suite, unreachable } from './apt.js';
+import { mustRun } from './command.js';
 import { LabError } from './errors.js';
 import { type Distribution, isDebian12 } from './packages.js';
 
 const metaPackage = 'linux-image-amd64';
-const stockKernel = /^linux-image-6\.1\.\d+-\d+-amd64$/;
-const defaultMirror = 'http://deb.debian.org';
-const networkOptions = ['-o', 'Acquire::http::Timeout=20', '-o', 'Acquire::Retries=2'];
 
-export type Progress = (message: string) => void;
+/** Kernels of one series. */
+export type KernelSeries = '6.1' | '6.12';
 
-export interface KernelPackage {
-  /** For instance linux-image-6.1.0-56-amd64. */
-  readonly name: string;
-  readonly version: string;
+interface KernelSource {
+  readonly suite: Suite;
+  /** What the metapackage may stand for. */
+  readonly pattern: RegExp;
 }
 
-/** The concrete package that Debian's metapackage stands for, out of `apt-cache depends` and `apt-cache policy`. */
-export function parseKernelPackage(depends: string, policyOf: string): KernelPackage | null {
-  const name = /Depends:\s+(\S+)/.exec(depends)?.[1];
-  const version = /Candidate:\s+(\S+)/.exec(policyOf)?.[1];
-  if (name === undefined || version === undefined || version === '(none)' || !stockKernel.test(name)) {
-    return null;
-  }
-  return { name, version };
-}
-
-/** apt writes an epoch's colon as %3a in file names. */
-export function debFileName(kernel: KernelPackage): string {
-  return `${kernel.name}_${kernel.version.replaceAll(':', '%3a')}_amd64.deb`;
-}
-
-/** Every mirror that a failed apt run complained about, else everything that it may have asked. */
-export function mirrorsNamed(aptOutput: string): string {
-  const hosts = new Set<string>();
-  for (const match of aptOutput.matchAll(/https?:\/\/([^\s/']+)|resolve '([^']+)'|connect to (\S+):/g)) {
-    hosts.add(match[1] ?? match[2] ?? match[3] ?? '');
-  }
-  return hosts.size > 0 ? [...hosts].join(', ') : 'the configured apt sources';
-}
+const sources: Readonly<Record<KernelSeries, KernelSource>> = {
+  '6.1': { suite: 'bookworm', pattern: /^linux-image-6\.1\.\d+-\d+-amd64$/ },
+  '6.12': { suite: 'bookworm-backports', pattern: /^linux-image-6\.12\.[\d.]+\+deb12-amd64$/ },
+};
+export const kernelSeries = Object.keys(sources) as readonly KernelSeries[];
 
 /**
  * Path of the kernel's .deb in the cache, downloaded when it is not there yet.
@@ -52,128 +31,40 @@ export function mirrorsNamed(aptOutput: string): string {
  */
 export async function fetchKernel(
   cacheDir: string,
-  distribution: Distribution,
-  progress: Progress,
-): Promise<{ kernel: KernelPackage; debPath: string }> {
+  series: KernelSeries,
+  options: { distribution: Distribution; progress: Progress },
+): Promise<{ kernel: DebianPackage; debPath: string }> {
   const debDir = join(cacheDir, 'debs');
   await mkdir(debDir, { recursive: true });
-  const own = isDebian12(distribution) ? await findKernel([]) : null;
-  if (own !== null) {
-    const found = await cachedOrDownloaded(debDir, own, [], progress);
-    if (found.debPath !== null) {
-      return { kernel: own, debPath: found.debPath };
-    }
-    progress(`the machine's package lists do not lead to ${own.name} any more; reading fresh ones`);
-  }
-  const privateApt = await refreshPrivateLists(cacheDir, distribution, progress);
-  const fresh = await findKernel(privateApt);
-  if (fresh === null) {
-    throw new LabError('LAB_MIRROR_UNREACHABLE', `${metaPackage} (6.1) is in none of the apt sources`);
-  }
-  const found = await cachedOrDownloaded(debDir, fresh, privateApt, progress);
-  if (found.debPath === null) {
-    throw unreachable(`downloading ${fresh.name}`, found.output);
-  }
-  return { kernel: fresh, debPath: found.debPath };
+  const { suite } = sources[series];
+  const machines = suite === 'bookworm' && isDebian12(options.distribution);
+  const first = machines ? Apt.machine() : await Apt.own(cacheDir, suite, options);
+  const found = await kernelOf(first, series, debDir, options.progress);
+  if (found.debPath !== null && found.kernel !== null) return { kernel: found.kernel, debPath: found.debPath };
+  options.progress(`the package lists do not lead to kernel ${series} any more; reading fresh ones`);
+  const fresh = await Apt.own(cacheDir, suite, { ...options, fresh: true });
+  const again = await kernelOf(fresh, series, debDir, options.progress);
+  if (again.kernel === null)
+    throw new LabError('LAB_MIRROR_UNREACHABLE', `${metaPackage} (${series}) is not in ${suite} of the apt sources`);
+  if (again.debPath === null) throw unreachable(`downloading ${again.kernel.name}`, again.output);
+  return { kernel: again.kernel, debPath: again.debPath };
 }
 
-async function findKernel(aptOptions: readonly string[]): Promise<KernelPackage | null> {
-  const depends = await runCommand('apt-cache', [...aptOptions, 'depends', '--important', metaPackage]);
-  const name = /Depends:\s+(\S+)/.exec(depends.stdout.toString())?.[1];
-  if (name === undefined) {
-    return null;
-  }
-  const policy = await runCommand('apt-cache', [...aptOptions, 'policy', name]);
-  return parseKernelPackage(depends.stdout.toString(), policy.stdout.toString());
-}
-
-async function cachedOrDownloaded(
+async function kernelOf(
+  apt: Apt,
+  series: KernelSeries,
   debDir: string,
-  kernel: KernelPackage,
-  aptOptions: readonly string[],
   progress: Progress,
-): Promise<{ debPath: string | null; output: string }> {
-  const fileName = debFileName(kernel);
-  const debPath = join(debDir, fileName);
-  if ((await readdir(debDir)).includes(fileName)) {
-    return { debPath, output: '' };
-  }
-  progress(`downloading ${kernel.name} ${kernel.version} (70 MB)`);
-  const work = await mkdtemp(join(debDir, `partial-${process.pid}-`));
-  try {
-    const result = await runCommand(
-      'apt-get',
-      [
-        ...aptOptions,
-        ...networkOptions,
-        '-o',
-        'APT::Sandbox::User=root',
-        'download',
-        `${kernel.name}=${kernel.version}`,
-      ],
-      { cwd: work },
-    );
-    const arrived = (await readdir(work)).find((entry) => entry.endsWith('.deb'));
-    if (result.exitCode !== 0 || arrived === undefined) {
-      return { debPath: null, output: outputOf(result) };
-    }
-    await rename(join(work, arrived), debPath);
-    return { debPath, output: '' };
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
+): Promise<{ kernel: DebianPackage | null; debPath: string | null; output: string }> {
+  const kernel = await apt.behind(metaPackage);
+  if (kernel === null || !isOfSeries(series, kernel.name)) return { kernel: null, debPath: null, output: '' };
+  progress(`kernel ${kernel.name} ${kernel.version}`);
+  const { path, output } = await apt.download(debDir, kernel);
+  return { kernel, debPath: path, output };
 }
 
-async function refreshPrivateLists(
-  cacheDir: string,
-  distribution: Distribution,
-  progress: Progress,
-): Promise<string[]> {
-  const root = join(cacheDir, 'apt');
-  await mkdir(join(root, 'lists', 'partial'), { recursive: true });
-  await mkdir(join(root, 'cache', 'archives', 'partial'), { recursive: true });
-  const options = ['-o', `Dir::State::lists=${join(root, 'lists')}`, '-o', `Dir::Cache=${join(root, 'cache')}`];
-  if (!isDebian12(distribution)) {
-    const sourceList = join(root, 'sources.list');
-    await writeFile(sourceList, debianSources(process.env['BASALT_DEBIAN_MIRROR'] ?? defaultMirror));
-    options.push('-o', `Dir::Etc::sourcelist=${sourceList}`, '-o', 'Dir::Etc::sourceparts=/dev/null');
-    options.push('-o', 'APT::Architecture=amd64', '-o', 'APT::Architectures::=amd64');
-  }
-  progress('reading the package lists of Debian 12');
-  const result = await runCommand('apt-get', [
-    ...options,
-    ...networkOptions,
-    '-o',
-    'APT::Sandbox::User=root',
-    '-o',
-    'APT::Update::Error-Mode=any',
-    'update',
-  ]);
-  if (result.exitCode !== 0) {
-    throw unreachable('reading the package lists', outputOf(result));
-  }
-  return options;
-}
-
-export function debianSources(mirror: string): string {
-  const signed = '[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]';
-  return [
-    `deb ${signed} ${mirror}/debian bookworm main`,
-    `deb ${signed} ${mirror}/debian-security bookworm-security main`,
-    '',
-  ].join('\n');
-}
-
-function outputOf(result: CommandResult): string {
-  return `${result.stdout.toString()}\n${result.stderr}`;
-}
-
-function unreachable(doing: string, output: string): LabError {
-  const complaints = output.split('\n').filter((line) => /^(E|W|Err)\b|^\s+(Could|Temporary)/.test(line));
-  return new LabError(
-    'LAB_MIRROR_UNREACHABLE',
-    `${doing} failed at ${mirrorsNamed(output)}\n${complaints.slice(-12).join('\n')}`,
-  );
+export function isOfSeries(series: KernelSeries, packageName: string): boolean {
+  return sources[series].pattern.test(packageName);
 }
 
 /** Unpacks the package and answers the kernel's release, for instance 6.1.0-56-amd64. */

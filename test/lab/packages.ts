@@ -22,15 +22,12 @@ const everywhere: readonly LabPackage[] = [
   { name: 'e2fsprogs', probe: '/usr/sbin/e2fsck' },
   { name: 'nvme-cli', probe: '/usr/sbin/nvme' },
   { name: 'fio', probe: '/usr/bin/fio' },
-];
-
-// The guest's kernel is Debian's; other distributions verify it with Debian's own keys.
-const outsideDebian: readonly LabPackage[] = [
+  // Backports are verified with Debian's keys.
   { name: 'debian-archive-keyring', probe: '/usr/share/keyrings/debian-archive-keyring.gpg' },
 ];
 
-export function labPackages(distribution: Distribution): readonly LabPackage[] {
-  return isDebian12(distribution) ? everywhere : [...everywhere, ...outsideDebian];
+export function labPackages(): readonly LabPackage[] {
+  return everywhere;
 }
 
 export interface Distribution {
@@ -54,9 +51,9 @@ export async function readDistribution(): Promise<Distribution> {
   return parseOsRelease(await readFile('/etc/os-release', 'utf8'));
 }
 
-export async function missingPackages(distribution: Distribution): Promise<string[]> {
+export async function missingPackages(): Promise<string[]> {
   const missing: string[] = [];
-  for (const entry of labPackages(distribution)) {
+  for (const entry of labPackages()) {
     try {
       await access(entry.probe, constants.R_OK);
     } catch {
@@ -71,8 +68,8 @@ export function installCommand(names: readonly string[]): string {
 }
 
 /** @throws {LabError} LAB_PACKAGES_MISSING with the command to run */
-export async function requirePackages(distribution: Distribution): Promise<void> {
-  const missing = await missingPackages(distribution);
+export async function requirePackages(): Promise<void> {
+  const missing = await missingPackages();
   if (missing.length > 0) {
     throw new LabError(
       'LAB_PACKAGES_MISSING',

@@ -10,8 +10,9 @@ const options = {
   controlSocketPath: '/tmp/a,b/control.sock',
   memoryMib: 512,
   cpus: 2,
-  forwards: [],
-};
+  network: { kind: 'user', forwards: [] },
+  devices: [],
+} as const;
 
 function valuesAfter(args: readonly string[], name: string): string[] {
   return args.flatMap((arg, index) => (arg === name ? [args[index + 1] ?? ''] : []));
@@ -32,6 +33,23 @@ test('a comma in a path does not end the option', () => {
 });
 
 test('forwarded ports are open on the loopback address only', () => {
-  const args = qemuArguments({ ...options, forwards: [{ machinePort: 5000, guestPort: 4420 }] });
+  const args = qemuArguments({
+    ...options,
+    network: { kind: 'user', forwards: [{ machinePort: 5000, guestPort: 4420 }] },
+  });
   expect(valuesAfter(args, '-netdev')).toEqual(['user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:5000-:4420']);
+});
+
+test('a host of its own has its address on the kernel command line', () => {
+  const network = { kind: 'tap', device: 'tap3', address: '127.77.0.3', mac: '52:54:00:00:00:03' } as const;
+  const args = qemuArguments({ ...options, network });
+  expect(valuesAfter(args, '-append')[0]).toMatch(/ basalt\.address=127\.77\.0\.3$/);
+  expect(valuesAfter(args, '-netdev')).toEqual(['tap,id=net,ifname=tap3,script=no,downscript=no,vhost=off']);
+});
+
+test('a vhost-user disk shares the memory of the guest, all of it', () => {
+  const args = qemuArguments({ ...options, devices: [{ kind: 'vhost-user-blk', socketPath: '/s/vub', queues: 2 }] });
+  expect(valuesAfter(args, '-device')).toContain('vhost-user-blk-pci,chardev=vhost0,num-queues=2');
+  expect(valuesAfter(args, '-object')).toEqual(['memory-backend-memfd,id=mem,size=512M,share=on']);
+  expect(valuesAfter(qemuArguments(options), '-object')).toEqual([]);
 });

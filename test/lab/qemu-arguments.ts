@@ -2,7 +2,7 @@
 // The emulator's command line. Pure. Always software emulation: /dev/kvm may open and still be useless on a machine that is
 // itself a guest.
 
-import { scriptFwCfgName } from './init.js';
+import { addressParameter, scriptFwCfgName } from './init.js';
 
 export interface QemuOptions {
   readonly kernelPath: string;
@@ -12,14 +12,27 @@ export interface QemuOptions {
   readonly controlSocketPath: string;
   readonly memoryMib: number;
   readonly cpus: number;
-  /** TCP ports of 127.0.0.1 on the machine that lead into the guest. */
-  readonly forwards: readonly PortForward[];
+  readonly network: GuestNetwork;
+  readonly devices: readonly GuestDevice[];
 }
 
 export interface PortForward {
   readonly machinePort: number;
   readonly guestPort: number;
 }
+
+/**
+ * `user`: behind the emulator, addresses of network.ts, with TCP ports of 127.0.0.1 on the machine that lead into the guest.
+ * `tap`: a host of its own on a tap device that is there already, with this address of a /24.
+ */
+export type GuestNetwork =
+  | { readonly kind: 'user'; readonly forwards: readonly PortForward[] }
+  | { readonly kind: 'tap'; readonly device: string; readonly address: string; readonly mac: string };
+
+/** What is plugged in besides the network: a file of the machine as a disk, or a vhost-user-blk server's socket. */
+export type GuestDevice =
+  | { readonly kind: 'disk'; readonly path: string }
+  | { readonly kind: 'vhost-user-blk'; readonly socketPath: string; readonly queues: number };
 
 const kernelCommandLine = [
   'console=ttyS0',
@@ -39,9 +52,8 @@ const kernelCommandLine = [
 ].join(' ');
 
 export function qemuArguments(options: QemuOptions): string[] {
-  const forwards = options.forwards.map(
-    ({ machinePort, guestPort }) => `,hostfwd=tcp:127.0.0.1:${machinePort}-:${guestPort}`,
-  );
+  const { network, devices } = options;
+  const address = network.kind === 'tap' ? ` ${addressParameter}=${network.address}` : '';
   return [
     '-nodefaults',
     '-no-user-config',
@@ -63,7 +75,7 @@ export function qemuArguments(options: QemuOptions): string[] {
     '-initrd',
     options.initrdPath,
     '-append',
-    kernelCommandLine,
+    `${kernelCommandLine}${address}`,
     '-chardev',
     'stdio,id=console,signal=off',
     '-serial',
@@ -72,13 +84,41 @@ export function qemuArguments(options: QemuOptions): string[] {
     `socket,id=control,path=${escapeComma(options.controlSocketPath)}`,
     '-serial',
     'chardev:control',
-    '-netdev',
-    `user,id=net,ipv6=off${forwards.join('')}`,
-    '-device',
-    'virtio-net-pci,netdev=net,romfile=',
+    ...networkArguments(network),
     '-fw_cfg',
     `name=${scriptFwCfgName},file=${escapeComma(options.scriptPath)}`,
+    ...devices.flatMap((device, index) => deviceArguments(device, index)),
+    ...(devices.some((device) => device.kind === 'vhost-user-blk') ? sharedMemory(options.memoryMib) : []),
   ];
+}
+
+function networkArguments(network: GuestNetwork): string[] {
+  if (network.kind === 'tap') {
+    const netdev = `tap,id=net,ifname=${network.device},script=no,downscript=no,vhost=off`;
+    return ['-netdev', netdev, '-device', `virtio-net-pci,netdev=net,romfile=,mac=${network.mac}`];
+  }
+  const forwards = network.forwards.map(
+    ({ machinePort, guestPort }) => `,hostfwd=tcp:127.0.0.1:${machinePort}-:${guestPort}`,
+  );
+  return ['-netdev', `user,id=net,ipv6=off${forwards.join('')}`, '-device', 'virtio-net-pci,netdev=net,romfile='];
+}
+
+function deviceArguments(device: GuestDevice, index: number): string[] {
+  if (device.kind === 'disk') {
+    const drive = `file=${escapeComma(device.path)},format=raw,if=none,id=disk${index},cache=none,discard=unmap`;
+    return ['-drive', drive, '-device', `virtio-blk-pci,drive=disk${index}`];
+  }
+  return [
+    '-chardev',
+    `socket,id=vhost${index},path=${escapeComma(device.socketPath)}`,
+    '-device',
+    `vhost-user-blk-pci,chardev=vhost${index},num-queues=${device.queues}`,
+  ];
+}
+
+/** A vhost-user server maps the guest's memory. */
+function sharedMemory(memoryMib: number): string[] {
+  return ['-object', `memory-backend-memfd,id=mem,size=${memoryMib}M,share=on`, '-numa', 'node,memdev=mem'];
 }
 
 /** In the emulator's option lists a comma inside a value is written twice. */
