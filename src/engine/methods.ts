@@ -133,24 +133,6 @@ export interface LegDescription {
   members: ({ name: string; state: MemberState; synced_blocks: number; repaired_blocks: number } & LegResync)[];
   dirty_regions: number;
   region_count: number;
-}
-
-type NoParams = Record<string, never>;
-
-export interface MethodMap {
-  rpc_get_methods: { params: NoParams; result: string[] };
-  spdk_get_version: { params: NoParams; result: { version: string; fields: Record<string, string | number> } };
-  framework_get_reactors: { params: NoParams; result: { reactors: ReactorDescription[] } };
-
-  bdev_malloc_create: {
-    params: { num_blocks: number; block_size: number; name?: string; uuid?: string };
-    result: string;
-  /** Write-intent marks that are set; 0 of 0 for a leg without tails. */
-  marked_regions: number;
-  mark_region_count: number;
-}
-
-/** What brings a joining member up to date: only what it missed, or everything. */
   /** Write-intent marks that are set; 0 of 0 for a leg without tails. */
   marked_regions: number;
   mark_region_count: number;
@@ -172,10 +154,18 @@ export interface LegResync {
   resync: 'none' | 'delta' | 'full';
   copied_blocks: number;
   to_copy_blocks: number;
-export interface LegResync {
-  resync: 'none' | 'delta' | 'full';
-  copied_blocks: number;
-  to_copy_blocks: number;
+}
+
+type NoParams = Record<string, never>;
+
+export interface MethodMap {
+  rpc_get_methods: { params: NoParams; result: string[] };
+  spdk_get_version: { params: NoParams; result: { version: string; fields: Record<string, string | number> } };
+  framework_get_reactors: { params: NoParams; result: { reactors: ReactorDescription[] } };
+
+  bdev_malloc_create: {
+    params: { num_blocks: number; block_size: number; name?: string; uuid?: string };
+    result: string;
   };
   bdev_malloc_delete: { params: { name: string }; result: true };
   bdev_null_create: {
@@ -345,9 +335,14 @@ export interface LegResync {
     params: {
       name: string;
       epoch: Epoch;
-      members: { name: string; in_sync: boolean }[];
+      members: { name: string; in_sync: boolean; replica?: string; distance?: number }[];
       all_dirty: boolean;
       lease_ms: number;
+      /** With the three of them the members keep superblocks and marks in a tail of 1 MiB behind so many blocks. */
+      num_blocks?: number;
+      identity?: string;
+      /** NQNs of the leg's replicas: marks are kept for them while they are out. */
+      replicas?: string[];
     };
     result: { num_blocks: number };
   };
@@ -359,6 +354,10 @@ export interface LegResync {
   };
   basalt_leg_commit_member: { params: { name: string; member: string }; result: true };
   basalt_leg_abandon_member: { params: { name: string; member: string }; result: true };
+  basalt_leg_keep_marks: { params: { name: string; replicas: string[] }; result: true };
+  basalt_leg_set_resync: { params: { name: string; bytes_per_s?: number; paused?: boolean }; result: true };
+  basalt_leg_scrub_start: { params: { name: string; bytes_per_s?: number; repair?: boolean }; result: true };
+  basalt_leg_scrub_stop: { params: { name: string }; result: true };
   basalt_leg_fence: { params: { name: string }; result: true };
   basalt_leg_delete: { params: { name: string }; result: true };
 
@@ -384,15 +383,15 @@ export type Method = keyof MethodMap;
 export type Params<M extends Method> = MethodMap[M]['params'];
 export type MethodResult<M extends Method> = MethodMap[M]['result'];
 
-      /** With the three of them the members keep superblocks and marks in a tail of 1 MiB behind so many blocks. */
-      num_blocks?: number;
-      identity?: string;
-      /** NQNs of the leg's replicas: marks are kept for them while they are out. */
-      replicas?: string[];
 export type EngineEvent =
   | { method: 'leg_member_failed'; params: { leg: string; member: string; reason: string; sequence: number } }
   | { method: 'leg_member_copied'; params: { leg: string; member: string } & LegResync }
   | { method: 'leg_resync'; params: { leg: string; member: string } & LegResync }
+  | {
+      method: 'leg_repaired';
+      params: { leg: string; member: string; offset_blocks: number; num_blocks: number };
+    }
+  | { method: 'leg_scrub'; params: { leg: string } & LegScrub }
   | { method: 'leg_joining_failed'; params: { leg: string; member: string; reason: string } }
   | { method: 'leg_fenced'; params: { leg: string; epoch: string } }
   | { method: 'leg_clean'; params: { leg: string } }
@@ -402,12 +401,3 @@ export type EngineEvent =
       method: 'lvstore_space';
       params: { lvs_name: string; free_clusters: number; total_data_clusters: number };
     };
-  basalt_leg_keep_marks: { params: { name: string; replicas: string[] }; result: true };
-  basalt_leg_set_resync: { params: { name: string; bytes_per_s?: number; paused?: boolean }; result: true };
-  basalt_leg_scrub_start: { params: { name: string; bytes_per_s?: number; repair?: boolean }; result: true };
-  basalt_leg_scrub_stop: { params: { name: string }; result: true };
-  | {
-      method: 'leg_repaired';
-      params: { leg: string; member: string; offset_blocks: number; num_blocks: number };
-    }
-  | { method: 'leg_scrub'; params: { leg: string } & LegScrub }
