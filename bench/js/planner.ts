@@ -36,6 +36,7 @@ export async function plannerCases(): Promise<JsCases> {
     availableBytes: capacityBytes,
     legCount: 16,
     legSizeBytes: 16 * gib,
+    overheadBytes: 0,
     conflict: 'spread' as const,
     firstSeed: 1,
     awayText: 'none',

@@ -206,6 +206,7 @@ function draw(
     ...spaceOf(state, map),
     legCount,
     legSizeBytes: size,
+    overheadBytes: legOverheadBytes,
     conflict,
     firstSeed: deps.random.bytes(4).readUInt32LE(),
   });
@@ -238,6 +239,9 @@ function draw(
     phase: 'live',
   };
 }
+
+/** What a leg has beside its share of the volume, which is whole MiB. */
+const legOverheadBytes = legSizeBytes({ sizeBytes: 2 ** 20, legs: 1, stripeSizeBytes: 2 ** 20 }) - 2 ** 20;
 
 function replicasOf(deps: VolumeDeps, map: PgMapObject, pg: number): ReplicaPlacement[] {
   return (map.pgs[pg] ?? []).flatMap((at) => {

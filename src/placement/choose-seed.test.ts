@@ -23,10 +23,20 @@ async function poolOf(pgCount: number): Promise<SeedRequest> {
     availableBytes: capacityBytes,
     legCount: 4,
     legSizeBytes: 16 * mib,
+    overheadBytes: mib,
     conflict: 'spread',
     firstSeed: 7,
     awayText: 'none',
   };
+}
+
+function message(act: () => unknown): string {
+  try {
+    act();
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  return '';
 }
 
 describe('choosing a seed', () => {
@@ -58,6 +68,8 @@ describe('choosing a seed', () => {
     expect(pgs).toEqual(legPgs({ legCount: 4, seed, conflict: 'spread' }, 256));
     const refused = (): unknown => chooseSeed({ ...request, legSizeBytes: 2 ** 40 });
     expect(refused).toThrow(/ask for at most \d+ bytes/);
+    const most = Number(/at most (\d+) bytes/.exec(message(refused))?.[1]);
+    expect(chooseSeed({ ...request, legSizeBytes: most / 4 + mib }).pgs).toHaveLength(4);
   });
 
   it('keeps away from disks that are away, and says so when there are none but those', async () => {

@@ -15,6 +15,8 @@ export interface SeedRequest {
   readonly capacityBytes: readonly number[];
   readonly legCount: number;
   readonly legSizeBytes: number;
+  /** Of it, what holds none of the volume's bytes. */
+  readonly overheadBytes: number;
   readonly conflict: ConflictRule;
   /** Where trying begins: below 2^32. */
   readonly firstSeed: number;
@@ -52,7 +54,7 @@ export function chooseSeed(request: SeedRequest): ChosenSeed {
     best = { chosen: { seed, pgs }, weight };
   }
   if (best !== null) return best.chosen;
-  throw candidates === 0 ? noneOpen(request) : tooLittleSpace(request, Math.floor(largestLegBytes / mib) * mib);
+  throw candidates === 0 ? noneOpen(request) : tooLittleSpace(request, largestLegBytes);
 }
 
 interface Weight {
@@ -94,7 +96,8 @@ function noneOpen(request: SeedRequest): BasaltError {
   return new BasaltError('PLACEMENT_IMPOSSIBLE', { field: 'legs', problem });
 }
 
-function tooLittleSpace(request: SeedRequest, legBytesMax: number): BasaltError {
+function tooLittleSpace(request: SeedRequest, largestLegBytes: number): BasaltError {
+  const legBytesMax = Math.floor((largestLegBytes - request.overheadBytes) / mib) * mib;
   const most = Math.max(0, ...request.availableBytes.map((bytes) => bytes ?? 0));
   const change =
     legBytesMax > 0
