@@ -2,8 +2,11 @@
 // Every way in which a store can be damaged is named exactly, nothing is written, and load() agrees with fsck.
 #include "bdev/lvol/fsck.h"
 
+#include <cstdlib>
+
 #include "base/crc32c.h"
 #include "bdev/lvol/crash_disk_test_util.h"
+#include "bdev/lvol/golden_test_util.h"
 
 namespace basalt::bdev {
 namespace {
@@ -118,6 +121,22 @@ TEST(Fsck, a_sound_store_is_described_and_has_no_problem) {
   for (const char* part : {"lvstore pool 01000000-", "superblock slot 0: intact", "(hidden), parent 0, read-only, ",
                            ": s2, parent ", "snapshot, read-only, 1048576 bytes", "\nno errors\n"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
+}
+
+TEST(Fsck, the_golden_image_with_layers_loads_and_is_what_is_written_today) {
+  constexpr const char* golden = "lvstore_v1_layers.hex";
+  if (std::getenv("BASALT_REWRITE_GOLDEN") != nullptr) write_golden(golden, tree_image());
+  const Image image = read_golden(golden);
+  EXPECT_TRUE(image == tree_image()) << "a change of the format needs a version or a feature bit";
+  World world(1);
+  CrashDisk disk(world, image);
+  auto store = run(world, LvStore::inspect(world.reactor, disk.handle())).value();
+  const auto reads = [&](const std::string& name, uint64_t offset, uint32_t count, uint8_t value) {
+    return all_are(read_blocks(world, *store->find(name), offset, count), value);
+  };
+  EXPECT_TRUE(reads("c", 0, 40, 1) && reads("c", 40, 216, 0));
+  EXPECT_TRUE(reads("s2", 0, 3, 1) && reads("s2", 3, 1, 2) && reads("s2", 4, 4, 1) && reads("s2", 8, 24, 0));
+  EXPECT_TRUE(reads("a", 3, 1, 2) && reads("a", 4, 1, 3) && reads("a", 5, 3, 1) && reads("a", 32, 8, 1));
 }
 
 TEST(Fsck, devices_without_a_store_say_so) {

@@ -37,7 +37,8 @@ struct Op : Work {
   bool exclusive = false;
   bool holds_range = false;
   bool asynchronous = false;  // something completed since submit(): the Io may be completed at once
-  bool read_phase = false;    // reads: which of the two counts it is in
+  bool reading = false;       // a read that has begun (not one that waits for its range)
+  bool read_phase = false;    // then: which of the two counts it is in
   uint32_t first_cluster = 0;
   uint32_t last_cluster = 0;
   uint32_t physical = no_cluster;  // a coroutine's

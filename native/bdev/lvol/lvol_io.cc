@@ -57,7 +57,6 @@ void Lvol::begin(Op* op) {
   op->last_cluster = static_cast<uint32_t>((op->io->offset_blocks + op->io->count_blocks - 1) / cluster_blocks);
   op->exclusive = op->io->type == IoType::unmap || op->io->type == IoType::write_zeroes;
   op->holds_range = true;
-  if (op->io->type == IoType::read) store_.read_begins(op);
   exclusive_count_ += op->exclusive;
   if (exclusive_count_ == 0 || range_free(op, nullptr)) [[likely]] {
     active_.push_back(op);
@@ -112,6 +111,7 @@ void Lvol::start_late(Op* op) {
 void Lvol::start(Op* op) {
   switch (op->io->type) {
     case IoType::read:
+      store_.read_begins(op);
       read_next(op);
       return;
     case IoType::write:
@@ -429,7 +429,7 @@ void Lvol::finish(Op* op, nvme::Status status) {
   Io* io = op->io;
   const bool asynchronous = op->asynchronous;
   if (op->holds_range) {
-    if (io->type == IoType::read) store_.read_ended(op);
+    if (op->reading) store_.read_ended(op);
     active_.remove(op);
     exclusive_count_ -= op->exclusive;
     if (!waiting_.empty()) wake_waiting();

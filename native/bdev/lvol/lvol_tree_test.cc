@@ -361,6 +361,26 @@ TEST(LvTree, a_cluster_freed_under_a_read_is_not_used_again_before_the_read_ende
   EXPECT_TRUE(t.reads("a", 0, 1, 2) && t.reads("a", 1, cluster_blocks - 1, 1));
 }
 
+TEST(LvTree, a_read_behind_a_write_that_waits_for_space_does_not_hold_the_space_up) {
+  Tree t(4 << 20);
+  t.lvol("a", 8 << 20);
+  const auto clusters = static_cast<uint32_t>(t.free_clusters());
+  for (uint32_t i = 0; i < clusters; i++)
+    t.write("a", uint64_t{i} * cluster_blocks, 1, 1);
+  t.world.settle();
+  ASSERT_TRUE(t.io("a", IoType::unmap, 0, cluster_blocks).ok());
+  // The freed cluster is still to be zeroed. The write waits for it, the unmap for the write, the read for the unmap.
+  const uint64_t at = uint64_t{clusters} * cluster_blocks;
+  TestIo write;
+  TestIo unmap;
+  TestIo read;
+  write.start(*t.store->find("a"), IoType::write, at, 1, 7);
+  unmap.start(*t.store->find("a"), IoType::unmap, at, 2);
+  read.start(*t.store->find("a"), IoType::read, at, 1);
+  t.world.settle();
+  EXPECT_TRUE(write.ended && unmap.ended && read.ended);
+}
+
 TEST(LvTree, a_full_store_refuses_a_write_over_a_snapshot_and_changes_nothing) {
   Tree t(4 << 20);
   t.lvol("a", 8 << 20);

@@ -279,7 +279,7 @@ lvs::Op* LvStore::take_op(Io* io, Lvol* lvol) {
   op->lvol = lvol;
   op->io = io;
   op->waiter = {};
-  op->exclusive = op->holds_range = op->asynchronous = false;
+  op->exclusive = op->holds_range = op->asynchronous = op->reading = false;
   op->done_blocks = 0;
   return op;
 }

@@ -237,13 +237,16 @@ class LvStore final : private lvs::JournalHost {
   Op* take_op(Io* io, Lvol* lvol);
   void give_op(Op* op);
   void read_begins(Op* op) {
+    op->reading = true;
     op->read_phase = read_phase_;
     reads_in_flight_[read_phase_]++;
   }
   void read_ended(Op* op) {
     if (--reads_in_flight_[op->read_phase] == 0 && op->read_phase != read_phase_) reads_ended_.wake_all();
   }
-  Task<void> reads_passed();  // all that are in flight now have ended
+  // All that have begun have ended. Those that wait for their range do not count: they may wait for what the keeper
+  // does.
+  Task<void> reads_passed();
 
   Reactor& reactor_;
   const lvs::Layout layout_;

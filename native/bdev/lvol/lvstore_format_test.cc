@@ -2,10 +2,10 @@
 // The format: the golden image of version 1, damage that is refused exactly and without a write, and crash states that
 // random work meets too rarely.
 #include <cstdlib>
-#include <fstream>
 
 #include "base/crc32c.h"
 #include "bdev/lvol/crash_disk_test_util.h"
+#include "bdev/lvol/golden_test_util.h"
 #include "bdev/lvol/lvstore.h"
 
 namespace basalt::bdev {
@@ -151,52 +151,12 @@ void expect_rich(Session& s) {
   EXPECT_EQ(a->allocated_bytes(), 2 * cluster_bytes);
 }
 
-// Golden images as text: the offset of each 32-byte piece that is not zero, and its bytes.
-std::string golden_path() {
-  return std::string(BASALT_SOURCE_DIR) + "/native/testdata/lvstore_v1.hex";
-}
-
-void write_golden(const Image& image) {
-  std::ofstream out(golden_path());
-  char text[32];
-  out << "size " << image.size() << "\n";
-  for (size_t at = 0; at < image.size(); at += 32) {
-    if (all_are(Image(image.begin() + static_cast<ptrdiff_t>(at), image.begin() + static_cast<ptrdiff_t>(at) + 32), 0))
-      continue;
-    // Pieces that repeat one byte are short.
-    const bool repeats = all_are(
-        Image(image.begin() + static_cast<ptrdiff_t>(at), image.begin() + static_cast<ptrdiff_t>(at) + 32), image[at]);
-    std::snprintf(text, sizeof(text), "%zx ", at);
-    out << text;
-    for (size_t i = 0; i < (repeats ? 1u : 32u); i++) {
-      std::snprintf(text, sizeof(text), "%02x", image[at + i]);
-      out << text;
-    }
-    out << "\n";
-  }
-}
-
-Image read_golden() {
-  std::ifstream in(golden_path());
-  std::string word;
-  size_t size_bytes = 0;
-  in >> word >> size_bytes;
-  Image image(size_bytes);
-  std::string hex;
-  while (in >> word >> hex) {
-    const size_t at = std::strtoull(word.c_str(), nullptr, 16);
-    for (size_t i = 0; i < 32; i++) {
-      const std::string byte = hex.size() == 2 ? hex : hex.substr(2 * i, 2);
-      image.at(at + i) = static_cast<uint8_t>(std::strtoul(byte.c_str(), nullptr, 16));
-    }
-  }
-  return image;
-}
+constexpr const char* golden = "lvstore_v1.hex";
 
 TEST(LvFormat, the_golden_image_of_version_1_loads) {
-  if (std::getenv("BASALT_REWRITE_GOLDEN") != nullptr) write_golden(rich_image());
-  const Image image = read_golden();
-  ASSERT_EQ(image.size(), disk_bytes) << golden_path();
+  if (std::getenv("BASALT_REWRITE_GOLDEN") != nullptr) write_golden(golden, rich_image());
+  const Image image = read_golden(golden);
+  ASSERT_EQ(image.size(), disk_bytes) << golden_path(golden);
   Session s(image);
   Outcome outcome = s.load();
   ASSERT_TRUE(outcome.ok()) << outcome.error().message;
@@ -205,7 +165,7 @@ TEST(LvFormat, the_golden_image_of_version_1_loads) {
 
 TEST(LvFormat, what_is_written_today_is_what_the_golden_image_holds) {
   // Byte for byte: a change of the format shows here and needs a new version or a feature bit.
-  EXPECT_TRUE(rich_image() == read_golden());
+  EXPECT_TRUE(rich_image() == read_golden(golden));
 }
 
 TEST(LvFormat, blank_and_foreign_devices_hold_no_store) {
