@@ -48,6 +48,8 @@ export class ChaosRun {
   #cluster: DemoCluster | null = null;
   #sampler: NodeJS.Timeout | null = null;
   #healedNs = 0;
+  /** Who drove the hosts' volumes when it was last looked at. */
+  #active: string | null = null;
 
   constructor(options: ChaosOptions) {
     this.#options = options;
@@ -175,6 +177,7 @@ export class ChaosRun {
       this.#clients.set(kind, client);
     }
     await Promise.all([...this.#clients.values()].map((client) => client.start()));
+    this.#active = await this.#activeController();
     this.#say(`${kinds.join(', ')} clients run, ${this.#options.rate} requests a second each`);
   }
 
@@ -281,6 +284,7 @@ export class ChaosRun {
   async #whole(msMax: number): Promise<void> {
     const endMs = systemClock.now() + msMax;
     for (const kind of kinds) await this.#wholeVolume(kind, Math.max(1_000, endMs - systemClock.now()));
+    this.#active = (await this.#running().api.volume('nvme')).controller;
     for (const client of this.#clients.values()) {
       const goal = client.completed + 20;
       while (client.completed < goal) {
@@ -298,7 +302,8 @@ export class ChaosRun {
       { name: 'runner', pid: process.pid },
     ];
     for (const { name, pid } of processes) {
-      const sample = pid === undefined ? null : sampleProcess(pid, systemClock.now());
+      const sample =
+        pid === undefined ? null : sampleProcess(pid, name === this.#active ? 'active' : '', systemClock.now());
       if (sample === null) continue;
       const samples = this.#samples.get(name) ?? [];
       samples.push(sample);
@@ -325,7 +330,11 @@ export class ChaosRun {
       );
       const { errors, violations, words } = client.totals;
       this.report.check(`${client.name}: no error reached the client`, errors === 0, errors === 0 ? '' : `${errors}`);
-      this.report.check(`${client.name}: every read was right`, violations === 0, words[0] ?? '');
+      this.report.check(
+        `${client.name}: every read was right`,
+        violations === 0,
+        violations === 0 ? '' : (words[0] ?? ''),
+      );
       this.report.check(`${client.name}: the process never ended by itself`, client.unexpectedEnds === 0);
     }
   }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // What processes hold over time: memory, descriptors, threads, and how fast each grows.
 // A process that is killed and started again begins anew; the slope of a name is fitted over all its lives together, each
-// with a level of its own and without its warm-up.
+// with a level of its own and without its warm-up. A change of role (a standby that became active) counts as a new life,
+// which needs no warm-up, only a moment to settle.
 
 import { readdirSync, readFileSync } from 'node:fs';
 
 export interface Sample {
   readonly pid: number;
+  /** What it was doing; levels differ between roles, so each begins anew. */
+  readonly role: string;
   readonly atMs: number;
   readonly rssKib: number;
   readonly descriptors: number;
@@ -28,16 +31,17 @@ export interface Slope {
 
 const kibPerMib = 1024;
 const msPerHour = 3_600_000;
+const settleMs = 10_000;
 
 /** Null when the process is gone. */
-export function sampleProcess(pid: number, atMs: number): Sample | null {
+export function sampleProcess(pid: number, role: string, atMs: number): Sample | null {
   try {
     const status = readFileSync(`/proc/${pid}/status`, 'utf8');
     const field = (name: string): number =>
       Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1] ?? Number.NaN);
     const [rssKib, threads] = [field('VmRSS'), field('Threads')];
     if (Number.isNaN(rssKib)) return null;
-    return { pid, atMs, rssKib, threads, descriptors: readdirSync(`/proc/${pid}/fd`).length };
+    return { pid, role, atMs, rssKib, threads, descriptors: readdirSync(`/proc/${pid}/fd`).length };
   } catch {
     return null;
   }
@@ -61,18 +65,24 @@ export function commonSlope(groups: readonly (readonly { x: number; y: number }[
 
 /** Null when no life was longer than the warm-up. */
 export function slopeOf(name: string, samples: readonly Sample[], warmUpMs: number): Slope | null {
-  const lives = new Map<number, Sample[]>();
-  for (const sample of samples) lives.set(sample.pid, [...(lives.get(sample.pid) ?? []), sample]);
-  const warm = [...lives.values()]
-    .map((life) => life.filter((sample) => sample.atMs - (life[0]?.atMs ?? 0) >= warmUpMs))
-    .filter((life) => life.length >= 2);
+  const startedMs = new Map<number, number>();
+  const lives: Sample[][] = [];
+  for (const sample of samples) {
+    if (!startedMs.has(sample.pid)) startedMs.set(sample.pid, sample.atMs);
+    const previous = lives.at(-1)?.at(-1);
+    if (previous?.pid === sample.pid && previous.role === sample.role) lives.at(-1)?.push(sample);
+    else lives.push([sample]);
+  }
+  const isWarm = (sample: Sample, life: readonly Sample[]): boolean =>
+    sample.atMs - (startedMs.get(sample.pid) ?? 0) >= warmUpMs && sample.atMs - (life[0]?.atMs ?? 0) >= settleMs;
+  const warm = lives.map((life) => life.filter((sample) => isWarm(sample, life))).filter((life) => life.length >= 2);
   const last = samples.at(-1);
   if (warm.length === 0 || last === undefined) return null;
   const perHour = (of: (sample: Sample) => number): number =>
     commonSlope(warm.map((life) => life.map((sample) => ({ x: sample.atMs, y: of(sample) })))) * msPerHour;
   return {
     name,
-    lives: lives.size,
+    lives: startedMs.size,
     fittedMs: warm.reduce((sum, life) => sum + (life.at(-1)?.atMs ?? 0) - (life[0]?.atMs ?? 0), 0),
     rssMibLast: last.rssKib / kibPerMib,
     rssMibPerHour: perHour((sample) => sample.rssKib / kibPerMib),
