@@ -40,6 +40,8 @@ export interface PlacementAgentOptions {
   readonly timing?: Partial<PlacementTiming>;
 }
 
+const gatherMs = 50;
+
 const watched = ['lives', 'nodes', 'disks', 'pools', 'pgMaps', 'volumes', 'leaderships', 'observedReplicas'] as const;
 
 export class PlacementAgent {
@@ -55,6 +57,7 @@ export class PlacementAgent {
   readonly #refused = new Map<string, string>();
   #unsubscribe: (() => void) | null = null;
   #timer: { cancel(): void } | null = null;
+  #soon: { cancel(): void } | null = null;
   #seen = '';
 
   constructor(options: PlacementAgentOptions) {
@@ -77,8 +80,9 @@ export class PlacementAgent {
 
   async stop(): Promise<void> {
     this.#unsubscribe?.();
-    this.#timer?.cancel();
+    this.#soon?.cancel();
     await this.#loop.stop();
+    this.#timer?.cancel();
   }
 
   #changed(): void {
@@ -86,7 +90,11 @@ export class PlacementAgent {
     const seen = watched.map((kind) => state.version(kind)).join(' ');
     if (seen === this.#seen) return;
     this.#seen = seen;
-    this.#loop.wake();
+    // Changes come in swarms, and a pass looks at every volume.
+    this.#soon ??= this.#options.context.clock.setTimer(gatherMs, () => {
+      this.#soon = null;
+      this.#loop.wake();
+    });
   }
 
   async #pass(signal: AbortSignal): Promise<void> {
