@@ -7,7 +7,7 @@
 //   openBdev(name) → Promise<BdevHandle>             close() → Promise<void>
 //
 // Thread: JavaScript. An engine lives until close(), or until its environment ends. A simulated one (SimWorld makes it)
-// answers within SimWorld.step(), and may be killed.
+// answers within SimWorld.deliver(), and may be killed.
 #pragma once
 
 #include "napi/node_api.h"

@@ -59,6 +59,7 @@ void SimWorldHandle::define(Napi::Env env, Napi::Object exports) {
                                       {
                                           InstanceMethod<&SimWorldHandle::create_engine>("createEngine"),
                                           InstanceMethod<&SimWorldHandle::step>("step"),
+                                          InstanceMethod<&SimWorldHandle::deliver>("deliver"),
                                           InstanceMethod<&SimWorldHandle::now>("now"),
                                           InstanceMethod<&SimWorldHandle::trace_hash>("traceHash"),
                                           InstanceMethod<&SimWorldHandle::kill>("kill"),
@@ -123,13 +124,17 @@ Napi::Value SimWorldHandle::step(const Napi::CallbackInfo& info) {
   state_->simulation.step(Instant{static_cast<int64_t>(*limit)}, [&engines] {
     return std::any_of(engines.begin(), engines.end(), [](EngineHandle* each) { return !each->inbox()->empty(); });
   });
+  return time_value(env, state_->simulation.world().now());
+}
+
+Napi::Value SimWorldHandle::deliver(const Napi::CallbackInfo& info) {
   // An engine that has ended leaves the list while its last answer is delivered.
   std::vector<std::shared_ptr<Inbox>> inboxes;
-  for (const EngineHandle* engine : engines)
+  for (const EngineHandle* engine : state_->engines)
     inboxes.push_back(engine->inbox());
   for (const auto& inbox : inboxes)
-    inbox->run_batch(env);
-  return time_value(env, state_->simulation.world().now());
+    inbox->run_batch(info.Env());
+  return info.Env().Undefined();
 }
 
 Napi::Value SimWorldHandle::now(const Napi::CallbackInfo& info) {

@@ -51,6 +51,7 @@ class SimWorldHandle final : public Napi::ObjectWrap<SimWorldHandle> {
  private:
   Napi::Value create_engine(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
+  Napi::Value deliver(const Napi::CallbackInfo& info);
   Napi::Value now(const Napi::CallbackInfo& info);
   Napi::Value trace_hash(const Napi::CallbackInfo& info);
   Napi::Value kill(const Napi::CallbackInfo& info);

@@ -172,10 +172,8 @@ export class ClusterSim {
   }
 
   startWorkload(mix: WorkloadMix): void {
-    const clients = mix.clients * this.hosts.length;
-    this.hosts.forEach((host, index) => {
-      host.start(mix, this.#random.fork(), { first: 1 + index * mix.clients, clients });
-    });
+    const count = this.hosts.length;
+    for (const [index, host] of this.hosts.entries()) host.start(mix, this.#random.fork(), { index, count });
   }
 
   stopWorkload(): void {
@@ -190,7 +188,7 @@ export class ClusterSim {
       if (condition()) return true;
       if (this.#time.fireOne()) continue;
       if (this.#time.nowNs >= endNs) return false;
-      this.#time.advanceTo(this.world.step(Math.min(this.#time.nextNs() ?? endNs, endNs)));
+      this.world.step(Math.min(this.#time.nextNs() ?? endNs, endNs), (nowNs) => this.#time.advanceTo(nowNs));
     }
   }
 

@@ -41,6 +41,32 @@ function killAndRestart(cluster: ClusterSim, random: SeededRandom, process: SimP
   return `kill ${process.name} for ${downMs} ms`;
 }
 
+/** The store stays with those that are near. */
+function split(
+  cluster: ClusterSim,
+  random: SeededRandom,
+  sides: { readonly names: readonly string[]; readonly far: readonly string[] },
+): string {
+  const { far } = sides;
+  const near = sides.names.filter((name) => !far.includes(name));
+  const ms = random.between(500, longMs);
+  // Connections that break at once tell the other side early.
+  const reset = random.chance(0.5);
+  for (const one of near) {
+    for (const other of far) {
+      cluster.world.partition(one, other);
+      cluster.world.partition(other, one);
+      if (reset) cluster.world.cut(one, other);
+    }
+  }
+  for (const name of far) cutStore(cluster, name, 'both');
+  cluster.after(ms, () => {
+    for (const one of near) for (const other of far) cluster.world.heal(one, other);
+    for (const name of far) cluster.server.healClient(name);
+  });
+  return `split ${far.join(' ')} off for ${ms} ms`;
+}
+
 const faults = {
   kill: { weight: 3, begin: (cluster, random) => killAndRestart(cluster, random, anyProcess(cluster, random)) },
   'kill the active': {
@@ -166,30 +192,25 @@ const faults = {
     },
   },
   split: {
-    weight: 4,
+    weight: 3,
     begin: (cluster, random) => {
       const names = [...cluster.processes.keys(), ...cluster.hosts.map((host) => host.name)];
-      // Half of the time the active controller alone of its kind, with what it needs to believe itself well.
+      const far = names.filter(() => random.chance(0.5));
+      return split(cluster, random, { names, far });
+    },
+  },
+  // The active controller has some disks and hosts on its side, and believes itself well.
+  'even split': {
+    weight: 3,
+    begin: (cluster, random) => {
       const { controller } = cluster.view;
-      const others = random.chance(0.5) ? cluster.controllerNodes.map(({ name }) => name) : [];
-      const far = names.filter((name) => (others.includes(name) ? name === controller : random.chance(0.5)));
-      const near = names.filter((name) => !far.includes(name));
-      const ms = random.between(500, longMs);
-      // Connections that break at once tell the other side early.
-      const reset = random.chance(0.5);
-      for (const one of near) {
-        for (const other of far) {
-          cluster.world.partition(one, other);
-          cluster.world.partition(other, one);
-          if (reset) cluster.world.cut(one, other);
-        }
-      }
-      for (const name of far) cutStore(cluster, name, 'both');
-      cluster.after(ms, () => {
-        for (const one of near) for (const other of far) cluster.world.heal(one, other);
-        for (const name of far) cluster.server.healClient(name);
-      });
-      return `split ${far.join(' ')} off for ${ms} ms`;
+      if (controller === null || !cluster.processes.has(controller)) return null;
+      const names = [...cluster.processes.keys(), ...cluster.hosts.map((host) => host.name)];
+      const some = (all: readonly { name: string }[]): string[] => {
+        const order = all.map(({ name }) => ({ name, at: random.next32() })).sort((a, b) => a.at - b.at);
+        return order.slice(0, Math.ceil(all.length / 2)).map(({ name }) => name);
+      };
+      return split(cluster, random, { names, far: [controller, ...some(cluster.diskNodes), ...some(cluster.hosts)] });
     },
   },
   'failover with a disk away': {

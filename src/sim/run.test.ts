@@ -9,7 +9,7 @@ import { run } from './run.js';
 
 describe('a random run', () => {
   for (const seed of [1n, 2n, 5n, 11n]) {
-    it(`of seed ${seed} passes, twice with the same trace`, async () => {
+    it(`of seed ${seed} passes, twice with the same trace`, { timeout: 120_000 }, async () => {
       const first = await run({ seed });
       expect(first, first.explanation).toMatchObject({ failure: 'none' });
       const second = await run({ seed });
@@ -23,7 +23,15 @@ describe('a simulated cluster', () => {
   it('fails over to the standby when the active controller is killed, and loses no acknowledged write', async () => {
     const cluster = new ClusterSim(1n, plainShape);
     await cluster.start();
-    cluster.startWorkload({ clients: 2, readChance: 0.5, flushChance: 0, blocksMax: 2, thinkMaxMs: 5, blocksOwn: 64 });
+    cluster.startWorkload({
+      writers: 2,
+      readers: 0,
+      readChance: 0.5,
+      flushChance: 0,
+      blocksMax: 2,
+      thinkMaxMs: 5,
+      blocksOwn: 64,
+    });
     await cluster.runFor(300);
     expect(cluster.view.controller).toBe('c1');
     cluster.process('c1').kill();
@@ -42,7 +50,15 @@ describe('a simulated cluster', () => {
   it('goes on writing while the store is away, and shrinks only when it is back', async () => {
     const cluster = new ClusterSim(2n, { ...plainShape, disks: 3, copies: 3 });
     await cluster.start();
-    cluster.startWorkload({ clients: 2, readChance: 0.3, flushChance: 0, blocksMax: 1, thinkMaxMs: 5, blocksOwn: 64 });
+    cluster.startWorkload({
+      writers: 2,
+      readers: 0,
+      readChance: 0.3,
+      flushChance: 0,
+      blocksMax: 1,
+      thinkMaxMs: 5,
+      blocksOwn: 64,
+    });
     cluster.server.down = true;
     await cluster.runFor(4_000);
     const before = cluster.history.operations;

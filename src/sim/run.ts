@@ -132,7 +132,8 @@ function drawShape(random: SeededRandom): ClusterShape {
 
 function drawMix(random: SeededRandom): WorkloadMix {
   return {
-    clients: random.between(1, 4),
+    writers: random.between(1, 3),
+    readers: random.between(0, 2),
     readChance: random.pick([0.2, 0.5, 0.8]),
     flushChance: random.pick([0, 0.1]),
     blocksMax: random.pick([1, 4]),

@@ -20,7 +20,10 @@ export interface SimHostOptions {
 }
 
 export interface WorkloadMix {
-  readonly clients: number;
+  /** Per host; they read, too. */
+  readonly writers: number;
+  /** Per host: clients that only read, so that a write that waits does not keep them. */
+  readonly readers: number;
   readonly readChance: number;
   readonly flushChance: number;
   readonly blocksMax: number;
@@ -30,6 +33,8 @@ export interface WorkloadMix {
 }
 
 const attachRetryMs = 100;
+/** Readers take their time: each block that a waiting write holds keeps one of them. */
+const readerPatience = 4;
 
 export class SimHost {
   readonly #options: SimHostOptions;
@@ -82,12 +87,13 @@ export class SimHost {
     return (this.#handle?.info.sizeBytes ?? 0) / blockBytes;
   }
 
-  /** Client `first` and those after it write blocks of their own, and read any. Ends after stop(). */
-  start(mix: WorkloadMix, random: SeededRandom, at: { first: number; clients: number }): void {
-    for (let index = 0; index < mix.clients; index++) {
-      const client = at.first + index;
-      void this.#work(mix, random.fork(), { client, slot: client - 1, clients: at.clients });
-    }
+  /** The `index`-th host of `count`. Each writer writes blocks of its own; everybody reads any. Ends after stop(). */
+  start(mix: WorkloadMix, random: SeededRandom, at: { index: number; count: number }): void {
+    const writers = mix.writers * at.count;
+    for (let slot = at.index * mix.writers; slot < (at.index + 1) * mix.writers; slot++)
+      void this.#work(mix, random.fork(), { client: slot + 1, slot, writers });
+    for (let reader = 0; reader < mix.readers; reader++)
+      void this.#work(mix, random.fork(), { client: 1000 * (at.index + 1) + reader, slot: null, writers });
   }
 
   stop(): void {
@@ -104,24 +110,23 @@ export class SimHost {
   async #work(
     mix: WorkloadMix,
     random: SeededRandom,
-    who: { client: number; slot: number; clients: number },
+    who: { client: number; slot: number | null; writers: number },
   ): Promise<void> {
     // Its own blocks are one stretch, so that a write of several blocks has one writer.
-    const stretch = Math.floor(this.countBlocks / who.clients);
+    const stretch = Math.floor(this.countBlocks / who.writers);
     const share = Math.min(stretch, mix.blocksOwn);
-    const first = who.slot * stretch;
-    const clients = who.clients;
     while (!this.#stopped) {
       const blocks = random.between(1, mix.blocksMax);
-      if (random.chance(mix.readChance)) {
-        const lba = random.between(0, clients - 1) * stretch + random.between(0, share - 1);
+      if (who.slot === null || random.chance(mix.readChance)) {
+        const lba = random.between(0, who.writers - 1) * stretch + random.between(0, share - 1);
         await this.#read(who.client, lba, Math.min(blocks, this.countBlocks - lba));
       } else if (random.chance(mix.flushChance)) {
         await this.#flush(who.client);
       } else {
+        const first = who.slot * stretch;
         await this.#write(who.client, first + random.between(0, Math.max(0, share - blocks)), Math.min(blocks, share));
       }
-      await this.#options.clock.sleep(random.fraction() * mix.thinkMaxMs);
+      await this.#options.clock.sleep(random.fraction() * mix.thinkMaxMs * (who.slot === null ? readerPatience : 1));
     }
   }
 

@@ -61,6 +61,7 @@ export interface AddonDiskFaults {
 export interface AddonSimWorld {
   createEngine(node: string, config: AddonConfig, planted: AddonPlantedBugs): AddonEngine;
   step(limitNs: number): number;
+  deliver(): void;
   now(): number;
   traceHash(): bigint;
   kill(node: string): void;

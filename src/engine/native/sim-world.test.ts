@@ -37,7 +37,7 @@ class Bench {
       if (settled) return promise;
       if (this.time.fireOne()) continue;
       if (this.time.nowNs >= endNs) throw new Error(`not settled within ${limitMs} ms`);
-      this.time.advanceTo(this.world.step(Math.min(this.time.nextNs() ?? endNs, endNs)));
+      this.world.step(Math.min(this.time.nextNs() ?? endNs, endNs), (nowNs) => this.time.advanceTo(nowNs));
     }
   }
 

@@ -5,7 +5,7 @@
 //
 //   const world = createSimWorld({ seed: 1n });
 //   const engine = world.createEngine('d1', { clock });
-//   world.step(world.nowNs + 1e6);
+//   world.step(world.nowNs + 1e6, (nowNs) => time.advanceTo(nowNs));
 //
 // Invariants:  - nothing of an engine runs but inside step(); what it has to tell is delivered before step() returns
 //              - one seed and the same calls give the same history: traceHash() tells
@@ -67,9 +67,10 @@ export class SimWorld {
     return new NativeEngine(onTrace === undefined ? engine : traced(engine, onTrace), options.clock);
   }
 
-  /** Runs until an engine had something to tell, or the time is `limitNs`. Returns the time. */
-  step(limitNs: number): number {
-    return this.#addon.step(limitNs);
+  /** Runs until an engine has something to tell, or the time is `limitNs`. `onTime` hears the time before that is told. */
+  step(limitNs: number, onTime: (nowNs: number) => void): void {
+    onTime(this.#addon.step(limitNs));
+    this.#addon.deliver();
   }
 
   /** Of everything that happened natively. */
