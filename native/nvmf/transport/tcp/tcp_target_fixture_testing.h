@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <random>
 
 #include "bdev/malloc/malloc.h"
 #include "env/linux/linux_env.h"
@@ -25,7 +24,7 @@ enum class Wire { memory, sockets };
 
 inline uint64_t test_seed() {
   const char* text = std::getenv("BASALT_SEED");
-  return text != nullptr ? std::strtoull(text, nullptr, 0) : std::random_device{}();
+  return text != nullptr ? std::strtoull(text, nullptr, 0) : env::make_linux_env()->random_u64();
 }
 
 inline Bytes pattern(size_t length, uint8_t seed) {
