@@ -86,7 +86,8 @@ void BlockOracle::prune(Block& block) const {
   const uint64_t until = reads_.empty() ? never : *reads_.begin();
   uint64_t newest_begun = 0;
   for (const Version& version : block.versions) {
-    if (version.durable && version.ended < until) newest_begun = std::max(newest_begun, version.begun);
+    if (version.durable && version.certain && version.ended < until)
+      newest_begun = std::max(newest_begun, version.begun);
   }
   if (newest_begun == 0) return;
   block.base_possible = false;
@@ -96,7 +97,7 @@ void BlockOracle::prune(Block& block) const {
 // Some other change surely came after one that ended then, and had ended before `before`.
 bool BlockOracle::overwritten(const Block& block, uint64_t ended, uint64_t before, bool only_durable) {
   return std::any_of(block.versions.begin(), block.versions.end(), [&](const Version& newer) {
-    return ended < newer.begun && newer.ended < before && (newer.durable || !only_durable);
+    return newer.certain && ended < newer.begun && newer.ended < before && (newer.durable || !only_durable);
   });
 }
 
@@ -125,7 +126,7 @@ std::optional<std::string> BlockOracle::judge(uint64_t first_block, const uint8_
     const Block& block = blocks_[first_block + i];
     for (uint32_t sector = 0; sector < oracle_sectors; sector++) {
       const auto tag = tag_of(data + i * oracle_block_bytes + size_t{sector} * oracle_sector_bytes);
-      const bool here = tag && (tag->magic == 0 || (tag->volume == volume_ && tag->block == first_block + i));
+      const bool here = tag && (tag->magic == 0 || (belongs(tag->volume) && tag->block == first_block + i));
       if (here && possible(block, sector, tag->sequence, before, until, only_durable)) continue;
       if (!tag && shorn_) {
         if (possible(block, sector, garbage, before, until, only_durable)) continue;
@@ -138,9 +139,30 @@ std::optional<std::string> BlockOracle::judge(uint64_t first_block, const uint8_
   return std::nullopt;
 }
 
+bool BlockOracle::belongs(uint64_t volume) const {
+  return volume == volume_ || std::find(ancestors_.begin(), ancestors_.end(), volume) != ancestors_.end();
+}
+
+// What was in flight at any time since then may have been copied, or not.
+BlockOracle BlockOracle::copied(uint64_t begun, uint64_t volume) const {
+  BlockOracle copy(volume, count_blocks(), shorn_);
+  copy.clock_ = clock_;
+  copy.ancestors_ = ancestors_;
+  copy.ancestors_.push_back(volume_);
+  copy.blocks_ = blocks_;
+  for (Block& block : copy.blocks_) {
+    for (Version& version : block.versions) {
+      if (version.ended < begun) continue;
+      version.ended = clock_;
+      version.durable = version.certain = false;
+    }
+  }
+  return copy;
+}
+
 bool BlockOracle::in_flight(const Block& block) {
   return std::any_of(block.versions.begin(), block.versions.end(),
-                     [](const Version& version) { return version.ended == never; });
+                     [](const Version& version) { return version.ended == never || !version.certain; });
 }
 
 std::optional<std::string> BlockOracle::judge_read(uint64_t begun, uint64_t first_block, const uint8_t* data,

@@ -32,6 +32,9 @@ class BlockOracle {
   // `shorn`: a power cut may leave garbage in a sector that was being written.
   BlockOracle(uint64_t volume, uint64_t count_blocks, bool shorn = false)
       : volume_(volume), shorn_(shorn), blocks_(count_blocks) {}
+  // What another volume holds that was copied from this one (a snapshot, a clone) at some moment since `begun` (a
+  // read's beginning).
+  BlockOracle copied(uint64_t begun, uint64_t volume) const;
   uint64_t volume() const { return volume_; }
   uint64_t count_blocks() const { return blocks_.size(); }
 
@@ -67,12 +70,14 @@ class BlockOracle {
     uint64_t begun;
     uint64_t ended = never;
     bool durable = false;
+    bool certain = true;  // not: a copy was made meanwhile, and may lack it
   };
   struct Block {
     std::array<uint64_t, oracle_sectors> base = {};  // by sequence; stable since before everything
     bool base_possible = true;
     std::vector<Version> versions;
   };
+  bool belongs(uint64_t volume) const;
   static bool in_flight(const Block& block);
   static bool overwritten(const Block& block, uint64_t ended, uint64_t before, bool only_durable);
   static bool possible(const Block& block, uint32_t sector, uint64_t sequence, uint64_t before, uint64_t until,
@@ -82,8 +87,9 @@ class BlockOracle {
   void prune(Block& block) const;
   std::string describe(const Block& block, uint32_t sector) const;
 
-  const uint64_t volume_;
-  const bool shorn_;
+  uint64_t volume_;
+  std::vector<uint64_t> ancestors_;  // whose bytes may be here
+  bool shorn_;
   uint64_t clock_ = 0;
   std::set<uint64_t> reads_;  // in flight: they may still see what was replaced since they began
   std::vector<Block> blocks_;

@@ -134,6 +134,32 @@ TEST(BlockOracle, ForeignMisplacedAndBrokenBytesAreSeen) {
   EXPECT_TRUE(bench.oracle.judge_crash(CrashRule::kill, 1, bench.data.data(), 1));
 }
 
+TEST(BlockOracle, ACopyHoldsWhatWasThereAndMayLackWhatWasInFlight) {
+  Bench bench;
+  bench.write(1);
+  bench.write(2);
+  const uint64_t begun = bench.oracle.read_begins();
+  const auto meanwhile = bench.oracle.change_begins(1, 1, 3);
+  bench.oracle.change_ends(meanwhile, 1, 1, Ending::forced);
+  BlockOracle copy = bench.oracle.copied(begun, 8);
+  bench.oracle.read_ends(begun);
+  bench.write(4);
+  const auto readable = [&](uint64_t sequence) {
+    bench.hold(sequence);
+    return !copy.judge_read(copy.read_begins(), 1, bench.data.data(), 1);
+  };
+  EXPECT_TRUE(readable(2));
+  EXPECT_TRUE(readable(3));
+  EXPECT_FALSE(readable(1));
+  EXPECT_FALSE(readable(4));
+  // What is written to the copy replaces both.
+  copy.change_ends(copy.change_begins(1, 1, 5), 1, 1, Ending::done);
+  fill_tagged(bench.data.data(), 8, 1, 1, 5);
+  EXPECT_FALSE(copy.judge_read(copy.read_begins(), 1, bench.data.data(), 1));
+  EXPECT_FALSE(readable(2));
+  EXPECT_FALSE(readable(3));
+}
+
 TEST(BlockOracle, SectorsOfATornBlockAreJudgedAndAdoptedOneByOne) {
   Bench bench;
   bench.write(1);

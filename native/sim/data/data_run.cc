@@ -21,13 +21,29 @@ struct CrashState {
   CrashRule rule = CrashRule::kill;
 };
 
+bool has_marks(const StackPlan& plan) {
+  for (const LayerPlan* leg : legs_of(plan.top)) {
+    if (leg->tails) return true;
+  }
+  return false;
+}
+
+// A bug of mirrors needs one to show.
+StackPlan fitting_plan(env::SimRandom& random, const DataBugs& bugs) {
+  const bool mirror = bugs.leg.skip_marks || bugs.leg.clear_before_flush || bugs.leg.ignore_own_marks;
+  StackPlan plan = random_plan(random);
+  while (mirror && !has_marks(plan))
+    plan = random_plan(random);
+  return plan;
+}
+
 class DataRun {
  public:
   DataRun(const RunOptions& options, const DataBugs& bugs)
       : options_(options),
         bugs_(bugs),
         random_(options.seed ^ 0xda7a),
-        plan_(random_plan(random_)),
+        plan_(fitting_plan(random_, bugs)),
         mix_(random_data_mix(random_)),
         shorn_(legs_of(plan_.top).empty() && random_.chance(0.3)),
         losses_(random_.chance(0.6)),
@@ -226,7 +242,11 @@ class DataRun {
 }  // namespace
 
 RunResult run_data_stack(const RunOptions& options) {
-  return run_data_stack(options, {});
+  DataBugs bugs;
+  bugs.leg.skip_marks = options.bugs.skip_marks;
+  bugs.leg.clear_before_flush = options.bugs.clear_before_flush;
+  bugs.leg.ignore_own_marks = options.bugs.ignore_own_marks;
+  return run_data_stack(options, bugs);
 }
 
 RunResult run_data_stack(const RunOptions& options, const DataBugs& bugs) {

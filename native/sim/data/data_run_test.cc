@@ -49,9 +49,8 @@ TEST(DataRun, DisksThatLieAreCaught) {
 }
 
 TEST(DataRun, BugsOfMirrorsAreCaught) {
-  EXPECT_NE(seeds_until_caught({.leg = {.skip_marks = true}}, 150), 0u);
-  EXPECT_NE(seeds_until_caught({.leg = {.clear_before_flush = true}}, 150), 0u);
-  EXPECT_NE(seeds_until_caught({.leg = {.ignore_own_marks = true}}, 150), 0u);
+  EXPECT_NE(seeds_until_caught({.leg = {.skip_marks = true}}, 10), 0u);
+  EXPECT_NE(seeds_until_caught({.leg = {.clear_before_flush = true}}, 40), 0u);
 }
 
 TEST(DataRun, OneSeedGivesOneHistory) {

@@ -8,7 +8,7 @@
 namespace basalt::sim {
 namespace {
 
-constexpr size_t volume_count_max = 5;
+constexpr size_t volume_count_max = 7;
 constexpr uint32_t judge_blocks = 32;
 constexpr char only_volume[] = "top";
 
@@ -27,13 +27,16 @@ std::string DataMix::to_string() const {
   add("attribute", attribute);
   add("create", create);
   add("delete", remove);
+  add("snapshot", snapshot);
+  add("fold", fold);
   if (overlapping) text += " overlapping";
   return text;
 }
 
 DataMix random_data_mix(env::SimRandom& random) {
   DataMix mix;
-  for (uint32_t* weight : {&mix.read, &mix.unmap, &mix.write_zeroes, &mix.flush, &mix.attribute, &mix.remove})
+  for (uint32_t* weight :
+       {&mix.read, &mix.unmap, &mix.write_zeroes, &mix.flush, &mix.attribute, &mix.remove, &mix.snapshot, &mix.fold})
     *weight = random.chance(0.3) ? 0 : static_cast<uint32_t>(1 + random.below(2 * *weight));
   mix.fua_chance = random.chance(0.5) ? 0 : 0.3;
   mix.long_blocks_max = random.chance(0.3) ? 4 : 48;
@@ -85,8 +88,8 @@ void DataWorld::step() {
   if (pool_ && (volume == nullptr || (volumes_.size() < volume_count_max && random_.below(30) < mix_.create))) {
     return spawn(create());
   }
-  const uint32_t weights[] = {mix_.write, mix_.read,      mix_.unmap, mix_.write_zeroes,
-                              mix_.flush, mix_.attribute, mix_.remove};
+  const uint32_t weights[] = {mix_.write,     mix_.read,   mix_.unmap,    mix_.write_zeroes, mix_.flush,
+                              mix_.attribute, mix_.remove, mix_.snapshot, mix_.fold};
   uint32_t total = 0;
   for (const uint32_t weight : weights)
     total += weight;
@@ -113,14 +116,21 @@ void DataWorld::step() {
     case 5:
       if (pool_) spawn(set_attribute(name));
       return;
-    default:
-      // Rarely, so that volumes have a past.
+    // Rarely, so that volumes have a past.
+    case 6:
       if (pool_ && random_.below(4) == 0) spawn(remove(name));
+      return;
+    case 7:
+      if (pool_ && volumes_.size() < volume_count_max) spawn(copy(name, random_.chance(0.5)));
+      return;
+    default:
+      if (pool_) spawn(fold(name, random_.chance(0.5)));
   }
 }
 
 Task<void> DataWorld::change(std::string name, bdev::IoType type, uint64_t first, uint32_t count, bool fua) {
   Volume& volume = volumes_.at(name);
+  if (volume.immutable) co_return;
   for (uint64_t b = first; b < first + count; b++) {
     if (volume.changing[b] > 0 && !mix_.overlapping) co_return;
   }
@@ -204,7 +214,7 @@ Task<void> DataWorld::flush(std::string name) {
 
 Task<void> DataWorld::set_attribute(std::string name) {
   Volume& volume = volumes_.at(name);
-  if (volume.attributes.size() > 1) co_return;
+  if (volume.attributes.size() > 1 || volume.immutable) co_return;
   std::string value = std::to_string(next_sequence_++) + std::string(random_.below(900), 'x');
   volume.attributes.push_back(value);
   volume.io_count++;
@@ -249,37 +259,103 @@ Task<void> DataWorld::remove(std::string name) {
   volumes_.erase(name);
 }
 
+// A snapshot of it, or a clone.
+Task<void> DataWorld::copy(std::string origin, bool snapshot) {
+  Volume& source = volumes_.at(origin);
+  if (snapshot && source.immutable) co_return;
+  const uint64_t number = next_number_++;
+  const std::string name = (snapshot ? "s" : "c") + std::to_string(number);
+  Volume& volume = volumes_.emplace(name, Volume(number, shorn_)).first->second;
+  volume.immutable = snapshot;
+  volume.origin = origin;
+  volume.copying_since = source.oracle.read_begins();
+  // A snapshot keeps the attribute that the volume had; a clone has none.
+  if (snapshot) volume.attributes = source.attributes;
+  source.io_count++;
+  active_count_++;
+  bdev::LvolOptions options;
+  options.name = name;
+  auto copying = snapshot ? stack_->pool()->snapshot_lvol(origin, std::move(options))
+                          : stack_->pool()->clone_lvol(origin, std::move(options));
+  auto made = co_await copying;
+  active_count_--;
+  if (crashed_) co_return;
+  note(number);
+  source.io_count--;
+  volume.oracle = source.oracle.copied(volume.copying_since, number);
+  source.oracle.read_ends(volume.copying_since);
+  volume.origin.clear();
+  if (snapshot) volume.attributes.insert(volume.attributes.end(), source.attributes.begin(), source.attributes.end());
+  if (made.ok()) {
+    volume.bdev = made.value();
+    volume.life = Life::live;
+    co_return;
+  }
+  volumes_.erase(name);
+  if (made.error().code != Errc::no_space) violated("a copy of a volume could not be made: " + made.error().message);
+}
+
+// Changes nothing that can be seen.
+Task<void> DataWorld::fold(std::string name, bool inflate) {
+  Volume& volume = volumes_.at(name);
+  if (volume.immutable) co_return;
+  volume.io_count++;
+  active_count_++;
+  auto folding = inflate ? stack_->pool()->inflate_lvol(name) : stack_->pool()->decouple_lvol(name);
+  const Outcome folded = co_await folding;
+  active_count_--;
+  if (crashed_) co_return;
+  volume.io_count--;
+  if (!folded && folded.error().code != Errc::no_space)
+    violated("a volume could not be folded: " + folded.error().message);
+}
+
 // ---- after a crash -------------------------------------------------------------------------------------------------
 
 std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt) {
-  for (auto it = volumes_.begin(); it != volumes_.end();) {
-    Volume& volume = it->second;
-    bdev::Bdev* bdev = pool_ ? stack.pool()->find(it->first) : &stack.top();
+  const auto find = [&](const std::string& name) -> bdev::Bdev* {
+    return pool_ ? stack.pool()->find(name) : &stack.top();
+  };
+  for (auto& [name, volume] : volumes_) {
+    bdev::Bdev* bdev = find(name);
     if (bdev == nullptr) {
-      if (volume.life == Life::live) return "volume " + it->first + " is gone";
-      it = adopt ? volumes_.erase(it) : std::next(it);
+      if (volume.life == Life::live) return "volume " + name + " is gone";
       continue;
     }
-    if (std::string wrong = judge_volume(stack, *bdev, volume, rule, adopt); !wrong.empty()) {
-      return it->first + ": " + wrong;
+    // It was being copied when the crash came.
+    std::optional<BlockOracle> copied;
+    if (!volume.origin.empty()) {
+      copied = volumes_.at(volume.origin).oracle.copied(volume.copying_since, volume.oracle.volume());
     }
-    if (adopt) volume.life = Life::live;
-    ++it;
+    const BlockOracle& oracle = copied ? *copied : volume.oracle;
+    if (std::string wrong = judge_volume(stack, *bdev, volume, oracle, rule); !wrong.empty())
+      return name + ": " + wrong;
+    if (adopt && copied) volume.oracle = *copied;
   }
-  if (!pool_) return "";
-  for (bdev::Lvol* lvol : stack.pool()->list()) {
+  for (bdev::Lvol* lvol : pool_ ? stack.pool()->list() : std::vector<bdev::Lvol*>()) {
     if (!volumes_.contains(lvol->name())) return "volume " + lvol->name() + " should not be there";
+  }
+  if (!adopt) return "";
+  std::erase_if(volumes_, [&](const auto& entry) { return find(entry.first) == nullptr; });
+  for (auto& [name, volume] : volumes_) {
+    volume.attributes = {find(name)->attribute()};
+    volume.oracle.forget_history();
+    volume.oracle.adopt(0, volume.seen.data(), volume_blocks);
+    volume.life = Life::live;
+    volume.origin.clear();
   }
   return "";
 }
 
-std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, CrashRule rule, bool adopt) {
+std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, const BlockOracle& oracle,
+                                    CrashRule rule) {
   const std::string attribute = bdev.attribute();
-  if (std::find(volume.attributes.begin(), volume.attributes.end(), attribute) == volume.attributes.end()) {
+  const auto known = [&](const Volume& one) {
+    return std::find(one.attributes.begin(), one.attributes.end(), attribute) != one.attributes.end();
+  };
+  const bool copying = volume.immutable && !volume.origin.empty();
+  if (!known(volume) && !(copying && known(volumes_.at(volume.origin)))) {
     return "its attribute is " + attribute.substr(0, 24);
-  }
-  if (adopt) {
-    volume.attributes = {attribute};
   }
   struct Reading {
     static Task<nvme::Status> run(bdev::Handle handle, uint64_t first, uint8_t* data) {
@@ -294,25 +370,21 @@ std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volu
     }
   };
   static_assert(volume_blocks % judge_blocks == 0);
-  std::vector<uint8_t> first_seen(volume_blocks * oracle_block_bytes);
+  volume.seen.resize(volume_blocks * oracle_block_bytes);
   // Mirrors are asked twice, so that every member speaks.
   for (int pass = 0; pass < (mirrored_ ? 2 : 1); pass++) {
     for (uint64_t first = 0; first < volume_blocks; first += judge_blocks) {
       std::vector<uint8_t> data(size_t{judge_blocks} * oracle_block_bytes, 0xee);
       const nvme::Status status = *stack.run(Reading::run(bdev::Handle(bdev, stack.reactor()), first, data.data()));
       if (!status.ok()) return "block " + std::to_string(first) + ": " + nvme::to_string(status);
-      uint8_t* seen = first_seen.data() + first * oracle_block_bytes;
+      uint8_t* seen = volume.seen.data() + first * oracle_block_bytes;
       if (pass > 0 && !std::equal(data.begin(), data.end(), seen)) {
         return "blocks from " + std::to_string(first) + " were read twice and differ";
       }
       std::copy(data.begin(), data.end(), seen);
       if (pass > 0) continue;
-      if (auto wrong = volume.oracle.judge_crash(rule, first, data.data(), judge_blocks)) return *wrong;
+      if (auto wrong = oracle.judge_crash(rule, first, data.data(), judge_blocks)) return *wrong;
     }
-  }
-  if (adopt) {
-    volume.oracle.forget_history();
-    volume.oracle.adopt(0, first_seen.data(), volume_blocks);
   }
   return "";
 }

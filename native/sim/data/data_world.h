@@ -26,6 +26,8 @@ struct DataMix {
   uint32_t attribute = 1;
   uint32_t create = 2;
   uint32_t remove = 1;
+  uint32_t snapshot = 2;  // and clones
+  uint32_t fold = 1;      // inflate and decouple
   double fua_chance = 0.1;
   uint32_t long_blocks_max = 48;
   bool overlapping = false;  // changes in flight may meet
@@ -58,10 +60,15 @@ class DataWorld {
   struct Volume {
     Volume(uint64_t number, bool shorn) : oracle(number, volume_blocks, shorn) {}
     BlockOracle oracle;
+    bool immutable = false;  // a snapshot
+    // Being copied from another one, since then.
+    std::string origin;
+    uint64_t copying_since = 0;
     Life life = Life::creating;
     bdev::Bdev* bdev = nullptr;
     std::vector<std::string> attributes = {""};  // the first is stable; another one is being set
     uint32_t io_count = 0;
+    std::vector<uint8_t> seen;                                              // as it was last judged
     std::vector<uint32_t> changing = std::vector<uint32_t>(volume_blocks);  // changes in flight, by block
   };
   Volume* pick(std::string* name);
@@ -71,9 +78,11 @@ class DataWorld {
   Task<void> set_attribute(std::string name);
   Task<void> create();
   Task<void> remove(std::string name);
+  Task<void> copy(std::string origin, bool snapshot);
+  Task<void> fold(std::string name, bool inflate);
   void note(uint64_t what);
   void violated(const std::string& what);
-  std::string judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, CrashRule rule, bool adopt);
+  std::string judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, const BlockOracle& oracle, CrashRule rule);
 
   env::SimRandom& random_;
   const bool pool_;

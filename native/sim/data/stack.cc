@@ -16,7 +16,7 @@ env::SimKnobs knobs() {
 constexpr uint64_t strip_bytes = 16 << 10;
 // Small and soon cleared, so that marks come and go within a run.
 constexpr uint64_t mark_region_bytes = 64 << 10;
-constexpr Duration mark_rest = milliseconds(3);
+constexpr Duration mark_rest = microseconds(600);
 constexpr char inner_lvol[] = "inner";
 
 }  // namespace
@@ -55,7 +55,12 @@ Stack::~Stack() = default;
 
 Outcome Stack::open(bool all_dirty) {
   all_dirty_ = all_dirty;
-  return *run(open_all());
+  Outcome opened = *run(open_all());
+  if (opened) return opened;
+  // What was half made ends first, and is taken down again.
+  world_.run_for(seconds(1));
+  (void)run(close_all())->ok();
+  return opened;
 }
 
 Task<Outcome> Stack::open_all() {
