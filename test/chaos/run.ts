@@ -4,6 +4,7 @@
 // Owner of everything it starts; end() or endNow() on every path.
 
 import { mkdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
 import { packageRoot } from '../../src/engine/native/addon.js';
@@ -38,6 +39,8 @@ export class ChaosRun {
   readonly report: ChaosReport;
   readonly #options: ChaosOptions;
   readonly #folder: string;
+  /** Elsewhere: a socket's path has little room. */
+  readonly #sockets: string;
   readonly #random: SeededRandom;
   readonly #originNs = process.hrtime.bigint();
   readonly #startedMs = systemClock.now();
@@ -56,6 +59,7 @@ export class ChaosRun {
     this.report = new ChaosReport(options);
     this.#random = new SeededRandom(options.seed);
     this.#folder = join(packageRoot(), '.cache', 'chaos', `${process.pid}`);
+    this.#sockets = join(tmpdir(), `basalt-chaos-${process.pid}`);
   }
 
   get folder(): string {
@@ -63,7 +67,7 @@ export class ChaosRun {
   }
 
   async run(): Promise<void> {
-    mkdirSync(this.#folder, { recursive: true });
+    for (const folder of [this.#folder, this.#sockets]) mkdirSync(folder, { recursive: true });
     await this.#startCluster();
     await this.#startClients();
     this.#sampler = setInterval(() => this.#sample(), sampleMs);
@@ -92,6 +96,7 @@ export class ChaosRun {
   async end(): Promise<void> {
     this.endNow();
     await this.#cluster?.killAll();
+    rmSync(this.#sockets, { recursive: true, force: true });
   }
 
   endNow(): void {
@@ -102,7 +107,8 @@ export class ChaosRun {
   }
 
   removeFolder(): void {
-    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+    for (const folder of [this.#folder, this.#sockets])
+      rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   }
 
   #say(text: string): void {
@@ -156,7 +162,7 @@ export class ChaosRun {
   }
 
   #nbdPath(node: string): string {
-    return join('/tmp', `basalt-chaos-${process.pid}-${node}.nbd`);
+    return join(this.#sockets, `${node}.nbd`);
   }
 
   async #startClients(): Promise<void> {
