@@ -40,6 +40,7 @@ const volume = 1;
 export class History {
   readonly #registers = new Map<number, Register>();
   readonly #lines: string[] = [JSON.stringify({ history: 1, volume, block_bytes: blockBytes })];
+  readonly #openWrites = new Set<WriteOp>();
   readonly #startNs: number;
   #pending = 0;
   #operations = 0;
@@ -68,8 +69,18 @@ export class History {
     return this.#violation;
   }
 
+  /** Writes without an answer are told, too: they may have happened. */
   get text(): string {
-    return `${this.#lines.join('\n')}\n`;
+    const open = [...this.#openWrites].map((op) =>
+      JSON.stringify({
+        op: 'write',
+        ...place(op),
+        inv: op.invokedNs - this.#startNs,
+        status: 'info',
+        seq: op.sequence,
+      }),
+    );
+    return `${[...this.#lines, ...open].join('\n')}\n`;
   }
 
   beginWrite(at: { client: number; lba: number; blocks: number }, nowNs: number): WriteOp {
@@ -81,11 +92,14 @@ export class History {
       register.issued = sequence;
     }
     this.#begin();
-    return { ...at, sequence, invokedNs: nowNs };
+    const op = { ...at, sequence, invokedNs: nowNs };
+    this.#openWrites.add(op);
+    return op;
   }
 
   endWrite(op: WriteOp, acknowledged: boolean, nowNs: number): void {
     this.#end();
+    this.#openWrites.delete(op);
     for (let lba = op.lba; lba < op.lba + op.blocks; lba++) {
       const register = this.#register(lba);
       if (acknowledged) register.floor = Math.max(register.floor, op.sequence);
