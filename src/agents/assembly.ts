@@ -7,7 +7,9 @@
 //              - the slot outlives assemblies: hosts keep their namespace while its backing changes
 
 import { type Engine, isEngineError } from '../engine/engine.js';
+import { nqns } from '../model/keys.js';
 import type { VolumeObject } from '../model/objects.js';
+import { legDataBytes, legTailBytes } from '../placement/leg-size.js';
 import type { MemberRef } from '../reconcile/membership.js';
 import { type Logger, reason } from './context.js';
 import type { AttachedMember } from './takeover.js';
@@ -41,6 +43,10 @@ export interface AssemblyShape {
   readonly members: readonly AttachedMember[];
   readonly allDirty: boolean;
   readonly leaseMs: number;
+}
+
+function replicasOf(volume: VolumeObject, leg: number): string[] {
+  return (volume.legs[leg]?.replicas ?? []).map(({ replica }) => nqns.replica(replica));
 }
 
 export class Assembly {
@@ -104,6 +110,7 @@ export class Assembly {
         members: members.map((entry) => ({ name: entry.name, in_sync: true })),
         all_dirty: shape.allDirty && members.length > 1,
         lease_ms: shape.leaseMs,
+        ...(this.#tails(leg) ?? {}),
       });
     }
     await engine.rpc('bdev_raid_create', {
@@ -115,6 +122,30 @@ export class Assembly {
     this.#raid = true;
     await engine.rpc('basalt_slot_set', { name: slotName(volume.id), bdev_name: this.raidName });
     this.#backing = true;
+  }
+
+  /** Where the replicas have room for them, the leg keeps its marks in tails behind its data. */
+  #tails(leg: number): { num_blocks: number; identity: string; replicas: string[] } | null {
+    const { volume } = this.#options;
+    const { sizeBytes, stripeSizeBytes, legs } = volume;
+    const dataBytes = legDataBytes({ sizeBytes, stripeSizeBytes, legs: legs.length });
+    if (volume.legSizeBytes < dataBytes + legTailBytes) return null;
+    return {
+      num_blocks: dataBytes / volume.blockSizeBytes,
+      identity: `${volume.id}/${leg}`,
+      replicas: replicasOf(volume, leg),
+    };
+  }
+
+  /** Marks are kept for the replicas that the volume has now: one that was replaced needs them no more. */
+  async keepMarks(volume: VolumeObject): Promise<void> {
+    await Promise.all(
+      this.#legs.map(async (name, leg) => {
+        const replicas = replicasOf(volume, leg);
+        if (this.#tails(leg) === null || replicas.length === 0) return;
+        await this.#try('marks', () => this.#options.engine.rpc('basalt_leg_keep_marks', { name, replicas }));
+      }),
+    );
   }
 
   /** After this nothing of this epoch reaches a replica from here, whatever is still queued. */
@@ -173,7 +204,7 @@ export class Assembly {
     } catch (error) {
       this.#options.log.warn(
         { volume: this.#options.volume.name, step, error: reason(error) },
-        'engine refused a step of tearing down',
+        'engine refused a step',
       );
     }
   }

@@ -121,7 +121,9 @@ export class VolumeController {
 
   /** Hosts and wishes may change; placement of a volume that is served does not. */
   update(volume: VolumeObject): void {
+    const replaced = JSON.stringify(volume.legs) !== JSON.stringify(this.#volume.legs);
     this.#volume = volume;
+    if (replaced && this.#state === 'active') void this.#assembly?.keepMarks(volume);
   }
 
   /** A replica's node may have come back. */

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { legSizeBytes } from './leg-size.js';
+import { legDataBytes, legSizeBytes } from './leg-size.js';
 
 describe('leg size', () => {
   it('holds the volume in whole stripes and whole MiB', () => {
-    expect(legSizeBytes({ sizeBytes: 4096, legs: 4, stripeSizeBytes: 65536 })).toBe(2 ** 20);
+    expect(legSizeBytes({ sizeBytes: 4096, legs: 4, stripeSizeBytes: 65536 })).toBe(2 * 2 ** 20);
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 2 ** 24 }), fc.integer({ min: 1, max: 64 }), (blocks, legs) => {
         const shape = { sizeBytes: blocks * 4096, legs, stripeSizeBytes: 65536 };
-        const size = legSizeBytes(shape);
+        const size = legDataBytes(shape);
+        expect(legSizeBytes(shape)).toBe(size + 2 ** 20);
         expect(size % 2 ** 20).toBe(0);
         expect(Math.floor(size / 65536) * 65536 * legs).toBeGreaterThanOrEqual(shape.sizeBytes);
       }),

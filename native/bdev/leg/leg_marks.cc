@@ -206,7 +206,8 @@ void LegBdev::batch_ended(const Batch& batch) {
   bool more = false;
   for (uint32_t slot = 0; slot < member_slot_count; slot++) {
     Member& member = members_[slot];
-    if (member.state != MemberState::joining || !member.tail_known || member.receives) continue;
+    const bool waits = member.state == MemberState::joining && member.left != nullptr;
+    if (!waits || !member.tail_known || member.receives) continue;
     bool ready = member.superblock_written >= batch.superblock_version;
     for (uint64_t page = 0; page < page_count; page++)
       ready = ready && has_page(member, page);
