@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/cluster.h"
 
-
 namespace basalt::sim {
 namespace {
 constexpr uint16_t disk_port = 21000;
@@ -175,7 +174,43 @@ bool Cluster::converge(Duration limit) {
   return false;
 }
 
+std::string Cluster::unrest() {
+  std::string text;
+  const int index = active();
+  const Leadership& present = store_->present().value;
+  text += "  store: epoch " + std::to_string(present.epoch) + " " + present.controller +
+          "; active: " + (index < 0 ? "nobody" : controllers_[static_cast<size_t>(index)]->name()) +
+          "; pending: " + std::to_string(log_.pending_count) + "\n";
+  for (const auto& disk : disks_)
+    text += "  " + disk->name() +
+            (disk->ready() ? " ready"
+             : disk->up()  ? " up"
+                           : " down") +
+            (disk->failed() ? ", its store failed" : "") + "\n";
+  for (size_t leg = 0; index >= 0 && leg < volume_.legs.size(); leg++) {
+    Assembly& assembly = *controllers_[static_cast<size_t>(index)]->assembly();
+    text += "  leg " + std::to_string(leg) + ": " + std::to_string(present.legs[leg].size()) + " in the set;";
+    for (const bdev::LegMemberInfo& member : assembly.leg(leg).members()) {
+      static constexpr const char* states[] = {"empty", "in sync", "joining", "copied"};
+      text += " " + member.name + " " + states[static_cast<size_t>(member.state)] + (member.failed ? " failed" : "");
+    }
+    text += "\n";
+  }
+  for (size_t i = 0, told = 0; i < log_.ops.size() && told < 4; i++) {
+    if (done(i)) continue;
+    told++;
+    text += "  " + check::describe(check::History{}, log_.ops[i]) + "\n";
+  }
+  return text;
+}
+
 void Cluster::power_cut_everything() {
+  // Answers on their way go with the power: whoever was told was told before it.
+  for (const auto& host : hosts_) {
+    for (const auto& controller : controllers_)
+      world_->cut_connections(host->name(), controller->name());
+  }
+  run_for(nanoseconds(1));
   power_cuts_.push_back({world_->now().ns});
   for (const auto& disk : disks_) {
     if (disk->up()) {

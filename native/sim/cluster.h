@@ -66,6 +66,8 @@ class Cluster {
   // Ends every fault: heals, resumes, starts what is down, and keeps supervising until the cluster is redundant and the
   // hosts have their answers. False: it did not come to rest within the limit.
   bool converge(Duration limit = seconds(120));
+  // Why it is not at rest, in words.
+  std::string unrest();
   // Starts daemons again whose lvstore has failed, as a supervisor does.
   void supervise();
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/probe.h"
 #include "nvmf/transport/tcp/tcp_target.h"
 
 namespace basalt::sim {
@@ -188,6 +189,7 @@ Task<bool> ControllerNode::Daemon::take_right(bool takeover) {
       [self, above](const Leadership& now) -> std::optional<Leadership> { return plan_new_epoch(now, self, above); },
       never_stop);
   const bool won = co_await swapping;
+  if (!won) reach(Mark::epoch_race_lost);
   signed_stop = present.clean && present.controller.empty();
   co_return won;
 }
@@ -223,6 +225,7 @@ Task<bool> ControllerNode::Daemon::assemble() {
       co_await detaching;
     }
     if (!plan.all_taken && !signed_stop) {
+      reach(Mark::leases_waited_out);
       auto waiting = outwait_leases(before.lease, taken_at);
       co_await waiting;
     }

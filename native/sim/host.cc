@@ -141,6 +141,7 @@ void SimHost::ended(Request* request) {
   world_.trace(request->index << 8 ^ request->status.value);
   const OpIndex index = request->index;
   delete request;
+  if (on_trace) on_trace(index);
   if (on_done) on_done(index);
 }
 

@@ -58,6 +58,7 @@ class SimHost {
   uint64_t resent_count() const;
   // Called on the host's reactor when an operation has ended.
   std::function<void(OpIndex)> on_done;
+  std::function<void(OpIndex)> on_trace;  // before that
 
  private:
   struct Daemon;

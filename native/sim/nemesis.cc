@@ -1,32 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/nemesis.h"
 
-#include <cstdio>
+#include "sim/trace.h"
 
 namespace basalt::sim {
 namespace {
-enum Kind : uint32_t { disk, controller, network, store, all, kind_count };
+enum Kind : uint32_t { disk, controller, network, store, all, surprise, kind_count };
 constexpr Duration pause_max = milliseconds(900);
+constexpr uint64_t step_mix = 0x9e3779b97f4a7c15;
 }  // namespace
 
-Nemesis::Nemesis(Cluster& cluster, env::SimRandom& random, Suite suite, bool verbose)
-    : cluster_(cluster), random_(random), suite_(suite), verbose_(verbose) {
+Nemesis::Plan Nemesis::random_plan(env::SimRandom& random, bool steady) {
+  Plan plan;
   // Some kinds off altogether: what is rare together then happens often alone.
   do {
-    kinds_ = static_cast<uint32_t>(random_.below(1u << kind_count));
-    if (suite == Suite::data) kinds_ &= ~(1u << controller | 1u << network | 1u << all);
-  } while (kinds_ == 0);
+    plan.kinds = static_cast<uint32_t>(random.below(1u << kind_count));
+    if (steady) plan.kinds &= ~(1u << controller | 1u << network | 1u << all | 1u << surprise);
+  } while (plan.kinds == 0);
+  plan.step_count = static_cast<uint32_t>(6 + random.below(20));
+  return plan;
 }
 
 void Nemesis::note(const std::string& what) {
   strike_count_++;
-  if (verbose_) {
-    std::fprintf(stderr, "%.6f %s\n", static_cast<double>(cluster_.world().now().ns) / 1e9, what.c_str());
-  }
+  if (verbose_) trace_line(cluster_.world(), "nemesis", what);
+}
+
+void Nemesis::pass(Duration max) {
+  cluster_.run_for(nanoseconds(static_cast<int64_t>(random_.below(static_cast<uint64_t>(max.ns)))));
 }
 
 std::string Nemesis::summary() const {
-  static constexpr const char* names[] = {"disk", "controller", "network", "store", "all"};
+  static constexpr const char* names[] = {"disk", "controller", "network", "store", "all", "ambush"};
   std::string text = std::to_string(strike_count_) + " strikes:";
   for (uint32_t kind = 0; kind < kind_count; kind++) {
     if (on(kind)) text += std::string(" ") + names[kind];
@@ -34,7 +39,8 @@ std::string Nemesis::summary() const {
   return text;
 }
 
-void Nemesis::step() {
+void Nemesis::step(uint32_t index) {
+  random_ = env::SimRandom(seed_ ^ (index + 1) * step_mix);
   uint32_t kind = 0;
   do {
     kind = static_cast<uint32_t>(random_.below(kind_count));
@@ -44,7 +50,8 @@ void Nemesis::step() {
   if (kind == network) network_fault();
   if (kind == store) store_fault();
   if (kind == all) everything();
-  cluster_.run_for(nanoseconds(static_cast<int64_t>(random_.below(static_cast<uint64_t>(pause_max.ns)))));
+  if (kind == surprise) ambush();
+  pass(pause_max);
 }
 
 void Nemesis::disk_fault() {
@@ -93,8 +100,15 @@ void Nemesis::end_disk_fault() {
   hurt_disk_ = -1;
 }
 
+// The one that serves, more often than not.
+ControllerNode& Nemesis::a_controller() {
+  const int active = cluster_.active();
+  const uint64_t other = random_.below(cluster_.controller_count());
+  return cluster_.controller(active >= 0 && random_.chance(0.6) ? static_cast<size_t>(active) : other);
+}
+
 void Nemesis::controller_fault() {
-  ControllerNode& node = cluster_.controller(random_.below(cluster_.controller_count()));
+  ControllerNode& node = a_controller();
   if (!node.up()) {
     note("start " + node.name());
     return node.start();
@@ -165,8 +179,8 @@ void Nemesis::store_fault() {
 
 // All down, then all up, in any order.
 void Nemesis::everything() {
-  if (!cluster_.redundant() || random_.chance(0.5)) return;
-  if (hurt_disk_ >= 0) end_disk_fault();
+  // Not on top of a member that has lost its cache, noticed or not: with all processes new, nobody could tell which.
+  if (hurt_disk_ >= 0 || !cluster_.redundant() || random_.chance(0.5)) return;
   const bool power = random_.chance(0.5);
   note(power ? "power cut of everything" : "kill everything");
   if (power) {
@@ -192,9 +206,76 @@ void Nemesis::everything() {
       node.start();
     }
     up++;
-    cluster_.run_for(nanoseconds(static_cast<int64_t>(random_.below(static_cast<uint64_t>(milliseconds(200).ns)))));
+    pass(milliseconds(200));
   }
   cluster_.run_until([this] { return cluster_.redundant(); }, seconds(60));
+}
+
+void Nemesis::set_apart(const std::string& victim) {
+  for (size_t i = 0; i < cluster_.disk_count(); i++) {
+    if (random_.chance(0.5)) cluster_.world().partition(victim, cluster_.disk(i).name(), random_.chance(0.5));
+  }
+  for (size_t i = 0; i < cluster_.host_count(); i++) {
+    if (random_.chance(0.3)) cluster_.world().partition(cluster_.host(i).name(), victim, random_.chance(0.7));
+  }
+  const bool peers = random_.chance(0.6);
+  for (size_t i = 0; i < cluster_.controller_count() && peers; i++) {
+    const std::string& peer = cluster_.controller(i).name();
+    if (peer == victim) continue;
+    cluster_.world().partition(victim, peer);
+    if (random_.chance(0.7)) cluster_.world().cut_connections(victim, peer);
+  }
+  if (random_.chance(0.6)) cluster_.store().set_cut(victim, true);
+}
+
+// A killed process loses nothing that it had acknowledged; it is up again at once.
+void Nemesis::restart_a_disk() {
+  DiskNode& node = cluster_.disk(random_.below(cluster_.disk_count()));
+  if (hurt_disk_ >= 0 || !node.ready()) return;
+  note("restart " + node.name());
+  node.kill();
+  pass(milliseconds(50));
+  node.start();
+}
+
+void Nemesis::ambush() {
+  const int active = cluster_.active();
+  if (active < 0) return;
+  ControllerNode& victim = cluster_.controller(static_cast<size_t>(active));
+  note("ambush on " + victim.name());
+  set_apart(victim.name());
+  pass(random_.chance(0.6) ? milliseconds(30) : milliseconds(1200));
+  SimHost& host = cluster_.host(random_.below(cluster_.host_count()));
+  const bool host_too = cluster_.host_count() > 1 && random_.chance(0.4);
+  if (host_too) host.node().pause();
+  // A member that whoever follows cannot take over: then the old leases have to run out.
+  const bool disk_too = hurt_disk_ < 0 && cluster_.redundant() && random_.chance(0.25);
+  DiskNode& silent = cluster_.disk(random_.below(cluster_.disk_count()));
+  if (disk_too) {
+    note("pause " + silent.name());
+    silent.node().pause();
+  }
+  const uint64_t end = random_.below(3);
+  if (end == 0) victim.node().pause();
+  if (end == 1) victim.kill();
+  if (!disk_too && random_.chance(0.3)) restart_a_disk();
+  const auto followed = [&] {
+    const int now = cluster_.active();
+    return now >= 0 && now != active;
+  };
+  cluster_.run_until(followed, seconds(3));
+  pass(milliseconds(400));
+  if (disk_too) silent.node().resume();
+  if (random_.chance(0.3)) restart_a_disk();
+  pass(milliseconds(100));
+  if (host_too) host.node().resume();
+  // What it had in hand comes through; perhaps it hears of the store and its peers only later.
+  note("release " + victim.name());
+  cluster_.world().heal_all();
+  if (end == 0) victim.node().resume();
+  if (end == 1) victim.start();
+  pass(milliseconds(random_.chance(0.5) ? 20 : 800));
+  if (random_.chance(0.7)) cluster_.store().heal();
 }
 
 }  // namespace basalt::sim

@@ -5,6 +5,8 @@
 //     at a time is down, hung or failing, and only when every leg has all its copies
 //   - everything may be killed at once, or lose its power at once; then nothing else strikes until it is up again
 //   - controllers, networks and the store may fail in any number, as long as they come back
+//
+// Every step draws from a stream of its own: leaving one out leaves the others as they are.
 #pragma once
 
 #include <string>
@@ -16,10 +18,18 @@ namespace basalt::sim {
 
 class Nemesis {
  public:
-  Nemesis(Cluster& cluster, env::SimRandom& random, Suite suite, bool verbose);
+  struct Plan {
+    uint32_t kinds = 0;  // which kinds strike in this run, as bits
+    uint32_t step_count = 0;
+  };
+  // Steady: controllers and their networks stay.
+  static Plan random_plan(env::SimRandom& random, bool steady);
+
+  Nemesis(Cluster& cluster, uint64_t seed, const Plan& plan, bool verbose)
+      : cluster_(cluster), random_(seed), seed_(seed), plan_(plan), verbose_(verbose) {}
 
   // One strike, or one healing; then waits for a random while.
-  void step();
+  void step(uint32_t index);
   std::string summary() const;
 
  private:
@@ -29,18 +39,24 @@ class Nemesis {
   void network_fault();
   void store_fault();
   void everything();
-  bool on(uint32_t kind) const { return (kinds_ >> kind & 1) != 0; }
+  // The active controller is set apart, stopped or killed in the middle of its work, followed by another one, and
+  // comes back, with what it had in hand.
+  void ambush();
+  void set_apart(const std::string& victim);
+  void restart_a_disk();
+  bool on(uint32_t kind) const { return (plan_.kinds >> kind & 1) != 0; }
   void note(const std::string& what);
+  void pass(Duration max);  // a random while
+  ControllerNode& a_controller();
   std::string node_at_random();
 
   Cluster& cluster_;
-  env::SimRandom& random_;
-  const Suite suite_;
+  env::SimRandom random_;
+  const uint64_t seed_;
+  const Plan plan_;
   const bool verbose_;
-  uint32_t kinds_ = 0;  // which kinds strike in this run, as bits
   int hurt_disk_ = -1;
   uint64_t strike_count_ = 0;
-  std::string struck_;
 };
 
 }  // namespace basalt::sim

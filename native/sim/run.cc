@@ -2,19 +2,26 @@
 #include "sim/run.h"
 
 #include <algorithm>
+#include <cstdio>
 
+#include "sim/data/data_run.h"
 #include "sim/nemesis.h"
+#include "sim/target/target_run.h"
+#include "sim/trace.h"
 #include "sim/workload.h"
 
 namespace basalt::sim {
 namespace {
 
-ClusterShape random_shape(env::SimRandom& random, Suite suite) {
+// A world without controllers that fail: several clients may then write the same blocks.
+constexpr double steady_chance = 0.25;
+
+ClusterShape random_shape(env::SimRandom& random, bool steady) {
   ClusterShape shape;
   shape.copies = 2 + random.below(2);
   shape.legs = 1 + random.below(2);
   shape.disk_nodes = shape.copies + random.below(2);
-  shape.controllers = suite == Suite::data ? 1 : 2 + random.below(2);
+  shape.controllers = steady ? 1 : 2 + random.below(2);
   shape.hosts = 1 + random.below(2);
   shape.leg_blocks = 32 * (1 + random.below(3));
   shape.lease = milliseconds(static_cast<int64_t>(50 + random.below(600)));
@@ -25,6 +32,18 @@ ClusterShape random_shape(env::SimRandom& random, Suite suite) {
   shape.store.late_chance = random.chance(0.3) ? 0.1 : 0.01;
   shape.store.answer_lost_chance = random.chance(0.3) ? 0.1 : 0.01;
   return shape;
+}
+
+void reduce(ClusterShape& shape, const Reduction& reduction) {
+  const auto set = [](auto& field, const std::optional<uint64_t>& wanted) {
+    if (wanted) field = std::clamp<uint64_t>(*wanted, 1, field);
+  };
+  set(shape.hosts, reduction.hosts);
+  set(shape.legs, reduction.legs);
+  set(shape.copies, reduction.copies);
+  set(shape.controllers, reduction.controllers);
+  set(shape.leg_blocks, reduction.leg_blocks);
+  shape.disk_nodes = std::max(shape.copies, std::min(shape.disk_nodes, shape.copies + 1));
 }
 
 // Every block, some times, so that every member is asked.
@@ -46,57 +65,125 @@ std::string shape_text(const ClusterShape& shape, const WorkloadMix& mix) {
          (mix.shared_blocks ? " on shared blocks" : "");
 }
 
+class ClusterRun {
+ public:
+  ClusterRun(const RunOptions& options, const ClusterShape& shape)
+      : options_(options), cluster_(options.seed, shape), begin_(cluster_.world().now()) {
+    if (options.verbose) trace_.emplace(cluster_);
+  }
+  Cluster& cluster() { return cluster_; }
+  RunResult& result() { return result_; }
+
+  RunResult finish(Failure failure, const std::string& explanation) {
+    result_.failure = failure;
+    result_.explanation = explanation;
+    result_.trace_hash = cluster_.world().trace_hash();
+    result_.op_count = cluster_.log().ops.size();
+    result_.virtual_ns = (cluster_.world().now() - begin_).ns;
+    for (size_t i = 0; i < cluster_.controller_count(); i++)
+      result_.takeover_count += cluster_.controller(i).promotion_count();
+    return result_;
+  }
+
+  RunResult judge(bool rested) {
+    // What hosts saw until here is judged also when the cluster does not come to rest.
+    const std::string seen = cluster_.verdict(false);
+    if (!seen.empty()) return finish(failure_of(seen), seen);
+    if (!rested) return finish(Failure::liveness, "the cluster did not come to rest\n" + cluster_.unrest());
+    if (!read_everything(cluster_)) return finish(Failure::liveness, "reads do not end after everything was healed");
+    const std::string verdict = cluster_.verdict();
+    return finish(verdict.empty() ? Failure::none : failure_of(verdict), verdict);
+  }
+
+ private:
+  static Failure failure_of(const std::string& verdict) {
+    return verdict.starts_with("R11") ? Failure::liveness : Failure::correctness;
+  }
+  const RunOptions& options_;
+  Cluster cluster_;
+  const Instant begin_;
+  std::optional<Trace> trace_;
+  RunResult result_;
+};
+
 }  // namespace
 
 std::optional<Suite> suite_from(const std::string& name) {
-  if (name == "data") return Suite::data;
-  if (name == "cluster") return Suite::cluster;
+  for (const Suite suite : all_suites) {
+    if (name == suite_name(suite)) return suite;
+  }
   return std::nullopt;
 }
 const char* suite_name(Suite suite) {
-  return suite == Suite::data ? "data" : "cluster";
+  static constexpr const char* names[] = {"data", "target", "cluster"};
+  return names[static_cast<size_t>(suite)];
+}
+
+bool Reduction::has_step(uint32_t index) const {
+  return !steps || std::find(steps->begin(), steps->end(), index) != steps->end();
+}
+bool Reduction::has_client(uint32_t client) const {
+  return !clients || std::find(clients->begin(), clients->end(), client) != clients->end();
 }
 
 RunResult run_once(const RunOptions& options) {
+  switch (options.suite) {
+    case Suite::data:
+      return run_data_stack(options);
+    case Suite::target:
+      return run_target(options);
+    case Suite::cluster:
+      return run_cluster(options);
+  }
+  return {};
+}
+
+RunResult run_cluster(const RunOptions& options) {
   // The run's own choices must not shift with what the world draws.
   env::SimRandom random(options.seed ^ 0x5eed);
-  ClusterShape shape = random_shape(random, options.suite);
-  shape.bugs = options.bugs;
+  const bool steady = random.chance(steady_chance);
+  ClusterShape shape = random_shape(random, steady);
   WorkloadMix mix = random_mix(random);
-  mix.shared_blocks = options.suite == Suite::data && random.chance(0.5);
-  Cluster cluster(options.seed, shape);
-  RunResult result;
-  const auto finish = [&](Failure failure, const std::string& explanation) {
-    result.failure = failure;
-    result.explanation = explanation;
-    result.trace_hash = cluster.world().trace_hash();
-    result.op_count = cluster.log().ops.size();
-    for (size_t i = 0; i < cluster.controller_count(); i++)
-      result.takeover_count += cluster.controller(i).promotion_count();
-    return result;
-  };
-  if (!cluster.start()) return finish(Failure::liveness, "the cluster did not start");
+  mix.shared_blocks = steady && random.chance(0.7);
+  const Nemesis::Plan plan = Nemesis::random_plan(random, steady);
+  reduce(shape, options.reduction);
+  shape.bugs = options.bugs;
+  ClusterRun run(options, shape);
+  Cluster& cluster = run.cluster();
+  run.result().step_count = plan.step_count;
+  run.result().client_count = mix.client_count;
+  if (!cluster.start()) return run.finish(Failure::liveness, "the cluster did not start\n" + cluster.unrest());
 
-  Nemesis nemesis(cluster, random, options.suite, options.verbose);
-  Workload workload(cluster, random, mix);
+  Nemesis nemesis(cluster, options.seed, plan, options.verbose);
+  Workload workload(cluster, options.seed, mix, options.reduction);
   workload.start();
   cluster.run_for(milliseconds(200));
-  const uint64_t steps = 6 + random.below(20);
-  for (uint64_t step = 0; step < steps; step++)
-    nemesis.step();
+  for (uint32_t step = 0; step < plan.step_count; step++) {
+    if (options.reduction.has_step(step)) nemesis.step(step);
+  }
   workload.stop();
   const bool rested = cluster.converge();
-  result.summary = shape_text(shape, mix) + "; " + nemesis.summary();
-  // What hosts saw until here is judged also when the cluster does not come to rest.
-  const std::string seen = cluster.verdict(false);
-  if (!seen.empty()) {
-    return finish(seen.starts_with("R11") ? Failure::liveness : Failure::correctness, seen);
-  }
-  if (!rested) return finish(Failure::liveness, "the cluster did not come to rest");
-  if (!read_everything(cluster)) return finish(Failure::liveness, "reads do not end after everything was healed");
-  const std::string verdict = cluster.verdict();
-  if (verdict.empty()) return finish(Failure::none, "");
-  return finish(verdict.starts_with("R11") ? Failure::liveness : Failure::correctness, verdict);
+  run.result().summary = shape_text(shape, mix) + "; " + nemesis.summary();
+  return run.judge(rested);
+}
+
+RunResult run_speed(Duration virtual_time) {
+  RunOptions options;
+  ClusterShape shape;
+  shape.disk_nodes = 3;
+  shape.copies = 3;
+  WorkloadMix mix;
+  mix.client_count = 8;
+  mix.think_max = microseconds(15'000);
+  ClusterRun run(options, shape);
+  if (!run.cluster().start()) return run.finish(Failure::liveness, "the cluster did not start");
+  Workload workload(run.cluster(), options.seed, mix, {});
+  workload.start();
+  run.cluster().run_for(virtual_time);
+  workload.stop();
+  run.cluster().run_for(seconds(1));
+  const std::string verdict = run.cluster().verdict(false);
+  return run.finish(verdict.empty() ? Failure::none : Failure::correctness, verdict);
 }
 
 }  // namespace basalt::sim

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/probe.h"
+
 namespace basalt::sim {
 namespace {
 constexpr Duration back_off_min = milliseconds(20);
@@ -139,6 +141,7 @@ Task<LeadershipRegister::Settled> LeadershipRegister::swap_once(Leadership next,
     known_ = reply.present;
     co_return Settled::done;
   }
+  if (reply.status == StoreStatus::unknown) reach(Mark::swap_outcome_unknown);
   // Refused or unknown: only reading tells whether it happened, or an earlier try of it did.
   const bool read = co_await refresh(stop);
   if (!read) co_return Settled::lost;

@@ -21,8 +21,11 @@ WorkloadMix random_mix(env::SimRandom& random) {
   return mix;
 }
 
-Workload::Workload(Cluster& cluster, env::SimRandom& random, const WorkloadMix& mix)
-    : cluster_(cluster), random_(random), mix_(mix) {}
+Workload::Workload(Cluster& cluster, uint64_t seed, const WorkloadMix& mix, const Reduction& reduction)
+    : cluster_(cluster), mix_(mix), reduction_(reduction) {
+  for (uint32_t client = 0; client <= mix.client_count; client++)
+    clients_.push_back({env::SimRandom(seed * 1'000'003 + client)});
+}
 
 Workload::~Workload() {
   *alive_ = false;
@@ -33,25 +36,31 @@ Workload::~Workload() {
 void Workload::start() {
   for (size_t i = 0; i < cluster_.host_count(); i++)
     cluster_.host(i).on_done = [this](OpIndex index) { ended(index); };
-  for (uint32_t client = 1; client <= mix_.client_count; client++)
-    ask(client);
+  for (uint32_t client = 1; client <= mix_.client_count; client++) {
+    if (reduction_.has_client(client)) ask(client);
+  }
 }
 
 void Workload::ended(OpIndex index) {
   const uint32_t client = cluster_.op(index).client;
-  const Duration think = nanoseconds(static_cast<int64_t>(random_.below(static_cast<uint64_t>(mix_.think_max.ns))));
+  if (client == 0) return;  // not ours
+  env::SimRandom& random = clients_[client].random;
+  const Duration think = nanoseconds(static_cast<int64_t>(random.below(static_cast<uint64_t>(mix_.think_max.ns))));
   cluster_.world().at(cluster_.world().now() + think, [this, client, alive = alive_] {
     if (*alive && !stopped_) ask(client);
   });
 }
 
 void Workload::ask(uint32_t client) {
+  if (reduction_.ops_max && clients_[client].asked_count >= *reduction_.ops_max) return;
+  clients_[client].asked_count++;
+  env::SimRandom& random = clients_[client].random;
   const uint64_t total = std::min<uint64_t>(cluster_.count_blocks(), mix_.hot_blocks);
   const uint32_t weights = mix_.reads + mix_.writes + mix_.zeroes + mix_.flushes;
-  auto choice = static_cast<uint32_t>(random_.below(weights));
+  auto choice = static_cast<uint32_t>(random.below(weights));
   if (choice < mix_.reads) {
-    const uint64_t lba = random_.below(total);
-    const uint64_t count = 1 + random_.below(std::min<uint64_t>(op_blocks_max, total - lba));
+    const uint64_t lba = random.below(total);
+    const uint64_t count = 1 + random.below(std::min<uint64_t>(op_blocks_max, total - lba));
     host_of(client).read(client, lba, static_cast<uint32_t>(count));
     return;
   }
@@ -61,12 +70,12 @@ void Workload::ask(uint32_t client) {
   const uint64_t first = mix_.shared_blocks ? 0 : (client - 1) * share;
   if (first >= total) return (void)host_of(client).flush(client);
   const uint64_t room = std::min(share, total - first);
-  const uint64_t lba = first + random_.below(room);
-  const auto count = static_cast<uint32_t>(1 + random_.below(std::min<uint64_t>(op_blocks_max, first + room - lba)));
+  const uint64_t lba = first + random.below(room);
+  const auto count = static_cast<uint32_t>(1 + random.below(std::min<uint64_t>(op_blocks_max, first + room - lba)));
   if (choice < mix_.writes) {
-    host_of(client).write(client, lba, count, random_.chance(mix_.fua_chance));
+    host_of(client).write(client, lba, count, random.chance(mix_.fua_chance));
   } else if (choice < mix_.writes + mix_.zeroes) {
-    host_of(client).zero(client, lba, count, random_.chance(0.5));
+    host_of(client).zero(client, lba, count, random.chance(0.5));
   } else {
     host_of(client).flush(client);
   }

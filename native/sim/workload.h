@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Workload: clients on the hosts, each with one operation at a time: reads anywhere, changes in the client's own blocks
-// (or anywhere, when blocks are shared).
+// (or anywhere, when blocks are shared). Every client draws from a stream of its own.
 #pragma once
 
 #include <vector>
 
 #include "sim/cluster.h"
+#include "sim/run.h"
 
 namespace basalt::sim {
 
@@ -24,7 +25,7 @@ WorkloadMix random_mix(env::SimRandom& random);
 
 class Workload {
  public:
-  Workload(Cluster& cluster, env::SimRandom& random, const WorkloadMix& mix);
+  Workload(Cluster& cluster, uint64_t seed, const WorkloadMix& mix, const Reduction& reduction);
   ~Workload();
   void start();
   void stop() { stopped_ = true; }  // nothing new is asked
@@ -34,9 +35,14 @@ class Workload {
   void ended(OpIndex index);
   SimHost& host_of(uint32_t client) { return cluster_.host(client % cluster_.host_count()); }
 
+  struct Client {
+    env::SimRandom random;
+    uint64_t asked_count = 0;
+  };
   Cluster& cluster_;
-  env::SimRandom& random_;
   const WorkloadMix mix_;
+  const Reduction reduction_;
+  std::vector<Client> clients_;
   bool stopped_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
