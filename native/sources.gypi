@@ -81,6 +81,8 @@
       'native/engine/rpc/json.cc',
       'native/engine/rpc/leg.cc',
       'native/engine/rpc/lvol.cc',
+      'native/engine/rpc/lvol_space.cc',
+      'native/engine/rpc/lvol_volumes.cc',
       'native/engine/rpc/modules.cc',
       'native/engine/rpc/nbd.cc',
       'native/engine/rpc/nvme.cc',

@@ -53,6 +53,11 @@ async function basalt(args: string[], files: Record<string, string> = {}): Promi
       sleep: (delayMs) => systemClock.sleep(delayMs),
       version: '0.1.0',
       launchers: {
+        fsck: (path, options) => {
+          const sound = path === '/dev/good';
+          const problems = sound ? [] : [{ severity: 'error' as const, message: 'no superblock is intact' }];
+          return Promise.resolve({ sound, problems, text: `${options.dump ? 'dumped' : 'looked'}\n` });
+        },
         store: (config) => launch('store', config),
         api: (config) => launch('api', config),
         node: (config, node) => launch('node', config, node),
@@ -100,6 +105,14 @@ describe('basalt', () => {
     expect((await basalt(['pool', 'delete', 'p1'])).code).toBe(4);
     await basalt(['volume', 'delete', 'in-p1']);
     await expect.poll(async () => (await basalt(['pool', 'delete', 'p1'])).code, { timeout: 5_000 }).toBe(0);
+  });
+
+  it('checks a disk, and says with its exit code whether a daemon would take it', async () => {
+    expect(await basalt(['fsck', '/dev/good', '--dump'])).toMatchObject({ code: 0, out: 'dumped\n' });
+    const bad = await basalt(['fsck', '/dev/bad', '--json']);
+    expect(bad.code).toBe(8);
+    expect(JSON.parse(bad.out)).toMatchObject({ sound: false, problems: [{ message: 'no superblock is intact' }] });
+    expect((await basalt(['fsck'])).code).toBe(2);
   });
 
   it('shows the cluster for people and for programs', async () => {

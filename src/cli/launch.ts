@@ -9,7 +9,16 @@ export interface DaemonOutput {
   readonly json: boolean;
 }
 
+export interface FsckReport {
+  /** No errors: a daemon would take the disk. */
+  readonly sound: boolean;
+  readonly problems: readonly { readonly severity: 'error' | 'warning'; readonly message: string }[];
+  readonly text: string;
+}
+
 export interface Launchers {
+  /** Looks at the lvstore on a disk without writing. */
+  fsck(path: string, options: { dump: boolean; buffered: boolean }): Promise<FsckReport>;
   /** Each resolves with the exit code when the daemon has ended. */
   store(config: CompiledConfig, output: DaemonOutput): Promise<number>;
   api(config: CompiledConfig, output: DaemonOutput): Promise<number>;

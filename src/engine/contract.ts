@@ -55,6 +55,7 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
 
     basics(start);
     storage(start, () => world);
+    snapshots(start, () => world);
     fabric(start, () => world);
   });
 }
@@ -214,6 +215,110 @@ function storage(start: () => Engine, world: () => ContractWorld): void {
     expect(await engine.rpc('bdev_lvol_delete_lvstore', { lvs_name: 'lvs' })).toBe(true);
     await expectRefusal(engine.rpc('bdev_examine', { name: 'disk' }), 'notFound', 'disk');
   });
+
+  it('checks an lvstore that is not in use, and writes nothing', async () => {
+    const path = world().diskPath('d0');
+    const first = start();
+    await makeStore(first, path, true);
+    await first.rpc('bdev_lvol_create', lvolParams);
+    await expectRefusal(first.rpc('basalt_lvstore_fsck', { bdev_name: 'disk' }), 'busy', 'lvs');
+    await first.close();
+    const second = start();
+    await second.rpc('bdev_aio_create', { name: 'disk', filename: path, block_size: 4096, readonly: true });
+    const report = await second.rpc('basalt_lvstore_fsck', { bdev_name: 'disk', dump: true });
+    expect(report).toMatchObject({ sound: true, name: 'lvs', problems: [] });
+    expect(report.text).toContain('no errors');
+  });
+}
+
+/** What the first 4 KiB of a bdev hold: one byte repeated. */
+async function firstByte(engine: Engine, name: string): Promise<number> {
+  const handle = await engine.openBdev(name);
+  const block = new Uint8Array(4096);
+  await handle.read(0, block);
+  await handle.close();
+  expect(new Set(block).size).toBe(1);
+  return block[0] as number;
+}
+
+async function writeFirst(engine: Engine, name: string, value: number): Promise<void> {
+  const handle = await engine.openBdev(name);
+  await handle.write(0, new Uint8Array(4096).fill(value)).finally(() => handle.close());
+}
+
+function snapshots(start: () => Engine, world: () => ContractWorld): void {
+  it('keeps snapshots and clones apart, deletes them in any order, and keeps them through a restart', async () => {
+    const path = world().diskPath('d0');
+    const first = start();
+    await makeStore(first, path, true);
+    await first.rpc('bdev_lvol_create', lvolParams);
+    await writeFirst(first, 'lvs/r1', 1);
+    const snapshot = { lvol_name: 'lvs/r1', snapshot_name: 's1' };
+    expect(await first.rpc('bdev_lvol_snapshot', snapshot)).toBe('lvs/s1');
+    await writeFirst(first, 'lvs/r1', 2);
+    const clone = { snapshot_name: 'lvs/s1', clone_name: 'c1' };
+    expect(await first.rpc('bdev_lvol_clone', clone)).toBe('lvs/c1');
+    expect(await first.rpc('bdev_lvol_clone', { snapshot_name: 'lvs/r1', clone_name: 'c2' })).toBe('lvs/c2');
+    expect(await firstByte(first, 'lvs/c1')).toBe(1);
+    await writeFirst(first, 'lvs/c1', 3);
+    await expect(writeFirst(first, 'lvs/s1', 9)).rejects.toMatchObject({ name: 'EngineIoError', status: 0x4020 });
+    await expectRefusal(first.rpc('bdev_lvol_snapshot', snapshot), 'exists', 's1');
+    const again = { lvol_name: 'lvs/s1', snapshot_name: 's2' };
+    await expectRefusal(first.rpc('bdev_lvol_snapshot', again), 'invalid', 'read-only');
+    const lvols = await first.rpc('bdev_lvol_get_lvols', { sizes: true });
+    const byName = new Map(lvols.map((lvol) => [lvol.name, lvol]));
+    expect(byName.get('s1')).toMatchObject({ is_snapshot: true, is_read_only: true, base_snapshot: null });
+    expect(byName.get('s1')?.clones.toSorted()).toEqual(['c1', 'c2', 'r1']);
+    expect(byName.get('c1')).toMatchObject({ is_snapshot: false, is_clone: true, base_snapshot: 's1' });
+    expect(byName.get('c1')?.exclusive_bytes).toBe(byName.get('c1')?.allocated_bytes);
+    await first.rpc('bdev_lvol_delete', { name: 'lvs/s1' });
+    await first.close();
+
+    const second = start();
+    await makeStore(second, path, false);
+    expect(await firstByte(second, 'lvs/r1')).toBe(2);
+    expect(await firstByte(second, 'lvs/c1')).toBe(3);
+    expect(await firstByte(second, 'lvs/c2')).toBe(2);
+    await second.rpc('bdev_lvol_delete', { name: 'lvs/r1' });
+    expect(await firstByte(second, 'lvs/c2')).toBe(2);
+    for (const name of ['lvs/c1', 'lvs/c2']) await second.rpc('bdev_lvol_delete', { name });
+    expect(await second.rpc('bdev_lvol_delete_lvstore', { lvs_name: 'lvs' })).toBe(true);
+  });
+
+  it('resizes, renames, makes read-only and takes parents in', async () => {
+    const engine = start();
+    await makeStore(engine, world().diskPath('d0'), true);
+    await engine.rpc('bdev_lvol_create', lvolParams);
+    await writeFirst(engine, 'lvs/r1', 1);
+    for (const snapshot_name of ['s1', 's2'])
+      await engine.rpc('bdev_lvol_snapshot', { lvol_name: 'lvs/r1', snapshot_name });
+    expect(await engine.rpc('bdev_lvol_decouple_parent', { name: 'lvs/r1' })).toBe(true);
+    const baseOf = async (name: string): Promise<string | null | undefined> =>
+      (await engine.rpc('bdev_lvol_get_lvols')).find((lvol) => lvol.name === name)?.base_snapshot;
+    expect(await baseOf('r1')).toBe('s1');
+    expect(await engine.rpc('bdev_lvol_inflate', { name: 'lvs/r1' })).toBe(true);
+    expect(await baseOf('r1')).toBe(null);
+    expect(await firstByte(engine, 'lvs/r1')).toBe(1);
+
+    expect(await engine.rpc('bdev_lvol_resize', { name: 'lvs/r1', size_in_mib: 16 })).toBe(true);
+    expect(await engine.rpc('bdev_get_bdevs', { name: 'lvs/r1' })).toMatchObject([{ num_blocks: 4096 }]);
+    const handle = await engine.openBdev('lvs/r1');
+    await expectRefusal(engine.rpc('bdev_lvol_resize', { name: 'lvs/r1', size_in_mib: 1 }), 'busy', 'cannot shrink');
+    const renamed = { old_name: 'lvs/r1', new_name: 'r2' };
+    await expectRefusal(engine.rpc('bdev_lvol_rename', renamed), 'busy', 'open handle');
+    await handle.close();
+    await expectRefusal(engine.rpc('bdev_lvol_rename', { ...renamed, new_name: 's1' }), 'exists', 's1');
+    expect(await engine.rpc('bdev_lvol_rename', renamed)).toBe(true);
+    expect(await engine.rpc('bdev_lvol_resize', { name: 'lvs/r2', size_in_mib: 1 })).toBe(true);
+    expect(await firstByte(engine, 'lvs/r2')).toBe(1);
+    expect(await engine.rpc('bdev_lvol_set_read_only', { name: 'lvs/r2' })).toBe(true);
+    await expect(writeFirst(engine, 'lvs/r2', 9)).rejects.toMatchObject({ status: 0x4020 });
+    await expectRefusal(engine.rpc('bdev_lvol_inflate', { name: 'lvs/r2' }), 'invalid', 'read-only');
+    await expectRefusal(engine.rpc('bdev_lvol_inflate', { name: 'lvs/none' }), 'notFound', 'lvs/none');
+    const thresholds = { lvs_name: 'lvs', used_percent: [80, 70] };
+    await expectRefusal(engine.rpc('basalt_lvstore_set_thresholds', thresholds), 'invalidParams', 'used_percent');
+    expect(await engine.rpc('basalt_lvstore_set_thresholds', { ...thresholds, used_percent: [70, 80] })).toBe(true);
+  });
 }
 
 interface Replica {
@@ -271,6 +376,8 @@ function fabric(start: () => Engine, world: () => ContractWorld): void {
     const stale = replica.engine.rpc('nvmf_delete_subsystem', { nqn: replicaNqn });
     expect(await stale).toBe(true);
     await expectRefusal(replica.engine.rpc('bdev_lvol_delete', { name: 'lvs/r1', epoch: 5 }), 'fenced', '6');
+    const snapshot = { lvol_name: 'lvs/r1', snapshot_name: 's1' };
+    await expectRefusal(replica.engine.rpc('bdev_lvol_snapshot', { ...snapshot, epoch: 5 }), 'fenced', '6');
     expect(await replica.engine.rpc('bdev_lvol_delete', { name: 'lvs/r1', epoch: 6 })).toBe(true);
   });
 

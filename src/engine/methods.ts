@@ -44,9 +44,21 @@ export interface LvolDescription {
   uuid: string;
   name: string;
   is_thin_provisioned: boolean;
+  is_snapshot: boolean;
+  /** It reads something from a layer below. */
+  is_clone: boolean;
+  is_read_only: boolean;
+  /** The nearest lvol below, by name; deleted ones do not show. */
+  base_snapshot: string | null;
+  clones: string[];
   lvs: { name: string; uuid: string };
   num_blocks: number;
+  num_allocated_clusters: number;
+  /** Of its own clusters. */
   allocated_bytes: number;
+  /** With `sizes`: of its own clusters, what deleting it alone frees, and what others still read. */
+  exclusive_bytes?: number;
+  shared_bytes?: number;
   /** The highest epoch that this lvol's gate accepted; "0" when none did. */
   epoch: string;
 }
@@ -221,7 +233,39 @@ export interface MethodMap {
     result: string;
   };
   bdev_lvol_delete: { params: { name: string; epoch?: Epoch }; result: true };
-  bdev_lvol_get_lvols: { params: { lvs_name?: string; lvs_uuid?: string }; result: LvolDescription[] };
+  bdev_lvol_get_lvols: {
+    params: { lvs_name?: string; lvs_uuid?: string; sizes?: boolean };
+    result: LvolDescription[];
+  };
+  bdev_lvol_snapshot: {
+    params: { lvol_name: string; snapshot_name: string; snapshot_uuid?: string; epoch?: Epoch };
+    result: string;
+  };
+  /** `snapshot_name` may be a writable lvol: the clone is a cut of it. */
+  bdev_lvol_clone: {
+    params: { snapshot_name: string; clone_name: string; clone_uuid?: string; epoch?: Epoch };
+    result: string;
+  };
+  bdev_lvol_resize: { params: { name: string; size_in_mib: number; epoch?: Epoch }; result: true };
+  bdev_lvol_rename: { params: { old_name: string; new_name: string; epoch?: Epoch }; result: true };
+  bdev_lvol_set_read_only: { params: { name: string; epoch?: Epoch }; result: true };
+  bdev_lvol_inflate: { params: { name: string; epoch?: Epoch }; result: true };
+  bdev_lvol_decouple_parent: { params: { name: string; epoch?: Epoch }; result: true };
+  basalt_lvstore_fsck: {
+    params: { bdev_name: string; dump?: boolean };
+    result: {
+      sound: boolean;
+      name: string;
+      uuid: string;
+      generation: number;
+      problems: { severity: 'error' | 'warning'; message: string }[];
+      text: string;
+    };
+  };
+  basalt_lvstore_set_thresholds: {
+    params: { lvs_name?: string; uuid?: string; used_percent: number[] };
+    result: true;
+  };
 
   bdev_raid_create: {
     params: { name: string; raid_level: 'raid0'; base_bdevs: string[]; strip_size_kb: number; uuid?: string };
@@ -400,4 +444,15 @@ export type EngineEvent =
   | {
       method: 'lvstore_space';
       params: { lvs_name: string; free_clusters: number; total_data_clusters: number };
-    };
+    }
+  | {
+      method: 'lvstore_threshold';
+      params: {
+        lvs_name: string;
+        used_percent: number;
+        passed: boolean;
+        free_clusters: number;
+        total_data_clusters: number;
+      };
+    }
+  | { method: 'lvstore_full'; params: { lvs_name: string; refused_count: number } };

@@ -16,7 +16,7 @@ export interface FakeBdev extends FakeIo {
   readonly product: string;
   readonly uuid: string;
   readonly blockBytes: number;
-  readonly numBlocks: number;
+  numBlocks: number;
   readonly children: string[];
   claimedBy: string | null;
   readonly openedBy: string[];

@@ -11,11 +11,14 @@ export interface GateRecord {
 }
 
 export interface StoredLvol {
-  readonly name: string;
+  name: string;
   readonly uuid: string;
-  readonly numBlocks: number;
+  numBlocks: number;
   readonly thin: boolean;
-  readonly blocks: SparseBlocks;
+  /** Changes with a snapshot, which keeps the old ones. */
+  blocks: SparseBlocks;
+  readOnly: boolean;
+  readonly snapshot: boolean;
   gate: GateRecord;
 }
 

@@ -2,16 +2,18 @@
 //
 // The fake's lvstores and lvols; what they hold lives on the disk and survives the engine.
 
-import { makeBdev, storedIo } from './bdev.js';
+import { type FakeBdev, type FakeIo, makeBdev, storedIo } from './bdev.js';
 import { SparseBlocks } from './blocks.js';
 import type { StoredDisk, StoredLvol, StoredLvstore } from './disk.js';
 import type { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
-import { Refused } from './refusal.js';
+import { Refused, writeProtected } from './refusal.js';
 import type { EngineState } from './state.js';
 
 const blockBytes = 4096;
 const clusterBytesDefault = 1024 * 1024;
+/** Layers below an lvol, as the native store has it. */
+const depthMax = 64;
 /** What the store itself takes of a disk. */
 const metadataBytes = 1024 * 1024;
 
@@ -44,15 +46,44 @@ function which(fields: Fields, nameField: string, uuidField: string): [string | 
   return [name, uuid];
 }
 
-const clustersOf = (lvstore: StoredLvstore, lvol: StoredLvol): number => {
+const clustersOf = (lvstore: StoredLvstore, blocks: SparseBlocks): number => {
   const per = lvstore.clusterBytes / blockBytes;
-  return new Set(lvol.blocks.written().map((block) => Math.floor(block / per))).size;
+  return new Set(blocks.written().map((block) => Math.floor(block / per))).size;
 };
 
+function chain(blocks: SparseBlocks): SparseBlocks[] {
+  const layers: SparseBlocks[] = [];
+  for (let layer: SparseBlocks | null = blocks; layer !== null; layer = layer.parent) layers.push(layer);
+  return layers;
+}
+
+/** Deleted snapshots count while an lvol still reads them. */
 function freeClusters(lvstore: StoredLvstore): number {
+  const layers = new Set([...lvstore.lvols.values()].flatMap((lvol) => chain(lvol.blocks)));
   let used = 0;
-  for (const lvol of lvstore.lvols.values()) used += clustersOf(lvstore, lvol);
+  for (const layer of layers) used += clustersOf(lvstore, layer);
   return lvstore.totalClusters - used;
+}
+
+/** The nearest lvol below. */
+function baseOf(lvstore: StoredLvstore, lvol: StoredLvol): StoredLvol | null {
+  const lvols = [...lvstore.lvols.values()];
+  for (const layer of chain(lvol.blocks).slice(1)) {
+    const found = lvols.find((other) => other.blocks === layer);
+    if (found !== undefined) return found;
+  }
+  return null;
+}
+
+function lvolIo(lvol: StoredLvol, stored: (blocks: SparseBlocks) => FakeIo): FakeIo {
+  return {
+    read: (offset, count) => stored(lvol.blocks).read(offset, count),
+    write: async (offset, data) => {
+      if (lvol.readOnly) throw writeProtected();
+      await stored(lvol.blocks).write(offset, data);
+    },
+    flush: () => stored(lvol.blocks).flush(),
+  };
 }
 
 function createLvstore(state: EngineState, fields: Fields): string {
@@ -90,10 +121,12 @@ function examine(state: EngineState, fields: Fields): true {
 
 function publish(state: EngineState, disk: StoredDisk, lvstore: StoredLvstore, lvol: StoredLvol): string {
   const name = `${lvstore.name}/${lvol.name}`;
-  const io = storedIo(
-    lvol.blocks,
-    () => state.engine.turn(),
-    () => disk.broken,
+  const io = lvolIo(lvol, (blocks) =>
+    storedIo(
+      blocks,
+      () => state.engine.turn(),
+      () => disk.broken,
+    ),
   );
   const { uuid, numBlocks } = lvol;
   state.bdevs.set(name, makeBdev({ name, product: 'lvol', uuid, blockBytes, numBlocks }, io));
@@ -102,42 +135,183 @@ function publish(state: EngineState, disk: StoredDisk, lvstore: StoredLvstore, l
 }
 
 function createLvol(state: EngineState, fields: Fields): string {
-  const lvolName = fields.string('lvol_name');
-  if (lvolName.includes('/')) fields.refuse('lvol_name', 'must not contain a slash');
+  const newName = lvolName(fields, 'lvol_name');
   const sizeMib = fields.natural('size_in_mib', 1, 2 ** 33);
   const [name, uuid] = which(fields, 'lvs_name', 'uuid');
   const thin = fields.booleanOr('thin_provision', false);
   const lvolUuid = fields.uuidOr('lvol_uuid', () => state.network.random.uuid());
   fields.end();
   const { disk, lvstore } = find(state, name, uuid);
-  if (lvstore.lvols.has(lvolName)) throw new Refused('exists', `lvol ${lvstore.name}/${lvolName} exists`);
+  if (lvstore.lvols.has(newName)) throw new Refused('exists', `lvol ${lvstore.name}/${newName} exists`);
   const needed = Math.ceil((sizeMib * 1024 * 1024) / lvstore.clusterBytes);
   if (!thin && needed > freeClusters(lvstore))
     throw new Refused('noSpace', `lvstore ${lvstore.name} has ${freeClusters(lvstore)} free clusters, needs ${needed}`);
   const lvol: StoredLvol = {
-    name: lvolName,
+    name: newName,
     uuid: lvolUuid,
     numBlocks: (sizeMib * 1024 * 1024) / blockBytes,
     thin,
     blocks: new SparseBlocks(blockBytes),
+    readOnly: false,
+    snapshot: false,
     gate: { epoch: 0n, holder: '' },
   };
-  lvstore.lvols.set(lvolName, lvol);
+  lvstore.lvols.set(newName, lvol);
   return publish(state, disk, lvstore, lvol);
+}
+
+interface Subject {
+  readonly bdev: FakeBdev;
+  readonly disk: StoredDisk;
+  readonly lvstore: StoredLvstore;
+  readonly lvol: StoredLvol;
+}
+
+/** The lvol that a method wants to change; it obeys its gate. */
+function subject(state: EngineState, name: string, epoch: bigint): Subject {
+  const bdev = state.bdev(name, 'lvol');
+  const stored = state.lvols.get(bdev.name);
+  const lvstore = stored?.disk.lvstore ?? null;
+  if (stored === undefined || lvstore === null) throw new Refused('notFound', `lvol ${name} does not exist`);
+  const recorded = stored.lvol.gate.epoch;
+  if (recorded > epoch) throw new Refused('fenced', `${name} obeys epoch ${recorded}`, { epoch: recorded.toString() });
+  return { bdev, disk: stored.disk, lvstore, lvol: stored.lvol };
+}
+
+const epochOf = (fields: Fields): bigint => (fields.has('epoch') ? fields.epoch('epoch') : 0n);
+
+function lvolName(fields: Fields, field: string): string {
+  const name = fields.string(field);
+  if (name.includes('/')) fields.refuse(field, 'must not contain a slash');
+  return name;
+}
+
+function needWritable(lvol: StoredLvol): void {
+  if (lvol.readOnly) throw new Refused('invalid', `${lvol.name}: is read-only`);
+}
+
+function derive(snapshot: boolean): Handler {
+  return (state, fields) => {
+    const source = fields.string(snapshot ? 'lvol_name' : 'snapshot_name');
+    const name = lvolName(fields, snapshot ? 'snapshot_name' : 'clone_name');
+    const uuid = fields.uuidOr(snapshot ? 'snapshot_uuid' : 'clone_uuid', () => state.network.random.uuid());
+    const epoch = epochOf(fields);
+    fields.end();
+    const { disk, lvstore, lvol } = subject(state, source, epoch);
+    state.assertFree(`${lvstore.name}/${name}`);
+    if (snapshot) needWritable(lvol);
+    const layers = `layers below it already, the most there may be`;
+    if (chain(lvol.blocks).length > depthMax)
+      throw new Refused('unsupported', `${lvol.name}: has ${depthMax} ${layers}`);
+    const below = lvol.blocks;
+    if (!lvol.readOnly) lvol.blocks = new SparseBlocks(blockBytes, below);
+    const made: StoredLvol = {
+      name,
+      uuid,
+      numBlocks: lvol.numBlocks,
+      thin: true,
+      blocks: snapshot ? below : new SparseBlocks(blockBytes, below),
+      readOnly: snapshot,
+      snapshot,
+      gate: snapshot ? { ...lvol.gate } : { epoch: 0n, holder: '' },
+    };
+    lvstore.lvols.set(name, made);
+    return publish(state, disk, lvstore, made);
+  };
 }
 
 function deleteLvol(state: EngineState, fields: Fields): true {
   const name = fields.string('name');
-  const epoch = fields.has('epoch') ? fields.epoch('epoch') : 0n;
+  const epoch = epochOf(fields);
   fields.end();
-  const bdev = state.bdev(name, 'lvol');
-  const stored = state.lvols.get(bdev.name);
-  if (stored === undefined) throw new Refused('notFound', `lvol ${name} does not exist`);
-  const recorded = stored.lvol.gate.epoch;
-  if (recorded > epoch) throw new Refused('fenced', `${name} obeys epoch ${recorded}`, { epoch: recorded.toString() });
+  const { bdev, lvstore, lvol } = subject(state, name, epoch);
   state.destroy(bdev.name, 'lvol');
   state.lvols.delete(bdev.name);
-  stored.disk.lvstore?.lvols.delete(stored.lvol.name);
+  lvstore.lvols.delete(lvol.name);
+  return true;
+}
+
+function resize(state: EngineState, fields: Fields): true {
+  const name = fields.string('name');
+  const numBlocks = (fields.natural('size_in_mib', 1, 2 ** 33) * 1024 * 1024) / blockBytes;
+  const epoch = epochOf(fields);
+  fields.end();
+  const { bdev, lvol } = subject(state, name, epoch);
+  const user = bdev.claimedBy ?? bdev.openedBy[0];
+  if (numBlocks < lvol.numBlocks && user !== undefined)
+    throw new Refused('busy', `bdev ${bdev.name} cannot shrink: it is in use by ${user}`);
+  needWritable(lvol);
+  lvol.blocks.truncate(Math.min(numBlocks, lvol.numBlocks));
+  lvol.numBlocks = numBlocks;
+  bdev.numBlocks = numBlocks;
+  return true;
+}
+
+function rename(state: EngineState, fields: Fields): true {
+  const oldName = fields.string('old_name');
+  const newName = lvolName(fields, 'new_name');
+  const epoch = epochOf(fields);
+  fields.end();
+  const { bdev, disk, lvstore, lvol } = subject(state, oldName, epoch);
+  if (newName === lvol.name) return true;
+  state.assertFree(`${lvstore.name}/${newName}`);
+  state.destroy(bdev.name, 'lvol');
+  state.lvols.delete(bdev.name);
+  lvstore.lvols.delete(lvol.name);
+  lvol.name = newName;
+  lvstore.lvols.set(newName, lvol);
+  publish(state, disk, lvstore, lvol);
+  return true;
+}
+
+function change(apply: (lvol: StoredLvol) => void): Handler {
+  return (state, fields) => {
+    const name = fields.string('name');
+    const epoch = epochOf(fields);
+    fields.end();
+    apply(subject(state, name, epoch).lvol);
+    return true;
+  };
+}
+
+const takeParentIn = (all: boolean): Handler =>
+  change((lvol) => {
+    needWritable(lvol);
+    lvol.blocks.takeParentIn(all);
+  });
+
+const setReadOnly = change((lvol) => {
+  lvol.readOnly = true;
+});
+
+/** There is nothing on a fake disk that could be damaged. */
+function fsck(state: EngineState, fields: Fields): unknown {
+  const bdev = state.unused(state.bdev(fields.string('bdev_name')));
+  fields.booleanOr('dump', false);
+  fields.end();
+  const lvstore = state.disks.get(bdev.name)?.lvstore ?? null;
+  const problems = lvstore === null ? [{ severity: 'error', message: 'the device carries no lvstore' }] : [];
+  return {
+    sound: lvstore !== null,
+    name: lvstore?.name ?? '',
+    uuid: lvstore?.uuid ?? '00000000-0000-0000-0000-000000000000',
+    generation: lvstore === null ? 0 : 1,
+    problems,
+    text: lvstore === null ? 'error: the device carries no lvstore\n' : 'no errors\n',
+  };
+}
+
+/** The fake tells nothing about space. */
+function setThresholds(state: EngineState, fields: Fields): true {
+  const [name, uuid] = which(fields, 'lvs_name', 'uuid');
+  let least = 1;
+  for (const percent of fields.array('used_percent', 0, 16)) {
+    if (!Number.isInteger(percent) || (percent as number) < least || (percent as number) > 100)
+      fields.refuse('used_percent', 'must be ascending integers from 1 to 100');
+    least = (percent as number) + 1;
+  }
+  fields.end();
+  find(state, name, uuid);
   return true;
 }
 
@@ -167,22 +341,40 @@ function getLvstores(state: EngineState, fields: Fields): unknown {
   }));
 }
 
+function describeLvol(lvstore: StoredLvstore, lvol: StoredLvol, withSizes: boolean): object {
+  const lvols = [...lvstore.lvols.values()];
+  const clusters = clustersOf(lvstore, lvol.blocks);
+  const allocated = clusters * lvstore.clusterBytes;
+  const read = lvols.some((other) => other !== lvol && chain(other.blocks).includes(lvol.blocks));
+  // As coarse as the fake is: what anybody above reads counts as shared whole.
+  const sizes = withSizes ? { exclusive_bytes: read ? 0 : allocated, shared_bytes: read ? allocated : 0 } : {};
+  return {
+    alias: `${lvstore.name}/${lvol.name}`,
+    uuid: lvol.uuid,
+    name: lvol.name,
+    is_thin_provisioned: true,
+    is_snapshot: lvol.snapshot,
+    is_clone: lvol.blocks.parent !== null,
+    is_read_only: lvol.readOnly,
+    base_snapshot: baseOf(lvstore, lvol)?.name ?? null,
+    clones: lvols.filter((other) => baseOf(lvstore, other) === lvol).map((other) => other.name),
+    lvs: { name: lvstore.name, uuid: lvstore.uuid },
+    num_blocks: lvol.numBlocks,
+    num_allocated_clusters: clusters,
+    allocated_bytes: allocated,
+    epoch: lvol.gate.epoch.toString(),
+    ...sizes,
+  };
+}
+
 function getLvols(state: EngineState, fields: Fields): unknown {
   const name = fields.has('lvs_name') ? fields.string('lvs_name') : null;
   const uuid = fields.has('lvs_uuid') ? fields.string('lvs_uuid') : null;
+  const withSizes = fields.booleanOr('sizes', false);
   fields.end();
   const wanted = name === null && uuid === null ? loaded(state) : [find(state, name, uuid)];
   return wanted.flatMap(({ lvstore }) =>
-    [...lvstore.lvols.values()].map((lvol) => ({
-      alias: `${lvstore.name}/${lvol.name}`,
-      uuid: lvol.uuid,
-      name: lvol.name,
-      is_thin_provisioned: true,
-      lvs: { name: lvstore.name, uuid: lvstore.uuid },
-      num_blocks: lvol.numBlocks,
-      allocated_bytes: clustersOf(lvstore, lvol) * lvstore.clusterBytes,
-      epoch: lvol.gate.epoch.toString(),
-    })),
+    [...lvstore.lvols.values()].map((lvol) => describeLvol(lvstore, lvol, withSizes)),
   );
 }
 
@@ -194,4 +386,13 @@ export const lvolMethods: Record<string, Handler> = {
   bdev_lvol_create: createLvol,
   bdev_lvol_delete: deleteLvol,
   bdev_lvol_get_lvols: getLvols,
+  bdev_lvol_snapshot: derive(true),
+  bdev_lvol_clone: derive(false),
+  bdev_lvol_resize: resize,
+  bdev_lvol_rename: rename,
+  bdev_lvol_set_read_only: setReadOnly,
+  bdev_lvol_inflate: takeParentIn(true),
+  bdev_lvol_decouple_parent: takeParentIn(false),
+  basalt_lvstore_fsck: fsck,
+  basalt_lvstore_set_thresholds: setThresholds,
 };

@@ -26,6 +26,7 @@ export class IoStatus extends Error {
 export const reservationConflict = (): IoStatus => new IoStatus(0x083, 'Reservation Conflict (0x083)');
 export const anaInaccessible = (): IoStatus => new IoStatus(0x302, 'Asymmetric Access Inaccessible (0x302)');
 export const hostPathError = (): IoStatus => new IoStatus(0x370, 'Host Path Error (0x370)');
+export const writeProtected = (): IoStatus => new IoStatus(0x4020, 'Namespace is Write Protected (0x020, DNR)');
 export const writeFault = (): IoStatus => new IoStatus(0x280, 'Write Fault (0x280)');
 export const unrecoveredReadError = (): IoStatus => new IoStatus(0x281, 'Unrecovered Read Error (0x281)');
 export const internalError = (): IoStatus => new IoStatus(0x006, 'Internal Error (0x006)');
