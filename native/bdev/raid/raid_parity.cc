@@ -69,10 +69,8 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
   in_sync_ = geometry.in_sync;
   next_sequence_ = durable_tail_ = geometry.log_tail;
   resync_stripe_ = geometry.clean != 0 ? layout_.strip_count : 0;
-  for (size_t i = 0; i < Lists::workspace_count; i++) {
-    lists_->workspaces.push_back(std::make_unique<Workspace>(layout_, columns_max_));
-    lists_->free_workspaces.push_back(lists_->workspaces.back().get());
-  }
+  lists_->workspaces.reserve(Lists::workspace_count);
+  lists_->free_workspaces.reserve(Lists::workspace_count);
   const size_t zero_bytes = size_t{layout_.strip_blocks} * layout_.block_bytes;
   lists_->zeroes.reset(
       static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, align_up(zero_bytes, parity::page_bytes))));
@@ -89,6 +87,22 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
 }
 
 RaidParityBdev::~RaidParityBdev() = default;
+
+// False: the band waits for one.
+bool RaidParityBdev::take_workspace(Band* band) {
+  if (lists_->free_workspaces.empty() && lists_->workspaces.size() < Lists::workspace_count) {
+    // Only until it is warm.
+    lists_->workspaces.push_back(std::make_unique<Workspace>(layout_, columns_max_));
+    lists_->free_workspaces.push_back(lists_->workspaces.back().get());
+  }
+  if (lists_->free_workspaces.empty()) {
+    lists_->workspace_waits.push_back(band);
+    return false;
+  }
+  band->workspace = lists_->free_workspaces.back();
+  lists_->free_workspaces.pop_back();
+  return true;
+}
 
 void RaidParityBdev::submit(Io* io) {
   const nvme::Status checked = check(*io);

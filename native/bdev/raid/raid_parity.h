@@ -133,6 +133,7 @@ class RaidParityBdev final : public Bdev {
   void adopt(std::vector<Handle> members);
 
   // raid_parity.cc
+  bool take_workspace(Band* band);
   void advance(Op* op);
   void finish(Op* op);
   void start_flush(Op* op);

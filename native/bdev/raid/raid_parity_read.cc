@@ -57,11 +57,7 @@ void RaidParityBdev::read_granted(RangeEntry* entry) {
 }
 
 void RaidParityBdev::recover_part(Band* band) {
-  if (band->workspace == nullptr) {
-    if (lists_->free_workspaces.empty()) return lists_->workspace_waits.push_back(band);
-    band->workspace = lists_->free_workspaces.back();
-    lists_->free_workspaces.pop_back();
-  }
+  if (band->workspace == nullptr && !take_workspace(band)) return;
   const uint32_t role = band->shape.first_role;
   const uint32_t present =
       layout_.roles_of(band->shape.stripe, in_sync_ & ~failed_) & ~band->unreadable & ~(1u << role);

@@ -72,11 +72,7 @@ void RaidParityBdev::prepare(Band* band) {
   }
   const bool zeroes = moves_zeroes(band->op->io->type) && band->shape.role_count == layout_.data_count;
   if (zeroes || band->method == Band::Method::plain) return write_in_place(band);
-  if (band->workspace == nullptr) {
-    if (lists_->free_workspaces.empty()) return lists_->workspace_waits.push_back(band);
-    band->workspace = lists_->free_workspaces.back();
-    lists_->free_workspaces.pop_back();
-  }
+  if (band->workspace == nullptr && !take_workspace(band)) return;
   if (band->method == Band::Method::full) {
     parity_stats_.full_stripe_count++;
     compute_full(band);
