@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <string>
+#include <utility>
 
 #include "base/assert.h"
 
@@ -17,6 +18,56 @@ constexpr size_t table_bytes = 32;  // per coefficient, ISA-L's expanded form
 // ISA-L's prototypes lack const; it reads what it is given as input.
 uint8_t* mutable_bytes(const uint8_t* bytes) {
   return const_cast<uint8_t*>(bytes);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+}
+
+// GF(2^8) with polynomial 0x11d. ISA-L has these as well, but its matrix functions call a `gf_mul` that Node.js
+// exports, too, with another meaning: inside an addon they would reach that one.
+uint8_t multiply(uint8_t a, uint8_t b) {
+  uint32_t sum = 0;
+  for (uint32_t factor = a; b != 0; b >>= 1) {
+    if ((b & 1) != 0) sum ^= factor;
+    factor <<= 1;
+    if ((factor & 0x100) != 0) factor ^= 0x11d;
+  }
+  return static_cast<uint8_t>(sum);
+}
+
+uint8_t inverse_of(uint8_t a) {
+  uint8_t power = a;  // a^254
+  for (int i = 0; i < 6; i++)
+    power = multiply(multiply(power, power), a);
+  return multiply(power, power);
+}
+
+// Gauss and Jordan; `square` is used up. False: it has no inverse.
+bool invert(std::vector<uint8_t>& square, std::vector<uint8_t>* inverse, uint32_t k) {
+  inverse->assign(k * k, 0);
+  for (uint32_t i = 0; i < k; i++)
+    (*inverse)[i * k + i] = 1;
+  for (uint32_t column = 0; column < k; column++) {
+    uint32_t pivot = column;
+    while (pivot < k && square[pivot * k + column] == 0)
+      pivot++;
+    if (pivot == k) return false;
+    for (uint32_t j = 0; j < k && pivot != column; j++) {
+      std::swap(square[pivot * k + j], square[column * k + j]);
+      std::swap((*inverse)[pivot * k + j], (*inverse)[column * k + j]);
+    }
+    const uint8_t scale = inverse_of(square[column * k + column]);
+    for (uint32_t j = 0; j < k; j++) {
+      square[column * k + j] = multiply(square[column * k + j], scale);
+      (*inverse)[column * k + j] = multiply((*inverse)[column * k + j], scale);
+    }
+    for (uint32_t row = 0; row < k; row++) {
+      const uint8_t factor = square[row * k + column];
+      if (row == column || factor == 0) continue;
+      for (uint32_t j = 0; j < k; j++) {
+        square[row * k + j] ^= multiply(square[column * k + j], factor);
+        (*inverse)[row * k + j] ^= multiply((*inverse)[column * k + j], factor);
+      }
+    }
+  }
+  return true;
 }
 
 int as_int(size_t value) {
@@ -32,7 +83,15 @@ ParityCodec::ParityCodec(uint32_t data_count, uint32_t parity_count)
       encode_tables_(table_bytes * data_count * parity_count) {
   BASALT_ASSERT(k_ >= 1 && k_ <= data_count_max && m_ >= 1 && m_ <= parity_count_max);
   // Powers of 1, 2, 4 and 8. Any k rows are independent up to k = 16 and m = 4: codec_test.cc tries them all.
-  gf_gen_rs_matrix(matrix_.data(), as_int(k_ + m_), as_int(k_));
+  for (uint32_t i = 0; i < k_; i++)
+    matrix_[i * k_ + i] = 1;
+  for (uint32_t parity = 0; parity < m_; parity++) {
+    uint8_t power = 1;
+    for (uint32_t i = 0; i < k_; i++) {
+      matrix_[(k_ + parity) * k_ + i] = power;
+      power = multiply(power, static_cast<uint8_t>(1u << parity));
+    }
+  }
   ec_init_tables(as_int(k_), as_int(m_), &matrix_[k_ * k_], encode_tables_.data());
 }
 
@@ -64,10 +123,10 @@ Result<ParityCodec::Recovery> ParityCodec::recovery(uint32_t present, uint32_t w
     if ((wanted >> role & 1) != 0) recovery.results_.push_back(static_cast<uint8_t>(role));
   }
   std::vector<uint8_t> square(k_ * k_);
-  std::vector<uint8_t> inverse(k_ * k_);
+  std::vector<uint8_t> inverse;
   for (uint32_t i = 0; i < k_; i++)
     std::copy_n(row(recovery.sources_[i]), k_, &square[i * k_]);
-  if (gf_invert_matrix(square.data(), inverse.data(), as_int(k_)) != 0) {
+  if (!invert(square, &inverse, k_)) {
     return Error{Errc::corrupt, "the coding matrix of these strips has no inverse"};
   }
   // sources = square * data, so data = inverse * sources, and any strip = its row * inverse * sources.
@@ -77,7 +136,7 @@ Result<ParityCodec::Recovery> ParityCodec::recovery(uint32_t present, uint32_t w
     for (uint32_t column = 0; column < k_; column++) {
       uint8_t sum = 0;
       for (uint32_t j = 0; j < k_; j++)
-        sum ^= gf_mul(row(recovery.results_[i])[j], inverse[j * k_ + column]);
+        sum ^= multiply(row(recovery.results_[i])[j], inverse[j * k_ + column]);
       rows[i * k_ + column] = sum;
     }
   }
