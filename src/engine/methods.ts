@@ -67,10 +67,16 @@ export interface RaidDescription {
   name: string;
   uuid: string;
   strip_size_kb: number;
-  state: 'online';
-  raid_level: 'raid0';
+  state: 'online' | 'offline';
+  raid_level: 'raid0' | 'raid5' | 'raid6';
   num_base_bdevs: number;
+  /** raid5, raid6: "" where a member is missing. */
   base_bdevs_list: string[];
+  /** From here on: raid5 and raid6 only. */
+  num_base_bdevs_operational?: number;
+  members?: { name: string; state: 'missing' | 'in_sync' | 'rebuilding' | 'failed'; percent?: number }[];
+  /** How much of the parity is known to be right; 100 unless it ended uncleanly or was just created. */
+  resync_percent?: number;
 }
 
 export interface ControllerPath {
@@ -268,8 +274,25 @@ export interface MethodMap {
   };
 
   bdev_raid_create: {
-    params: { name: string; raid_level: 'raid0'; base_bdevs: string[]; strip_size_kb: number; uuid?: string };
+    params: {
+      name: string;
+      raid_level: 'raid0' | 'raid5' | 'raid6';
+      base_bdevs: string[];
+      strip_size_kb: number;
+      uuid?: string;
+      /** raid5, raid6: overwrite members that belong to a raid. */
+      force?: boolean;
+    };
     result: true;
+  };
+  /** A device for the first place of a raid5 or raid6 that has none; it is rebuilt. */
+  bdev_raid_add_base_bdev: { params: { raid_bdev: string; base_bdev: string }; result: true };
+  /** Finds a raid5 or raid6 again on its members. */
+  basalt_raid_load: { params: { name: string; base_bdevs: string[] }; result: true };
+  /** Compares all parity with the data. */
+  basalt_raid_scrub: {
+    params: { name: string; repair?: boolean };
+    result: { checked_stripes: number; wrong_parity: number; repaired: boolean };
   };
   bdev_raid_delete: { params: { name: string }; result: true };
   bdev_raid_get_bdevs: {

@@ -104,12 +104,14 @@ function injectError(state: EngineState, fields: Fields): true {
 
 function createRaid(state: EngineState, fields: Fields): true {
   const name = fields.string('name');
-  fields.choice('raid_level', ['raid0', '0']);
+  const level = fields.choice('raid_level', ['raid0', '0', 'raid5', '5', 'raid6', '6']);
   const bases = fields.strings('base_bdevs', 1, 256);
   const stripKb = fields.natural('strip_size_kb', 4, 65536);
   if (Math.log2(stripKb) % 1 !== 0) fields.refuse('strip_size_kb', `must be a power of two, is ${stripKb}`);
   const uuid = fields.uuidOr('uuid', () => state.network.random.uuid());
+  fields.booleanOr('force', false);
   fields.end();
+  if (!['raid0', '0'].includes(level)) throw new Refused('unsupported', `the fake engine has no ${level}`);
   state.assertFree(name);
   const members = state.claim(bases, `bdev ${name}`);
   const blockBytes = members[0]?.blockBytes ?? 4096;

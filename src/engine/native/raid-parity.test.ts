@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { afterEach, expect, it } from 'vitest';
+import type { Engine } from '../engine.js';
+import { createNativeEngine } from './native-engine.js';
+
+let engine: Engine | null = null;
+afterEach(async () => {
+  await engine?.close();
+  engine = null;
+});
+
+async function withDisks(...names: string[]): Promise<Engine> {
+  engine = createNativeEngine();
+  for (const name of names) await engine.rpc('bdev_malloc_create', { name, num_blocks: 8192, block_size: 4096 });
+  return engine;
+}
+
+const pattern = (bytes: number, seed: number): Uint8Array =>
+  Uint8Array.from({ length: bytes }, (_, at) => (at * 31 + seed * 7 + (at >> 12)) & 0xff);
+
+async function untilOnlyInSync(from: Engine): Promise<void> {
+  for (;;) {
+    const [raid] = await from.rpc('bdev_raid_get_bdevs', { category: 'all' });
+    if (raid?.num_base_bdevs_operational === raid?.num_base_bdevs && raid?.resync_percent === 100) return;
+  }
+}
+
+it('raid5: an lvstore on it outlives a member and its replacement', async () => {
+  const from = await withDisks('a', 'b', 'c', 'd', 'spare');
+  for (const name of ['a', 'b', 'c', 'd']) await from.rpc('bdev_error_create', { base_name: name });
+  const bases = ['EE_a', 'EE_b', 'EE_c', 'EE_d'];
+  await from.rpc('bdev_raid_create', { name: 'r', raid_level: 'raid5', base_bdevs: bases, strip_size_kb: 16 });
+  await from.rpc('bdev_lvol_create_lvstore', { bdev_name: 'r', lvs_name: 'lvs' });
+  await from.rpc('bdev_lvol_create', { lvs_name: 'lvs', lvol_name: 'v', size_in_mib: 16, thin_provision: true });
+  const handle = await from.openBdev('lvs/v');
+  const data = pattern(1 << 20, 1);
+  await handle.write(0, data);
+  await from.rpc('bdev_error_inject_error', { name: 'EE_b', io_type: 'write', error_type: 'failure' });
+  const small = pattern(4096, 2);
+  await handle.write(8192, small);
+  await handle.flush();
+  const [broken] = await from.rpc('bdev_raid_get_bdevs', { category: 'online' });
+  expect(broken).toMatchObject({ raid_level: 'raid5', num_base_bdevs: 4, num_base_bdevs_operational: 3 });
+  expect(broken?.members?.map((member) => member.state)).toEqual(['in_sync', 'missing', 'in_sync', 'in_sync']);
+  await from.rpc('bdev_raid_add_base_bdev', { raid_bdev: 'r', base_bdev: 'spare' });
+  await untilOnlyInSync(from);
+  const expected = data.slice();
+  expected.set(small, 8192);
+  const back = new Uint8Array(data.length);
+  await handle.read(0, back);
+  expect(Buffer.compare(back, expected)).toBe(0);
+  await handle.close();
+  expect(await from.rpc('basalt_raid_scrub', { name: 'r' })).toMatchObject({ wrong_parity: 0, repaired: false });
+});
+
+it('raid6: is found again on four of its six members', async () => {
+  const names = ['a', 'b', 'c', 'd', 'e', 'f'];
+  const from = await withDisks(...names);
+  await from.rpc('bdev_raid_create', { name: 'r', raid_level: 'raid6', base_bdevs: names, strip_size_kb: 64 });
+  const data = pattern(1 << 20, 3);
+  const handle = await from.openBdev('r');
+  await handle.write(4096, data);
+  await handle.close();
+  await from.rpc('bdev_raid_delete', { name: 'r' });
+  const again = { name: 'r', raid_level: 'raid6', base_bdevs: names, strip_size_kb: 64 } as const;
+  await expect(from.rpc('bdev_raid_create', again)).rejects.toMatchObject({ code: -17 });
+  await from.rpc('basalt_raid_load', { name: 'r', base_bdevs: ['f', 'b', 'd', 'a'] });
+  const reader = await from.openBdev('r');
+  const back = new Uint8Array(data.length);
+  await reader.read(4096, back);
+  expect(Buffer.compare(back, data)).toBe(0);
+  await reader.close();
+});
+
+it('parity raids refuse bad arguments by name and change nothing', async () => {
+  const from = await withDisks('a', 'b', 'c');
+  const create = (over: object): Promise<unknown> =>
+    from.rpc('bdev_raid_create', {
+      name: 'r',
+      raid_level: 'raid5',
+      base_bdevs: ['a', 'b', 'c'],
+      strip_size_kb: 16,
+      ...over,
+    });
+  await expect(create({ strip_size_kb: 512 })).rejects.toThrow('strip_size_kb: a power of two from 4 to 256');
+  await expect(create({ base_bdevs: ['a'] })).rejects.toThrow('base_bdevs: 1 parity members and 1 to 16 others, got 1');
+  await expect(create({ base_bdevs: ['a', 'a', 'b'] })).rejects.toThrow('a');
+  await expect(from.rpc('basalt_raid_load', { name: 'r', base_bdevs: ['a', 'b', 'c'] })).rejects.toThrow(
+    'a: no raid superblock',
+  );
+  await expect(from.rpc('basalt_raid_scrub', { name: 'a' })).rejects.toThrow('a is a malloc bdev, not raid5 or raid6');
+  await from.rpc('bdev_malloc_delete', { name: 'a' });
+});
