@@ -108,7 +108,7 @@ Outcome LegBdev::add_member(LegMember member) {
   for (const Member& other : members_) {
     if (other.state == MemberState::empty) continue;
     count++;
-    if (other.replica == member.replica) {
+    if (tail_ != nullptr && other.replica == member.replica) {
       return Error{Errc::exists, info_.name + ": replica " + member.replica + " is a member already"};
     }
   }
