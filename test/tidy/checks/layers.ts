@@ -99,7 +99,7 @@ export function forbidden(table: LayerTable, from: string, to: string): string |
 }
 
 const is_native_test = (path: string): boolean =>
-  /(_test|_bench|_fuzz|_testing)\.(cc|h)$/.test(path) || /^native\/(sim\/|(.*\/)?testing\/)/.test(path);
+  /(_test|_test_util|_bench|_fuzz|_testing)\.(cc|h)$/.test(path) || /^native\/(sim\/|(.*\/)?testing\/)/.test(path);
 
 function includes(text: string): { path: string; line: number; system: boolean }[] {
   return [...text.matchAll(/^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]/gm)].map((match) => ({
