@@ -173,6 +173,12 @@ class Leg final : public Module {
     const std::vector<Named> members = read_members(in);
     options.all_dirty = in.boolean("all_dirty");
     options.lease = milliseconds(static_cast<int64_t>(in.natural("lease_ms", {.min = 1, .max = 1000})));
+    if (in.has("num_blocks") || in.has("identity") || in.has("replicas")) {
+      // Members keep superblocks and marks in a tail behind so many blocks.
+      options.count_blocks = in.natural("num_blocks", {.min = 1});
+      options.identity = in.string("identity");
+      options.replicas = in.strings("replicas", 1, bdev::leg_tail::roster_count_max);
+    }
     options.uuid = engine_.make_uuid();
     options.planted.ignore_lease = engine_.config().planted.ignore_lease;
     if (auto error = in.error()) co_return *error;
