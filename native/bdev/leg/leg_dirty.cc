@@ -85,6 +85,9 @@ Task<bool> LegBdev::equalize(uint64_t region) {
     for (uint32_t slot = 0; slot < member_slot_count && !fenced_; slot++) {
       if (slot == source || (receives_ & ~failed_ & bit(slot)) == 0) continue;
       io.type = IoType::write;
+      // What a power cut left on one member's media is read from now on: a second cut must not take it away again by
+      // leaving another member to be asked.
+      io.fua = true;
       const nvme::Status status = co_await member_io(slot, io);
       if (!status.ok() && !is_member_failure(status) && !fenced_) member_failed(slot, status);
     }
