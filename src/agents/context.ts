@@ -20,6 +20,8 @@ export interface AgentContext {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** Which boot of the machine this is (src/env/boot.ts); absent: one that nobody knows. */
+  readonly boot?: string | null;
   /** For simulations only. */
   readonly planted?: PlantedBugs;
 }

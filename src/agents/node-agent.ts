@@ -7,6 +7,7 @@
 
 import type { CompiledNode } from '../model/config.js';
 import { isBasaltError } from '../model/errors.js';
+import { makeIncarnation } from '../model/incarnation.js';
 import { keys } from '../model/keys.js';
 import { type Address, codecs, formatVersion, type LiveObject } from '../model/objects.js';
 import { type PgPlanner, WorkerPlanner } from '../placement/planner.js';
@@ -79,7 +80,7 @@ export class NodeAgent {
     const hosts = isController
       ? await openListener(context.engine, { traddr: node.address, trsvcid: String(node.hostPort) })
       : null;
-    const incarnation = context.random.bytes(10).toString('hex');
+    const incarnation = makeIncarnation(context.boot ?? null, context.random);
     if (internal !== null) {
       this.#disks = new DiskAgent({
         context,

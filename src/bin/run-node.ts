@@ -2,6 +2,7 @@
 
 import { NodeAgent } from '../agents/node-agent.js';
 import type { DaemonOutput } from '../cli/launch.js';
+import { bootTag } from '../env/boot.js';
 import { systemClock } from '../env/clock.js';
 import { systemRandom } from '../env/random.js';
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
@@ -14,7 +15,7 @@ export function runNode(config: CompiledConfig, node: CompiledNode, output: Daem
   return runDaemon(log, output, async (signal) => {
     const engine = await createEngine(node.engine);
     const store = openStore(config, log);
-    const context = { engine, clock: systemClock, random: systemRandom, log };
+    const context = { engine, clock: systemClock, random: systemRandom, log, boot: bootTag() };
     const { graceSeconds, ...limits } = config.placement;
     const agent = new NodeAgent({ context, store, node, placement: { ...limits, graceMs: graceSeconds * 1000 } });
     try {

@@ -55,6 +55,17 @@ describe('a takeover', () => {
     ]);
   });
 
+  it('expels members of machines that started anew while others only lost their process', () => {
+    const formerly = (replica: string, boot: string) => ({ replica, incarnation: `${boot}000000000001` });
+    const now = (replica: string, boot: string) => taken(0, replica, `${boot}000000000002`);
+    const present = leadership([[formerly('a', 'aaaaaaaa'), formerly('b', 'bbbbbbbb'), formerly('c', 'cccccccc')]]);
+    const stay = (...found: ReturnType<typeof now>[]) =>
+      planTakeover(present, found).next?.legs[0]?.inSync.map((entry) => entry.replica);
+    expect(stay(now('a', 'aaaaaaaa'), now('b', '11111111'), now('c', 'cccccccc'))).toEqual(['a', 'c']);
+    expect(stay(now('a', '22222222'), now('b', '11111111'))).toEqual(['a', 'b']);
+    expect(stay(now('a', 'aaaaaaaa'), taken(0, 'b', 'bbbbbbbb000000000001'))).toEqual(['b']);
+  });
+
   it('keeps a member that restarted after the volume was left clean', () => {
     const plan = planTakeover(leadership([['a', 'b']], { clean: true }), [taken(0, 'a', 'i2'), taken(0, 'b')]);
     expect(plan.next?.legs[0]?.inSync).toHaveLength(2);

@@ -7,6 +7,7 @@
 //              - an epoch grows by taking over, and by nothing else
 //              - whoever is not named as the controller changes nothing but by taking over
 
+import { sameMachineBoot } from '../model/incarnation.js';
 import type { InSyncMember, Leadership } from '../model/objects.js';
 
 export interface MemberRef {
@@ -46,8 +47,10 @@ export interface TakeoverPlan {
 }
 
 /**
- * After the takeover of members: who stays. A member with another incarnation has lost its cache, so it leaves, unless
- * the volume was left clean or no member with its cache was taken over.
+ * After the takeover of members: who stays. A member with another incarnation may have lost its cache, so it leaves,
+ * unless the volume was left clean or no member with its cache was taken over. Then those stay of which only the process
+ * ended: what they had written is with the machine still. A machine that started anew has lost what was not flushed; its
+ * members stay only when all have.
  */
 export function planTakeover(present: Leadership, taken: readonly TakenMember[]): TakeoverPlan {
   const left: MemberRef[] = [];
@@ -81,10 +84,12 @@ function takeOverLeg(
     const found = taken.find((entry) => entry.replica === member.replica);
     if (found === undefined) return [];
     const kept = member.incarnation === found.incarnation;
-    return [{ member: { replica: member.replica, incarnation: found.incarnation }, kept }];
+    const sameBoot = sameMachineBoot(member.incarnation, found.incarnation);
+    return [{ member: { replica: member.replica, incarnation: found.incarnation }, kept, sameBoot }];
   });
   const kept = reached.filter((entry) => entry.kept);
-  const stay = clean || kept.length === 0 ? reached : kept;
+  const sameBoot = reached.filter((entry) => entry.sameBoot);
+  const stay = clean ? reached : ([kept, sameBoot].find((members) => members.length > 0) ?? reached);
   return { stay: stay.map((entry) => entry.member), reached: reached.length, kept: kept.length };
 }
 
