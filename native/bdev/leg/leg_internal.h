@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "bdev/leg/leg.h"
+#include "bdev/member_failure.h"
 
 namespace basalt::bdev {
 
@@ -264,16 +265,6 @@ struct LegBdev::TailWrite {
 inline bool all_zero(const void* data, size_t length_bytes) {
   const char* bytes = static_cast<const char*>(data);
   return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, length_bytes - 1) == 0;
-}
-
-// A member that answers so has lost its path, its device or its right to our trust; others are told exactly as they
-// are.
-inline bool is_member_failure(nvme::Status status) {
-  return status.type() == nvme::StatusType::path || status.is(nvme::status::write_fault) ||
-         status.is(nvme::status::internal_error) || status.is(nvme::status::aborted_sq_deletion) ||
-         status.is(nvme::status::abort_requested) || status.is(nvme::status::namespace_not_ready) ||
-         status.is(nvme::status::invalid_namespace) || status.is(nvme::status::transient_transport_error) ||
-         status.is(nvme::status::data_transfer_error) || status.is(nvme::status::command_sequence_error);
 }
 
 template <class F>

@@ -161,6 +161,14 @@ class RaidParityBdev final : public Bdev {
   size_t data_pieces(const Band& band, uint32_t role, Iovec* out, size_t out_max) const;
   ChildIo* child_for(Band* band, uint32_t role, IoType type, IoDone done);
   void submit_child(Band* band, ChildIo* child);
+  // What a child of a band said; the child is given back.
+  struct Answer {
+    RaidParityBdev* raid;
+    Band* band;
+    uint32_t member;
+    nvme::Status status;
+  };
+  static Answer take_answer(Io* child);
 
   // raid_parity_read.cc
   void start_read_band(Band* band);

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "bdev/member_failure.h"
 #include "bdev/raid/raid_parity.h"
 
 namespace basalt::bdev {
@@ -161,15 +162,9 @@ struct RaidParityBdev::RangeHeld {
   void await_resume() const noexcept {}
 };
 
-// An answer that says that the member has lost its path, its device or its right to our trust; other errors are told
-// exactly as they are.
+// Nobody else may drive these members: one that obeys another is lost, too.
 inline bool raid_member_failed(nvme::Status status) {
-  return status.type() == nvme::StatusType::path || status.is(nvme::status::write_fault) ||
-         status.is(nvme::status::internal_error) || status.is(nvme::status::aborted_sq_deletion) ||
-         status.is(nvme::status::abort_requested) || status.is(nvme::status::namespace_not_ready) ||
-         status.is(nvme::status::invalid_namespace) || status.is(nvme::status::transient_transport_error) ||
-         status.is(nvme::status::data_transfer_error) || status.is(nvme::status::command_sequence_error) ||
-         status.is(nvme::status::reservation_conflict);
+  return is_member_failure(status) || status.is(nvme::status::reservation_conflict);
 }
 
 template <class F>

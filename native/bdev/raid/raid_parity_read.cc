@@ -21,11 +21,7 @@ void RaidParityBdev::start_read_band(Band* band) {
 }
 
 void RaidParityBdev::read_child_done(Io* io) {
-  Band* band = static_cast<Band*>(io->context);
-  RaidParityBdev* raid = band->raid;
-  const uint32_t member = ChildIo::of(io)->member;
-  const nvme::Status status = io->status;
-  raid->children_.give(ChildIo::of(io));
+  const auto [raid, band, member, status] = take_answer(io);
   band->waiting_count--;
   if (status.ok()) return raid->finish_band(band);
   if (raid_member_failed(status)) {
@@ -86,11 +82,7 @@ void RaidParityBdev::recover_part(Band* band) {
 }
 
 void RaidParityBdev::recover_child_done(Io* io) {
-  Band* band = static_cast<Band*>(io->context);
-  RaidParityBdev* raid = band->raid;
-  const uint32_t member = ChildIo::of(io)->member;
-  const nvme::Status status = io->status;
-  raid->children_.give(ChildIo::of(io));
+  const auto [raid, band, member, status] = take_answer(io);
   if (!status.ok()) {
     if (raid_member_failed(status)) raid->member_failed(member, status);
     band->unreadable |= 1u << raid->layout_.role_of(band->shape.stripe, member);
@@ -128,11 +120,7 @@ void RaidParityBdev::recovered_part(Band* band) {
 }
 
 void RaidParityBdev::repair_child_done(Io* io) {
-  Band* band = static_cast<Band*>(io->context);
-  RaidParityBdev* raid = band->raid;
-  const uint32_t member = ChildIo::of(io)->member;
-  const nvme::Status status = io->status;
-  raid->children_.give(ChildIo::of(io));
+  const auto [raid, band, member, status] = take_answer(io);
   band->waiting_count--;
   if (status.ok()) {
     raid->parity_stats_.repaired_count++;

@@ -160,6 +160,13 @@ void RaidParityBdev::submit_child(Band* band, ChildIo* child) {
   members_[child->member].submit(child);
 }
 
+RaidParityBdev::Answer RaidParityBdev::take_answer(Io* child) {
+  Band* band = static_cast<Band*>(child->context);
+  const Answer answer{band->raid, band, ChildIo::of(child)->member, child->status};
+  band->raid->children_.give(ChildIo::of(child));
+  return answer;
+}
+
 void RaidParityBdev::read_sources(Band* band) {
   if (band->method == Band::Method::recover && band->recovery == nullptr) {
     // Too few are left to know what the stripe holds.
@@ -176,11 +183,7 @@ void RaidParityBdev::read_sources(Band* band) {
 }
 
 void RaidParityBdev::source_child_done(Io* io) {
-  Band* band = static_cast<Band*>(io->context);
-  RaidParityBdev* raid = band->raid;
-  const uint32_t member = ChildIo::of(io)->member;
-  const nvme::Status status = io->status;
-  raid->children_.give(ChildIo::of(io));
+  const auto [raid, band, member, status] = take_answer(io);
   if (!status.ok()) {
     if (raid_member_failed(status)) raid->member_failed(member, status);
     band->unreadable |= 1u << raid->layout_.role_of(band->shape.stripe, member);
@@ -328,11 +331,7 @@ void RaidParityBdev::write_record(Band* band) {
 }
 
 void RaidParityBdev::record_child_done(Io* io) {
-  Band* band = static_cast<Band*>(io->context);
-  RaidParityBdev* raid = band->raid;
-  const uint32_t member = ChildIo::of(io)->member;
-  const nvme::Status status = io->status;
-  raid->children_.give(ChildIo::of(io));
+  const auto [raid, band, member, status] = take_answer(io);
   if (!status.ok()) {
     // Whatever its error: without the record nothing may change in place while the member is of the set.
     raid->member_failed(member, status);
@@ -373,11 +372,7 @@ void RaidParityBdev::write_in_place(Band* band) {
 }
 
 void RaidParityBdev::write_child_done(Io* io) {
-  Band* band = static_cast<Band*>(io->context);
-  RaidParityBdev* raid = band->raid;
-  const uint32_t member = ChildIo::of(io)->member;
-  const nvme::Status status = io->status;
-  raid->children_.give(ChildIo::of(io));
+  const auto [raid, band, member, status] = take_answer(io);
   if (status.ok()) {
     band->got |= 1u << member;
   } else {
