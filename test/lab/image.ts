@@ -9,21 +9,7 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import {
-  chmod,
-  copyFile,
-  cp,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  symlink,
-  utimes,
-  writeFile,
-} from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
@@ -31,12 +17,13 @@ import { Apt, type DebianPackage, type Progress, unreachable } from './apt.js';
 import { mustRun, runCommand } from './command.js';
 import { type Equipment, type EquipmentName, equipmentOf, isCopied, isUnpacked } from './equipment.js';
 import { LabError } from './errors.js';
+import { ImageRoot } from './image-root.js';
 import { hostId, hostNqn, initScript } from './init.js';
 import { extractVmlinux, fetchKernel, type KernelSeries, unpackKernel } from './kernel.js';
 import { type Distribution, isDebian12, labPackages, readDistribution, requirePackages } from './packages.js';
 
 /** Raise it when the shape of the image changes in a way that the lists below do not show. */
-const recipeVersion = 2;
+const recipeVersion = 3;
 const imagesKept = 12;
 const debAgeMsMax = 60 * 24 * 3_600_000;
 
@@ -174,7 +161,7 @@ async function buildImage(build: Build): Promise<void> {
   const work = await mkdtemp(join(cacheDir, `partial-${process.pid}-`));
   try {
     const kernelDir = join(work, 'kernel');
-    const root = join(work, 'root');
+    const root = new ImageRoot(join(work, 'root'));
     const out = join(work, 'image');
     await mkdir(out);
     const release = await unpackKernel(build.debPath, kernelDir);
@@ -187,7 +174,7 @@ async function buildImage(build: Build): Promise<void> {
       release,
       equipment.flatMap((row) => row.modules ?? []),
     );
-    await packCpio(root, join(out, 'initrd.cpio'));
+    await packCpio(root.dir, join(out, 'initrd.cpio'));
     await writeFile(join(out, 'release'), `${release}\n`);
     await rename(out, imageDir).catch(async (error: NodeJS.ErrnoException) => {
       // Another process built the same image meanwhile; equal keys mean equal images.
@@ -201,7 +188,7 @@ async function buildImage(build: Build): Promise<void> {
 }
 
 /** Downloads and unpacks what the equipment needs, then copies the parts that it names. */
-async function packEquipment(root: string, unpacked: string, build: Build): Promise<void> {
+async function packEquipment(root: ImageRoot, unpacked: string, build: Build): Promise<void> {
   const packages = build.equipment.flatMap((row) => row.packages ?? []);
   if (packages.length > 0) await unpackPackages(unpacked, packages, build);
   const libraryPath = ['lib', 'usr/lib'].map((dir) => join(unpacked, dir, 'x86_64-linux-gnu')).join(':');
@@ -212,17 +199,16 @@ async function packEquipment(root: string, unpacked: string, build: Build): Prom
       for (const library of parseLdd(needs.toString(), program)) await copyInto(root, unpacked, library);
     }
     for (const folder of row.folders ?? []) {
-      await cp(join(unpacked, folder), join(root, folder), {
+      await cp(join(unpacked, folder), join(root.dir, folder), {
         recursive: true,
         verbatimSymlinks: true,
         filter: isCopied,
       });
     }
     for (const [path, text] of Object.entries(row.files ?? {})) {
-      await mkdir(join(root, dirname(path)), { recursive: true });
-      await writeFile(join(root, path), text);
+      await root.text(text, path);
     }
-    for (const [path, target] of Object.entries(row.links ?? {})) await symlink(target, join(root, path));
+    for (const [path, target] of Object.entries(row.links ?? {})) await root.link(target, path);
   }
 }
 
@@ -252,13 +238,12 @@ async function unpackFrom(apt: Apt, names: readonly string[], debDir: string, un
 }
 
 /** A file of the unpacked packages, or of the machine, to the same place below `root`; links become files. */
-async function copyInto(root: string, unpacked: string, file: string): Promise<void> {
+async function copyInto(root: ImageRoot, unpacked: string, file: string): Promise<void> {
   const place = file.startsWith(unpacked) ? file.slice(unpacked.length) : file;
-  await mkdir(join(root, dirname(place)), { recursive: true });
-  await copyFile(file, join(root, place));
+  await root.file(file, place);
 }
 
-async function fillRoot(root: string): Promise<void> {
+async function fillRoot(root: ImageRoot): Promise<void> {
   for (const dir of [
     'proc',
     'sys',
@@ -273,41 +258,31 @@ async function fillRoot(root: string): Promise<void> {
     'usr/bin',
     'usr/sbin',
   ]) {
-    await mkdir(join(root, dir), { recursive: true });
+    await root.folder(dir);
   }
-  await writeFile(join(root, 'init'), initScript);
-  await chmod(join(root, 'init'), 0o755);
-  await writeFile(join(root, 'etc/nvme/hostnqn'), `${hostNqn}\n`);
-  await writeFile(join(root, 'etc/nvme/hostid'), `${hostId}\n`);
+  await root.text(initScript, 'init', 0o755);
+  await root.text(`${hostNqn}\n`, 'etc/nvme/hostnqn');
+  await root.text(`${hostId}\n`, 'etc/nvme/hostid');
   // Databases refuse to run as root.
-  await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n');
-  await writeFile(join(root, 'etc/group'), 'root:x:0:\nuser:x:1000:\n');
-  await copyFile('/etc/mke2fs.conf', join(root, 'etc/mke2fs.conf'));
+  await root.text('root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n', 'etc/passwd');
+  await root.text('root:x:0:\nuser:x:1000:\n', 'etc/group');
+  await root.file('/etc/mke2fs.conf', 'etc/mke2fs.conf');
   await packPrograms(root);
 }
 
-async function packPrograms(root: string): Promise<void> {
+async function packPrograms(root: ImageRoot): Promise<void> {
   const files = new Set(guestPrograms);
   for (const program of guestPrograms) {
     for (const library of parseLdd((await mustRun('ldd', [program])).toString(), program)) {
       files.add(library);
     }
   }
-  for (const file of files) {
-    await mkdir(join(root, dirname(file)), { recursive: true });
-    await copyFile(file, join(root, file));
-  }
-  for (const [path, target] of Object.entries(links)) {
-    await symlink(target, join(root, path));
-  }
-  await copyFile('/bin/busybox', join(root, 'bin/busybox'));
+  for (const file of files) await root.file(file, file);
+  for (const [path, target] of Object.entries(links)) await root.link(target, path);
+  await root.file('/bin/busybox', 'bin/busybox');
   for (const applet of (await mustRun('/bin/busybox', ['--list'])).toString().trim().split('\n')) {
     // The full programs above win over busybox's smaller ones of the same name.
-    await symlink('/bin/busybox', join(root, 'bin', applet)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') {
-        throw error;
-      }
-    });
+    if (!(await root.has(`bin/${applet}`))) await root.link('busybox', `bin/${applet}`);
   }
 }
 
@@ -328,7 +303,7 @@ export function parseLdd(output: string, program: string): string[] {
 
 async function packModules(
   kernelDir: string,
-  root: string,
+  root: ImageRoot,
   release: string,
   further: readonly string[],
 ): Promise<void> {
@@ -342,17 +317,14 @@ async function packModules(
     }
   }
   for (const file of files) {
-    await mkdir(join(root, dirname(file)), { recursive: true });
-    if (file.endsWith('.xz')) {
-      await writeFile(join(root, file.slice(0, -3)), await mustRun('xz', ['-dc', join(kernelDir, file)]));
-    } else {
-      await copyFile(join(kernelDir, file), join(root, file));
-    }
+    const unpacked = join(kernelDir, file);
+    if (file.endsWith('.xz')) await root.text(await mustRun('xz', ['-dc', unpacked]), file.slice(0, -3));
+    else await root.file(unpacked, file);
   }
   for (const list of ['modules.builtin', 'modules.builtin.modinfo', 'modules.order']) {
-    await copyFile(join(kernelDir, moduleDir, list), join(root, moduleDir, list));
+    await root.file(join(kernelDir, moduleDir, list), join(moduleDir, list));
   }
-  await mustRun('/sbin/depmod', ['-b', root, release]);
+  await mustRun('/sbin/depmod', ['-b', root.dir, release]);
 }
 
 /** The module files out of `modprobe --show-depends`; built-in ones have no file. */
