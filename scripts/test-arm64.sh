@@ -7,7 +7,7 @@ script_name='arm64'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 bash scripts/setup.sh arm64 --no-build
 
-packages=(liburing2 liburing-dev libisal2 libisal-dev libgtest-dev libgmock-dev rapidjson-dev)
+packages=(liburing2 liburing-dev libisal2 libisal-dev libssl3 libssl-dev libgtest-dev libgmock-dev rapidjson-dev)
 folder="$cache/arm64"
 sysroot="$folder/sysroot"
 library_dir="$sysroot/usr/lib/aarch64-linux-gnu"

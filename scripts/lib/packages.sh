@@ -10,6 +10,7 @@ demo|python3|cmd:python3
 demo|pkg-config|cmd:pkg-config
 demo|liburing-dev|pc:liburing
 demo|libisal-dev|pc:libisal
+demo|libssl-dev|pc:libcrypto
 demo|rapidjson-dev|file:/usr/include/rapidjson/document.h
 demo|e2fsprogs|cmd:mkfs.ext4
 test|cmake|cmd:cmake

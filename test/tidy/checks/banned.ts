@@ -43,6 +43,12 @@ const bans: Ban[] = [
     instead: 'await a condition or a runtime timer',
   },
   {
+    pattern: /#include\s*<openssl\//g,
+    where: native,
+    except: /^native\/crypto\//,
+    instead: 'call native/crypto, the only code that knows OpenSSL (third_party/openssl)',
+  },
+  {
     pattern: /\b(?:throw|dynamic_cast|typeid)\b\s*[\w(<]|\btry\s*\{/g,
     where: native,
     except: /$^/,

@@ -10,7 +10,7 @@ export type LayerTable = Record<string, readonly string[] | 'anything'>;
 
 const platform = ['base', 'env', 'memory', 'runtime', 'stats'];
 const block = [...platform, 'nvme', 'bdev'];
-const fabric = [...platform, 'nvme', 'nvmf', 'nvmf/pdu', 'nvmf/transport'];
+const fabric = [...platform, 'nvme', 'nvmf', 'nvmf/pdu', 'nvmf/auth', 'nvmf/transport'];
 
 export const nativeTable: LayerTable = {
   base: [],
@@ -22,13 +22,18 @@ export const nativeTable: LayerTable = {
   nvme: ['base'],
   // A volume's addresses as legs and PGs: pure computation.
   route: ['base'],
+  // The only code that calls OpenSSL.
+  crypto: ['base'],
   bdev: [...platform, 'nvme'],
   'bdev/*': block,
   'bdev/nvmf': [...block, 'nvmf', 'nvmf/host'],
+  'bdev/crypt': [...block, 'crypto'],
   // Namespaces with their reservations: what every export serves.
   ns: block,
   nvmf: ['base', 'nvme'],
   'nvmf/pdu': ['base', 'nvme', 'nvmf'],
+  // The exchanges of in-band authentication, for target and host.
+  'nvmf/auth': ['base', 'nvme', 'nvmf', 'crypto'],
   // Files directly in transport/ are the interface; the transports themselves sit above target and host.
   'nvmf/transport': [...platform, 'nvme', 'nvmf', 'nvmf/pdu'],
   'nvmf/host': fabric,
