@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <semaphore>
@@ -140,7 +141,8 @@ class Runner {
     in_flight_++;
     slot->type = slot->generation % 2 == 0 ? IoType::write : IoType::read;
     const auto fill = static_cast<uint8_t>(slot->generation / 2 + 1);
-    std::fill(slot->data.begin(), slot->data.end(), slot->type == IoType::write ? fill : 0);
+    // Not std::fill: unoptimized under a sanitizer, it goes byte by byte and takes longer than all the rest.
+    std::memset(slot->data.data(), slot->type == IoType::write ? fill : 0, slot->data.size());
     bdev_.submit(slot);
   }
   void ended(Slot* slot) {
