@@ -8,6 +8,16 @@ Task<Outcome> Bdev::set_attribute(std::string value) {
   co_return Error{Errc::unsupported, info_.name + ": a " + info_.product + " bdev keeps no attribute"};
 }
 
+void Bdev::set_size(uint64_t count_blocks) {
+  if (count_blocks == info_.count_blocks) return;
+  __atomic_store_n(&info_.count_blocks, count_blocks, __ATOMIC_RELEASE);
+  for (SizeWatcher* watcher = size_watchers_.front(); watcher != nullptr;) {
+    SizeWatcher* next = size_watchers_.next(watcher);  // it may leave meanwhile
+    watcher->size_changed(*this);
+    watcher = next;
+  }
+}
+
 nvme::Status Bdev::check(const Io& io) {
   if (!info_.io_types.has(io.type)) return nvme::status::invalid_opcode.dnr();
   const auto type = static_cast<size_t>(io.type);

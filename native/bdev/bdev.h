@@ -12,6 +12,10 @@
 //  - concurrent Ios are not ordered; a flush covers the writes that had completed before it was submitted
 //  - a failed write may have changed any part of its range, and nothing outside
 //  - never-written and unmapped blocks read as zeroes
+//
+// Size. A bdev may grow while it is used, and never shrinks while it is. What was there keeps its address; what is new
+// reads as zeroes. From the moment that count_blocks() says so, requests for the new range are taken. Bdevs that stand
+// on one bdev (raid0, crypt, ...) watch it (watch_size) and follow; what has a size of its own choosing (slot) is told.
 #pragma once
 
 #include <cstdint>
@@ -84,6 +88,20 @@ struct IoStats {
   uint64_t blocks[5] = {};
 };
 
+class Bdev;
+
+// Hears of changes of a bdev's size: what stands on it, or shows it to somebody. On the bdev's home reactor, where
+// watch_size() and unwatch_size() are called too; it has left before the bdev is destroyed.
+class SizeWatcher {
+ public:
+  // The new size is in force already. May grow bdevs above and may leave; must neither close nor destroy anything.
+  virtual void size_changed(Bdev& bdev) = 0;
+  ListNode size_node;
+
+ protected:
+  ~SizeWatcher() = default;
+};
+
 class Bdev {
  public:
   explicit Bdev(Reactor& home) : home_(home) {}
@@ -94,6 +112,11 @@ class Bdev {
   Reactor& home() { return home_; }
   const BdevInfo& info() const { return info_; }
   const IoStats& stats() const { return stats_; }
+
+  // Of info(), from any reactor: it may grow meanwhile.
+  uint64_t count_blocks() const { return __atomic_load_n(&info_.count_blocks, __ATOMIC_ACQUIRE); }
+  void watch_size(SizeWatcher* watcher) { size_watchers_.push_back(watcher); }
+  void unwatch_size(SizeWatcher* watcher) { size_watchers_.remove(watcher); }
 
   virtual void submit(Io* io) = 0;
 
@@ -128,12 +151,15 @@ class Bdev {
   }
   // What every type does first with a request: checks and counts it. ok() or what to complete with.
   nvme::Status check(const Io& io);
+  // Puts the size in force and tells the watchers, when it is another one. Smaller only while nobody uses the bdev.
+  void set_size(uint64_t count_blocks);
 
   BdevInfo info_;
 
  private:
   Reactor& home_;
   IoStats stats_;
+  List<SizeWatcher, &SizeWatcher::size_node> size_watchers_;
 };
 
 }  // namespace basalt::bdev

@@ -39,8 +39,8 @@ void Lvol::show(lvs::Layer& layer) {
   // Others may be reading it: only what differs is written. A rename needs an lvol that nobody uses.
   if (info_.name != layer.name) info_.name = layer.name;
   info_.uuid = layer.uuid;
-  info_.count_blocks = layer.count_blocks;
   info_.io_types = layer.read_only() ? read_only_types : IoTypes{};
+  set_size(layer.count_blocks);
 }
 
 Task<Outcome> Lvol::close() {

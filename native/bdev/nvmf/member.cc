@@ -188,7 +188,7 @@ void Member::namespaces_changed() {
   if (ns == nullptr || ns->block_size_bytes != info_.block_size_bytes) {
     return controller_->abort({Errc::not_found, options_.name + ": the replica's namespace is gone"});
   }
-  info_.count_blocks = ns->count_blocks;
+  set_size(ns->count_blocks);
 }
 
 // ---- I/O -----------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ void NvmfBdev::refresh_views() {
       view.ana_state = ns->ana_state;
       view.geometry = nvmf_geometry(*ns, path->controller().info());
       usable |= ns->ana_state == nvme::AnaState::optimized || ns->ana_state == nvme::AnaState::non_optimized;
-      if (!sized) info_.count_blocks = ns->count_blocks;
+      if (!sized) set_size(ns->count_blocks);
       sized = true;
     }
     views_.push_back(view);

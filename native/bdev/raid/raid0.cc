@@ -15,7 +15,27 @@ struct Raid0Bdev::Parent {
   nvme::Status status;
 };
 
-Raid0Bdev::~Raid0Bdev() = default;
+// Members of other reactors are not followed: the engine makes raids of one reactor's bdevs.
+struct Raid0Bdev::Ear final : SizeWatcher {
+  Raid0Bdev* raid = nullptr;
+  void size_changed(Bdev&) override {
+    const uint64_t now_blocks = raid->whole_strips_blocks();
+    if (now_blocks > raid->info_.count_blocks) raid->set_size(now_blocks);
+  }
+};
+
+Raid0Bdev::~Raid0Bdev() {
+  for (size_t i = 0; i < ears_.size(); i++) {
+    if (ears_[i]->size_node.linked()) members_[i].bdev().unwatch_size(ears_[i].get());
+  }
+}
+
+uint64_t Raid0Bdev::whole_strips_blocks() const {
+  uint64_t member_blocks = UINT64_MAX;
+  for (const Handle& member : members_)
+    member_blocks = std::min(member_blocks, member.info().count_blocks);
+  return member_blocks / strip_blocks_ * strip_blocks_ * members_.size();
+}
 
 Result<std::unique_ptr<Raid0Bdev>> Raid0Bdev::create(Reactor& home, const Raid0Options& options,
                                                      std::vector<Handle> members) {
@@ -27,7 +47,6 @@ Result<std::unique_ptr<Raid0Bdev>> Raid0Bdev::create(Reactor& home, const Raid0O
   if (!is_power_of_two(options.strip_bytes) || options.strip_bytes < block_size_bytes) {
     return Error{Errc::invalid_argument, "strip_size_kb: a power of two, not smaller than a block"};
   }
-  uint64_t member_blocks = UINT64_MAX;
   uint32_t memory_alignment_bytes = 1;
   bool volatile_cache = false;
   for (const Handle& member : members) {
@@ -36,22 +55,26 @@ Result<std::unique_ptr<Raid0Bdev>> Raid0Bdev::create(Reactor& home, const Raid0O
       return Error{Errc::invalid_argument,
                    "base_bdevs: " + info.name + " has another block size than " + members[0].info().name};
     }
-    member_blocks = std::min(member_blocks, info.count_blocks);
     memory_alignment_bytes = std::max(memory_alignment_bytes, info.memory_alignment_bytes);
     volatile_cache |= info.volatile_cache;
   }
   std::unique_ptr<Raid0Bdev> raid(new Raid0Bdev(home));
   raid->strip_blocks_ = options.strip_bytes / block_size_bytes;
-  const uint64_t member_strips = member_blocks / raid->strip_blocks_;
-  if (member_strips == 0) return Error{Errc::invalid_argument, "base_bdevs: a member is smaller than one strip"};
+  raid->members_ = std::move(members);
+  const uint64_t count_blocks = raid->whole_strips_blocks();
+  if (count_blocks == 0) return Error{Errc::invalid_argument, "base_bdevs: a member is smaller than one strip"};
   raid->info_.name = options.name;
   raid->info_.product = "raid0";
   raid->info_.uuid = options.uuid;
   raid->info_.block_size_bytes = block_size_bytes;
-  raid->info_.count_blocks = member_strips * raid->strip_blocks_ * members.size();
+  raid->info_.count_blocks = count_blocks;
   raid->info_.volatile_cache = volatile_cache;
   raid->info_.memory_alignment_bytes = memory_alignment_bytes;
-  raid->members_ = std::move(members);
+  for (const Handle& member : raid->members_) {
+    raid->ears_.push_back(std::make_unique<Ear>());
+    raid->ears_.back()->raid = raid.get();
+    if (&member.bdev().home() == &home) member.bdev().watch_size(raid->ears_.back().get());
+  }
   raid->parents_ = std::make_unique<Pool<Parent>>(child_io_count_max);
   return raid;
 }

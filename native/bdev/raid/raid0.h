@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // raid0: strips over members. strip s lies on member s mod n, at strip s div n. A request becomes at most one request
 // per member: what it touches of a member is one contiguous range there, scattered only in memory.
+//
+// It grows as its members do: a strip's place depends on its number and on how many members there are, never on the
+// size.
 #pragma once
 
 #include <memory>
@@ -35,6 +38,9 @@ class Raid0Bdev final : public Bdev {
     uint64_t end_blocks;
   };
   using Bdev::Bdev;
+  // One ear for each member, since a watcher is in one list.
+  struct Ear;
+  uint64_t whole_strips_blocks() const;
   Part part_of(uint64_t first_block, uint64_t end_block, size_t member) const;
   void gather(const Io& io, ChildIo& child) const;
   static void child_done(Io* child);
@@ -43,6 +49,7 @@ class Raid0Bdev final : public Bdev {
   uint64_t strip_blocks_ = 0;
   ChildIoPool children_{child_io_count_max};
   std::unique_ptr<Pool<Parent>> parents_;
+  std::vector<std::unique_ptr<Ear>> ears_;
 };
 
 }  // namespace basalt::bdev

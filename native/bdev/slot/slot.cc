@@ -71,6 +71,21 @@ Task<Outcome> SlotBdev::set(Handle backing) {
   co_return success();
 }
 
+Outcome SlotBdev::grow(uint64_t count_blocks) {
+  auto checked = check_geometry(info_.block_size_bytes, count_blocks);
+  if (!checked) return checked;
+  if (count_blocks < info_.count_blocks) {
+    return Error{Errc::invalid_argument, "num_blocks: " + info_.name + " has " + std::to_string(info_.count_blocks) +
+                                             " blocks and does not shrink"};
+  }
+  if (backing_ && backing_.info().count_blocks < count_blocks) {
+    return Error{Errc::invalid_argument, "num_blocks: " + backing_.info().name + " behind " + info_.name + " has " +
+                                             std::to_string(backing_.info().count_blocks) + " blocks"};
+  }
+  set_size(count_blocks);
+  return success();
+}
+
 Task<Outcome> SlotBdev::quiesce(Duration timeout) {
   holding_ = true;
   const bool done = co_await drained(home().now() + timeout);

@@ -29,6 +29,8 @@ class SlotBdev final : public Bdev {
 
   // A backing must have the slot's block size and at least its blocks. An empty handle: none; ends when all is drained.
   Task<Outcome> set(Handle backing);
+  // Only larger, and never larger than the backing. Hosts that are connected are told.
+  Outcome grow(uint64_t count_blocks);
   Task<Outcome> quiesce(Duration timeout);  // timed_out: nothing is held any more, as before the call
   void resume();
   bool has_backing() const { return static_cast<bool>(backing_); }
