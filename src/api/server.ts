@@ -6,7 +6,7 @@
 //                elsewhere cannot steer it through a browser
 //              - every failure is {code, message, field?, hint} from the one table
 
-import { type FastifyError, type FastifyInstance, fastify } from 'fastify';
+import { type FastifyError, type FastifyInstance, type FastifyReply, fastify } from 'fastify';
 import type { ErrorView } from '../model/api.js';
 import { isLoopback, splitHostPort } from '../model/config.js';
 import { BasaltError, errorTable } from '../model/errors.js';
@@ -50,7 +50,18 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
 }
 
 export function buildApp(options: ApiServerOptions): FastifyInstance {
-  const app = fastify({ logger: false, bodyLimit: 1024 * 1024, forceCloseConnections: true });
+  const answerError = async (error: FastifyError | BasaltError, reply: FastifyReply): Promise<void> => {
+    const view = errorView(error);
+    if (view.code === 'INTERNAL') options.log.warn({ error: error.stack }, 'request failed');
+    await reply.status(errorTable[view.code as keyof typeof errorTable].httpStatus).send(view);
+  };
+  const app = fastify({
+    logger: false,
+    bodyLimit: 1024 * 1024,
+    forceCloseConnections: true,
+    // Addresses that are none are refused before any handler.
+    frameworkErrors: (error, _, reply) => void answerError(error, reply),
+  });
   app.addHook('onRequest', async (request) => {
     const named = request.headers.host ?? '';
     if (!isLoopback(named.replace(/:\d+$/, '').replace(/^\[|\]$/g, ''))) {
@@ -63,11 +74,7 @@ export function buildApp(options: ApiServerOptions): FastifyInstance {
       });
     }
   });
-  app.setErrorHandler(async (error: FastifyError | BasaltError, _, reply) => {
-    const view = errorView(error);
-    if (view.code === 'INTERNAL') options.log.warn({ error: error.stack }, 'request failed');
-    await reply.status(errorTable[view.code as keyof typeof errorTable].httpStatus).send(view);
-  });
+  app.setErrorHandler(async (error: FastifyError | BasaltError, _, reply) => answerError(error, reply));
   app.setNotFoundHandler(async (request) => {
     throw new BasaltError('NOT_FOUND', { kind: 'route', name: `${request.method} ${request.url}` });
   });
@@ -120,7 +127,8 @@ export function errorView(error: FastifyError | Error): ErrorView {
 function toBasaltError(error: FastifyError | Error): BasaltError {
   if (error instanceof BasaltError) return error;
   const status = (error as FastifyError).statusCode ?? 500;
+  const field = ['FST_ERR_BAD_URL', 'FST_ERR_MAX_PARAM_LENGTH'].includes((error as FastifyError).code) ? 'url' : 'body';
   if (status >= 400 && status < 500)
-    return new BasaltError('INVALID_ARGUMENT', { field: 'body', problem: error.message }, { cause: error });
+    return new BasaltError('INVALID_ARGUMENT', { field, problem: error.message }, { cause: error });
   return new BasaltError('INTERNAL', { detail: error.message }, { cause: error });
 }
