@@ -72,6 +72,7 @@
       'native/engine/local_engine.cc',
       'native/engine/rpc/bdev.cc',
       'native/engine/rpc/bdev_aio.cc',
+      'native/engine/rpc/bdev_crypto.cc',
       'native/engine/rpc/bdev_error.cc',
       'native/engine/rpc/bdev_malloc.cc',
       'native/engine/rpc/bdev_null.cc',

@@ -3,8 +3,10 @@
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bedTiming, ClusterBed } from './agents/testing/cluster-bed.js';
+import { MemoryKeys } from './agents/testing/memory-keys.js';
 import { Cluster } from './cluster.js';
 import { FakeEngine } from './engine/fake/fake-engine.js';
+import type { KeySource } from './model/cluster-key.js';
 
 let bed: ClusterBed;
 let clusters: Cluster[];
@@ -20,9 +22,10 @@ afterEach(async () => {
   await bed.close();
 });
 
-async function connect(name: string): Promise<Cluster> {
+async function connect(name: string, clusterKey?: KeySource): Promise<Cluster> {
   const engine = new FakeEngine(name, bed.network);
-  const cluster = await Cluster.connect({ store: bed.connect(), engine, timing: bedTiming });
+  const key = clusterKey === undefined ? {} : { clusterKey };
+  const cluster = await Cluster.connect({ store: bed.connect(), engine, timing: bedTiming, ...key });
   clusters.push(cluster);
   return cluster;
 }
@@ -48,6 +51,25 @@ describe('an embedded volume', () => {
     const again = await cluster.open('v1');
     expect(await again.read(4096, 4096)).toEqual(Buffer.alloc(4096, 9));
     expect((await bed.view('v1')).epoch).toBe(2);
+  });
+
+  it('that is encrypted is opened with the cluster key, and by nobody else', async () => {
+    await bed.create({ name: 'v1', legs: 2, controllers: [], encrypt: true });
+    await bed.until('v1', 'made', (view) => view.phase === 'live');
+    const { encryptedBy } = await bed.view('v1');
+    const without = await connect('a');
+    const message = `volume v1 needs cluster key ${encryptedBy}; held here: no cluster key`;
+    await expect(without.open('v1')).rejects.toMatchObject({ code: 'CLUSTER_KEY_MISSING', message });
+    const wrong = new MemoryKeys();
+    const other = `volume v1 needs cluster key ${encryptedBy}; held here: ${wrong.keys[0]?.id}`;
+    const withWrong = await connect('b', wrong);
+    await expect(withWrong.open('v1')).rejects.toMatchObject({ code: 'CLUSTER_KEY_MISSING', message: other });
+    expect((await bed.view('v1')).epoch, 'a refusal takes nothing from anybody').toBe(0);
+    const volume = await (await connect('c', bed.keys)).open('v1');
+    await volume.write(4096, Buffer.alloc(4096, 9));
+    await volume.close();
+    const again = await (await connect('d', bed.keys)).open('v1');
+    expect(await again.read(0, 8192)).toEqual(Buffer.concat([Buffer.alloc(4096), Buffer.alloc(4096, 9)]));
   });
 
   it('is not opened while a controller lives, unless a takeover is asked for', async () => {

@@ -11,6 +11,7 @@
 
 import { slotName } from './agents/assembly.js';
 import { ensureCluster } from './agents/cluster-identity.js';
+import { ClusterKeyFile } from './agents/cluster-key-file.js';
 import type { Logger } from './agents/context.js';
 import { replicaResolver } from './agents/controller-agent.js';
 import { liveTtlSeconds } from './agents/node-agent.js';
@@ -20,6 +21,7 @@ import { ApiClient } from './client/api-client.js';
 import type { BdevHandle, Engine } from './engine/engine.js';
 import { type Clock, systemClock } from './env/clock.js';
 import { type Random, systemRandom } from './env/random.js';
+import type { KeySource } from './model/cluster-key.js';
 import { BasaltError } from './model/errors.js';
 import { keys } from './model/keys.js';
 import { codecs, formatVersion, type VolumeObject } from './model/objects.js';
@@ -37,6 +39,11 @@ export interface ConnectOptions {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly timing?: Partial<ControllerTiming>;
+  /**
+   * Path of the machine's cluster key file (mode 0600), or where else keys come from. Encrypted volumes need it.
+   * @default none
+   */
+  readonly clusterKey?: string | KeySource;
   /** How long connecting may take. @default 10_000 */
   readonly timeoutMs?: number;
 }
@@ -60,6 +67,7 @@ interface Parts {
   readonly clock: Clock;
   readonly random: Random;
   readonly timing: Partial<ControllerTiming>;
+  readonly keys: KeySource | null;
 }
 
 export class Cluster {
@@ -86,7 +94,9 @@ export class Cluster {
       await link.open(signal);
       const engine = options.engine ?? (await ownEngineOf());
       const ownEngine = options.engine === undefined;
-      return new Cluster({ engine, ownEngine, store, ownStore, link, log, clock, random, timing });
+      const { clusterKey = null } = options;
+      const keys = typeof clusterKey === 'string' ? new ClusterKeyFile(clusterKey, random) : clusterKey;
+      return new Cluster({ engine, ownEngine, store, ownStore, link, log, clock, random, timing, keys });
     } catch (error) {
       await link.close();
       if (ownStore) await store.close();
@@ -100,7 +110,9 @@ export class Cluster {
 
   /**
    * Resolves when this process drives the volume.
-   * @throws NOT_FOUND, VOLUME_LED while a controller lives and `takeover` is not set, VOLUME_UNAVAILABLE, VOLUME_FENCED
+   * @throws NOT_FOUND, VOLUME_LED while a controller lives and `takeover` is not set, VOLUME_UNAVAILABLE, VOLUME_FENCED;
+   *         for an encrypted volume CLUSTER_KEY_MISSING when this process was not given the key that its data key is
+   *         wrapped by, CLUSTER_KEY_FILE, VOLUME_KEY_DAMAGED
    */
   async open(name: string, options: OpenOptions = {}): Promise<Volume> {
     this.#assertOpen();
@@ -154,9 +166,9 @@ export class Cluster {
   }
 
   #controllerOf(volume: VolumeObject): VolumeController {
-    const { link, engine, clock, random, log, timing } = this.#parts;
+    const { link, engine, clock, random, log, timing, keys: source } = this.#parts;
     return new VolumeController({
-      context: { engine, clock, random, log },
+      context: { engine, clock, random, log, keys: source },
       volume,
       name: this.name,
       leadership: link.leadership(volume.id),

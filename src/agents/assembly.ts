@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What one epoch of a volume consists of in this process' engine: members → legs → raid0, and the slot that hosts see.
+// What one epoch of a volume consists of in this process' engine: members → legs → raid0 (→ crypto, when the volume is
+// encrypted), and the slot that hosts see.
 // Names carry the epoch's sequence, so that what is left of an earlier one is never mistaken for the present one.
 //
 // Invariants:  - torn down in the reverse order; a failed step does not keep the later ones from being tried
+//              - an encrypted volume is never behind its slot without its crypto bdev
 //              - the slot outlives assemblies: hosts keep their namespace while its backing changes
 
 import { type Engine, isEngineError } from '../engine/engine.js';
+import { BasaltError } from '../model/errors.js';
 import { nqns } from '../model/keys.js';
 import type { VolumeObject } from '../model/objects.js';
 import { legDataBytes, legTailBytes } from '../placement/leg-size.js';
@@ -43,6 +46,8 @@ export interface AssemblyShape {
   readonly members: readonly AttachedMember[];
   readonly allDirty: boolean;
   readonly leaseMs: number;
+  /** Of an encrypted volume: AES-256-XTS, 32 bytes for the data and 32 for the tweak. */
+  readonly dataKey: Buffer | null;
 }
 
 function replicasOf(volume: VolumeObject, leg: number): string[] {
@@ -52,16 +57,19 @@ function replicasOf(volume: VolumeObject, leg: number): string[] {
 export class Assembly {
   readonly epoch: number;
   readonly raidName: string;
+  readonly cryptoName: string;
   readonly #options: AssemblyOptions;
   readonly #members = new Map<string, MemberRef>();
   readonly #legs: string[] = [];
   #raid = false;
+  #crypto = false;
   #backing = false;
 
   constructor(options: AssemblyOptions) {
     this.#options = options;
     this.epoch = options.epoch;
     this.raidName = `volume-${options.volume.id}-${options.sequence}`;
+    this.cryptoName = `crypto-${options.volume.id}-${options.sequence}`;
   }
 
   legName(leg: number): string {
@@ -120,8 +128,35 @@ export class Assembly {
       strip_size_kb: volume.stripeSizeBytes / 1024,
     });
     this.#raid = true;
-    await engine.rpc('basalt_slot_set', { name: slotName(volume.id), bdev_name: this.raidName });
+    await this.#encrypt(shape.dataKey);
+    await engine.rpc('basalt_slot_set', { name: slotName(volume.id), bdev_name: this.#top });
     this.#backing = true;
+  }
+
+  /** What the slot stands on. */
+  get #top(): string {
+    return this.#crypto ? this.cryptoName : this.raidName;
+  }
+
+  async #encrypt(dataKey: Buffer | null): Promise<void> {
+    const { engine, volume } = this.#options;
+    if ((volume.encryption === undefined) !== (dataKey === null))
+      throw new BasaltError('INTERNAL', { detail: `volume ${volume.name} and its key do not fit together` });
+    if (dataKey === null) return;
+    const half = dataKey.length / 2;
+    const [key, key2] = [dataKey.toString('hex', 0, half), dataKey.toString('hex', half)];
+    await engine.rpc('accel_crypto_key_create', { name: this.cryptoName, cipher: 'AES_XTS', key, key2 });
+    try {
+      await engine.rpc('bdev_crypto_create', {
+        base_bdev_name: this.raidName,
+        name: this.cryptoName,
+        key_name: this.cryptoName,
+      });
+      this.#crypto = true;
+    } finally {
+      // The bdev has made its own of it.
+      await engine.rpc('accel_crypto_key_destroy', { key_name: this.cryptoName });
+    }
   }
 
   /** Where the replicas have room for them, the leg keeps its marks in tails behind its data. */
@@ -170,9 +205,9 @@ export class Assembly {
     this.#backing = false;
   }
 
-  /** Only after `withdraw`: until then the raid bdev is the slot's. */
+  /** Only after `withdraw`: until then the bdev is the slot's. */
   async flush(): Promise<void> {
-    const handle = await this.#options.engine.openBdev(this.raidName);
+    const handle = await this.#options.engine.openBdev(this.#top);
     try {
       await handle.flush();
     } finally {
@@ -187,6 +222,10 @@ export class Assembly {
         engine.rpc('basalt_slot_set', { name: slotName(volume.id), bdev_name: null }),
       );
       this.#backing = false;
+    }
+    if (this.#crypto) {
+      await this.#try('crypto delete', () => engine.rpc('bdev_crypto_delete', { name: this.cryptoName }));
+      this.#crypto = false;
     }
     if (this.#raid) {
       await this.#try('raid delete', () => engine.rpc('bdev_raid_delete', { name: this.raidName }));

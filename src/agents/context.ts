@@ -5,6 +5,7 @@
 import type { Engine } from '../engine/engine.js';
 import type { Clock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
+import type { KeySource } from '../model/cluster-key.js';
 import type { PlantedBugs } from './planted-bugs.js';
 
 /** A pino logger is one. */
@@ -20,6 +21,8 @@ export interface AgentContext {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** For encrypted volumes; absent: they are refused. */
+  readonly keys?: KeySource | null;
   /** Which boot of the machine this is (src/env/boot.ts); absent: one that nobody knows. */
   readonly boot?: string | null;
   /** For simulations only. */

@@ -8,12 +8,14 @@
 // Invariants:  - fence, then serve: nothing is served under an epoch before that epoch is in the store, the members were
 //                taken over, those that were not have left by swap, and old read leases have run out
 //              - what this class does not know for sure (an unknown outcome) it finds out before it goes on
+//              - nobody takes the right to drive an encrypted volume without its key in hand
 //              - one transition at a time; `stop` ends whichever is under way
 
+import { unwrapDataKey } from '../model/cluster-key.js';
 import { BasaltError, isBasaltError } from '../model/errors.js';
 import type { Leadership, MemberState, VolumeObject } from '../model/objects.js';
 import { type Holder, holds, planHandOver, planNewEpoch, planTakeover } from '../reconcile/membership.js';
-import { Assembly, ensureSlot } from './assembly.js';
+import { Assembly, type AssemblyShape, ensureSlot } from './assembly.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type LeadershipPort, LeadershipRegister } from './leadership-register.js';
 import { MembershipWorker } from './membership-worker.js';
@@ -135,7 +137,8 @@ export class VolumeController {
    * Resolves when the volume is served from here. `seenEpoch`: the epoch that the wish to promote was made under; a
    * volume that changed hands since is left alone.
    * @throws VOLUME_LED when someone else holds it and `takeover` is not set or its epoch is not `seenEpoch`, VOLUME_FENCED when another one won,
-   *         VOLUME_UNAVAILABLE when a leg has no member that can be reached
+   *         VOLUME_UNAVAILABLE when a leg has no member that can be reached; for an encrypted volume CLUSTER_KEY_MISSING,
+   *         CLUSTER_KEY_FILE and VOLUME_KEY_DAMAGED, with nothing changed
    */
   promote(options: { takeover: boolean; seenEpoch?: number; signal?: AbortSignal }): Promise<void> {
     return this.#exclusive(async () => {
@@ -145,8 +148,10 @@ export class VolumeController {
         options.signal === undefined ? this.#life.signal : AbortSignal.any([this.#life.signal, options.signal]);
       this.#setState('promoting');
       try {
-        await this.#takeRight(options, signal);
-        await this.#assemble(signal);
+        await this.#withKey(async (dataKey) => {
+          await this.#takeRight(options, signal);
+          await this.#assemble(dataKey, signal);
+        });
       } catch (error) {
         await this.#disassemble();
         this.#problem = reason(error);
@@ -226,6 +231,19 @@ export class VolumeController {
     this.#options.onChange();
   }
 
+  /** The data key, of an encrypted volume, for the time of `run` only. */
+  async #withKey(run: (dataKey: Buffer | null) => Promise<void>): Promise<void> {
+    const { id, name, encryption } = this.#volume;
+    if (encryption === undefined) return run(null);
+    const ring = (await this.#options.context.keys?.ring()) ?? null;
+    const dataKey = unwrapDataKey(ring, { id, name, encryption });
+    try {
+      await run(dataKey);
+    } finally {
+      dataKey.fill(0);
+    }
+  }
+
   /** Step 1: a new epoch by swap, which gives the in-sync sets. */
   async #takeRight(wish: { takeover: boolean; seenEpoch?: number }, signal: AbortSignal): Promise<void> {
     const present = await this.#register.refresh(signal);
@@ -247,7 +265,7 @@ export class VolumeController {
   }
 
   /** Steps 2 to 5: members, sets, old leases, legs. */
-  async #assemble(signal: AbortSignal): Promise<void> {
+  async #assemble(dataKey: Buffer | null, signal: AbortSignal): Promise<void> {
     const { context } = this.#options;
     const { epoch } = this.#register.known;
     const sequence = `${epoch}.${++this.#sequence}`;
@@ -260,7 +278,7 @@ export class VolumeController {
     const takenAtMs = context.clock.now();
     if (context.planted?.promoteBeforeTakeover === true && plan.empty.length === 0) {
       await this.#swapAsHolder((present) => ({ ...present, clean: false }), signal);
-      await this.#serve(assembly, { members: taken, allDirty: !before.clean, leaseMs: before.leaseMs });
+      await this.#serve(assembly, { members: taken, allDirty: !before.clean, leaseMs: before.leaseMs, dataKey });
       return;
     }
     if (plan.next === null) throw this.#unavailable(plan.empty);
@@ -272,7 +290,7 @@ export class VolumeController {
     const ignore = context.planted?.ignoreLeftoverLease === true;
     if (!plan.allTaken && !signedStop && !ignore) await this.#outwaitLeases(before, takenAtMs, signal);
     const stay = taken.filter((member) => !plan.left.some((entry) => entry.replica === member.replica));
-    await this.#serve(assembly, { members: stay, allDirty: !before.clean, leaseMs: before.leaseMs });
+    await this.#serve(assembly, { members: stay, allDirty: !before.clean, leaseMs: before.leaseMs, dataKey });
   }
 
   async #takeMembers(assembly: Assembly, leadership: Leadership, signal: AbortSignal): Promise<AttachedMember[]> {
@@ -317,10 +335,7 @@ export class VolumeController {
     while (clock.now() < endMs) await clock.sleep(endMs - clock.now(), signal);
   }
 
-  async #serve(
-    assembly: Assembly,
-    shape: { members: readonly AttachedMember[]; allDirty: boolean; leaseMs: number },
-  ): Promise<void> {
+  async #serve(assembly: Assembly, shape: AssemblyShape): Promise<void> {
     const { context, resolve } = this.#options;
     const holder = this.#holder;
     if (holder === null) throw new BasaltError('INTERNAL', { detail: 'serving without holding' });
@@ -404,8 +419,10 @@ export class VolumeController {
       while (!signal.aborted) {
         await this.#disassemble();
         try {
-          await this.#takeRight({ takeover: false }, signal);
-          await this.#assemble(signal);
+          await this.#withKey(async (dataKey) => {
+            await this.#takeRight({ takeover: false }, signal);
+            await this.#assemble(dataKey, signal);
+          });
           return;
         } catch (error) {
           this.#problem = reason(error);

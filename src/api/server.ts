@@ -13,6 +13,7 @@ import { BasaltError, errorTable } from '../model/errors.js';
 import { Line } from './line.js';
 import { openApiDocument } from './openapi.js';
 import { diskRoutes } from './routes/disks.js';
+import { keyRoutes } from './routes/keys.js';
 import { nodeRoutes } from './routes/nodes.js';
 import { poolRoutes } from './routes/pools.js';
 import type { ApiDeps, Route } from './routes/route.js';
@@ -31,7 +32,14 @@ export interface ApiServer {
   close(): Promise<void>;
 }
 
-export const routes: readonly Route[] = [...volumeRoutes, ...nodeRoutes, ...diskRoutes, ...poolRoutes, ...statusRoutes];
+export const routes: readonly Route[] = [
+  ...volumeRoutes,
+  ...nodeRoutes,
+  ...diskRoutes,
+  ...poolRoutes,
+  ...keyRoutes,
+  ...statusRoutes,
+];
 
 export async function startApiServer(options: ApiServerOptions): Promise<ApiServer> {
   const { host, port } = splitHostPort(options.listen, 'listen');

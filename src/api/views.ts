@@ -87,6 +87,7 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
     controllers: [...volume.controllers],
     hosts: [...volume.hosts],
     nbd: [...volume.nbd],
+    encryptedBy: volume.encryption?.keyId ?? null,
     legs,
     paths: observed.map(({ node, state: said, epoch, address, nbd, problem }) => {
       // A controller that was killed has not said so yet: whoever has an older epoch serves nothing.

@@ -17,6 +17,7 @@ import { legSizeBytes } from '../placement/leg-size.js';
 import type { PgPlanner } from '../placement/planner.js';
 import type { Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
+import { encryptNew, type KeyStore } from './encryption.js';
 import type { Line } from './line.js';
 import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
 import { promisedPerDisk } from './views.js';
@@ -31,6 +32,8 @@ export interface VolumeDeps {
   readonly store: Store;
   readonly random: Random;
   readonly planner: PgPlanner;
+  /** For encrypted volumes. */
+  readonly keys?: KeyStore | null;
   /** Creations of one server wait for one another; those of several are told apart by the store. */
   readonly line?: Line;
 }
@@ -48,7 +51,9 @@ function create(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made:
       return { txn: null, result: { made: false, id: existing.id } };
     }
     const { pool, map, isNew } = await poolFor(deps, state, request);
-    const volume = draw(deps, state, { request, pool, map });
+    const drawn = draw(deps, state, { request, pool, map });
+    const secret = request.encrypt === true ? await encryptNew(deps, state, drawn.id) : null;
+    const volume = secret === null ? drawn : { ...drawn, encryption: secret.encryption };
     const text = codecs.volume.encode(volume);
     const leadership = codecs.leadership.encode(firstLeadership(volume, request.leaseMs ?? defaultLeaseMs));
     const name = codecs.volumeName.encode({ format: formatVersion, volumeId: volume.id });
@@ -59,9 +64,11 @@ function create(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made:
         isNew
           ? { key: keys.poolName(pool.name), modRevision: 0 }
           : { key: keys.pgMap(pool.id), modRevision: state.stored('pgMaps', pool.id)?.revision ?? 0 },
+        ...(secret?.conditions ?? []),
       ],
       changes: [
         ...(isNew ? poolPuts({ pool, map }) : []),
+        ...(secret?.changes ?? []),
         { kind: 'put', key: keys.volume(volume.id), value: text },
         { kind: 'put', key: keys.leadership(volume.id), value: leadership },
         { kind: 'put', key: keys.volumeName(request.name), value: name },
@@ -312,6 +319,7 @@ function checkSame(state: ClusterState, existing: VolumeObject, request: VolumeC
     (request.pool === undefined || existing.pool === state.poolByName(request.pool)?.id) &&
     existing.legs.length === (request.legs ?? defaultLegs) &&
     existing.stripeSizeBytes === (request.stripeSizeBytes ?? defaultStripeBytes) &&
+    (existing.encryption !== undefined) === (request.encrypt === true) &&
     (request.controllers === undefined || JSON.stringify(existing.controllers) === JSON.stringify(request.controllers));
   if (!same) throw new BasaltError('ALREADY_EXISTS', { kind: 'volume', name: existing.name, field: 'name' });
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { ensureCluster } from '../agents/cluster-identity.js';
+import { ClusterKeyFile } from '../agents/cluster-key-file.js';
 import { startApiServer } from '../api/server.js';
 import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
@@ -20,6 +21,7 @@ export function runApi(config: CompiledConfig, output: DaemonOutput): Promise<nu
       store,
       random: systemRandom,
       planner: new WorkerPlanner(),
+      keys: new ClusterKeyFile(config.clusterKey.file, systemRandom),
       version: version(),
       storeEndpoints: storeUrls(config),
       listen: config.api.listen,

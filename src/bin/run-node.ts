@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { ClusterKeyFile } from '../agents/cluster-key-file.js';
 import { NodeAgent } from '../agents/node-agent.js';
 import type { DaemonOutput } from '../cli/launch.js';
 import { bootTag } from '../env/boot.js';
@@ -15,7 +16,8 @@ export function runNode(config: CompiledConfig, node: CompiledNode, output: Daem
   return runDaemon(log, output, async (signal) => {
     const engine = await createEngine(node.engine);
     const store = openStore(config, log);
-    const context = { engine, clock: systemClock, random: systemRandom, log, boot: bootTag() };
+    const keys = new ClusterKeyFile(config.clusterKey.file, systemRandom);
+    const context = { engine, clock: systemClock, random: systemRandom, log, keys, boot: bootTag() };
     const { graceSeconds, ...limits } = config.placement;
     const agent = new NodeAgent({ context, store, node, placement: { ...limits, graceMs: graceSeconds * 1000 } });
     try {

@@ -5,15 +5,19 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import { ClusterKeyFile } from '../agents/cluster-key-file.js';
 import { Backoff } from '../agents/signal.js';
 import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
+import { systemRandom } from '../env/random.js';
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
 import { daemonLog, type PinoLogger, runDaemon, supervisedByStdin } from './daemon.js';
 
 export function runUp(config: CompiledConfig, configPath: string, output: DaemonOutput): Promise<number> {
   const log = daemonLog(config, 'basalt-up');
   return runDaemon(log, output, async (signal) => {
+    const key = new ClusterKeyFile(config.clusterKey.file, systemRandom);
+    if (await key.create()) log.info({ file: key.path }, 'made a cluster key; keep a copy where the disks are not');
     const common = ['--config', configPath, '--json'];
     const store = new Child(log, 'store', ['store', ...common]);
     const nodeOf = (node: CompiledNode): Child =>

@@ -58,6 +58,7 @@ async function basalt(args: string[], files: Record<string, string> = {}): Promi
           const problems = sound ? [] : [{ severity: 'error' as const, message: 'no superblock is intact' }];
           return Promise.resolve({ sound, problems, text: `${options.dump ? 'dumped' : 'looked'}\n` });
         },
+        drawKey: (file, how) => Promise.resolve(file === '/taken' ? null : { id: how === 'add' ? 'new' : 'first' }),
         store: (config) => launch('store', config),
         api: (config) => launch('api', config),
         node: (config, node) => launch('node', config, node),
@@ -89,6 +90,29 @@ describe('basalt', () => {
     expect((await basalt(['detach', 'v1'])).code).toBe(0);
     expect((await basalt(['volume', 'delete', 'v1'])).code).toBe(0);
     expect((await basalt(['volume', 'list', '--json'])).code).toBe(0);
+  });
+
+  it('makes encrypted volumes, and changes the cluster key', async () => {
+    const made = await basalt(['volume', 'create', 'v2', '--size', '8M', '--legs', '2', '--encrypt', '--json']);
+    expect(made.err).toBe('');
+    const { encryptedBy } = JSON.parse(made.out);
+    expect(encryptedBy).toMatch(/^[0-9a-f]{32}$/);
+    expect((await basalt(['volume', 'show', 'v2'])).out).toContain(`AES-256-XTS, by cluster key ${encryptedBy}`);
+    expect((await basalt(['key', 'list'])).out).toBe(
+      `KEY                               USE      HELD  VOLUMES\n${encryptedBy}  current  yes   1\n`,
+    );
+    expect((await basalt(['key', 'rotate'])).out).toMatch(/^cluster key is [0-9a-f]{32}; volumes wrapped anew: 1\n$/);
+    expect((await basalt(['key', 'prune'])).out).toBe(`removed: ${encryptedBy}\n`);
+    expect((await basalt(['volume', 'delete', 'v2'])).code).toBe(0);
+  });
+
+  it('makes key files, and never over one that is there', async () => {
+    expect((await basalt(['key', 'create', '--file', '/keys'])).out).toBe('made /keys with cluster key first\n');
+    const taken = await basalt(['key', 'create', '--file', '/taken']);
+    expect(taken).toMatchObject({ code: 4, out: '' });
+    expect(taken.err).toContain('key file /taken already exists');
+    expect((await basalt(['key', 'add', '--file', '/keys'])).out).toBe('added cluster key new to /keys\n');
+    expect((await basalt(['key', 'add'])).out).toBe('added cluster key new to basalt-data/cluster.key\n');
   });
 
   it('makes, shows, plans and deletes a pool', async () => {

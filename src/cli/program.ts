@@ -7,6 +7,7 @@ import { BasaltError } from '../model/errors.js';
 import { addAttachCommands } from './commands/attach.js';
 import { addDaemonCommands } from './commands/daemons.js';
 import { addFsckCommand } from './commands/fsck.js';
+import { addKeyCommands } from './commands/key.js';
 import { addPoolCommands } from './commands/pool.js';
 import { addStatusCommand } from './commands/status.js';
 import { addVolumeCommands } from './commands/volume.js';
@@ -55,6 +56,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
   addVolumeCommands(program, world);
   addPoolCommands(program, world);
   addAttachCommands(program, world);
+  addKeyCommands(program, world);
   addStatusCommand(program, world);
   addFsckCommand(program, world, exit);
   for (const command of everyCommand(program)) {

@@ -4,6 +4,7 @@
 
 import type {
   AttachRequest,
+  ClusterKeyView,
   DiskView,
   ErrorView,
   NodeView,
@@ -76,6 +77,18 @@ export class ApiClient {
 
   async deletePool(name: string): Promise<void> {
     await this.#call('DELETE', `/v1/pools/${encodeURIComponent(name)}`);
+  }
+
+  clusterKeys(): Promise<ClusterKeyView> {
+    return this.#call('GET', '/v1/keys');
+  }
+
+  rotateClusterKey(): Promise<{ keyId: string; rewrapped: number }> {
+    return this.#call('POST', '/v1/keys/rotate');
+  }
+
+  pruneClusterKeys(): Promise<{ removed: string[] }> {
+    return this.#call('POST', '/v1/keys/prune');
   }
 
   volumes(): Promise<VolumeView[]> {

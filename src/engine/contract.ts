@@ -3,6 +3,7 @@
 // What every engine promises, as one suite: run on the fake and on the native engine. A `world` is what engines share -
 // a directory for disks and a way to make engines that can reach each other.
 
+import { createCipheriv } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Engine, type EngineError, type EngineErrorName, engineErrorCodes, isEngineError } from './engine.js';
 
@@ -54,10 +55,93 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
     });
 
     basics(start);
+    encryption(start);
     storage(start, () => world);
     snapshots(start, () => world);
     fabric(start, () => world);
   });
+}
+
+function encryption(start: () => Engine): void {
+  const keys = {
+    key: '27182818284590452353602874713526'.repeat(2),
+    key2: '31415926535897932384626433832795'.repeat(2),
+  };
+  const make = async (engine: Engine): Promise<void> => {
+    await engine.rpc('bdev_malloc_create', { name: 'm0', num_blocks: 64, block_size: 4096 });
+    await engine.rpc('accel_crypto_key_create', { name: 'k', cipher: 'AES_XTS', ...keys });
+    await engine.rpc('bdev_crypto_create', { base_bdev_name: 'm0', name: 'c0', key_name: 'k' });
+  };
+
+  it('stores AES-XTS of each block below a crypto bdev, and zeroes where nothing was written', async () => {
+    const engine = start();
+    await make(engine);
+    const [described] = await engine.rpc('bdev_get_bdevs', { name: 'c0' });
+    expect(described).toMatchObject({ product_name: 'crypto', block_size: 4096, num_blocks: 64 });
+    // What holds the key is the bdev.
+    await engine.rpc('accel_crypto_key_destroy', { key_name: 'k' });
+    const crypto = await engine.openBdev('c0');
+    const data = pattern(2 * 4096, 3);
+    await crypto.write(5 * 4096, data);
+    const read = new Uint8Array(4 * 4096).fill(1);
+    await crypto.read(4 * 4096, read);
+    expect(Buffer.compare(read.subarray(4096, 3 * 4096), data)).toBe(0);
+    expect([...read.subarray(0, 4096), ...read.subarray(3 * 4096)].every((byte) => byte === 0)).toBe(true);
+    await crypto.close();
+    await expectRefusal(engine.rpc('bdev_malloc_delete', { name: 'm0' }), 'busy', 'c0');
+    await engine.rpc('bdev_crypto_delete', { name: 'c0' });
+    const base = await engine.openBdev('m0');
+    await base.read(4 * 4096, read);
+    const expected = Buffer.concat(
+      [0, 1].map((index) => xts(keys, 5 + index, data.subarray(index * 4096, (index + 1) * 4096))),
+    );
+    expect(Buffer.compare(read.subarray(4096, 3 * 4096), expected)).toBe(0);
+    expect([...read.subarray(0, 4096), ...read.subarray(3 * 4096)].every((byte) => byte === 0)).toBe(true);
+    await base.close();
+  });
+
+  it('refuses what is no pair of keys, and shows no key in any answer', async () => {
+    const engine = start();
+    await make(engine);
+    const create = (params: object): Promise<unknown> =>
+      engine.rpc('accel_crypto_key_create', { name: 'l', cipher: 'AES_XTS', ...keys, ...params } as {
+        name: string;
+        cipher: 'AES_XTS';
+        key: string;
+        key2: string;
+      });
+    const secret = 'c0ffee'.repeat(5);
+    const wrong = [
+      [{ key: `${secret}x` }, 'params.key: must be hexadecimal digits'],
+      [{ key: Number.parseInt(secret.slice(0, 12), 16) }, 'params.key: must be a string'],
+      [{ key: [secret] }, 'params.key: must be a string'],
+      [{ key: secret, key2: secret }, 'params.key: must be of 16 or 32 bytes, is of 15'],
+      [{ key2: secret }, 'params.key2: must be as long as key, is of 15 bytes'],
+      [{ key2: keys.key }, 'params.key2: must differ from key'],
+    ] as const;
+    for (const [params, about] of wrong) {
+      const error = await refusal(create(params));
+      expect(error.code).toBe(engineErrorCodes.invalidParams);
+      expect(error.message).toContain(about);
+      expect(error.message.toLowerCase()).not.toMatch(/c0ffee|27182818|31415926/);
+      expect(error.message).not.toContain(String(Number.parseInt(secret.slice(0, 12), 16)));
+    }
+    await expectRefusal(create({ name: 'k' }), 'exists', 'key k');
+    const shown = [await engine.rpc('accel_crypto_keys_get'), await engine.rpc('bdev_get_bdevs')];
+    expect(shown[0]).toEqual([{ name: 'k', cipher: 'AES_XTS', key_bits: 256, tweak_mode: 'SIMPLE_LBA' }]);
+    expect(JSON.stringify(shown)).not.toMatch(/27182818|31415926/);
+    await expectRefusal(engine.rpc('accel_crypto_key_destroy', { key_name: 'x' }), 'notFound', 'key x');
+    const missing = engine.rpc('bdev_crypto_create', { base_bdev_name: 'm0', name: 'c1', key_name: 'x' });
+    await expectRefusal(missing, 'notFound', 'key x');
+    const taken = engine.rpc('bdev_crypto_create', { base_bdev_name: 'm0', name: 'c1', key_name: 'k' });
+    await expectRefusal(taken, 'busy', 'c0');
+  });
+}
+
+function xts(keys: { key: string; key2: string }, block: number, data: Uint8Array): Buffer {
+  const tweak = Buffer.alloc(16);
+  tweak.writeBigUInt64LE(BigInt(block));
+  return createCipheriv('aes-256-xts', Buffer.from(keys.key + keys.key2, 'hex'), tweak).update(data);
 }
 
 function basics(start: () => Engine): void {

@@ -174,6 +174,14 @@ export interface LegResync {
   to_copy_blocks: number;
 }
 
+/** Never what the key is made of. */
+export interface CryptoKeyDescription {
+  name: string;
+  cipher: 'AES_XTS';
+  key_bits: number;
+  tweak_mode: 'SIMPLE_LBA';
+}
+
 type NoParams = Record<string, never>;
 
 export interface MethodMap {
@@ -203,6 +211,19 @@ export interface MethodMap {
     result: string;
   };
   bdev_aio_delete: { params: { name: string }; result: true };
+  /** Keys are hexadecimal digits: 16 or 32 bytes each, two different ones. */
+  accel_crypto_key_create: {
+    params: { name: string; cipher: 'AES_XTS'; key: string; key2: string; tweak_mode?: 'SIMPLE_LBA' };
+    result: true;
+  };
+  /** Crypto bdevs that were made with it go on. */
+  accel_crypto_key_destroy: { params: { key_name: string }; result: true };
+  accel_crypto_keys_get: { params: { key_name?: string }; result: CryptoKeyDescription[] };
+  bdev_crypto_create: {
+    params: { base_bdev_name: string; name: string; key_name: string; uuid?: string };
+    result: string;
+  };
+  bdev_crypto_delete: { params: { name: string }; result: true };
   bdev_error_create: { params: { base_name: string }; result: string };
   bdev_error_delete: { params: { name: string }; result: true };
   bdev_error_inject_error: {

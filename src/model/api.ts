@@ -4,7 +4,7 @@
 
 import Type, { type Static } from 'typebox';
 import { DiskClass, DiskSelector, DiskTags, DiskWeight, DomainLevel, Location } from './location.js';
-import { Address, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
+import { Address, ClusterKeyId, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
 import { pgCountMax, Redundancy } from './pools.js';
 
 const strict = { additionalProperties: false } as const;
@@ -24,6 +24,8 @@ export const VolumeCreateRequest = Type.Object(
     stripeSizeBytes: Type.Optional(Type.Integer({ minimum: 16 * 1024, maximum: 16 * MiB })),
     controllers: Type.Optional(Type.Array(Name, { maxItems: 15, uniqueItems: true })),
     leaseMs: Type.Optional(Type.Integer({ minimum: 10, maximum: 1000 })),
+    /** What is written is stored encrypted, under a key of the volume's own that the cluster key wraps. @default false */
+    encrypt: Type.Optional(Type.Boolean()),
   },
   strict,
 );
@@ -173,12 +175,36 @@ export const VolumeView = Type.Object(
     controllers: Type.Array(Name),
     hosts: Type.Array(Type.String()),
     nbd: Type.Array(NbdExport),
+    /** Id of the cluster key that wraps its data key; null: it is not encrypted. */
+    encryptedBy: Type.Union([ClusterKeyId, Type.Null()]),
     legs: Type.Array(Type.Array(ReplicaView)),
     paths: Type.Array(PathView),
   },
   strict,
 );
 export type VolumeView = Static<typeof VolumeView>;
+
+/** Ids of cluster keys; what keys are made of is never sent. */
+export const ClusterKeyView = Type.Object(
+  {
+    /** Wraps the data keys of new volumes; null: there was none yet. */
+    current: Type.Union([ClusterKeyId, Type.Null()]),
+    keys: Type.Array(
+      Type.Object(
+        {
+          id: ClusterKeyId,
+          /** It is in the key file of the server that answers. */
+          held: Type.Boolean(),
+          /** Whose data key it wraps. */
+          volumes: Type.Integer(),
+        },
+        strict,
+      ),
+    ),
+  },
+  strict,
+);
+export type ClusterKeyView = Static<typeof ClusterKeyView>;
 
 export const NodeView = Type.Object(
   {

@@ -7,6 +7,7 @@
 
 import { keys } from './keys.js';
 import type {
+  ClusterKeyObject,
   ClusterObject,
   Codec,
   DiskObject,
@@ -30,6 +31,8 @@ export interface Stored<T> {
 
 interface Kinds {
   cluster: ClusterObject;
+  /** One, `current`. */
+  clusterKeys: ClusterKeyObject;
   nodes: NodeObject;
   lives: LiveObject;
   disks: DiskObject;
@@ -48,6 +51,7 @@ export type Kind = keyof Kinds;
 
 const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   cluster: { prefix: keys.cluster, codec: codecs.cluster },
+  clusterKeys: { prefix: keys.clusterKeys, codec: codecs.clusterKey },
   nodes: { prefix: keys.nodes, codec: codecs.node },
   lives: { prefix: keys.lives, codec: codecs.live },
   disks: { prefix: keys.disks, codec: codecs.disk },

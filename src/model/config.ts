@@ -3,6 +3,7 @@
 // The one configuration file. A machine may run every part of it (`basalt up`) or one node of it.
 // What is left out takes the value that compileConfig() gives; inside, every field is set.
 
+import { dirname, join } from 'node:path/posix';
 import Type, { type Static } from 'typebox';
 import { checker } from './check.js';
 import { BasaltError } from './errors.js';
@@ -56,6 +57,15 @@ export const ConfigFile = Type.Object(
       ),
     ),
     api: Type.Optional(Type.Object({ listen: Type.Optional(HostPort) }, strict)),
+    clusterKey: Type.Optional(
+      Type.Object(
+        {
+          /** Holds the cluster keys of encrypted volumes; mode 0600. @default `cluster.key` beside the store's directory */
+          file: Type.Optional(Type.String({ minLength: 1 })),
+        },
+        strict,
+      ),
+    ),
     placement: Type.Optional(
       Type.Object(
         {
@@ -113,6 +123,7 @@ export interface CompiledPlacement {
 export interface CompiledConfig {
   readonly store: { readonly endpoints: readonly string[]; readonly listen: string; readonly directory: string };
   readonly api: { readonly listen: string };
+  readonly clusterKey: { readonly file: string };
   readonly placement: CompiledPlacement;
   readonly nodes: readonly CompiledNode[];
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
@@ -129,14 +140,16 @@ const checkFile = checker(ConfigFile);
 /** @throws INVALID_ARGUMENT naming the field, below `path` (the file's name). */
 export function compileConfig(value: unknown, path = 'config'): CompiledConfig {
   const file = checkFile(value, path);
+  const directory = file.store?.directory ?? defaults.storeDirectory;
   const listen = loopbackListen(file.store?.listen ?? defaults.storeListen, `${path}.store.listen`);
   return {
     store: {
       endpoints: file.store?.endpoints ?? [listen],
       listen,
-      directory: file.store?.directory ?? defaults.storeDirectory,
+      directory,
     },
     api: { listen: loopbackListen(file.api?.listen ?? defaults.apiListen, `${path}.api.listen`) },
+    clusterKey: { file: file.clusterKey?.file ?? join(dirname(directory), 'cluster.key') },
     placement: {
       graceSeconds: file.placement?.graceSeconds ?? 600,
       rebuildsMax: file.placement?.rebuildsMax ?? 8,

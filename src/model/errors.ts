@@ -144,6 +144,24 @@ export const errorTable = Object.freeze({
     6,
     'bring back the nodes that hold its replicas',
   ),
+  CLUSTER_KEY_FILE: row(
+    'cluster key file {path}: {problem}',
+    409,
+    8,
+    'correct the file, or make one with `basalt key create`',
+  ),
+  CLUSTER_KEY_MISSING: row(
+    '{what} needs cluster key {keyId}; held here: {held}',
+    409,
+    8,
+    'bring the key file that holds it to this machine',
+  ),
+  VOLUME_KEY_DAMAGED: row(
+    'the data key of volume {name} does not open under cluster key {keyId}',
+    500,
+    8,
+    'restore the store from a backup; what was wrapped is damaged or of another volume',
+  ),
   ENGINE_FAILED: row('engine refused {method}: {detail}', 502, 1, 'see the log of the node'),
   API_UNREACHABLE: row(
     'API server at {endpoint} cannot be reached: {detail}',

@@ -7,6 +7,9 @@ const root = '/basalt/v1/';
 export const keys = Object.freeze({
   root,
   cluster: `${root}cluster`,
+  /** Names the cluster key of new volumes. */
+  clusterKeys: `${root}keys/`,
+  clusterKey: `${root}keys/current`,
   /** Changes with every placement, so that two of them never count the same free space. */
   placement: `${root}placement`,
   nodes: `${root}nodes/`,

@@ -96,6 +96,24 @@ export type LegPlacement = Static<typeof LegPlacement>;
 export const NbdExport = Type.Object({ node: Name, path: Type.String({ minLength: 1, maxLength: 107 }) }, strict);
 export type NbdExport = Static<typeof NbdExport>;
 
+export const ClusterKeyId = Type.String({ pattern: '^[0-9a-f]{32}$' });
+
+export const VolumeEncryption = Type.Object(
+  {
+    cipher: Type.Literal('aes-256-xts'),
+    /** Of the cluster key that wraps the data key. */
+    keyId: ClusterKeyId,
+    /** The data key, sealed by AES-256-GCM: nonce, ciphertext, tag; base64 (docs/security.md). */
+    wrappedKey: Type.String({ pattern: '^[A-Za-z0-9+/]+={0,2}$', maxLength: 256 }),
+  },
+  strict,
+);
+export type VolumeEncryption = Static<typeof VolumeEncryption>;
+
+/** Which cluster key wraps the data keys of new volumes. The key itself is never stored. */
+export const ClusterKeyObject = Type.Object({ format: Format, keyId: ClusterKeyId }, strict);
+export type ClusterKeyObject = Static<typeof ClusterKeyObject>;
+
 export const VolumeObject = Type.Object(
   {
     format: Format,
@@ -116,6 +134,8 @@ export const VolumeObject = Type.Object(
     /** Host NQNs that may connect. None: nobody. */
     hosts: Type.Array(Nqn),
     nbd: Type.Array(NbdExport),
+    /** Absent: its data is stored as it is. Versions that do not know the field refuse the volume. */
+    encryption: Type.Optional(VolumeEncryption),
     phase: Type.Union([Type.Literal('live'), Type.Literal('deleting')]),
     /** Deleted without waiting for nodes that are away. */
     forced: Type.Optional(Type.Literal(true)),
@@ -223,6 +243,7 @@ function parse(text: string, key: string): unknown {
 
 export const codecs = Object.freeze({
   cluster: codec(ClusterObject),
+  clusterKey: codec(ClusterKeyObject),
   node: codec(NodeObject),
   live: codec(LiveObject),
   disk: codec(DiskObject),

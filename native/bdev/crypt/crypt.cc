@@ -87,6 +87,7 @@ CryptBdev::CryptBdev(Reactor& home, Handle base, crypto::XtsCipher cipher)
 }
 
 CryptBdev::~CryptBdev() {
+  if (size_node.linked()) base_.bdev().unwatch_size(this);
   if (reserve_ != nullptr) home().buffers().give(reserve_);
 }
 
@@ -100,7 +101,14 @@ Result<std::unique_ptr<CryptBdev>> CryptBdev::create(Reactor& home, const CryptO
   bdev->info_.product = "crypto";
   bdev->info_.uuid = options.uuid;
   BASALT_ASSERT(bdev->info_.block_size_bytes <= bdev->scratch_.size());
+  // A base of another reactor is not followed: the engine stacks bdevs of one.
+  if (&base.bdev().home() == &home) base.bdev().watch_size(bdev.get());
   return bdev;
+}
+
+// Blocks keep their numbers when the base grows, so they keep their tweaks.
+void CryptBdev::size_changed(Bdev& base) {
+  if (base.info().count_blocks > info_.count_blocks) set_size(base.info().count_blocks);
 }
 
 void CryptBdev::submit(Io* io) {

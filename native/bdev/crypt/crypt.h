@@ -29,7 +29,7 @@ struct CryptOptions {
   Uuid uuid;
 };
 
-class CryptBdev final : public Bdev {
+class CryptBdev final : public Bdev, private SizeWatcher {
  public:
   static constexpr size_t reserve_bytes = size_t{64} << 10;
 
@@ -49,6 +49,7 @@ class CryptBdev final : public Bdev {
   };
   CryptBdev(Reactor& home, Handle base, crypto::XtsCipher cipher);
 
+  void size_changed(Bdev& base) override;
   void pass(Io* io);
   static void child_done(Io* child);
   bool decrypt(const Io& io);

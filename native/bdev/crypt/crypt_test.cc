@@ -40,7 +40,11 @@ bool is_zero(const std::vector<uint8_t>& data) {
 // Notes what reaches the bdev below.
 class Spy final : public Bdev {
  public:
-  Spy(Reactor& home, Bdev& base) : Bdev(home), base_(base) { info_ = base.info(); }
+  Spy(Reactor& home, Bdev& base) : Bdev(home), base_(base) {
+    info_ = base.info();
+    info_.count_blocks /= 2;
+  }
+  void grow() { set_size(2 * info_.count_blocks); }
   void submit(Io* io) override {
     seen.push_back({io->type, io->fua, io->count_blocks, io->iov_count > 0 ? io->iov[0].base : nullptr});
     if (holding) {
@@ -189,6 +193,18 @@ TEST_F(Crypt, TheOnePlaintextThatWouldReadAsNeverWrittenIsRefused) {
   // At any other place it is data like any other.
   EXPECT_TRUE(fixture.write(*crypt, 7, data).ok());
   EXPECT_EQ(fixture.read(*crypt, 7, 2), data);
+}
+
+TEST_F(Crypt, GrowsWithItsBaseAndKeepsWhatIsThere) {
+  const auto data = text_of(block);
+  ASSERT_TRUE(fixture.write(*crypt, 511, data).ok());
+  EXPECT_TRUE(fixture.io(*crypt, IoType::unmap, 512, 1).is(nvme::status::lba_out_of_range));
+  spy->grow();
+  EXPECT_EQ(crypt->count_blocks(), 1024u);
+  EXPECT_EQ(fixture.read(*crypt, 511, 1), data);
+  EXPECT_TRUE(is_zero(fixture.read(*crypt, 512, 512 - 256 - 1)));
+  ASSERT_TRUE(fixture.write(*crypt, 1023, data).ok());
+  EXPECT_EQ(fixture.read(*crypt, 1023, 1), data);
 }
 
 TEST_F(Crypt, ErrorsAndFlagsPassAsTheyAre) {

@@ -98,6 +98,16 @@ std::string Fields::string_or(std::string_view name, std::string_view otherwise)
   return value == nullptr ? std::string(otherwise) : as_string(name, *value);
 }
 
+std::string Fields::secret(std::string_view name) {
+  const JsonValue* value = need(name);
+  if (value == nullptr) return {};
+  if (!value->is(Kind::string) || value->string().empty() || value->string().size() > string_bytes_max) {
+    refuse(name, "must be a string of 1 to " + std::to_string(string_bytes_max) + " bytes");
+    return {};
+  }
+  return value->string();
+}
+
 uint64_t Fields::as_natural(std::string_view name, const JsonValue& value, NaturalRange range) {
   if (!value.is(Kind::natural) || value.natural() < range.min || value.natural() > range.max) {
     wrong(name, value, "an integer from " + std::to_string(range.min) + " to " + std::to_string(range.max));

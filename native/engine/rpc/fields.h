@@ -36,6 +36,8 @@ class Fields {
 
   std::string string(std::string_view name);  // 1..string_bytes_max bytes, no control characters
   std::string string_or(std::string_view name, std::string_view otherwise);
+  // The same, but no error shows what was given.
+  std::string secret(std::string_view name);
   uint64_t natural(std::string_view name, NaturalRange range = {});
   uint64_t natural_or(std::string_view name, uint64_t otherwise, NaturalRange range = {});
   bool boolean(std::string_view name);

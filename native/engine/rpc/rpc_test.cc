@@ -67,6 +67,19 @@ TEST(Fields, NameTheFieldOfEachKindOfProblem) {
   EXPECT_EQ(check("[5]", natural), "params: must be an object of named parameters, is an array");
 }
 
+TEST(Fields, NeverShowWhatWasGivenAsASecret) {
+  for (const char* text : {"{\"s\":20261121}", "{\"s\":[\"20261121\"]}", "{\"s\":\"\",\"t\":20261121}"}) {
+    const JsonValue value = json(text);
+    Fields in(value);
+    in.secret("s");
+    EXPECT_EQ(problem_of(in), "params.s: must be a string of 1 to 1024 bytes");
+  }
+  const JsonValue value = json("{\"s\":\"20261121\"}");
+  Fields in(value);
+  EXPECT_EQ(in.secret("s"), "20261121");
+  EXPECT_EQ(problem_of(in), "");
+}
+
 TEST(Fields, ReadEpochsAsNumbersAndDecimalStrings) {
   const JsonValue value = json("{\"a\":7,\"b\":\"18446744073709551615\",\"c\":\"0\"}");
   Fields in(value);

@@ -12,7 +12,9 @@ import { FakeNetwork } from '../../engine/fake/network.js';
 import { systemClock } from '../../env/clock.js';
 import { systemRandom } from '../../env/random.js';
 import type { VolumeCreateRequest, VolumeView } from '../../model/api.js';
+import type { KeySource } from '../../model/cluster-key.js';
 import { type CompiledNode, compileConfig } from '../../model/config.js';
+import { BasaltError } from '../../model/errors.js';
 import { InlinePlanner } from '../../placement/planner.js';
 import { MemoryServer } from '../../store/memory/memory-store.js';
 import type { Store } from '../../store/store.js';
@@ -20,6 +22,7 @@ import { slotName } from '../assembly.js';
 import { NodeAgent } from '../node-agent.js';
 import type { PlacementTiming } from '../placement-agent.js';
 import type { ControllerTiming } from '../volume-controller.js';
+import { MemoryKeys } from './memory-keys.js';
 
 const print = (fields: object, message: string): void => {
   if (process.env['BED_LOG'] !== undefined) console.error(message, JSON.stringify(fields));
@@ -49,6 +52,9 @@ export class ClusterBed {
   readonly server = new MemoryServer();
   readonly network = new FakeNetwork();
   readonly planner = new InlinePlanner();
+  /** The key file of every machine, but for those in `nodeKeys`. */
+  readonly keys = new MemoryKeys();
+  readonly nodeKeys = new Map<string, KeySource | null>();
   /** Of the nodes that are started from now on. */
   placement: Partial<PlacementTiming> = { settleMs: 50 };
   readonly #nodes = new Map<string, BedNode>();
@@ -58,8 +64,8 @@ export class ClusterBed {
   wrapStore: (store: Store, node: string) => Store = (store) => store;
 
   get api(): ApiDeps {
-    const { planner } = this;
-    return { store: this.connect(), random: systemRandom, planner, version: 'test', storeEndpoints: ['memory'] };
+    const { planner, keys } = this;
+    return { store: this.connect(), random: systemRandom, planner, keys, version: 'test', storeEndpoints: ['memory'] };
   }
 
   connect(): Store {
@@ -88,7 +94,14 @@ export class ClusterBed {
     const compiled = compileConfig({ nodes: [node] }).nodes[0] as CompiledNode;
     const engine = new FakeEngine(compiled.name, this.network);
     const store = this.wrapStore(this.connect(), compiled.name);
-    const context = { engine, clock: systemClock, random: systemRandom, log: quietLog };
+    const keys: KeySource = {
+      ring: async () => {
+        const source = this.nodeKeys.get(compiled.name);
+        if (source === null) throw new BasaltError('CLUSTER_KEY_FILE', { path: 'none', problem: 'does not exist' });
+        return (source ?? this.keys).ring();
+      },
+    };
+    const context = { engine, clock: systemClock, random: systemRandom, log: quietLog, keys };
     const { planner, placement } = this;
     const agent = new NodeAgent({
       context,

@@ -6,6 +6,7 @@ import type { TSchema } from 'typebox';
 import type { Random } from '../../env/random.js';
 import type { PgPlanner } from '../../placement/planner.js';
 import type { Store } from '../../store/store.js';
+import type { KeyStore } from '../encryption.js';
 import type { Line } from '../line.js';
 
 export interface ApiDeps {
@@ -14,6 +15,8 @@ export interface ApiDeps {
   readonly planner: PgPlanner;
   /** @default the server's own */
   readonly line?: Line;
+  /** The machine's key file. @default none: encrypted volumes cannot be made here */
+  readonly keys?: KeyStore | null;
   readonly version: string;
   /** What a program that embeds a controller connects to. */
   readonly storeEndpoints: readonly string[];

@@ -21,6 +21,7 @@ interface StoreOptions extends CommonOptions {
 interface ApiOptions extends CommonOptions {
   readonly listen?: string;
   readonly store?: string;
+  readonly keyFile?: string;
   readonly logLevel?: string;
 }
 
@@ -39,6 +40,7 @@ interface NodeOptions extends CommonOptions {
   readonly hostPort?: string;
   readonly engine?: string;
   readonly store?: string;
+  readonly keyFile?: string;
   readonly logLevel?: string;
 }
 
@@ -72,11 +74,13 @@ function addApi(parent: Command, world: CliWorld, exit: Exit): void {
     .description('run an API server')
     .option('--listen <address:port>', 'loopback address and port')
     .option('--store <endpoints>', 'store endpoints, with commas')
+    .option('--key-file <path>', 'the cluster keys of encrypted volumes; mode 0600')
     .option('--log-level <level>', logLevels)
     .action(async (_options, command: Command) => {
       const options: ApiOptions = command.optsWithGlobals();
       const api = defined({ listen: options.listen });
-      const overrides = { api, store: storeOverride(options.store), ...defined({ logLevel: options.logLevel }) };
+      const common = { store: storeOverride(options.store), clusterKey: defined({ file: options.keyFile }) };
+      const overrides = { api, ...common, ...defined({ logLevel: options.logLevel }) };
       exit(
         await world.launchers.api(await readConfig(world, options.config, overrides), { json: options.json === true }),
       );
@@ -101,6 +105,7 @@ function addNode(parent: Command, world: CliWorld, exit: Exit): void {
     .option('--host-port <port>', 'where hosts connect (default: a free one)')
     .option('--engine <engine>', 'native or fake (default: native)')
     .option('--store <endpoints>', 'store endpoints, with commas')
+    .option('--key-file <path>', 'the cluster keys of encrypted volumes; mode 0600')
     .option('--log-level <level>', logLevels)
     .action(async (_options, command: Command) => {
       const options: NodeOptions = command.optsWithGlobals();
@@ -126,6 +131,7 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
   const common = {
     store: storeOverride(options.store),
     placement: defined({ graceSeconds }),
+    clusterKey: defined({ file: options.keyFile }),
     ...defined({ logLevel: options.logLevel }),
   };
   const described = options.disk.length > 0 || options.roles !== undefined || options.config === undefined;

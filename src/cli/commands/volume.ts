@@ -16,6 +16,7 @@ interface CreateOptions extends CommonOptions {
   readonly legs?: string;
   readonly stripe?: string;
   readonly controllers?: string;
+  readonly encrypt?: boolean;
   readonly wait: string;
 }
 
@@ -30,6 +31,7 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
     .option('--legs <number>', 'placement groups to stripe over (default: 4)')
     .option('--stripe <bytes>', 'stripe size (default: 64K)')
     .option('--controllers <names>', 'nodes that may serve it, by preference, with commas; "" for none')
+    .option('--encrypt', 'store its data encrypted (AES-XTS), under a key that the cluster key wraps')
     .option('--wait <seconds>', 'how long to wait until it is served; 0: not at all', '30')
     .action((name: string, _options, command: Command) => create(world, name, command.optsWithGlobals()));
   volume
@@ -68,6 +70,7 @@ async function create(world: CliWorld, name: string, options: CreateOptions): Pr
     ...(options.legs === undefined ? {} : { legs: parseCount(options.legs, '--legs') }),
     ...(options.stripe === undefined ? {} : { stripeSizeBytes: parseBytes(options.stripe, '--stripe') }),
     ...(options.controllers === undefined ? {} : { controllers: parseWords(options.controllers) }),
+    ...(options.encrypt === true ? { encrypt: true } : {}),
   };
   const waitMs = parseCount(options.wait, '--wait') * 1000;
   const client = await apiClient(world, options);
@@ -121,6 +124,7 @@ export function volumeText(volume: VolumeView): string {
     ['id', volume.id],
     ['nqn', volume.nqn],
     ['pool', volume.pool ?? '-'],
+    ['encryption', volume.encryptedBy === null ? 'none' : `AES-256-XTS, by cluster key ${volume.encryptedBy}`],
     ['size', `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ['state', volume.phase === 'live' ? volume.health : volume.phase],
     ['controller', `${volume.controller ?? '-'} (epoch ${volume.epoch})`],

@@ -23,6 +23,7 @@ import { waitForAnswer } from '../rpc-wait.js';
 import type { FakeBdev } from './bdev.js';
 import { Fields } from './fields.js';
 import { bdevMethods, type Handler } from './methods-bdev.js';
+import { cryptoMethods } from './methods-crypto.js';
 import { legMethods } from './methods-leg.js';
 import { lvolMethods } from './methods-lvol.js';
 import { makeSubsystem, nvmfMethods } from './methods-nvmf.js';
@@ -48,6 +49,7 @@ const frameworkMethods: Record<string, Handler> = {
 const handlers: Record<string, Handler> = {
   ...frameworkMethods,
   ...bdevMethods,
+  ...cryptoMethods,
   ...lvolMethods,
   ...nvmfMethods,
   ...legMethods,

@@ -35,6 +35,14 @@ export class Fields {
     return value as string;
   }
 
+  /** The same, but no error shows what was given. */
+  secret(name: string): string {
+    const value = this.#need(name);
+    if (typeof value !== 'string' || value === '' || value.length > 1024)
+      this.refuse(name, 'must be a string of 1 to 1024 bytes');
+    return value as string;
+  }
+
   stringOr(name: string, otherwise: string): string {
     return this.has(name) ? this.string(name) : otherwise;
   }

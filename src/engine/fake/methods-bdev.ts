@@ -38,7 +38,7 @@ function createMemory(product: string, named: boolean): Handler {
   };
 }
 
-function remove(product: string, after: (state: EngineState, name: string) => void = () => {}): Handler {
+export function remove(product: string, after: (state: EngineState, name: string) => void = () => {}): Handler {
   return (state, fields) => {
     const name = fields.string('name');
     fields.end();

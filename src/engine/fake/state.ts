@@ -60,6 +60,7 @@ export class EngineState {
   readonly members = new Map<string, FakeMember>();
   readonly attaching = new Set<string>();
   readonly raids = new Map<string, number>();
+  readonly cryptoKeys = new Map<string, Buffer>();
   readonly subsystems = new Map<string, FakeSubsystem>();
   readonly peers = new Map<string, { stop(): void }>();
   readonly exports = new Map<string, { bdev: string }>();

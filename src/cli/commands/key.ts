@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `basalt key`: the cluster keys that encrypted volumes need. Only ids are ever shown.
+
+import type { Command } from 'commander';
+import type { ClusterKeyView } from '../../model/api.js';
+import { BasaltError } from '../../model/errors.js';
+import { apiClient } from '../api-option.js';
+import { readConfig } from '../config-file.js';
+import type { CliWorld } from '../launch.js';
+import { type CommonOptions, print, table } from '../output.js';
+
+interface FileOptions extends CommonOptions {
+  readonly file?: string;
+}
+
+export function addKeyCommands(parent: Command, world: CliWorld): void {
+  const key = parent.command('key').description('the cluster keys of encrypted volumes');
+  key
+    .command('create')
+    .description('make a key file with one key on this machine')
+    .option('--file <path>', 'the key file (default: what the configuration file names)')
+    .action(async (_options, command: Command) => {
+      const { file, options } = await fileOf(world, command);
+      const made = await world.launchers.drawKey(file, 'create');
+      if (made === null) throw new BasaltError('ALREADY_EXISTS', { kind: 'key file', name: file });
+      print(world, options, { file, id: made.id }, `made ${file} with cluster key ${made.id}`);
+    });
+  key
+    .command('add')
+    .description("draw a new key into this machine's key file; the next rotation changes to it")
+    .option('--file <path>', 'the key file (default: what the configuration file names)')
+    .action(async (_options, command: Command) => {
+      const { file, options } = await fileOf(world, command);
+      const made = await world.launchers.drawKey(file, 'add');
+      print(world, options, { file, id: made?.id ?? null }, `added cluster key ${made?.id} to ${file}`);
+    });
+  key
+    .command('list')
+    .description('list the keys by id, with how many volumes need each')
+    .action(async (_options, command: Command) => {
+      const options: CommonOptions = command.optsWithGlobals();
+      const view = await (await apiClient(world, options)).clusterKeys();
+      print(world, options, view, keyTable(view));
+    });
+  key
+    .command('rotate')
+    .description('change to a new key: wraps the key of every volume anew, touches no data; may be repeated')
+    .action(async (_options, command: Command) => {
+      const options: CommonOptions = command.optsWithGlobals();
+      const done = await (await apiClient(world, options)).rotateClusterKey();
+      print(world, options, done, `cluster key is ${done.keyId}; volumes wrapped anew: ${done.rewrapped}`);
+    });
+  key
+    .command('prune')
+    .description("take keys that no volume needs any more out of the API server's key file")
+    .action(async (_options, command: Command) => {
+      const options: CommonOptions = command.optsWithGlobals();
+      const { removed } = await (await apiClient(world, options)).pruneClusterKeys();
+      print(world, options, { removed }, `removed: ${removed.join(', ') || 'none'}`);
+    });
+}
+
+async function fileOf(world: CliWorld, command: Command): Promise<{ file: string; options: FileOptions }> {
+  const options: FileOptions = command.optsWithGlobals();
+  const config = await readConfig(world, options.config);
+  return { file: options.file ?? config.clusterKey.file, options };
+}
+
+function keyTable(view: ClusterKeyView): string {
+  if (view.keys.length === 0) return 'no cluster keys';
+  const rows = view.keys.map((key) => [
+    key.id,
+    key.id === view.current ? 'current' : '-',
+    key.held ? 'yes' : 'no',
+    String(key.volumes),
+  ]);
+  return table([['KEY', 'USE', 'HELD', 'VOLUMES'], ...rows]);
+}
