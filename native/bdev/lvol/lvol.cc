@@ -39,7 +39,8 @@ void Lvol::show(lvs::Layer& layer) {
   // Others may be reading it: only what differs is written. A rename needs an lvol that nobody uses.
   if (info_.name != layer.name) info_.name = layer.name;
   info_.uuid = layer.uuid;
-  info_.io_types = layer.read_only() ? read_only_types : IoTypes{};
+  const IoTypes types = layer.read_only() ? read_only_types : IoTypes{};
+  __atomic_store_n(&info_.io_types.mask, types.mask, __ATOMIC_RELAXED);  // target queues look at it on their reactors
   set_size(layer.count_blocks);
 }
 

@@ -27,6 +27,12 @@ bool in_range(const ns::Namespace& space, uint64_t slba, uint64_t count_blocks) 
   return slba < size_blocks && count_blocks <= size_blocks - slba;
 }
 
+// On any reactor, while the bdev's own one may make it read-only.
+bool takes_unmap(const ns::Namespace& space) {
+  const bdev::IoTypes types{__atomic_load_n(&space.bdev().info().io_types.mask, __ATOMIC_RELAXED)};
+  return types.has(bdev::IoType::unmap);
+}
+
 // Dataset Management keeps its place here.
 uint64_t& range_index(Request* request) {
   return request->target_private[0];
@@ -236,7 +242,7 @@ Status TargetQueue::start_deallocate(Request* request, ns::Namespace& space) {
   }
   range_index(request) = 0;
   // The other attributes are hints about access; they may be ignored.
-  if ((request->command.cdw11 & dsm_deallocate) == 0 || !space.bdev().info().io_types.has(bdev::IoType::unmap)) {
+  if ((request->command.cdw11 & dsm_deallocate) == 0 || !takes_unmap(space)) {
     complete_later(request, status::success);
     return status::success;
   }
