@@ -21,6 +21,7 @@
       'native/bdev/leg/leg_open.cc',
       'native/bdev/leg/leg_read.cc',
       'native/bdev/leg/leg_repair.cc',
+      'native/bdev/leg/leg_resize.cc',
       'native/bdev/leg/leg_resync.cc',
       'native/bdev/leg/leg_scrub.cc',
       'native/bdev/leg/leg_sweep.cc',

@@ -98,9 +98,7 @@ LegBdev::LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geome
   lists_->renewals.resize(member_slot_count);
   lists_->scratch = std::make_unique<char[]>(geometry.block_size_bytes);
   if (options.count_blocks == 0) return;
-  const uint64_t region_blocks =
-      leg_tail::region_blocks_for(info_.count_blocks, info_.block_size_bytes, options.mark_region_bytes_min);
-  tail_ = std::make_unique<Tail>(info_, region_blocks);
+  tail_ = std::make_unique<Tail>(shape_of(info_.count_blocks));
   tail_->sweep_timer.leg = this;
 }
 

@@ -42,6 +42,8 @@ struct LegPlanted {
   bool skip_marks = false;          // data goes out before its mark is durable
   bool clear_before_flush = false;  // marks are cleared although nothing was flushed
   bool ignore_own_marks = false;    // a resync asks only the survivors' marks
+  bool skip_vacate = false;         // the leg grows over what its tail was
+  bool trust_absent = false;        // who was out while the tail moved is thought to have moved too
 };
 
 struct LegOptions {
@@ -51,6 +53,7 @@ struct LegOptions {
   Duration lease = milliseconds(300);  // at most 1 s
   bool all_dirty = false;              // unclean takeover: what the marks name, or everything where there are none
   uint64_t count_blocks = 0;           // members have a tail behind so many blocks; 0: no tails
+  uint64_t grown_blocks = 0;           // growing to so many had begun; 0: it had not
   std::string identity;                // of the leg, for ever; with a tail
   std::vector<std::string> replicas;   // marks are kept for these while they are out; empty: for all that are known
   uint64_t mark_region_bytes_min = 1 << 20;
@@ -151,6 +154,10 @@ class LegBdev final : public Bdev {
   // Resumes when nothing of the leg refers to the bdev any more. It must have left.
   Task<void> released(const Bdev& member);
 
+  // More blocks behind those that are there, while requests go on (leg_resize.cc). All members have room for them, are
+  // in the set and equal, else: busy, no_space; nothing has changed then. The size that the leg has already: success.
+  Task<Outcome> grow(uint64_t count_blocks);
+
   // Resync: 0 bytes/s is no limit. A paused one goes on from where it was, here or under the next controller.
   void set_resync(uint64_t bytes_per_s, bool paused);
 
@@ -207,6 +214,7 @@ class LegBdev final : public Bdev {
   struct Released;       // co_await: perhaps nothing refers to a bdev any more
   struct Paced;          // co_await: a time, or that the pace changed, or the leg is fenced
   struct Lists;
+  struct TailShape;
   struct Tail;
   struct TailWrite;
   struct Batch;
@@ -278,6 +286,7 @@ class LegBdev final : public Bdev {
   // leg_open.cc
   Task<void> open_tails();
   Task<leg_tail::Image> read_tail(uint32_t slot);
+  Task<leg_tail::Image> read_tail(uint32_t slot, const RegionMap& shape, uint64_t at_blocks);
   void adopt_tails(std::vector<leg_tail::Image>& images);
   void opened();
   void forget_others(const std::vector<std::string>& replicas);
@@ -292,8 +301,22 @@ class LegBdev final : public Bdev {
   Task<void> write_tails();
   Task<void> write_tail(uint32_t slot, TailWrite& write);
   void collect_writes(Batch& batch);
+  leg_tail::Superblock own_superblock(uint32_t slot, const leg_tail::Superblock& common);
   void batch_ended(const Batch& batch);
   void release_marked(nvme::Status refused);
+  // leg_resize.cc
+  TailShape shape_of(uint64_t count_blocks) const;
+  Outcome may_grow(uint64_t count_blocks) const;
+  Task<Outcome> move_tails(uint64_t count_blocks);
+  template <class F>
+  Task<void> on_all_in_sync(F&& task_of);
+  Task<void> write_whole_tail(uint32_t slot, const Tail& tail, uint64_t at_blocks, nvme::Status& refused);
+  Task<void> vacate(uint32_t slot, uint64_t at_blocks);
+  Task<void> vacate_all(uint64_t at_blocks);
+  Task<void> superblocks_written();
+  void adopt_shape(const Tail& next, uint64_t count_blocks);
+  bool tails_moved(const std::vector<leg_tail::Image>& here, const std::vector<leg_tail::Image>& grown) const;
+  void forget_absent();
   // leg_sweep.cc
   void arm_sweep();
   bool may_clear() const;
@@ -324,6 +347,7 @@ class LegBdev final : public Bdev {
   uint64_t failed_ = 0;     // broken, waiting for the orchestrator
   bool fenced_ = false;
   bool open_ = false;  // it is known what is dirty
+  bool growing_ = false;
   uint32_t next_reader_ = 0;
   uint32_t next_slot_ = 0;     // where the search for a joining member's slot begins
   uint32_t repair_count_ = 0;  // under way

@@ -3,6 +3,7 @@
 // give every acknowledged byte, never a value that was superseded, and are equal in the end (invariants 1 and 7).
 // Method: a controller with a budget of steps (requests that take effect on a member) over members with volatile
 // caches; takeovers choose the set as the orchestrator does. Every budget in turn for one history, then random ones.
+// The leg may grow once; the orchestrator's record of that (from what size to what size, and that it is done) survives.
 // Oracle: per block, the values that a read may give.
 #include <random>
 
@@ -12,7 +13,10 @@ namespace basalt::bdev {
 namespace {
 
 constexpr uint64_t region_blocks = 16;
-constexpr uint64_t hot_blocks = 48;  // three regions
+constexpr uint64_t small_hot_blocks = 48;  // three regions
+constexpr uint64_t hot_blocks = 72;        // of a grown leg: the others lie where the tail was
+constexpr uint64_t tail_blocks = leg_tail::tail_bytes / block_bytes;
+constexpr uint64_t grown_blocks = test_blocks + tail_blocks + 32;
 constexpr size_t member_count = 2;
 
 // What a block may hold. Values are unique; 0 is "zeroes".
@@ -39,8 +43,7 @@ class Machine {
   void live(uint64_t steps, int actions) {
     steps_left_ = steps;
     begin();
-    for (int i = 0; i < actions && steps_left_ > 0 && problem.empty(); i++)
-      act();
+    act_on(actions);
     if (steps_left_ > 0 && below(2) == 0) settle(milliseconds(static_cast<int64_t>(below(400))));
   }
   void crash() {
@@ -93,45 +96,26 @@ class Machine {
     for (size_t i = 0; i < member_count; i++) {
       if (!in_set_[i]) join(i);
     }
-    for (uint64_t block = 0; block < hot_blocks; block++) {
-      for (int i = 0; i < 4; i++)
-        read(block);
-    }
+    read_all();
+    finish_growing();
+    read_all();
     settle(seconds(3));
     if (!leg_->equal() || leg_->marked_count() != 0) problem = "the leg does not come to rest";
     for (size_t i = 1; i < member_count && problem.empty(); i++) {
       const bool equal =
-          std::equal(members_[0]->contents.begin(), members_[0]->contents.begin() + test_blocks * block_bytes,
+          std::equal(members_[0]->contents.begin(), members_[0]->contents.begin() + served_blocks_ * block_bytes,
                      members_[i]->contents.begin());
       if (!equal) problem = "members differ in the end";
     }
     crash();
   }
-  size_t below(size_t n) { return random_() % n; }
-
-  std::string problem;
-  uint64_t delta_count = 0;
-  uint64_t full_count = 0;
-  uint64_t steps_left_ = 0;
-
- private:
-  struct Op {
-    Io io;
-    Iovec iov;
-    std::vector<uint32_t> data;
-    Machine* machine = nullptr;
-    uint32_t value = 0;
-    bool done = false;
-    std::vector<std::set<uint32_t>> snapshot;  // a flush: what was there when it began
-    uint32_t first_value = 0;                  // a flush: values from here on came later
-  };
-
   void begin() {
     LegOptions options;
     options.name = "leg";
     options.identity = "volume/0";
     options.epoch = ++epoch_;
-    options.count_blocks = test_blocks;
+    options.count_blocks = served_blocks_;
+    options.grown_blocks = growing_to_blocks_;
     options.all_dirty = epoch_ > 1;
     options.mark_region_bytes_min = region_blocks * block_bytes;
     options.mark_rest = milliseconds(20);
@@ -152,14 +136,77 @@ class Machine {
     leg_ = std::move(made).value();
   }
 
+  size_t below(size_t n) { return random_() % n; }
+  void act_on(int actions) {
+    for (int i = 0; i < actions && steps_left_ > 0 && problem.empty(); i++)
+      act();
+  }
+  // The orchestrator has recorded that the leg grows; it is told to.
+  void begin_growing() {
+    for (const auto& member : members_)
+      member->grow(grown_blocks);
+    growing_to_blocks_ = grown_blocks;
+    spawn(grow_once());
+  }
+
+  std::string problem;
+  uint64_t delta_count = 0;
+  uint64_t full_count = 0;
+  uint64_t steps_left_ = 0;
+  bool may_grow = false;
+  uint64_t served_blocks_ = test_blocks;
+
+ private:
+  struct Op {
+    Io io;
+    Iovec iov;
+    std::vector<uint32_t> data;
+    Machine* machine = nullptr;
+    uint32_t value = 0;
+    uint64_t first = 0;  // of the hot blocks
+    bool done = false;
+    std::vector<std::set<uint32_t>> snapshot;  // a flush: what was there when it began
+    uint32_t first_value = 0;                  // a flush: values from here on came later
+  };
+
+  // What is known to have ended is recorded, if the controller lives to do so.
+  Task<void> grow_once() {
+    growing_now_ = true;
+    const uint64_t epoch = epoch_;
+    auto growing = leg_->grow(grown_blocks);
+    const Outcome outcome = co_await growing;
+    growing_now_ = false;
+    if (!outcome || steps_left_ == 0 || epoch != epoch_ || below(4) == 0) co_return;
+    served_blocks_ = grown_blocks;
+    growing_to_blocks_ = 0;
+  }
+  void finish_growing() {
+    for (int tries = 0; growing_to_blocks_ != 0 && problem.empty(); tries++) {
+      if (!growing_now_) spawn(grow_once());
+      settle(milliseconds(200));
+      if (tries == 100) problem = "the leg does not grow";
+    }
+  }
+  void read_all() {
+    for (uint64_t block = 0; block < usable_blocks(); block++) {
+      for (int i = 0; i < 4; i++)
+        read(block);
+    }
+  }
+  uint64_t usable_blocks() const { return served_blocks_ > test_blocks ? hot_blocks : small_hot_blocks; }
+  static uint64_t address_of(uint64_t hot_block) {
+    return hot_block < small_hot_blocks ? hot_block : test_blocks + hot_block - small_hot_blocks;
+  }
+
   void act() {
+    if (may_grow && !growing_now_ && served_blocks_ == test_blocks && below(8) == 0) return begin_growing();
     switch (below(12)) {
       case 0:
         return settle(milliseconds(static_cast<int64_t>(below(60))));
       case 1:
         return flush();
       case 2:
-        return read(below(hot_blocks));
+        return read(below(usable_blocks()));
       case 3:
         return lose_or_join();
       case 4:
@@ -172,12 +219,12 @@ class Machine {
   void write() {
     const size_t kind = below(8);
     const IoType type = kind == 0 ? IoType::unmap : kind == 1 ? IoType::write_zeroes : IoType::write;
-    Op& op = make(type, below(hot_blocks), 1 + below(6));
+    Op& op = make(type, below(usable_blocks()), 1 + below(6));
     op.io.fua = below(4) == 0;
     op.value = type == IoType::write ? ++last_value_ : 0;
     for (uint64_t i = 0; i < op.io.count_blocks; i++) {
       op.data[i * block_bytes / 4] = op.value;
-      BlockOracle& block = blocks_[op.io.offset_blocks + i];
+      BlockOracle& block = blocks_[op.first + i];
       block.now.insert(op.value);
       block.since.insert(op.value);
       block.writing_count++;
@@ -187,7 +234,7 @@ class Machine {
   }
   void write_ended(Op& op) {
     for (uint64_t i = 0; i < op.io.count_blocks; i++) {
-      BlockOracle& block = blocks_[op.io.offset_blocks + i];
+      BlockOracle& block = blocks_[op.first + i];
       block.writing_count--;
       // Others in flight there may be before or after it: nothing is known then.
       if (!op.io.status.ok() || block.writing_count > 0) continue;
@@ -261,14 +308,15 @@ class Machine {
   }
 
   Op& make(IoType type, uint64_t block, uint64_t count) {
-    count = std::min(count, hot_blocks - block);
+    count = std::min(count, (block < small_hot_blocks ? small_hot_blocks : hot_blocks) - block);
     ops_.push_back(std::make_unique<Op>());
     Op& op = *ops_.back();
     op.machine = this;
     op.data.resize(std::max<uint64_t>(count, 1) * block_bytes / 4);
     op.iov = {op.data.data(), op.data.size() * 4};
     op.io.type = type;
-    op.io.offset_blocks = block;
+    op.first = block;
+    op.io.offset_blocks = address_of(block);
     op.io.count_blocks = static_cast<uint32_t>(count);
     op.io.iov = &op.iov;
     op.io.iov_count = 1;
@@ -302,6 +350,8 @@ class Machine {
   std::vector<std::unique_ptr<Op>> ops_;
   std::string copied_;
   uint64_t epoch_ = 0;
+  uint64_t growing_to_blocks_ = 0;
+  bool growing_now_ = false;
   uint32_t last_value_ = 0;
   int flushing_ = 0;
 };
@@ -311,8 +361,10 @@ uint64_t base_seed() {
   return text == nullptr ? 20261121 : std::strtoull(text, nullptr, 0);
 }
 
-std::string run(uint64_t seed, const LegPlanted& planted, uint64_t* deltas = nullptr, uint64_t* fulls = nullptr) {
+std::string run(uint64_t seed, const LegPlanted& planted, uint64_t* deltas = nullptr, uint64_t* fulls = nullptr,
+                bool may_grow = false) {
   Machine machine(seed, planted);
+  machine.may_grow = may_grow;
   const size_t lives = 2 + machine.below(4);
   for (size_t life = 0; life < lives && machine.problem.empty(); life++) {
     machine.live(5 + machine.below(60), 30);
@@ -352,10 +404,43 @@ TEST(LegCrash, RandomLivesOfControllersKeepEveryAcknowledgedByte) {
   EXPECT_GT(deltas, fulls) << "most returns are delta resyncs";
 }
 
-uint64_t caught_count(const LegPlanted& planted) {
+// One growth, cut at every step, with every loss of members and caches afterwards, and once more.
+TEST(LegCrash, EveryStepOfAGrowingControllerCanBeItsLast) {
+  uint64_t grown_count = 0;
+  for (uint64_t steps = 20; steps <= 60; steps++) {
+    for (unsigned lost = 0; lost < 4; lost++) {
+      for (unsigned reached = 1; reached < 4; reached++) {
+        Machine machine(base_seed() + lost * 4 + reached, {});
+        machine.live(20, 6);
+        machine.crash();
+        machine.steps_left_ = steps - 19;
+        machine.begin();
+        machine.begin_growing();
+        machine.act_on(12);
+        machine.crash();
+        machine.take_over({(lost & 1) != 0, (lost & 2) != 0}, {(reached & 1) != 0, (reached & 2) != 0});
+        machine.live(1 + machine.below(20), 8);
+        machine.crash();
+        machine.take_over({(lost & 2) != 0, (lost & 1) != 0}, {(reached & 2) != 0, (reached & 1) != 0});
+        machine.end_well();
+        ASSERT_EQ(machine.problem, "") << "seed " << base_seed() << " steps " << steps << " lost " << lost
+                                       << " reached " << reached;
+        grown_count += machine.served_blocks_ == grown_blocks ? 1 : 0;
+      }
+    }
+  }
+  EXPECT_EQ(grown_count, 41u * 12) << "every leg ends grown";
+}
+
+TEST(LegCrash, RandomLivesOfGrowingLegsKeepEveryAcknowledgedByte) {
+  for (uint64_t seed = base_seed(); seed < base_seed() + 600; seed++)
+    ASSERT_EQ(run(seed, {}, nullptr, nullptr, true), "") << "seed " << seed;
+}
+
+uint64_t caught_count(const LegPlanted& planted, bool may_grow = false) {
   uint64_t caught = 0;
   for (uint64_t seed = base_seed(); seed < base_seed() + 1500 && caught == 0; seed++)
-    caught += run(seed, planted).empty() ? 0 : 1;
+    caught += run(seed, planted, nullptr, nullptr, may_grow).empty() ? 0 : 1;
   return caught;
 }
 
@@ -363,6 +448,8 @@ TEST(LegCrash, EachPlantedBugIsCaught) {
   EXPECT_EQ(caught_count({.skip_marks = true}), 1u);
   EXPECT_EQ(caught_count({.clear_before_flush = true}), 1u);
   EXPECT_EQ(caught_count({.ignore_own_marks = true}), 1u);
+  EXPECT_EQ(caught_count({.skip_vacate = true}, true), 1u);
+  EXPECT_EQ(caught_count({.trust_absent = true}, true), 1u);
 }
 
 }  // namespace

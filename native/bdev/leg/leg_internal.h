@@ -170,20 +170,29 @@ struct LegBdev::LockAwaiter {
   void await_resume() const noexcept {}
 };
 
+struct LegBdev::TailShape {
+  uint64_t count_blocks;
+  RegionMap::RegionSize region;
+};
+
 // The marks and the superblock as they shall be, and how far the members' tails have them.
 struct LegBdev::Tail {
-  Tail(const BdevInfo& info, uint64_t region_blocks)
-      : wanted(info.count_blocks, RegionMap::RegionSize{region_blocks}), durable(wanted), touched(wanted) {
+  explicit Tail(const TailShape& shape)
+      : wanted(shape.count_blocks, shape.region), durable(wanted), touched(wanted), at_blocks(shape.count_blocks) {
     page_version.resize(leg_tail::mark_page_count(wanted), 1);
   }
+  void take_marks(const Tail& from);  // of another shape
+
   RegionMap wanted;                    // what the tails shall say
   RegionMap durable;                   // of wanted: said by the tail of every member that receives
   RegionMap touched;                   // written since the last sweep
   std::vector<uint64_t> page_version;  // of wanted, by mark page
+  uint64_t at_blocks;                  // where the tails begin
   leg_tail::Superblock superblock;     // without what is each member's own
   uint64_t superblock_version = 1;
   bool urgent = false;   // somebody waits: the next batch goes to stable media at once
   bool writing = false;  // write_tails() runs
+  bool moving = false;   // no batch begins
   bool sweeping = false;
   uint64_t set_version = 0;  // grows with each change of the members
   struct SweepTimer : Timer {

@@ -66,7 +66,7 @@ void LegBdev::write_tails_soon(bool urgent) {
   if (tail_ == nullptr || !open_ || fenced_) return;
   tail_->urgent |= urgent;
   arm_sweep();
-  if (tail_->writing || !gate_.enter()) return;
+  if (tail_->writing || tail_->moving || !gate_.enter()) return;
   tail_->writing = true;
   spawn(write_tails());
 }
@@ -101,8 +101,9 @@ Task<void> LegBdev::write_tails() {
     batch_ended(batch);
     refused = batch.refused;
     release_marked(refused);
-  } while (!fenced_ && (tail.urgent || (refused.ok() && tails_behind())));
+  } while (!fenced_ && !tail.moving && (tail.urgent || (refused.ok() && tails_behind())));
   tail.writing = false;
+  if (tail.moving) Lists::resume_all(lists_->tail_waiters);
   if (may_clear()) arm_sweep();
 }
 
@@ -134,18 +135,22 @@ void LegBdev::collect_writes(Batch& batch) {
     write->runs = std::move(runs);
     write->superblock = superblock;
     if (superblock) {
-      leg_tail::Superblock own = tail_->superblock;
-      own.replica = member.replica;
-      own.stay = member.stay;
-      write->generation = own.generation;
-      for_each_slot(receives_, [&](uint32_t other) {
-        leg_tail::RosterEntry* entry = own.find(members_[other].replica);
-        if (entry != nullptr) entry->generation = members_[other].generation;
-      });
-      leg_tail::encode_superblock(own, at);
+      write->generation = tail_->superblock.generation;
+      leg_tail::encode_superblock(own_superblock(slot, tail_->superblock), at);
     }
     batch.writes.push_back(std::move(write));
   }
+}
+
+leg_tail::Superblock LegBdev::own_superblock(uint32_t slot, const leg_tail::Superblock& common) {
+  leg_tail::Superblock own = common;
+  own.replica = members_[slot].replica;
+  own.stay = members_[slot].stay;
+  for_each_slot(receives_, [&](uint32_t other) {
+    leg_tail::RosterEntry* entry = own.find(members_[other].replica);
+    if (entry != nullptr) entry->generation = members_[other].generation;
+  });
+  return own;
 }
 
 // The marks before the superblock: a stay begins when its marks are there.
@@ -163,7 +168,7 @@ Task<void> LegBdev::write_tail(uint32_t slot, TailWrite& write) {
   nvme::Status status;
   for (const TailWrite::Run& run : write.runs) {
     iov.length_bytes = run.page_count * leg_tail::page_bytes;
-    io.offset_blocks = info_.count_blocks + (leg_tail::mark_page_first + run.first_page) * page_blocks;
+    io.offset_blocks = tail_->at_blocks + (leg_tail::mark_page_first + run.first_page) * page_blocks;
     io.count_blocks = static_cast<uint32_t>(run.page_count * page_blocks);
     status = co_await member_io(slot, io);
     if (!status.ok()) break;
@@ -176,7 +181,7 @@ Task<void> LegBdev::write_tail(uint32_t slot, TailWrite& write) {
   io.fua = true;
   io.count_blocks = static_cast<uint32_t>(page_blocks);
   for (int copy = 0; copy < 2 && write.superblock && status.ok(); copy++) {
-    io.offset_blocks = info_.count_blocks + leg_tail::superblock_pages[copy] * page_blocks;
+    io.offset_blocks = tail_->at_blocks + leg_tail::superblock_pages[copy] * page_blocks;
     status = co_await member_io(slot, io);
   }
   if (status.ok() && write.superblock) {

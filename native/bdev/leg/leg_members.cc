@@ -97,6 +97,7 @@ Outcome LegBdev::add_member(LegMember member) {
   const BdevInfo& info = member.handle.info();
   if (find(info.name) != member_slot_count) return Error{Errc::exists, info_.name + ": has a member " + info.name};
   if (fenced_) return Error{Errc::fenced, info_.name + ": is fenced"};
+  if (growing_) return Error{Errc::busy, info_.name + ": is growing; try again"};
   if (&member.handle.bdev().home() != &home()) {
     return Error{Errc::invalid_argument, info.name + ": lives on another reactor"};
   }

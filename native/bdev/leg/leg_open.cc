@@ -15,21 +15,27 @@ using leg_tail::RosterEntry;
 Task<void> LegBdev::open_tails() {
   Gate::Leaver leaver(gate_);
   std::vector<Image> images(member_slot_count);
+  std::vector<Image> grown(member_slot_count);  // what lies where the tails may have moved to
+  const Tail moved_to(shape_of(std::max(options_.grown_blocks, info_.count_blocks)));
+  const bool may_have_moved = options_.grown_blocks > info_.count_blocks;
   uint64_t read = 0;
   // Inside create(): nobody may hear of anything yet.
   co_await hop(home());
   while (!fenced_ && (in_sync_ & ~read) != 0) {
     Countdown countdown;
     struct Reader {
-      static Task<void> run(LegBdev& leg, uint32_t slot, Image& image, uint64_t& read, Countdown& countdown) {
+      static Task<void> run(LegBdev& leg, uint32_t slot, Image& image, Image* grown, const Tail& moved_to,
+                            uint64_t& read, Countdown& countdown) {
         image = co_await leg.read_tail(slot);
+        if (grown != nullptr) *grown = co_await leg.read_tail(slot, moved_to.wanted, moved_to.at_blocks);
         if ((leg.failed_ & leg.bit(slot)) == 0) read |= leg.bit(slot);
         countdown.done();
       }
     };
     for_each_slot(in_sync_ & ~read & ~failed_, [&](uint32_t slot) {
       countdown.add();
-      spawn(Reader::run(*this, slot, images[slot], read, countdown));
+      Image* there = may_have_moved ? &grown[slot] : nullptr;
+      spawn(Reader::run(*this, slot, images[slot], there, moved_to, read, countdown));
     });
     co_await countdown;
     // One that could not be read stays in the set until its removal is committed.
@@ -37,26 +43,46 @@ Task<void> LegBdev::open_tails() {
     co_await settled;
   }
   if (fenced_) co_return;
-  adopt_tails(images);
+  const bool moved = may_have_moved && tails_moved(images, grown);
+  const uint64_t old_blocks = info_.count_blocks;
+  if (moved) adopt_shape(moved_to, options_.grown_blocks);
+  adopt_tails(moved ? grown : images);
+  if (moved) {
+    // The last controller may have got no further than the first member.
+    if (!options_.planted.skip_vacate) co_await vacate_all(old_blocks);
+    if (fenced_) co_return;
+    if (!options_.planted.trust_absent) forget_absent();
+    set_size(options_.grown_blocks);
+  }
   opened();
   write_tails_soon(true);
 }
 
 Task<Image> LegBdev::read_tail(uint32_t slot) {
+  Image image = co_await read_tail(slot, tail_->wanted, tail_->at_blocks);
+  co_return image;
+}
+
+Task<Image> LegBdev::read_tail(uint32_t slot, const RegionMap& shape, uint64_t at_blocks) {
+  Image image;
+  // A member that has no room for a tail there has none.
+  image.state = Page::blank;
+  if (members_[slot].handle.info().count_blocks < at_blocks + leg_tail::tail_bytes / info_.block_size_bytes)
+    co_return image;
+  image.state = Page::damaged;
   members_[slot].task_count++;
-  const size_t length_bytes = leg_tail::image_bytes(tail_->wanted);
+  const size_t length_bytes = leg_tail::image_bytes(shape);
   TaskMemory memory(length_bytes);
   Iovec iov{memory.data(), length_bytes};
   Io io;
   io.type = IoType::read;
-  io.offset_blocks = info_.count_blocks;
+  io.offset_blocks = at_blocks;
   io.count_blocks = static_cast<uint32_t>(length_bytes / info_.block_size_bytes);
   io.iov = &iov;
   io.iov_count = 1;
   const nvme::Status status = co_await member_io(slot, io);
-  Image image;
   if (status.ok()) {
-    const leg_tail::Expected expected{options_.identity, tail_->wanted, info_.count_blocks, info_.block_size_bytes};
+    const leg_tail::Expected expected{options_.identity, shape, at_blocks, info_.block_size_bytes};
     image = leg_tail::decode_image(memory.data(), expected);
     if (image.state == Page::whole && image.superblock.replica != members_[slot].replica) image.state = Page::damaged;
     if (image.state == Page::unknown) member_failed(slot, "its tail is of a later version");
@@ -100,7 +126,7 @@ void LegBdev::adopt_tails(std::vector<Image>& images) {
   common.epoch = options_.epoch;
   common.generation++;
   common.block_size_bytes = info_.block_size_bytes;
-  common.count_blocks = info_.count_blocks;
+  common.count_blocks = tail.at_blocks;
   common.region_blocks = tail.wanted.region_blocks();
   if (!options_.replicas.empty()) forget_others(options_.replicas);
   for (RosterEntry& entry : common.roster) {

@@ -80,6 +80,12 @@ class ScriptedMember final : public Bdev {
     stable_ = contents;
   }
   bool flushed() const { return unflushed_.empty(); }
+  // So many blocks of a leg have room now, with its tail.
+  void grow(uint64_t leg_blocks) {
+    contents.resize((leg_blocks + leg_tail::tail_bytes / block_bytes) * block_bytes);
+    stable_.resize(contents.size());
+    set_size(contents.size() / block_bytes);
+  }
   // Contents that nobody wrote through a leg: an old life's.
   void fill(uint64_t block, uint8_t value, uint64_t count_blocks = 1) {
     std::memset(contents.data() + block * block_bytes, value, count_blocks * block_bytes);
