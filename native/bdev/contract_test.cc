@@ -3,6 +3,7 @@
 // bytes as the oracle, requests of random shape in flight together, on a simulated node.
 #include <algorithm>
 
+#include "bdev/crypt/crypt.h"
 #include "bdev/fault/fault.h"
 #include "bdev/file/file.h"
 #include "bdev/leg/leg.h"
@@ -111,8 +112,7 @@ BdevStack make_raid0(SimFixture& fixture) {
   return stack;
 }
 
-// A volume as a controller assembles it.
-BdevStack make_volume(SimFixture& fixture) {
+BdevStack make_striped(SimFixture& fixture) {
   BdevStack stack;
   std::vector<Handle> legs;
   for (int i = 0; i < 2; i++) {
@@ -122,7 +122,14 @@ BdevStack make_volume(SimFixture& fixture) {
     legs.emplace_back(*leg, fixture.reactor);
   }
   auto raid = Raid0Bdev::create(fixture.reactor, {"raid0", {}, 65536}, legs);
-  Bdev* striped = add(stack, std::move(raid).value());
+  add(stack, std::move(raid).value());
+  return stack;
+}
+
+// A volume as a controller assembles it.
+BdevStack make_volume(SimFixture& fixture) {
+  BdevStack stack = make_striped(fixture);
+  Bdev* striped = stack.top;
   auto slot = SlotBdev::create(fixture.reactor, {"slot", {}, 4096, striped->info().count_blocks});
   EXPECT_TRUE(fixture.run((*slot)->set(Handle(*striped, fixture.reactor))).ok());
   add(stack, std::move(slot).value());
@@ -137,6 +144,76 @@ BdevStack make_lvol(SimFixture& fixture) {
   add(stack, make_lvol_over(fixture, *disk, test_blocks * 4096));
   return stack;
 }
+
+Bdev* add_crypt(BdevStack& stack, SimFixture& fixture, Bdev& base) {
+  crypto::SecretBytes keys[2] = {crypto::SecretBytes(32), crypto::SecretBytes(32)};
+  for (crypto::SecretBytes& key : keys)
+    fixture.node.random(key.data(), key.size());
+  auto cipher = crypto::XtsCipher::create(keys[0], keys[1]);
+  EXPECT_TRUE(cipher.ok());
+  const CryptOptions options{"crypt" + std::to_string(stack.owned.size()), {}};
+  auto crypt = CryptBdev::create(fixture.reactor, options, Handle(base, fixture.reactor), std::move(cipher).value());
+  EXPECT_TRUE(crypt.ok());
+  return add(stack, std::move(crypt).value());
+}
+
+BdevStack make_crypt(SimFixture& fixture) {
+  BdevStack stack;
+  add_crypt(stack, fixture, *add_malloc(stack, fixture, "m"));
+  return stack;
+}
+
+BdevStack make_crypt_512(SimFixture& fixture) {
+  BdevStack stack;
+  add_crypt(stack, fixture, *add_malloc(stack, fixture, "m", 512));
+  return stack;
+}
+
+BdevStack make_crypt_file(SimFixture& fixture) {
+  BdevStack stack;
+  add_crypt(stack, fixture, *add_file(stack, fixture, "f"));
+  return stack;
+}
+
+BdevStack make_crypt_lvol(SimFixture& fixture) {
+  BdevStack stack = make_lvol(fixture);
+  add_crypt(stack, fixture, *stack.top);
+  return stack;
+}
+
+BdevStack make_crypt_crypt(SimFixture& fixture) {
+  BdevStack stack = make_crypt(fixture);
+  add_crypt(stack, fixture, *stack.top);
+  return stack;
+}
+
+BdevStack make_lvol_crypt(SimFixture& fixture) {
+  BdevStack stack;
+  auto base = MallocBdev::create(fixture.reactor, {"m", {}, 512, 32 * test_blocks});
+  EXPECT_TRUE(base.ok());
+  Bdev* disk = add_crypt(stack, fixture, *add(stack, std::move(base).value()));
+  add(stack, make_lvol_over(fixture, *disk, test_blocks * 4096));
+  return stack;
+}
+
+// An encrypted volume as a controller assembles it: over raid0, one of its legs dirty.
+BdevStack make_crypt_volume(SimFixture& fixture) {
+  BdevStack stack = make_striped(fixture);
+  Bdev* crypt = add_crypt(stack, fixture, *stack.top);
+  auto slot = SlotBdev::create(fixture.reactor, {"slot", {}, 4096, crypt->info().count_blocks});
+  EXPECT_TRUE(fixture.run((*slot)->set(Handle(*crypt, fixture.reactor))).ok());
+  add(stack, std::move(slot).value());
+  return stack;
+}
+
+INSTANTIATE_TEST_SUITE_P(Crypt, BdevContract,
+                         testing::Values(BdevFactory{"crypt", make_crypt}, BdevFactory{"crypt512", make_crypt_512},
+                                         BdevFactory{"over_file", make_crypt_file},
+                                         BdevFactory{"over_lvol", make_crypt_lvol},
+                                         BdevFactory{"below_lvol", make_lvol_crypt},
+                                         BdevFactory{"twice", make_crypt_crypt},
+                                         BdevFactory{"volume", make_crypt_volume}),
+                         factory_name);
 
 INSTANTIATE_TEST_SUITE_P(Lvol, BdevContract, testing::Values(BdevFactory{"lvol", make_lvol}), factory_name);
 

@@ -32,6 +32,8 @@ export interface ClusterOptions {
   readonly store?: 'embedded' | 'etcd';
   /** @default 127.0.0.1 for all */
   readonly place?: (name: string) => Place;
+  /** The cluster keys of encrypted volumes, for nodes and API server. @default `cluster.key` where they are started */
+  readonly keyFile?: string;
   /** Added to the command line of every node. */
   readonly nodeArguments?: readonly string[];
   /** The daemons outlive this process. @default false */
@@ -54,6 +56,7 @@ export class DemoCluster {
 
   static async plan(options: ClusterOptions): Promise<DemoCluster> {
     const { folder, environment = {}, place = () => here, stays = false, nodeArguments = [] } = options;
+    const keys = options.keyFile === undefined ? [] : ['--key-file', options.keyFile];
     mkdirSync(folder, { recursive: true });
     const stores = options.store === 'etcd' ? etcdMembers : ['store'];
     const ports = await freePorts(2 * (stores.length + diskNodes.length + controllerNodes.length) + 1);
@@ -69,7 +72,7 @@ export class DemoCluster {
       daemon(name, [process.execPath, options.basalt, ...args, '--log-level', 'info', '--json']);
     const node = (name: string, ...args: readonly string[]): Daemon => {
       const where = ['--address', place(name).address, '--internal-port', `${port()}`, '--host-port', `${port()}`];
-      return basalt(name, 'node', '--name', name, ...args, ...where, ...nodeArguments, '--store', endpoints);
+      return basalt(name, 'node', '--name', name, ...args, ...where, ...keys, ...nodeArguments, '--store', endpoints);
     };
     const storeDaemons =
       options.store === 'etcd'
@@ -79,7 +82,7 @@ export class DemoCluster {
     const disk = (name: string) => ['--disk', join(folder, `${name}.disk`), '--disk-size', `${options.diskBytes}`];
     const daemons = [
       ...storeDaemons,
-      basalt('api', 'api', '--listen', apiAt, '--store', endpoints),
+      basalt('api', 'api', '--listen', apiAt, ...keys, '--store', endpoints),
       ...diskNodes.map((name) => node(name, '--roles', 'disk', ...disk(name))),
       ...controllerNodes.map((name) => node(name, '--roles', 'controller')),
     ];

@@ -60,7 +60,10 @@ function createCrypto(state: EngineState, fields: Fields): string {
   if (below === undefined) throw new Refused('notFound', `bdev ${base} does not exist`);
   const { blockBytes, numBlocks } = below;
   const io = cryptoIo(below, keys, blockBytes);
-  state.bdevs.set(name, makeBdev({ name, product: 'crypto', uuid, blockBytes, numBlocks, children: [base] }, io));
+  const bdev = makeBdev({ name, product: 'crypto', uuid, blockBytes, numBlocks, children: [base] }, io);
+  // It grows with what it stands on.
+  Object.defineProperty(bdev, 'numBlocks', { get: () => below.numBlocks, enumerable: true });
+  state.bdevs.set(name, bdev);
   return name;
 }
 
