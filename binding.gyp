@@ -1,10 +1,9 @@
-# The addon, as `npm install` builds it. The list of sources is generated (npm run generate); CMakeLists.txt is the developers' build.
+# The addon, as `npm install` builds it: one source file for each unit of native/. CMakeLists.txt is the developers' build.
 {
-  'includes': ['native/sources.gypi'],
   'targets': [
     {
       'target_name': 'basalt_native',
-      'sources': ['<@(basalt_sources)', '<@(basalt_addon_sources)'],
+      'sources': ['<!@(node scripts/native-units.mjs amalgams native build/amalgams)'],
       'include_dirs': ['native', "<!(node -p \"require('node-addon-api').include_dir\")"],
       'defines': ['NAPI_VERSION=9', 'NAPI_DISABLE_CPP_EXCEPTIONS'],
       'cflags!': ['-O3'],

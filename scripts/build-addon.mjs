@@ -20,6 +20,7 @@ import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { addon_amalgams, scan_native } from './native-units.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const require = createRequire(import.meta.url);
@@ -28,9 +29,9 @@ const stamp = join(root, 'build', 'Release', 'basalt_native.stamp');
 
 function inputs() {
   const listed = readdirSync(join(root, 'native'), { recursive: true })
-    .filter((path) => /\.(cc|h|gypi)$/.test(path))
+    .filter((path) => /\.(cc|h)$/.test(path))
     .map((path) => join('native', path));
-  return [...listed.sort(), 'binding.gyp', 'scripts/build-addon.mjs', 'package.json'];
+  return [...listed.sort(), 'binding.gyp', 'scripts/build-addon.mjs', 'scripts/native-units.mjs', 'package.json'];
 }
 
 function fingerprint() {
@@ -99,8 +100,8 @@ function node_gyp(total) {
     log.push(line);
     if (!/^ *(ccache )?(CXX|CC|c\+\+|g\+\+)\(target\)/.test(line)) return;
     compiled += 1;
-    if (process.stdout.isTTY) process.stdout.write(`\r  compiled ${compiled} of at most ${total} files `);
-    else if (compiled % 20 === 0) console.log(`  compiled ${compiled} of at most ${total} files`);
+    if (process.stdout.isTTY) process.stdout.write(`\r  compiled ${compiled} of at most ${total} units `);
+    else if (compiled % 10 === 0) console.log(`  compiled ${compiled} of at most ${total} units`);
   };
   for (const stream of [child.stdout, child.stderr]) {
     let rest = '';
@@ -123,10 +124,8 @@ if (existsSync(addon) && existsSync(stamp) && readFileSync(stamp, 'utf8') === wa
   console.log('addon: up to date');
   process.exit(0);
 }
-const total = inputs().filter((path) => path.endsWith('.cc') && !/_(test|bench|fuzz|main)\.cc$/.test(path)).length;
-console.log(
-  `addon: building build/Release/basalt_native.node (${total} source files at most, first build takes minutes)`,
-);
+const total = addon_amalgams(scan_native(join(root, 'native'))).size;
+console.log(`addon: building build/Release/basalt_native.node (${total} units at most, the first build takes minutes)`);
 rmSync(stamp, { force: true });
 const { code, log } = await node_gyp(total);
 if (code !== 0 || !existsSync(addon)) {
@@ -134,11 +133,11 @@ if (code !== 0 || !existsSync(addon)) {
   console.error('addon: the native build failed; the compiler messages are above');
   process.exit(1);
 }
-// A source that is missing from the list links well and fails only here.
+// A function that is nowhere links well and fails only here.
 const loaded = spawnSync(process.execPath, ['-e', `require(${JSON.stringify(addon)})`], { encoding: 'utf8' });
 if (loaded.status !== 0) {
   console.error(loaded.stderr.split('\n').find((line) => line.startsWith('Error')) ?? loaded.stderr);
-  console.error('addon: built, but it cannot be loaded; is native/sources.gypi up to date (npm run generate)?');
+  console.error('addon: built, but it cannot be loaded');
   process.exit(1);
 }
 writeFileSync(stamp, wanted);

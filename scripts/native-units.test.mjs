@@ -6,7 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { cmake_lists, scan_native, sources_gypi, test_targets } from './native-units.mjs';
+import { addon_amalgams, cmake_lists, scan_native, test_targets } from './native-units.mjs';
 
 let folder;
 beforeEach(() => {
@@ -50,8 +50,8 @@ it('a unit reached only through a header of another unit is linked too', () => {
 });
 
 it('the addon compiles engine and binding files, never tests, fuzzers, programs or the simulator', () => {
-  const text = sources_gypi(scan(tree));
-  const paths = [...text.matchAll(/'native\/([^']+)'/g)].map((match) => match[1]);
+  const text = [...addon_amalgams(scan(tree)).values()].join('');
+  const paths = [...text.matchAll(/^#include "([^"]+)"$/gm)].map((match) => match[1]);
   expect(paths).toEqual(['base/crc.cc', 'bdev/file/file.cc', 'bdev/lvol/lvol.cc', 'napi/addon.cc']);
 });
 

@@ -10,7 +10,7 @@ namespace basalt::sim {
 namespace {
 constexpr Duration decide_interval = milliseconds(20);
 constexpr Duration store_interval = milliseconds(150);
-constexpr Duration retry_interval = milliseconds(100);
+constexpr Duration promotion_interval = milliseconds(100);
 constexpr uint32_t peer_keep_alive_ms = 300;
 constexpr uint16_t cntlids_per_controller = 1000;
 constexpr Duration peer_delay_max = milliseconds(500);
@@ -118,7 +118,7 @@ Task<void> ControllerNode::Daemon::drive() {
       while (!promoted && (leadership.known().controller == options.name || leadership.known().controller.empty())) {
         auto promoting = promote(false);
         promoted = co_await promoting;
-        if (!promoted) co_await sleep_for(reactor(), retry_interval);
+        if (!promoted) co_await sleep_for(reactor(), promotion_interval);
       }
       state = promoted ? ControllerState::active : ControllerState::idle;
       continue;
@@ -128,7 +128,7 @@ Task<void> ControllerNode::Daemon::drive() {
     auto promoting = promote(true);
     const bool promoted = co_await promoting;
     state = promoted ? ControllerState::active : ControllerState::idle;
-    if (!promoted) co_await sleep_for(reactor(), retry_interval);
+    if (!promoted) co_await sleep_for(reactor(), promotion_interval);
   }
 }
 

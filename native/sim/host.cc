@@ -3,7 +3,7 @@
 
 namespace basalt::sim {
 namespace {
-constexpr Duration retry_interval = milliseconds(20);
+constexpr Duration resend_interval = milliseconds(20);
 }
 
 // Its posted work is the submission, then the bdev's.
@@ -37,7 +37,7 @@ struct SimHost::Daemon final : Process {
         auto adding = controller->add_path(transport, address);
         const Outcome added = co_await adding;
         if (added) break;
-        co_await sleep_for(reactor(), retry_interval);
+        co_await sleep_for(reactor(), resend_interval);
       }
     }
     ready = true;

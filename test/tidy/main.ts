@@ -2,7 +2,6 @@
 // npm run tidy: every rule that a machine can hold, in seconds. Each check prints one line; findings follow with their
 // place and what to do. The last line counts checks; the exit code is 1 when one failed.
 
-import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { bannedCalls } from './checks/banned.js';
 import { formatting, shellSyntax, typedLint } from './checks/commands.js';
@@ -16,21 +15,12 @@ import { gitTree } from './tree.js';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 process.chdir(root);
 
-const sourcesList: Check = {
-  name: 'native/sources.gypi lists the files in native/',
-  run() {
-    const { status, stderr } = spawnSync('node', ['scripts/generate-sources.mjs', '--check'], { encoding: 'utf8' });
-    return status === 0 ? [] : [{ path: 'native/sources.gypi', line: 0, message: stderr.trim() }];
-  },
-};
-
 const checks: Check[] = [
   nativeLayers,
   osHeaders,
   srcLayers,
   bannedCalls,
   licenceHeaders,
-  sourcesList,
   dependencyLicences,
   nothingStray,
   docLinks,

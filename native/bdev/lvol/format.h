@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "base/result.h"
@@ -168,6 +169,14 @@ struct BlockIdentity {
   uint64_t owner = 0;
   uint64_t index = 0;
 };
+
+// What a block says of itself, whether it is intact or not.
+inline const BlockHeader& header_of(const uint8_t* block) { return *reinterpret_cast<const BlockHeader*>(block); }
+inline Uuid uuid_of(const uint8_t* bytes) {
+  Uuid uuid;
+  std::memcpy(uuid.bytes.data(), bytes, 16);
+  return uuid;
+}
 
 // Fills the header of a block whose payload is complete.
 void seal_block(void* block, const BlockIdentity& identity, uint32_t length_bytes);

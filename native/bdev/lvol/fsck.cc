@@ -11,23 +11,13 @@ namespace {
 
 using State = FsckReport::Slot::State;
 
-const lvs::BlockHeader& header_of(const uint8_t* block) {
-  return *reinterpret_cast<const lvs::BlockHeader*>(block);
-}
-
-Uuid uuid_of(const uint8_t* bytes) {
-  Uuid uuid;
-  std::memcpy(uuid.bytes.data(), bytes, 16);
-  return uuid;
-}
-
 // Why a block is not the one that belongs to a place; nullptr: it is.
 const char* wrong_with(const uint8_t* block, lvs::BlockType type, const FsckReport& report, uint64_t address_blocks) {
-  const lvs::BlockHeader& header = header_of(block);
+  const lvs::BlockHeader& header = lvs::header_of(block);
   if (std::all_of(block, block + lvs::block_bytes, [](uint8_t byte) { return byte == 0; })) return "it is all zeroes";
   if (header.magic != lvs::block_magic) return "it is no metadata block";
   if (!lvs::block_intact(block)) return "its checksum does not match";
-  if (uuid_of(header.store_uuid) != report.uuid) return "it belongs to another store";
+  if (lvs::uuid_of(header.store_uuid) != report.uuid) return "it belongs to another store";
   if (header.address_blocks != address_blocks) return "it was written for another place";
   if (header.type != static_cast<uint16_t>(type)) return "it is of another type";
   if (header.generation > report.generation) return "it is newer than the newest superblock";
@@ -67,13 +57,13 @@ Task<bool> Walk::superblocks() {
   for (uint32_t slot = 0; slot < lvs::superblock_slot_count; slot++) {
     const uint64_t address_blocks = uint64_t{slot} * lvs::superblock_stride_blocks;
     const uint8_t* block = area.block(address_blocks);
-    const lvs::BlockHeader& header = header_of(block);
+    const lvs::BlockHeader& header = lvs::header_of(block);
     if (std::all_of(block, block + lvs::block_bytes, [](uint8_t byte) { return byte == 0; })) continue;
     traces |= header.magic == lvs::block_magic;
     const bool intact =
-        lvs::block_matches(block, lvs::BlockType::superblock, uuid_of(header.store_uuid), address_blocks);
+        lvs::block_matches(block, lvs::BlockType::superblock, lvs::uuid_of(header.store_uuid), address_blocks);
     report.superblocks[slot] = {intact ? State::intact : State::damaged, intact ? header.generation : 0};
-    if (intact && (newest == nullptr || header.generation > header_of(newest).generation)) newest = block;
+    if (intact && (newest == nullptr || header.generation > lvs::header_of(newest).generation)) newest = block;
   }
   if (newest == nullptr) {
     problem(traces ? "no superblock is intact" : "the device carries no lvstore");
@@ -82,12 +72,12 @@ Task<bool> Walk::superblocks() {
   for (uint32_t slot = 0; slot < lvs::superblock_slot_count; slot++) {
     if (report.superblocks[slot].state != State::damaged) continue;
     problem("superblock slot " + std::to_string(slot) + " is damaged; slot " +
-                std::to_string(header_of(newest).address_blocks / lvs::superblock_stride_blocks) +
+                std::to_string(lvs::header_of(newest).address_blocks / lvs::superblock_stride_blocks) +
                 " is the newest intact one",
             false);
   }
   std::memcpy(&superblock, newest, sizeof(superblock));
-  report.uuid = uuid_of(superblock.header.store_uuid);
+  report.uuid = lvs::uuid_of(superblock.header.store_uuid);
   report.generation = superblock.header.generation;
   report.incarnation = superblock.incarnation;
   report.incompatible = superblock.incompatible;
@@ -114,7 +104,7 @@ Task<bool> Walk::directory() {
     const nvme::Status status = co_await device.transfer(IoType::read, address_blocks, 1, memory.data());
     if (failed("reading the directory", status)) co_return false;
     const char* wrong = wrong_with(memory.data(), lvs::BlockType::directory, report, address_blocks);
-    if (wrong == nullptr && header_of(memory.data()).index != d) wrong = "it is another directory page";
+    if (wrong == nullptr && lvs::header_of(memory.data()).index != d) wrong = "it is another directory page";
     if (wrong != nullptr) {
       problem("directory page " + std::to_string(d) + " (block " + std::to_string(address_blocks) + "): " + wrong);
       whole = false;
@@ -139,7 +129,7 @@ Task<void> Walk::pages() {
     const uint64_t address_blocks = layout.page_block(page, slots[page]);
     const nvme::Status status = co_await device.transfer(IoType::read, address_blocks, 1, memory.data());
     if (failed("reading the pages", status)) co_return;
-    auto type = static_cast<lvs::BlockType>(header_of(memory.data()).type);
+    auto type = static_cast<lvs::BlockType>(lvs::header_of(memory.data()).type);
     if (page < layout.dirty_map_pages) {
       type = lvs::BlockType::dirty_map;
     } else if (type != lvs::BlockType::extents) {

@@ -12,16 +12,6 @@ namespace {
 
 constexpr uint64_t read_blocks_max = io_bytes_max / lvs::block_bytes;
 
-const lvs::BlockHeader& header_of(const uint8_t* block) {
-  return *reinterpret_cast<const lvs::BlockHeader*>(block);
-}
-
-Uuid uuid_of(const uint8_t* bytes) {
-  Uuid uuid;
-  std::memcpy(uuid.bytes.data(), bytes, 16);
-  return uuid;
-}
-
 }  // namespace
 
 // The valid superblock of the highest generation, in a memory of one block.
@@ -36,13 +26,13 @@ Task<Result<std::unique_ptr<lvs::BlockMemory>>> LvStore::read_superblock(lvs::De
   for (uint32_t slot = 0; slot < lvs::superblock_slot_count; slot++) {
     const uint64_t address_blocks = uint64_t{slot} * lvs::superblock_stride_blocks;
     const uint8_t* block = area.block(address_blocks);
-    traces |= header_of(block).magic == lvs::block_magic;
-    if (!lvs::block_matches(block, lvs::BlockType::superblock, uuid_of(header_of(block).store_uuid), address_blocks))
+    traces |= lvs::header_of(block).magic == lvs::block_magic;
+    if (!lvs::block_matches(block, lvs::BlockType::superblock, lvs::uuid_of(lvs::header_of(block).store_uuid), address_blocks))
       continue;
-    if (newest != nullptr && std::memcmp(header_of(newest).store_uuid, header_of(block).store_uuid, 16) != 0) {
+    if (newest != nullptr && std::memcmp(lvs::header_of(newest).store_uuid, lvs::header_of(block).store_uuid, 16) != 0) {
       co_return corrupt("superblocks of two different stores");
     }
-    if (newest == nullptr || header_of(block).generation > header_of(newest).generation) newest = block;
+    if (newest == nullptr || lvs::header_of(block).generation > lvs::header_of(newest).generation) newest = block;
   }
   if (newest == nullptr && traces) co_return corrupt("no superblock is intact");
   if (newest == nullptr) co_return Error{Errc::not_found, device.handle().info().name + ": carries no lvstore"};
@@ -63,7 +53,7 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::read_all(Reactor& reactor, Handl
   if (!known) co_return std::move(known).error();
 
   std::unique_ptr<LvStore> store(new LvStore(reactor, base, lvs::layout_of(superblock),
-                                             uuid_of(superblock.header.store_uuid),
+                                             lvs::uuid_of(superblock.header.store_uuid),
                                              std::string(superblock.name, superblock.name_length_bytes)));
   store->generation_ = superblock.header.generation;
   store->incompatible_ = superblock.incompatible;
@@ -111,7 +101,7 @@ Task<Outcome> LvStore::read_directory(const lvs::Superblock& superblock) {
     const nvme::Status status = co_await device_.transfer(IoType::read, address_blocks, 1, memory.data());
     if (!status.ok()) co_return lvs::io_error("reading the directory", status);
     const bool right = lvs::block_matches(memory.data(), lvs::BlockType::directory, uuid_, address_blocks) &&
-                       header_of(memory.data()).index == d && header_of(memory.data()).generation <= generation_;
+                       lvs::header_of(memory.data()).index == d && lvs::header_of(memory.data()).generation <= generation_;
     if (!right || !pages_.read_directory(d, memory.data() + sizeof(lvs::BlockHeader))) {
       co_return corrupt("directory page " + std::to_string(d) + " is damaged");
     }
@@ -148,7 +138,7 @@ Task<Outcome> LvStore::read_pages() {
 
 Outcome LvStore::adopt_page(uint32_t number, const uint8_t* block) {
   const Error damaged = corrupt("page " + std::to_string(number) + " is damaged");
-  const lvs::BlockHeader& header = header_of(block);
+  const lvs::BlockHeader& header = lvs::header_of(block);
   const auto type = static_cast<lvs::BlockType>(header.type);
   const uint64_t address_blocks = layout_.page_block(number, pages_.slot(number));
   if (!lvs::block_matches(block, type, uuid_, address_blocks) || header.generation > generation_) return damaged;
@@ -169,7 +159,7 @@ Outcome LvStore::adopt_page(uint32_t number, const uint8_t* block) {
   if (type != lvs::BlockType::lvol || by_id(id) != nullptr) return damaged;
   const auto& page = *reinterpret_cast<const lvs::LvolPage*>(block);
   const std::string name(page.name, std::min<size_t>(page.name_length_bytes, lvs::name_bytes_max));
-  const Uuid uuid = uuid_of(page.uuid);
+  const Uuid uuid = lvs::uuid_of(page.uuid);
   const bool layers = (incompatible_ & lvs::incompatible_layers) != 0;
   const bool hidden = (page.flags & lvs::layer_hidden) != 0;
   const bool named = hidden ? page.name_length_bytes == 0 && uuid.is_zero()
@@ -255,7 +245,7 @@ Task<Outcome> LvStore::replay(const lvs::Superblock& superblock) {
     const uint8_t* block = ring.block(place);
     const uint64_t address_blocks = layout_.journal_first_block + place;
     if (!lvs::block_matches(block, lvs::BlockType::journal, uuid_, address_blocks)) return nullptr;
-    if (header_of(block).length_bytes < 16 || header_of(block).owner % ring_blocks != place) return nullptr;
+    if (lvs::header_of(block).length_bytes < 16 || lvs::header_of(block).owner % ring_blocks != place) return nullptr;
     return reinterpret_cast<const lvs::JournalBlock*>(block);
   };
   uint64_t sequence = superblock.journal_start_sequence;

@@ -10,7 +10,7 @@
 namespace basalt::bdev {
 namespace {
 
-constexpr size_t flights_max = 4096;
+constexpr size_t member_flights_max = 4096;
 constexpr uint32_t register_key = 0;
 constexpr uint32_t acquire_preempt_and_abort = 2;
 constexpr uint32_t report_bytes = 4096;
@@ -23,7 +23,7 @@ constexpr size_t report_key_offset = 8;
 }  // namespace
 
 Member::Member(Reactor& home, nvmf::HostTransport& transport, MemberOptions options)
-    : Bdev(home), transport_(transport), options_(std::move(options)), flights_(flights_max) {
+    : Bdev(home), transport_(transport), options_(std::move(options)), flights_(member_flights_max) {
   info_.name = options_.name;
   info_.product = "nvmf";
   info_.count_blocks = 0;

@@ -6,7 +6,6 @@
 namespace basalt::rpc {
 namespace {
 
-constexpr Duration space_interval = seconds(2);
 constexpr uint32_t thresholds_default[] = {80, 95};
 
 std::string store_user(const std::string& name) {

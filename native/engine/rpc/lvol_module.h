@@ -82,6 +82,7 @@ class LvolModule final : public Module {
   void tell_thresholds(const std::string& name, Held& held);
 
   Engine& engine_;
+  static constexpr Duration space_interval = seconds(2);
   SpaceTimer space_timer_;
   std::map<std::string, std::unique_ptr<Held>> stores_;
   std::set<std::string> making_;

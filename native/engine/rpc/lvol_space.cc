@@ -6,7 +6,6 @@
 namespace basalt::rpc {
 namespace {
 
-constexpr Duration space_interval = seconds(2);
 constexpr size_t thresholds_max = 16;
 
 }  // namespace

@@ -9,7 +9,6 @@ namespace basalt::nvmf {
 namespace {
 
 constexpr uint16_t admin_slot_count = 31;
-constexpr uint16_t connect_dynamic_cntlid = 0xffff;
 
 uint8_t opcode(nvme::AdminOpcode code) {
   return static_cast<uint8_t>(code);
@@ -149,7 +148,7 @@ Task<Outcome> HostController::fabrics_connect(HostQueue& queue, uint16_t slot_co
   connect.kato_ms = queue.qid() == 0 ? options_.keep_alive_ms : 0;
   nvme::ConnectData data{};
   std::memcpy(data.hostid, options_.hostid.bytes.data(), sizeof(data.hostid));
-  data.cntlid = queue.qid() == 0 ? connect_dynamic_cntlid : info_.cntlid;
+  data.cntlid = queue.qid() == 0 ? nvme::cntlid_any : info_.cntlid;
   std::memcpy(data.subnqn, options_.subnqn.data(), options_.subnqn.size());
   std::memcpy(data.hostnqn, options_.hostnqn.data(), options_.hostnqn.size());
   Call call;

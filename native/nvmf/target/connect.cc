@@ -16,7 +16,6 @@ namespace {
 using nvme::Status;
 namespace status = nvme::status;
 
-constexpr uint16_t any_controller = 0xffff;
 
 // Connect Invalid Parameters: which field, in the command (false) or in the data (true).
 Status invalid_parameter(Request* request, bool in_data, uint16_t offset) {
@@ -86,7 +85,7 @@ Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand*
   std::string subnqn;
   std::memcpy(options.hostid.bytes.data(), data->hostid, 16);
   if (options.hostid.is_zero()) co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, hostid));
-  if (data->cntlid != any_controller) co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, cntlid));
+  if (data->cntlid != nvme::cntlid_any) co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, cntlid));
   if (!read_nqn(data->subnqn, &subnqn)) co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, subnqn));
   if (!read_nqn(data->hostnqn, &options.hostnqn)) {
     co_return invalid_parameter(request, true, offsetof(nvme::ConnectData, hostnqn));

@@ -12,7 +12,6 @@ namespace {
 constexpr uint8_t trtype_tcp = 3;
 constexpr uint8_t trtype_loopback = 254;
 constexpr uint8_t subtype_nvm = 2;
-constexpr uint16_t any_controller = 0xffff;
 
 template <size_t size>
 void put(char (&out)[size], const std::string& text) {
@@ -26,7 +25,7 @@ nvme::DiscoveryLogEntry entry_of(const SubsystemOptions& subsystem, const Listen
   entry.adrfam = entry.trtype == trtype_loopback ? 254 : (ip6 ? 2 : 1);
   entry.subtype = subtype_nvm;
   entry.portid = listener.portid;
-  entry.cntlid = any_controller;
+  entry.cntlid = nvme::cntlid_any;
   entry.asqsz = 32;
   put(entry.trsvcid, listener.address.trsvcid);
   put(entry.subnqn, subsystem.nqn);
