@@ -52,6 +52,7 @@ class BdevAccess {
 
   const std::string& name() const { return name_; }
   const bdev::BdevInfo& info() const { return info_; }  // as it was when opened
+  uint64_t count_blocks() const { return bdev_.count_blocks(); }  // now
 
   void submit(Transfer* transfer);  // any thread
 

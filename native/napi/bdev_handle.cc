@@ -91,8 +91,9 @@ Napi::Value BdevHandle::info(const Napi::CallbackInfo& call) {
   result.Set("productName", info.product);
   result.Set("uuid", info.uuid.to_string());
   result.Set("blockSizeBytes", Napi::Number::New(env, info.block_size_bytes));
-  result.Set("countBlocks", Napi::Number::New(env, static_cast<double>(info.count_blocks)));
-  result.Set("sizeBytes", Napi::Number::New(env, static_cast<double>(info.count_blocks * info.block_size_bytes)));
+  const uint64_t count_blocks = opening_.access->count_blocks();
+  result.Set("countBlocks", Napi::Number::New(env, static_cast<double>(count_blocks)));
+  result.Set("sizeBytes", Napi::Number::New(env, static_cast<double>(count_blocks * info.block_size_bytes)));
   result.Set("volatileCache", Napi::Boolean::New(env, info.volatile_cache));
   return result;
 }
@@ -119,7 +120,7 @@ Napi::Value BdevHandle::move(const Napi::CallbackInfo& call, Transfer::Type type
   const auto view = view_argument(env, call[1]);
   if (!view) return {};
   const bdev::BdevInfo& info = opening_.access->info();
-  const uint64_t size_bytes = info.count_blocks * info.block_size_bytes;
+  const uint64_t size_bytes = opening_.access->count_blocks() * info.block_size_bytes;
   if (view->bytes == 0 || view->bytes % info.block_size_bytes != 0 || *offset_bytes % info.block_size_bytes != 0 ||
       *offset_bytes > size_bytes || view->bytes > size_bytes - *offset_bytes) {
     const std::string text = std::string(verb(type)) + " of " + std::to_string(view->bytes) + " bytes at " +

@@ -82,7 +82,7 @@ class Namespace {
   bdev::Bdev& bdev() const { return bdev_; }
   Reactor& home() const { return bdev_.home(); }
   uint32_t block_size_bytes() const { return block_size_bytes_; }
-  uint64_t count_blocks() const { return bdev_.info().count_blocks; }
+  uint64_t count_blocks() const { return bdev_.count_blocks(); }  // grows with the bdev
 
   // On `user`, which is where io->done runs later. Never completes inside the call.
   void submit(NsIo* io, Reactor& user);

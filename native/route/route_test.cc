@@ -70,6 +70,37 @@ TEST(Route, GivesWhatTheSharedVectorsSay) {
   }
 }
 
+TEST(Route, AGrownVolumeKeepsEveryAddressAsTheSharedVectorsSay) {
+  const auto document = vectors();
+  ASSERT_TRUE(document.IsObject() && document.HasMember("growths"));
+  const auto ranges_of = [](const rapidjson::Value& list) {
+    std::vector<Range> ranges;
+    for (const auto& range : list.GetArray())
+      ranges.push_back(range_of(range));
+    return ranges;
+  };
+  const auto& growths = document["growths"].GetArray();
+  ASSERT_GE(growths.Size(), 20u);
+  for (const auto& entry : growths) {
+    const std::vector<Range> before = ranges_of(entry["before"]);
+    const std::vector<Range> after = ranges_of(entry["after"]);
+    ASSERT_TRUE(check(after).ok());
+    ASSERT_EQ(before.size(), after.size());
+    ASSERT_GT(after.back().length_bytes, before.back().length_bytes);
+    const uint32_t pg_count = entry["pgCount"].GetUint();
+    for (size_t i = 0; i < before.size(); i++)
+      EXPECT_EQ(leg_pgs(before[i], pg_count), leg_pgs(after[i], pg_count));
+    for (const auto& address : entry["addresses"].GetArray()) {
+      const auto was = locate(before, address.GetUint64());
+      const auto is = locate(after, address.GetUint64());
+      ASSERT_TRUE(was.has_value() && is.has_value());
+      EXPECT_EQ(is->leg, was->leg);
+      EXPECT_EQ(is->offset_bytes, was->offset_bytes);
+      EXPECT_GE(is->run_bytes, was->run_bytes);
+    }
+  }
+}
+
 const Range good = {0, 1 << 20, 65536, 0, 4, 0, 1, Conflict::spread};
 
 TEST(Route, IsRefusedWithTheRangeThatIsWrong) {

@@ -148,7 +148,18 @@ function vectors(): unknown {
       addresses: addresses.map((addressBytes) => ({ addressBytes, found: locate(ranges, addressBytes) })),
     };
   });
-  return { mix32: [0, 1, 2, 0xffff_ffff, 0x8000_0000].map((input) => [input, mix32(input)]), routes };
+  // A volume that grows: what was at an address before is there afterwards.
+  const growths = routes.map(({ pgCount, ranges, addresses }) => {
+    const sizeBytes = routeSizeBytes(ranges) + 4 * kib * (1 + draw(2 ** 28));
+    const grown = growRoute(ranges, { by: 'lengthening', sizeBytes });
+    return {
+      pgCount,
+      before: ranges,
+      after: grown,
+      addresses: addresses.filter((entry) => entry.found !== null).map((entry) => entry.addressBytes),
+    };
+  });
+  return { mix32: [0, 1, 2, 0xffff_ffff, 0x8000_0000].map((input) => [input, mix32(input)]), routes, growths };
 }
 
 describe('the shared vectors', () => {

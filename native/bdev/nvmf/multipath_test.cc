@@ -221,7 +221,6 @@ TEST_P(Multipath, TakesTheNewSizeOfItsNamespace) {
   NvmfWorld w(GetParam());
   ASSERT_TRUE(w.attach(true).ok());
   w.disk.resize(disk_blocks * 2);
-  w.subsystem->namespace_resized(1);
   ASSERT_TRUE(w.world.net.run_until([&] { return w.bdev().info().count_blocks == disk_blocks * 2; }, seconds(2)));
   EXPECT_TRUE(w.world.write(w.bdev(), disk_blocks + 5, 4, 9).ok());
 }

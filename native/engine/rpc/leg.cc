@@ -13,6 +13,8 @@
 namespace basalt::rpc {
 namespace {
 
+constexpr uint64_t leg_blocks_max = uint64_t{1} << 44;
+
 class Leg final : public Module {
  public:
   explicit Leg(Engine& engine) : engine_(engine) {}
@@ -26,6 +28,7 @@ class Leg final : public Module {
     dispatcher.add("basalt_leg_add_member", this, &Leg::add_member);
     dispatcher.add("basalt_leg_commit_member", this, &Leg::commit_member);
     dispatcher.add("basalt_leg_abandon_member", this, &Leg::abandon_member);
+    dispatcher.add("basalt_leg_resize", this, &Leg::resize);
     dispatcher.add("basalt_leg_keep_marks", this, &Leg::keep_marks);
     dispatcher.add("basalt_leg_set_resync", this, &Leg::set_resync);
     dispatcher.add("basalt_leg_scrub_start", this, &Leg::scrub_start);
@@ -178,6 +181,7 @@ class Leg final : public Module {
       options.count_blocks = in.natural("num_blocks", {.min = 1});
       options.identity = in.string("identity");
       options.replicas = in.strings("replicas", 1, bdev::leg_tail::roster_count_max);
+      options.grown_blocks = in.natural_or("grown_num_blocks", 0);
     }
     options.uuid = engine_.make_uuid();
     options.planted.ignore_lease = engine_.config().planted.ignore_lease;
@@ -431,6 +435,23 @@ class Leg final : public Module {
     if (!both) co_return std::move(both).error();
     auto committed = both->leg->commit_member(both->member);
     if (!committed) co_return std::move(committed).error();
+    co_return done();
+  }
+
+  // The leg stays meanwhile; what it waits for ends with a fence at the latest.
+  Task<RpcResult> resize(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const uint64_t count_blocks = in.natural("num_blocks", {.min = 1, .max = leg_blocks_max});
+    if (auto error = in.error()) co_return *error;
+    auto entry = engine_.bdevs().find(name, "leg");
+    if (!entry) co_return std::move(entry).error();
+    static constexpr const char* user = "basalt_leg_resize";
+    (*entry)->opened_by.emplace_back(user);
+    auto growing = static_cast<bdev::LegBdev*>((*entry)->bdev)->grow(count_blocks);
+    auto grown = co_await growing;
+    engine_.bdevs().release(name, user);
+    if (!grown) co_return std::move(grown).error();
     co_return done();
   }
 

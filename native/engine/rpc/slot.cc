@@ -18,6 +18,7 @@ class Slot final : public Module {
     dispatcher.add("basalt_slot_create", this, &Slot::create);
     dispatcher.add("basalt_slot_delete", this, &Slot::remove);
     dispatcher.add("basalt_slot_set", this, &Slot::set);
+    dispatcher.add("basalt_slot_resize", this, &Slot::resize);
     dispatcher.add("basalt_slot_quiesce", this, &Slot::quiesce);
     dispatcher.add("basalt_slot_resume", this, &Slot::resume);
   }
@@ -111,6 +112,18 @@ class Slot final : public Module {
     entry->children.clear();
     if (!backing.empty()) entry->children.push_back(backing);
     co_return success();
+  }
+
+  Task<RpcResult> resize(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const uint64_t count_blocks = in.natural("num_blocks", {.min = 1});
+    if (auto error = in.error()) co_return *error;
+    auto found = engine_.bdevs().find(name, "slot");
+    if (!found) co_return std::move(found).error();
+    auto grown = static_cast<bdev::SlotBdev*>((*found)->bdev)->grow(count_blocks);
+    if (!grown) co_return std::move(grown).error();
+    co_return done();
   }
 
   Task<RpcResult> quiesce(JsonValue params) {

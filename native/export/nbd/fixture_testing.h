@@ -31,6 +31,7 @@ class HoldingBdev final : public bdev::Bdev {
       below_.submit(io);
   }
   Task<Outcome> close() override { co_return success(); }
+  void grow(uint64_t count_blocks) { set_size(count_blocks); }
   void allow(bdev::IoTypes types) { info_.io_types = types; }
 
   nvme::Status fail_with = nvme::status::success;

@@ -29,6 +29,19 @@ TEST(NbdNegotiation, go_tells_size_flags_and_block_sizes_and_starts_requests) {
   EXPECT_EQ(client->read(0, 4096), Bytes(4096, 0));
 }
 
+TEST(NbdNegotiation, a_bdev_that_grew_is_shown_as_it_is_to_whoever_connects_then) {
+  NbdFixture f;
+  auto before = f.ready_client();
+  f.disk->grow(2 * NbdFixture::size_bytes / 4096);
+  auto client = f.client();
+  client->greet();
+  client->option(Option::go, TestClient::info_data("disk"));
+  const auto replies = client->option_replies();
+  ASSERT_FALSE(replies.empty());
+  EXPECT_EQ(load_be64(replies[0].data.data() + 2), 2 * NbdFixture::size_bytes);
+  EXPECT_EQ(before->read(0, 4096), Bytes(4096, 0)) << "who was there goes on";
+}
+
 TEST(NbdNegotiation, info_answers_like_go_and_negotiation_goes_on) {
   NbdFixture f;
   auto client = f.client();

@@ -57,6 +57,8 @@ void Server::accept_some() {
     auto pending = listener_->try_accept();
     if (pending == nullptr) return;
     if (!make_room() || !gate_.enter()) continue;  // dropped
+    // A bdev that has grown is shown as it is to whoever comes now; NBD has no word for those who are there.
+    info_.size_bytes = bdev_.bdev().count_blocks() * bdev_.info().block_size_bytes;
     auto socket = reactor_.poller().adopt(std::move(pending));
     connections_.push_back(std::make_unique<Connection>(*this, std::move(socket)));
     stats_.accepted_count++;

@@ -22,6 +22,24 @@ Error being_deleted() {
 
 }  // namespace
 
+// Heard on the bdev's home, told on the target's. Messages between two reactors keep their order: what was heard before
+// the ear was taken off has been told when drop_namespace() is back.
+struct Subsystem::SizeEar final : bdev::SizeWatcher, Work {
+  SizeEar(Subsystem& of, uint32_t of_nsid) : subsystem(of), nsid(of_nsid) {
+    run = [](Work* work) {
+      auto* ear = static_cast<SizeEar*>(work);
+      ear->posted.store(false, std::memory_order_release);
+      if (ear->subsystem.find_namespace(ear->nsid) != nullptr) ear->subsystem.namespaces_changed(ear->nsid);
+    };
+  }
+  void size_changed(bdev::Bdev&) override {
+    if (!posted.exchange(true, std::memory_order_acq_rel)) subsystem.target_.home().post(this);
+  }
+  Subsystem& subsystem;
+  const uint32_t nsid;
+  std::atomic<bool> posted{false};
+};
+
 Subsystem::Subsystem(Target& target, const SubsystemOptions& options)
     : target_(target),
       options_(options),
@@ -92,11 +110,14 @@ Task<Result<uint32_t>> Subsystem::add_namespace(ns::NamespaceOptions options, bd
   auto there = hop(bdev->home());
   co_await there;
   auto opened = co_await ns::Namespace::open(bdev, options);
+  auto ear = std::make_unique<SizeEar>(*this, options.nsid);
+  if (opened) bdev->watch_size(ear.get());
   auto back = hop(target_.home());
   co_await back;
   std::erase(nsids_busy_, options.nsid);
   if (opened) {
     namespaces_.push_back(std::move(opened).value());
+    ears_.push_back(std::move(ear));
     table_[options.nsid - 1].store(namespaces_.back().get(), std::memory_order_release);
     ana_change_count_++;
     namespaces_changed(options.nsid);
@@ -125,19 +146,21 @@ Task<Outcome> Subsystem::drop_namespace(uint32_t nsid) {
   std::erase_if(namespaces_, [](const auto& candidate) { return candidate == nullptr; });
   ana_change_count_++;
   namespaces_changed(nsid);
+  SizeEar* ear = nullptr;
+  for (const auto& candidate : ears_) {
+    if (candidate->nsid == nsid) ear = candidate.get();
+  }
   co_await target_.pass_all_reactors();
   auto there = hop(space->home());
   co_await there;
   co_await space->close();
+  space->bdev().unwatch_size(ear);
   held.reset();
   auto back = hop(target_.home());
   co_await back;
+  std::erase_if(ears_, [&](const auto& ear) { return ear->nsid == nsid; });
   std::erase(nsids_busy_, nsid);
   co_return success();
-}
-
-void Subsystem::namespace_resized(uint32_t nsid) {
-  if (find_namespace(nsid) != nullptr) namespaces_changed(nsid);
 }
 
 void Subsystem::namespaces_changed(uint32_t nsid) {

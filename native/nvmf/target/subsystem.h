@@ -71,7 +71,6 @@ class Subsystem {
   // The bdev stays open until remove_namespace() has ended. Gives the nsid.
   Task<Result<uint32_t>> add_namespace(ns::NamespaceOptions options, bdev::Bdev* bdev);
   Task<Outcome> remove_namespace(uint32_t nsid);
-  void namespace_resized(uint32_t nsid);  // tells the hosts
 
   // Gives the address with the bound port.
   Task<Result<ListenAddress>> add_listener(ListenAddress address);
@@ -110,11 +109,14 @@ class Subsystem {
   Target& target_;
   SubsystemOptions options_;
   Gate gate_;
+  // Tells the hosts when a namespace's bdev has grown.
+  struct SizeEar;
   std::vector<std::string> hosts_;
   std::vector<std::unique_ptr<SubsystemListener>> paths_;
   std::unique_ptr<std::atomic<ns::Namespace*>[]> table_;
   std::vector<std::unique_ptr<ns::Namespace>> namespaces_;
-  std::vector<uint32_t> nsids_busy_;  // being added or removed
+  std::vector<std::unique_ptr<SizeEar>> ears_;  // one for each of them
+  std::vector<uint32_t> nsids_busy_;            // being added or removed
   std::vector<std::unique_ptr<Controller>> controllers_;
   uint16_t next_cntlid_ = 0;
   uint64_t ana_change_count_ = 1;

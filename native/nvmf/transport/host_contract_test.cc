@@ -157,7 +157,6 @@ TEST_P(HostTransportContract, SeesAnaChangesAndNewSizes) {
   ASSERT_TRUE(world.net.run_until(
       [&] { return controller->namespaces()[0].ana_state == nvme::AnaState::non_optimized; }, seconds(1)));
   disk.resize(4096);
-  subsystem->namespace_resized(1);
   ASSERT_TRUE(world.net.run_until([&] { return controller->namespaces()[0].count_blocks == 4096; }, seconds(1)));
 }
 

@@ -63,7 +63,7 @@ class TestDisk final : public bdev::Bdev {
   }
   void resize(uint64_t count_blocks) {
     bytes.resize(count_blocks * 4096);
-    info_.count_blocks = count_blocks;
+    set_size(count_blocks);
   }
   Task<Outcome> close() override { co_return success(); }
   Task<Outcome> set_attribute(std::string value) override {
