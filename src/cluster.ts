@@ -15,6 +15,7 @@ import { ClusterKeyFile } from './agents/cluster-key-file.js';
 import type { Logger } from './agents/context.js';
 import { replicaResolver } from './agents/controller-agent.js';
 import { liveTtlSeconds } from './agents/node-agent.js';
+import { publishSize } from './agents/publish-size.js';
 import { StoreLink } from './agents/store-link.js';
 import { type ControllerTiming, VolumeController } from './agents/volume-controller.js';
 import { ApiClient } from './client/api-client.js';
@@ -174,6 +175,7 @@ export class Cluster {
       leadership: link.leadership(volume.id),
       resolve: replicaResolver(link),
       onServing: async () => {},
+      publishSize: (servedBytes, signal) => publishSize(link, volume.id, { servedBytes, signal }),
       onChange: () => {},
       timing,
     });
@@ -184,7 +186,7 @@ export class Cluster {
     const leadership = link.state.get('leaderships', volume.id);
     // Replicas may have been given successors.
     const present = link.state.get('volumes', volume.id);
-    if (present !== null) controller.update(present);
+    if (present !== null) controller.update(present, leadership);
     if (controller.state === 'active' && leadership !== null && leadership.epoch > controller.view.epoch) {
       void controller.demote(`epoch ${leadership.epoch} belongs to ${leadership.controller ?? 'nobody'}`);
     }
@@ -227,7 +229,6 @@ export class Cluster {
 /** A volume that this process drives. Offsets and lengths are multiples of `blockSizeBytes`. */
 export class Volume {
   readonly name: string;
-  readonly sizeBytes: number;
   readonly blockSizeBytes: number;
   readonly #handle: BdevHandle;
   readonly #end: () => Promise<void>;
@@ -236,10 +237,14 @@ export class Volume {
   /** Made by `Cluster.open`. */
   constructor(object: VolumeObject, handle: BdevHandle, end: () => Promise<void>) {
     this.name = object.name;
-    this.sizeBytes = object.sizeBytes;
     this.blockSizeBytes = object.blockSizeBytes;
     this.#handle = handle;
     this.#end = end;
+  }
+
+  /** As it is now: a volume may grow while it is open. */
+  get sizeBytes(): number {
+    return this.#handle.info.sizeBytes;
   }
 
   /** Resolves when every in-sync replica has it. Memory from `engine.allocate()` is not copied on the way. */

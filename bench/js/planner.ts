@@ -20,16 +20,19 @@ export async function plannerCases(): Promise<JsCases> {
       lvstore: 'store',
       disk: 'disk0',
       sizeBytes: 16 * gib,
+      epoch: 1,
       hosts: ['nqn.2024-01.io.basalt:controller-a', 'nqn.2024-01.io.basalt:controller-b'],
       deleteEpoch: null,
       reported: 'ready',
+      reportedBytes: 16 * gib,
+      reportedProblem: null,
     }),
   );
   const settled = {
-    lvols: new Set(replicas.map(lvolPath)),
+    lvols: new Map(replicas.map((replica) => [lvolPath(replica), replica.sizeBytes])),
     subsystems: replicas.map(({ replica, hosts }) => ({ replica, hosts, hasNamespace: true, hasListener: true })),
   };
-  const empty = { lvols: new Set<string>(), subsystems: [] };
+  const empty = { lvols: new Map<string, number>(), subsystems: [] };
   const seedRequest = {
     pgs,
     capacityBytes,

@@ -50,6 +50,7 @@ async function hand(name: string, wrap: (engine: FakeEngine) => Engine = (engine
     name,
     leadership: link.leadership(volume.id),
     resolve: replicaResolver(link),
+    publishSize: async () => {},
     onServing: async () => {},
     onChange: () => {},
     timing: bedTiming,

@@ -11,8 +11,8 @@
 import { type Engine, isEngineError } from '../engine/engine.js';
 import { BasaltError } from '../model/errors.js';
 import { nqns } from '../model/keys.js';
-import type { VolumeObject } from '../model/objects.js';
-import { legDataBytes, legTailBytes } from '../placement/leg-size.js';
+import type { GrowingSize, VolumeObject } from '../model/objects.js';
+import { hasTails, legDataBytesAt, replicaBytesAt } from '../placement/leg-size.js';
 import type { MemberRef } from '../reconcile/membership.js';
 import { type Logger, reason } from './context.js';
 import type { AttachedMember } from './takeover.js';
@@ -21,11 +21,21 @@ export function slotName(volumeId: string): string {
   return `slot-${volumeId}`;
 }
 
-export async function ensureSlot(engine: Engine, volume: VolumeObject): Promise<string> {
+/** It is there, and has at least that size. */
+export async function ensureSlot(
+  engine: Engine,
+  volume: VolumeObject,
+  sizeBytes: number = volume.sizeBytes,
+): Promise<string> {
   const name = slotName(volume.id);
-  const present = await engine.rpc('bdev_get_bdevs', {});
-  if (present.some((bdev) => bdev.name === name)) return name;
-  const shape = { num_blocks: volume.sizeBytes / volume.blockSizeBytes, block_size: volume.blockSizeBytes };
+  const bdevs = await engine.rpc('bdev_get_bdevs', {});
+  const present = bdevs.find((bdev) => bdev.name === name);
+  const shape = { num_blocks: sizeBytes / volume.blockSizeBytes, block_size: volume.blockSizeBytes };
+  if (present !== undefined) {
+    if (present.num_blocks < shape.num_blocks)
+      await engine.rpc('basalt_slot_resize', { name, num_blocks: shape.num_blocks });
+    return name;
+  }
   await engine.rpc('basalt_slot_create', { name, ...shape, uuid: volume.id }).catch((error: unknown) => {
     // Someone else of this process made it in between.
     if (!isEngineError(error, 'exists')) throw error;
@@ -46,6 +56,7 @@ export interface AssemblyShape {
   readonly members: readonly AttachedMember[];
   readonly allDirty: boolean;
   readonly leaseMs: number;
+  readonly size: GrowingSize;
   /** Of an encrypted volume: AES-256-XTS, 32 bytes for the data and 32 for the tweak. */
   readonly dataKey: Buffer | null;
 }
@@ -118,7 +129,7 @@ export class Assembly {
         members: members.map((entry) => ({ name: entry.name, in_sync: true })),
         all_dirty: shape.allDirty && members.length > 1,
         lease_ms: shape.leaseMs,
-        ...(this.#tails(leg) ?? {}),
+        ...(this.#tails(leg, shape.size) ?? {}),
       });
     }
     await engine.rpc('bdev_raid_create', {
@@ -159,17 +170,46 @@ export class Assembly {
     }
   }
 
-  /** Where the replicas have room for them, the leg keeps its marks in tails behind its data. */
-  #tails(leg: number): { num_blocks: number; identity: string; replicas: string[] } | null {
+  #legBlocks(sizeBytes: number): number {
     const { volume } = this.#options;
-    const { sizeBytes, stripeSizeBytes, legs } = volume;
-    const dataBytes = legDataBytes({ sizeBytes, stripeSizeBytes, legs: legs.length });
-    if (volume.legSizeBytes < dataBytes + legTailBytes) return null;
+    return legDataBytesAt(volume, sizeBytes) / volume.blockSizeBytes;
+  }
+
+  /** Where the replicas have room for them, the leg keeps its marks in tails behind its data. */
+  #tails(
+    leg: number,
+    size: GrowingSize,
+  ): { num_blocks: number; grown_num_blocks?: number; identity: string; replicas: string[] } | null {
+    const { volume } = this.#options;
+    if (!hasTails(volume)) return null;
+    const num_blocks = this.#legBlocks(size.servedBytes);
+    const grown_num_blocks = size.growing ? this.#legBlocks(size.wantedBytes) : num_blocks;
     return {
-      num_blocks: dataBytes / volume.blockSizeBytes,
+      num_blocks,
+      ...(grown_num_blocks > num_blocks ? { grown_num_blocks } : {}),
       identity: `${volume.id}/${leg}`,
       replicas: replicasOf(volume, leg),
     };
+  }
+
+  /** What members lack the room for a volume of that size; none: null. */
+  async lacksRoomFor(sizeBytes: number): Promise<string | null> {
+    const { engine, volume } = this.#options;
+    const needed = replicaBytesAt(volume, sizeBytes);
+    const bdevs = await engine.rpc('bdev_get_bdevs', {});
+    const small = bdevs.flatMap((bdev) => {
+      const member = this.#members.get(bdev.name);
+      const bytes = bdev.num_blocks * bdev.block_size;
+      if (member === undefined || bytes >= needed) return [];
+      return [`replica ${member.replica} has ${bytes} of ${needed} bytes`];
+    });
+    return small.length === 0 ? null : small.join('; ');
+  }
+
+  /** Every leg holds its share of a volume of that size, and nothing of it has moved. */
+  async lengthenLegs(sizeBytes: number): Promise<void> {
+    const num_blocks = this.#legBlocks(sizeBytes);
+    await Promise.all(this.#legs.map((name) => this.#options.engine.rpc('basalt_leg_resize', { name, num_blocks })));
   }
 
   /** Marks are kept for the replicas that the volume has now: one that was replaced needs them no more. */
@@ -177,7 +217,7 @@ export class Assembly {
     await Promise.all(
       this.#legs.map(async (name, leg) => {
         const replicas = replicasOf(volume, leg);
-        if (this.#tails(leg) === null || replicas.length === 0) return;
+        if (!hasTails(this.#options.volume) || replicas.length === 0) return;
         await this.#try('marks', () => this.#options.engine.rpc('basalt_leg_keep_marks', { name, replicas }));
       }),
     );

@@ -6,7 +6,7 @@
 import type { SubsystemDescription } from '../engine/engine.js';
 import type { CompiledDisk } from '../model/config.js';
 import { keys, nqns } from '../model/keys.js';
-import { type Address, codecs, formatVersion, type VolumeObject } from '../model/objects.js';
+import { type Address, codecs, formatVersion, type ObservedReplica, type VolumeObject } from '../model/objects.js';
 import {
   type DesiredReplica,
   type DiskAction,
@@ -15,6 +15,7 @@ import {
   type ObservedSubsystem,
   planDiskNode,
 } from '../reconcile/disk-node.js';
+import { replicaBytes } from '../reconcile/growth.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
@@ -33,6 +34,8 @@ export interface DiskAgentOptions {
   readonly incarnation: string;
 }
 
+/** Of every lvol. */
+const lvolBlockBytes = 4096;
 const replicaPrefix = nqns.replica('');
 
 export class DiskAgent {
@@ -99,6 +102,7 @@ export class DiskAgent {
       } catch (error) {
         blocked.add(replica);
         failures.push(error);
+        if (action.do === 'grow-lvol') await this.#reportSmall(action.replica, reason(error), signal);
         this.#options.context.log.debug(
           { action: action.do, replica, error: reason(error) },
           'disk agent: action failed',
@@ -126,9 +130,12 @@ export class DiskAgent {
           lvstore: disk.lvstore.name,
           disk: disk.lvstore.uuid,
           sizeBytes: 0,
+          epoch: entry.epoch,
           hosts: [],
           deleteEpoch: entry.epoch,
           reported: null,
+          reportedBytes: 0,
+          reportedProblem: null,
         },
       ];
     });
@@ -150,6 +157,7 @@ export class DiskAgent {
   #desiredReplica(volume: VolumeObject, at: { leg: number; replica: string; disk: OpenDisk }): DesiredReplica {
     const { state } = this.#options.link;
     const leadership = state.get('leaderships', volume.id);
+    const reported = state.get('observedReplicas', at.replica);
     const controllers = new Set(volume.controllers);
     if (leadership !== null && leadership.controller !== null) controllers.add(leadership.controller);
     return {
@@ -158,10 +166,13 @@ export class DiskAgent {
       leg: at.leg,
       lvstore: at.disk.lvstore.name,
       disk: at.disk.lvstore.uuid,
-      sizeBytes: volume.legSizeBytes,
+      sizeBytes: replicaBytes(volume, leadership),
+      epoch: leadership?.epoch ?? 0,
       hosts: [...controllers].map((name) => nqns.controller(name)),
       deleteEpoch: volume.phase === 'deleting' ? (leadership?.epoch ?? 0) : null,
-      reported: state.get('observedReplicas', at.replica)?.state ?? null,
+      reported: reported?.state ?? null,
+      reportedBytes: reported?.sizeBytes ?? volume.legSizeBytes,
+      reportedProblem: reported?.problem ?? null,
     };
   }
 
@@ -170,7 +181,12 @@ export class DiskAgent {
     const lvols = await engine.rpc('bdev_lvol_get_lvols', {});
     const subsystems = await engine.rpc('nvmf_get_subsystems', {});
     return {
-      lvols: new Set(lvols.map((lvol) => lvolPath({ lvstore: lvol.lvs.name, replica: lvol.name }))),
+      lvols: new Map(
+        lvols.map((lvol) => [
+          lvolPath({ lvstore: lvol.lvs.name, replica: lvol.name }),
+          lvol.num_blocks * lvolBlockBytes,
+        ]),
+      ),
       subsystems: subsystems.filter((entry) => entry.nqn.startsWith(replicaPrefix)).map(observedSubsystem),
     };
   }
@@ -185,6 +201,13 @@ export class DiskAgent {
           lvs_name: action.replica.lvstore,
           thin_provision: true,
           lvol_uuid: action.replica.replica,
+        });
+        return;
+      case 'grow-lvol':
+        await engine.rpc('bdev_lvol_resize', {
+          name: lvolPath(action.replica),
+          size_in_mib: action.replica.sizeBytes / (1024 * 1024),
+          epoch: action.replica.epoch,
         });
         return;
       case 'create-subsystem':
@@ -229,7 +252,23 @@ export class DiskAgent {
     }
   }
 
-  async #report(replica: DesiredReplica, state: 'ready' | 'missing', signal: AbortSignal): Promise<void> {
+  /** It is served as it is; the volume's status says why that is all. */
+  async #reportSmall(replica: DesiredReplica, problem: string, signal: AbortSignal): Promise<void> {
+    if (replica.reportedProblem === problem || replica.reported !== 'ready') return;
+    await this.#put(replica, { state: 'ready', sizeBytes: replica.reportedBytes, problem }, signal);
+  }
+
+  #report(replica: DesiredReplica, state: 'ready' | 'missing', signal: AbortSignal): Promise<void> {
+    const madeBytes = this.#options.link.state.get('volumes', replica.volumeId)?.legSizeBytes;
+    const grown = state === 'ready' && replica.sizeBytes !== madeBytes;
+    return this.#put(replica, grown ? { state, sizeBytes: replica.sizeBytes } : { state }, signal);
+  }
+
+  async #put(
+    replica: DesiredReplica,
+    observed: Pick<ObservedReplica, 'state' | 'sizeBytes' | 'problem'>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { link, node } = this.#options;
     const { volumeId, disk } = replica;
     const text = codecs.observedReplica.encode({
@@ -238,7 +277,7 @@ export class DiskAgent {
       volumeId,
       disk,
       node,
-      state,
+      ...observed,
     });
     await link.commit({ put: [{ key: keys.observedReplica(replica.replica), text }] }, signal);
   }

@@ -4,6 +4,7 @@
 // outcome is always known in the end.
 //
 // Invariants:  - a swap that was answered with "unknown" is settled by reading before anything else is decided
+//              - one reading or swap at a time, in the order in which they were asked for
 //              - the store being away makes callers wait, never fail (until their signal aborts)
 
 import type { Clock } from '../env/clock.js';
@@ -36,6 +37,7 @@ export interface RegisterOptions {
 
 export class LeadershipRegister {
   #known: Versioned<Leadership> | null = null;
+  #turn: Promise<unknown> = Promise.resolve();
   readonly #options: RegisterOptions;
 
   constructor(options: RegisterOptions) {
@@ -53,7 +55,11 @@ export class LeadershipRegister {
   }
 
   /** @throws NOT_FOUND when the volume has no leadership */
-  async refresh(signal: AbortSignal): Promise<Leadership> {
+  refresh(signal: AbortSignal): Promise<Leadership> {
+    return this.#inTurn(() => this.#refresh(signal));
+  }
+
+  async #refresh(signal: AbortSignal): Promise<Leadership> {
     const found = await this.#persist('read', signal, () => this.#options.port.read(signal));
     if (found === null) throw new BasaltError('NOT_FOUND', { kind: 'volume', name: this.#options.volumeId });
     this.#known = found;
@@ -64,7 +70,17 @@ export class LeadershipRegister {
    * Swaps in what `plan` makes of the present object; null from it means that nothing is to be done.
    * True: the store holds it. False: someone else changed the object; `known` is theirs now.
    */
-  async swap(plan: (present: Leadership) => Leadership | null, signal: AbortSignal): Promise<boolean> {
+  swap(plan: (present: Leadership) => Leadership | null, signal: AbortSignal): Promise<boolean> {
+    return this.#inTurn(() => this.#swap(plan, signal));
+  }
+
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const next = this.#turn.then(run, run);
+    this.#turn = next.catch(() => {});
+    return next;
+  }
+
+  async #swap(plan: (present: Leadership) => Leadership | null, signal: AbortSignal): Promise<boolean> {
     for (;;) {
       const present = this.#known;
       if (present === null) throw new BasaltError('INTERNAL', { detail: 'leadership swapped before it was read' });
@@ -98,7 +114,7 @@ export class LeadershipRegister {
       return 'done';
     }
     // A first try whose outcome was unknown may have happened after all, and made the second one fail.
-    return sameObject(await this.refresh(signal), next) ? 'done' : 'lost';
+    return sameObject(await this.#refresh(signal), next) ? 'done' : 'lost';
   }
 
   async #settle(
@@ -158,6 +174,7 @@ function canonical(value: Leadership): string {
     value.instance,
     value.clean,
     value.leaseMs,
+    value.size === undefined ? null : [value.size.servedBytes, value.size.wantedBytes, value.size.growing],
     legs,
   ]);
 }

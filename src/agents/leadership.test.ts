@@ -52,6 +52,7 @@ async function hand(name: string, wrap: (store: Store) => Store = (store) => sto
     name,
     leadership: link.leadership(volume.id),
     resolve: replicaResolver(link),
+    publishSize: async () => {},
     onServing: async () => {},
     onChange: () => {},
     timing: bedTiming,

@@ -12,6 +12,7 @@ import { ensureSlot, slotName } from './assembly.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { listenAddress } from './listener.js';
+import { publishSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { withDeadline } from './signal.js';
 import type { ResolveReplica } from './takeover.js';
@@ -70,6 +71,7 @@ export class ServedVolume {
       leadership: options.link.leadership(volume.id),
       resolve: options.resolve,
       onServing: (serving) => this.#setServing(serving),
+      publishSize: (servedBytes, signal) => publishSize(options.link, volume.id, { servedBytes, signal }),
       onChange: () => {
         this.#reports.wake();
         if (this.#controller.state === 'idle') this.#promotions.wake();
@@ -91,8 +93,8 @@ export class ServedVolume {
   /** The store changed, or a peer came or went. */
   update(volume: VolumeObject): void {
     this.#volume = volume;
-    this.#controller.update(volume);
     const leadership = this.#options.link.state.get('leaderships', volume.id);
+    this.#controller.update(volume, leadership);
     if (leadership !== null && this.#led?.epoch !== leadership.epoch)
       this.#led = { epoch: leadership.epoch, sinceMs: this.#options.context.clock.now() };
     const { state, view } = { state: this.#controller.state, view: this.#controller.view };
@@ -358,6 +360,7 @@ export class ServedVolume {
       legs: active ? view.legs : [],
       nbd: [...this.#nbdUris].map(([path, uri]) => ({ path, uri })),
       problem: view.problem ?? this.#exportProblem,
+      ...(active && view.growth !== null ? { growth: view.growth } : {}),
     };
     const key = keys.observedVolume(this.#volume.id, node);
     const text = codecs.observedVolume.encode(object);

@@ -14,9 +14,11 @@
 import { unwrapDataKey } from '../model/cluster-key.js';
 import { BasaltError, isBasaltError } from '../model/errors.js';
 import type { Leadership, MemberState, VolumeObject } from '../model/objects.js';
+import { volumeSize } from '../reconcile/growth.js';
 import { type Holder, holds, planHandOver, planNewEpoch, planTakeover } from '../reconcile/membership.js';
 import { Assembly, type AssemblyShape, ensureSlot } from './assembly.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import { GrowthWorker } from './growth-worker.js';
 import { type LeadershipPort, LeadershipRegister } from './leadership-register.js';
 import { MembershipWorker } from './membership-worker.js';
 import { Backoff } from './signal.js';
@@ -32,6 +34,8 @@ export interface VolumeControllerOptions {
   readonly resolve: ResolveReplica;
   /** Called before serving begins, and before it ends; what it does is awaited. */
   readonly onServing: (serving: boolean) => Promise<void>;
+  /** Puts the size that is served now into the volume's object, where it is larger than what that says. */
+  readonly publishSize: (servedBytes: number, signal: AbortSignal) => Promise<void>;
   /** Something that `view` shows is different. */
   readonly onChange: () => void;
   readonly timing?: Partial<ControllerTiming>;
@@ -63,6 +67,8 @@ export interface ControllerView {
   readonly resyncing: boolean;
   readonly legs: { replica: string; state: MemberState }[][];
   readonly problem: string | null;
+  /** What growing waits for. */
+  readonly growth: string | null;
 }
 
 export class VolumeController {
@@ -74,6 +80,9 @@ export class VolumeController {
   #state: ControllerState = 'idle';
   #assembly: Assembly | null = null;
   #worker: MembershipWorker | null = null;
+  #growth: GrowthWorker | null = null;
+  /** As the watch last showed it. */
+  #seen: Leadership | null = null;
   #holder: Holder | null = null;
   /** The object that the present epoch was made from. */
   #before: Leadership | null = null;
@@ -118,11 +127,13 @@ export class VolumeController {
         replicas.map(({ replica }) => ({ replica, state: stateOf(replica, leg) })),
       ),
       problem: this.#problem,
+      growth: this.#growth?.problem ?? null,
     };
   }
 
   /** Hosts and wishes may change; placement of a volume that is served does not. */
-  update(volume: VolumeObject): void {
+  update(volume: VolumeObject, leadership: Leadership | null): void {
+    this.#seen = leadership;
     const replaced = JSON.stringify(volume.legs) !== JSON.stringify(this.#volume.legs);
     this.#volume = volume;
     if (replaced && this.#state === 'active') void this.#assembly?.keepMarks(volume);
@@ -131,6 +142,7 @@ export class VolumeController {
   /** A replica's node may have come back. */
   poke(): void {
     this.#worker?.poke();
+    this.#growth?.poke();
   }
 
   /**
@@ -253,9 +265,14 @@ export class VolumeController {
       throw this.#led(present);
     if (!takeover && present.controller !== null && present.controller !== name) throw this.#led(present);
     const holder = { controller: name, instance: this.#options.context.random.uuid() };
-    const won = await this.#register.swap((now) => planNewEpoch(now, holder, this.#fencedBy), signal);
-    if (!won) throw this.#led(this.#register.known);
-    this.#before = present;
+    for (let before = present; ; before = this.#register.known) {
+      this.#before = before;
+      if (await this.#register.swap((now) => planNewEpoch(now, holder, this.#fencedBy), signal)) break;
+      // A wish about the volume's size is no reason to leave it alone.
+      const now = this.#register.known;
+      if (now.epoch !== before.epoch || now.controller !== before.controller || now.instance !== before.instance)
+        throw this.#led(now);
+    }
     this.#holder = holder;
   }
 
@@ -271,14 +288,15 @@ export class VolumeController {
     const sequence = `${epoch}.${++this.#sequence}`;
     const assembly = new Assembly({ engine: context.engine, log: context.log, volume: this.#volume, epoch, sequence });
     this.#assembly = assembly;
-    await ensureSlot(context.engine, this.#volume);
     const before = this.#register.known;
+    const size = volumeSize(this.#volume, before);
+    await ensureSlot(context.engine, this.#volume, size.servedBytes);
     const taken = await this.#takeMembers(assembly, before, signal);
     const plan = planTakeover(before, taken);
     const takenAtMs = context.clock.now();
     if (context.planted?.promoteBeforeTakeover === true && plan.empty.length === 0) {
       await this.#swapAsHolder((present) => ({ ...present, clean: false }), signal);
-      await this.#serve(assembly, { members: taken, allDirty: !before.clean, leaseMs: before.leaseMs, dataKey });
+      await this.#serve(assembly, { members: taken, allDirty: !before.clean, leaseMs: before.leaseMs, size, dataKey });
       return;
     }
     if (plan.next === null) throw this.#unavailable(plan.empty);
@@ -290,7 +308,7 @@ export class VolumeController {
     const ignore = context.planted?.ignoreLeftoverLease === true;
     if (!plan.allTaken && !signedStop && !ignore) await this.#outwaitLeases(before, takenAtMs, signal);
     const stay = taken.filter((member) => !plan.left.some((entry) => entry.replica === member.replica));
-    await this.#serve(assembly, { members: stay, allDirty: !before.clean, leaseMs: before.leaseMs, dataKey });
+    await this.#serve(assembly, { members: stay, allDirty: !before.clean, leaseMs: before.leaseMs, size, dataKey });
   }
 
   async #takeMembers(assembly: Assembly, leadership: Leadership, signal: AbortSignal): Promise<AttachedMember[]> {
@@ -324,7 +342,11 @@ export class VolumeController {
 
   async #swapAsHolder(plan: (present: Leadership) => Leadership | null, signal: AbortSignal): Promise<void> {
     const holder = this.#holder;
-    if (holder !== null && (await this.#register.swap(plan, signal)) && holds(this.#register.known, holder)) return;
+    while (holder !== null) {
+      const swapped = await this.#register.swap(plan, signal);
+      if (!holds(this.#register.known, holder)) break;
+      if (swapped) return;
+    }
     throw new BasaltError('VOLUME_FENCED', { name: this.#volume.name, epoch: this.#register.known.epoch });
   }
 
@@ -353,12 +375,25 @@ export class VolumeController {
       onChange: () => this.#refreshDirty(assembly),
     });
     this.#worker = worker;
+    const growth = new GrowthWorker({
+      context,
+      volume: () => this.#volume,
+      seen: () => this.#seen,
+      assembly,
+      register: this.#register,
+      holder,
+      retryMs: this.#timing.rejoinMs,
+      publish: this.#options.publishSize,
+      onChange: () => this.#options.onChange(),
+    });
+    this.#growth = growth;
     this.#unsubscribe = context.engine.on('event', (event) => worker.handle(event));
     await assembly.build(shape);
     this.#dirty = shape.allDirty && shape.members.length > this.#volume.legs.length;
     await this.#options.onServing(true);
     this.#setState('active');
     worker.start();
+    growth.start();
     context.log.info({ volume: this.#volume.name, epoch: assembly.epoch }, 'controller serves the volume');
   }
 
@@ -446,12 +481,15 @@ export class VolumeController {
     this.#unsubscribe = null;
     const worker = this.#worker;
     this.#worker = null;
+    const growth = this.#growth;
+    this.#growth = null;
     if (assembly === null) return;
     await assembly.fence();
     await this.#options
       .onServing(false)
       .catch((error) => this.#log.warn('serving', { error: reason(error) }, 'paths could not be closed'));
     await worker?.stop();
+    await growth?.stop();
     await assembly.tearDown();
     const { engine } = this.#options.context;
     await engine.rpc('basalt_slot_resume', { name: await ensureSlot(engine, this.#volume) }).catch(() => {});

@@ -87,6 +87,26 @@ describe('volumes over the API', () => {
     expect(ana).toEqual(['optimized', 'inaccessible']);
   });
 
+  it('grow when they are asked to, once, and never become smaller', async () => {
+    const wish = { sizeBytes: 8 * MiB };
+    const asked = await call('POST', '/v1/volumes/v1/resize', wish);
+    expect(asked.status).toBe(200);
+    await call('POST', '/v1/volumes/v1/resize', wish);
+    const grown = async (): Promise<unknown> => {
+      const { body } = await call('GET', '/v1/volumes/v1');
+      return [body.sizeBytes, body.growth];
+    };
+    await expect.poll(grown, { timeout: 5_000 }).toEqual([8 * MiB, null]);
+    const smaller = await call('POST', '/v1/volumes/v1/resize', { sizeBytes: 4 * MiB });
+    expect(smaller).toMatchObject({ status: 422, body: { code: 'VOLUME_SHRINK' } });
+    const odd = await call('POST', '/v1/volumes/v1/resize', { sizeBytes: 8 * MiB + 1 });
+    expect(odd).toMatchObject({ status: 400, body: { code: 'INVALID_ARGUMENT' } });
+    const huge = await call('POST', '/v1/volumes/v1/resize', { sizeBytes: 2 ** 40 });
+    expect(huge).toMatchObject({ status: 422, body: { code: 'PLACEMENT_IMPOSSIBLE' } });
+    expect(huge.body.message).toMatch(/disk .* has \d+ bytes left.*ask for at most \d+ bytes/);
+    expect((await call('POST', '/v1/volumes/none/resize', wish)).status).toBe(404);
+  });
+
   it('are exported over NBD by the node that drives them, until they are detached', async () => {
     await call('POST', '/v1/volumes/v1/attach', { nbd: { path: '/tmp/v1.sock' } });
     const uris = async (): Promise<number> => (await bed.view('v1')).paths.flatMap((path) => path.nbd).length;

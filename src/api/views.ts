@@ -7,7 +7,15 @@ import type { DiskView, NodeView, ReplicaView, VolumeView } from '../model/api.j
 import type { ClusterState } from '../model/cluster-state.js';
 import { nqns } from '../model/keys.js';
 import { diskClassDefault } from '../model/location.js';
-import type { DiskObject, Leadership, MemberState, ObservedVolume, VolumeObject } from '../model/objects.js';
+import type {
+  DiskObject,
+  GrowingSize,
+  Leadership,
+  MemberState,
+  ObservedVolume,
+  VolumeObject,
+} from '../model/objects.js';
+import { replicaBytes, volumeSize } from '../reconcile/growth.js';
 
 export function nodeView(state: ClusterState, name: string): NodeView | null {
   const node = state.get('nodes', name);
@@ -29,7 +37,7 @@ export function promisedPerDisk(state: ClusterState): ReadonlyMap<string, number
   const bytes = new Map<string, number>();
   for (const volume of state.all('volumes')) {
     for (const { disk } of volume.legs.flatMap((leg) => leg.replicas))
-      bytes.set(disk, (bytes.get(disk) ?? 0) + volume.legSizeBytes);
+      bytes.set(disk, (bytes.get(disk) ?? 0) + replicaBytes(volume, state.get('leaderships', volume.id)));
   }
   return bytes;
 }
@@ -71,10 +79,12 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
     leadership !== null &&
     leadership.controller !== null &&
     state.get('lives', leadership.controller)?.kind === 'embedded';
+  const size = volumeSize(volume, leadership);
   return {
     id: volume.id,
     name: volume.name,
-    sizeBytes: volume.sizeBytes,
+    sizeBytes: size.servedBytes,
+    growth: size.wantedBytes > size.servedBytes ? growthOf(state, volume, { size, active, embedded }) : null,
     blockSizeBytes: volume.blockSizeBytes,
     stripeSizeBytes: volume.stripeSizeBytes,
     copies: volume.copies,
@@ -95,6 +105,23 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
       return { node, state: fenced ? 'fenced' : said, epoch, address, nbd: fenced ? [] : nbd, problem };
     }),
   };
+}
+
+/** What a growth waits for, exactly: replicas first, since the controller can only wait for them. */
+function growthOf(
+  state: ClusterState,
+  volume: VolumeObject,
+  at: { size: GrowingSize; active: ObservedVolume | null; embedded: boolean },
+): VolumeView['growth'] {
+  const replicas = volume.legs
+    .flatMap((leg) => leg.replicas)
+    .flatMap(({ replica, node }) => {
+      const problem = state.get('observedReplicas', replica)?.problem;
+      return problem === undefined ? [] : [`replica ${replica} on ${node}: ${problem}`];
+    });
+  const unserved = at.active === null && !at.embedded ? 'no controller serves the volume' : null;
+  const problem = replicas.length > 0 ? replicas.join('; ') : (at.active?.growth ?? unserved);
+  return { sizeBytes: at.size.wantedBytes, problem };
 }
 
 function memberState(

@@ -6,15 +6,21 @@
 //              - the same request twice has the effect of one
 
 import type { Random } from '../env/random.js';
-import { type AttachRequest, blockSizeBytes, type VolumeCreateRequest } from '../model/api.js';
+import {
+  type AttachRequest,
+  blockSizeBytes,
+  type VolumeCreateRequest,
+  type VolumeResizeRequest,
+} from '../model/api.js';
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
 import type { PgMapObject, PoolObject } from '../model/pools.js';
 import { chooseSeed } from '../placement/choose-seed.js';
-import { legSizeBytes } from '../placement/leg-size.js';
+import { legDataBytesAt, legSizeBytes, replicaBytesAt } from '../placement/leg-size.js';
 import type { PgPlanner } from '../placement/planner.js';
+import { volumeSize } from '../reconcile/growth.js';
 import type { Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { encryptNew, type KeyStore } from './encryption.js';
@@ -22,6 +28,7 @@ import type { Line } from './line.js';
 import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
 import { promisedPerDisk } from './views.js';
 
+const mib = 1024 * 1024;
 const defaultCopies = 2;
 const defaultLegs = 4;
 const defaultStripeBytes = 64 * 1024;
@@ -145,6 +152,56 @@ export function detachVolume(deps: VolumeDeps, name: string, request: AttachRequ
     const nbd = volume.nbd.filter((entry) => !everything && entry.path !== request.nbd?.path);
     return { ...volume, hosts, nbd };
   });
+}
+
+/** The wish is written down; whoever drives the volume grows it. The same size again changes nothing. */
+export function resizeVolume(deps: VolumeDeps, name: string, request: VolumeResizeRequest): Promise<void> {
+  return attempt<void>(deps.store, async ({ state, placementRevision }) => {
+    const stored = requireVolume(state, name);
+    const leadership = state.stored('leaderships', stored.value.id);
+    if (leadership === null) throw new BasaltError('NOT_FOUND', { kind: 'volume', name });
+    const size = volumeSize(stored.value, leadership.value);
+    const { sizeBytes } = request;
+    if (sizeBytes === size.wantedBytes) return { txn: null, result: undefined };
+    const { servedBytes, wantedBytes } = size;
+    if (sizeBytes < servedBytes) throw new BasaltError('VOLUME_SHRINK', { name: stored.value.name, servedBytes });
+    if (size.growing) throw new BasaltError('VOLUME_GROWING', { name: stored.value.name, wantedBytes });
+    checkRoom(state, stored.value, { wantedBytes, sizeBytes });
+    const next = { ...leadership.value, size: { ...size, wantedBytes: sizeBytes } };
+    const marker = JSON.stringify({ format: formatVersion, volumeId: stored.value.id });
+    const txn: Txn = {
+      conditions: [
+        { key: stored.key, modRevision: stored.revision },
+        { key: leadership.key, modRevision: leadership.revision },
+        { key: keys.placement, modRevision: placementRevision },
+      ],
+      changes: [
+        { kind: 'put', key: leadership.key, value: codecs.leadership.encode(next) },
+        { kind: 'put', key: keys.placement, value: marker },
+      ],
+    };
+    return { txn, result: undefined };
+  });
+}
+
+/** Whether every disk that holds some of the volume can promise what its replicas there grow by. */
+function checkRoom(state: ClusterState, volume: VolumeObject, to: { wantedBytes: number; sizeBytes: number }): void {
+  const promised = promisedPerDisk(state);
+  const map = volume.pool === undefined ? null : state.get('pgMaps', volume.pool);
+  const moreBytes = replicaBytesAt(volume, to.sizeBytes) - replicaBytesAt(volume, to.wantedBytes);
+  const counts = new Map<string, number>();
+  for (const { disk } of volume.legs.flatMap((leg) => leg.replicas)) counts.set(disk, (counts.get(disk) ?? 0) + 1);
+  for (const [id, count] of counts) {
+    const disk = state.get('disks', id);
+    const capacityBytes = map?.disks.find((entry) => entry.id === id)?.capacityBytes ?? disk?.totalBytes ?? 0;
+    const leftBytes = Math.max(0, capacityBytes - (promised.get(id) ?? 0));
+    if (moreBytes * count <= leftBytes) continue;
+    const fits = legDataBytesAt(volume, to.wantedBytes) + Math.floor(leftBytes / count / mib) * mib;
+    const problem =
+      `disk ${id} on ${disk?.node ?? 'an unknown node'} has ${leftBytes} bytes left, and the volume's part there would ` +
+      `take ${moreBytes * count} more: ask for at most ${fits * volume.legs.length} bytes, or add disks`;
+    throw new BasaltError('PLACEMENT_IMPOSSIBLE', { field: 'sizeBytes', problem });
+  }
 }
 
 export function requireVolume(state: ClusterState, name: string): Stored<VolumeObject> {
@@ -314,7 +371,7 @@ function fence(leadership: Leadership): Leadership {
 
 function checkSame(state: ClusterState, existing: VolumeObject, request: VolumeCreateRequest): void {
   const same =
-    existing.sizeBytes === request.sizeBytes &&
+    volumeSize(existing, state.get('leaderships', existing.id)).wantedBytes === request.sizeBytes &&
     existing.copies === (request.copies ?? (request.pool === undefined ? defaultCopies : existing.copies)) &&
     (request.pool === undefined || existing.pool === state.poolByName(request.pool)?.id) &&
     existing.legs.length === (request.legs ?? defaultLegs) &&

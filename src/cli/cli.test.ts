@@ -79,6 +79,11 @@ describe('basalt', () => {
     expect((await basalt(['volume', 'list'])).out).toMatch(
       /^NAME +SIZE +LEGS +COPIES +HEALTH +CONTROLLER +EPOCH\nv1 +8 MiB +2 +2/,
     );
+    const larger = await basalt(['volume', 'resize', 'v1', '--size', '16M', '--json']);
+    expect(larger.err).toBe('');
+    expect(JSON.parse(larger.out)).toMatchObject({ sizeBytes: 16 * 2 ** 20, growth: null });
+    const smaller = await basalt(['volume', 'resize', 'v1', '--size', '8M']);
+    expect([smaller.code, smaller.err]).toEqual([8, expect.stringContaining('VOLUME_SHRINK')]);
     const host = 'nqn.2014-08.org.nvmexpress:uuid:11111111-1111-4111-8111-111111111111';
     const attached = await basalt(['attach', 'v1', '--host', host]);
     expect(attached.out).toMatch(

@@ -14,6 +14,7 @@ import type {
   PoolView,
   StatusView,
   VolumeCreateRequest,
+  VolumeResizeRequest,
   VolumeView,
 } from '../model/api.js';
 import { BasaltError, type ErrorCode, type ErrorFields, errorTable } from '../model/errors.js';
@@ -101,6 +102,11 @@ export class ApiClient {
 
   createVolume(request: VolumeCreateRequest): Promise<VolumeView> {
     return this.#call('POST', '/v1/volumes', request);
+  }
+
+  /** Answers when the wish is written down: `growth` of the volume shows how it goes on. */
+  resizeVolume(name: string, request: VolumeResizeRequest): Promise<VolumeView> {
+    return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/resize`, request);
   }
 
   async deleteVolume(name: string, options: { force?: boolean } = {}): Promise<void> {

@@ -465,6 +465,51 @@ function fabric(start: () => Engine, world: () => ContractWorld): void {
     expect(await replica.engine.rpc('bdev_lvol_delete', { name: 'lvs/r1', epoch: 6 })).toBe(true);
   });
 
+  it('grows replica, leg, raid0 and slot under an open handle, in that order, and none of them shrinks', async () => {
+    const replica = await serveReplica(start(), world().diskPath('d0'), true);
+    const controller = start();
+    const { engine } = replica;
+    await attach(controller, 'm', replica, 4);
+    const identity = { identity: 'v/0', replicas: [replicaNqn] };
+    const members = [{ name: 'm', in_sync: true }];
+    const leg = { name: 'leg', epoch: 4, members, all_dirty: false, lease_ms: 300, num_blocks: 1792, ...identity };
+    expect(await controller.rpc('basalt_leg_create', leg)).toEqual({ num_blocks: 1792 });
+    const raid = { name: 'raid', raid_level: 'raid0' as const, base_bdevs: ['leg'], strip_size_kb: 64 };
+    await controller.rpc('bdev_raid_create', raid);
+    const uuid = '00000000-0000-0000-0000-0000000000aa';
+    await controller.rpc('basalt_slot_create', { name: 'slot', num_blocks: 1792, block_size: 4096, uuid });
+    await controller.rpc('basalt_slot_set', { name: 'slot', bdev_name: 'raid' });
+    const handle = await controller.openBdev('slot');
+    await handle.write(1791 * 4096, pattern(4096, 1));
+    const resizeLeg = (num_blocks: number): Promise<true> =>
+      controller.rpc('basalt_leg_resize', { name: 'leg', num_blocks });
+    const resizeSlot = (num_blocks: number): Promise<true> =>
+      controller.rpc('basalt_slot_resize', { name: 'slot', num_blocks });
+    await expectRefusal(resizeLeg(3840), 'noSpace', 'needs 4096');
+    await expectRefusal(resizeLeg(1800), 'invalid', '1 MiB');
+    await expectRefusal(resizeSlot(3840), 'invalid', 'raid');
+    const lvol = { name: 'lvs/r1', size_in_mib: 16 };
+    await expectRefusal(engine.rpc('bdev_lvol_resize', { ...lvol, epoch: 3 }), 'fenced', '4');
+    expect(await engine.rpc('bdev_lvol_resize', { ...lvol, epoch: 4 })).toBe(true);
+    await expect
+      .poll(() => resizeLeg(3840).catch((error: { code?: unknown }) => error.code), { timeout: 5_000 })
+      .toBe(true);
+    expect(await resizeLeg(3840)).toBe(true);
+    expect(await controller.rpc('bdev_get_bdevs', { name: 'raid' })).toMatchObject([{ num_blocks: 3840 }]);
+    expect(handle.info.sizeBytes).toBe(1792 * 4096);
+    await expect(handle.write(3839 * 4096, pattern(4096, 2))).rejects.toBeInstanceOf(RangeError);
+    expect(await resizeSlot(3840)).toBe(true);
+    expect(handle.info.sizeBytes).toBe(3840 * 4096);
+    await handle.write(3839 * 4096, pattern(4096, 2));
+    const back = new Uint8Array(3 * 4096);
+    await handle.read(1791 * 4096, back);
+    expect(Buffer.compare(back.subarray(0, 4096), pattern(4096, 1))).toBe(0);
+    expect(back.subarray(4096).every((byte) => byte === 0)).toBe(true);
+    await expectRefusal(resizeLeg(1792), 'invalid', 'shrink');
+    await expectRefusal(resizeSlot(1792), 'invalid', 'shrink');
+    await handle.close();
+  });
+
   it('remembers the highest epoch through a restart of the replica', async () => {
     const path = world().diskPath('d0');
     const first = await serveReplica(start(), path, true);

@@ -46,6 +46,7 @@ export interface BdevHandleInfo {
  * Rejects with EngineIoError when the device answers with an error.
  */
 export interface BdevHandle {
+  /** As it is now: a bdev may grow while it is open. */
   readonly info: BdevHandleInfo;
   read(offsetBytes: number, into: ArrayBufferView): Promise<void>;
   write(offsetBytes: number, from: ArrayBufferView): Promise<void>;

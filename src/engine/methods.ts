@@ -455,9 +455,13 @@ export interface MethodMap {
   };
   basalt_slot_delete: { params: { name: string }; result: true };
   basalt_slot_set: { params: { name: string; bdev_name: string | null }; result: true };
+      /** Growing to so many blocks had begun: the tail may lie behind these already. */
+      grown_num_blocks?: number;
   basalt_slot_quiesce: { params: { name: string; timeout_ms: number }; result: true };
   basalt_slot_resume: { params: { name: string }; result: true };
 
+  /** Only larger. `busy`, `noSpace`: not now, and nothing has changed. */
+  basalt_leg_resize: { params: { name: string; num_blocks: number }; result: true };
   basalt_nbd_start: { params: { bdev_name: string; path: string; export_name?: string }; result: { uri: string } };
   basalt_nbd_stop: { params: { path: string }; result: true };
   basalt_peer_watch: {
@@ -479,6 +483,8 @@ export type EngineEvent =
       method: 'leg_repaired';
       params: { leg: string; member: string; offset_blocks: number; num_blocks: number };
     }
+  /** Only larger, and not larger than its backing. Connected hosts are told. */
+  basalt_slot_resize: { params: { name: string; num_blocks: number }; result: true };
   | { method: 'leg_scrub'; params: { leg: string } & LegScrub }
   | { method: 'leg_joining_failed'; params: { leg: string; member: string; reason: string } }
   | { method: 'leg_fenced'; params: { leg: string; epoch: string } }

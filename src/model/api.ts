@@ -31,6 +31,15 @@ export const VolumeCreateRequest = Type.Object(
 );
 export type VolumeCreateRequest = Static<typeof VolumeCreateRequest>;
 
+export const VolumeResizeRequest = Type.Object(
+  {
+    /** Not less than it is. */
+    sizeBytes: Type.Integer({ minimum: blockSizeBytes, maximum: volumeSizeBytesMax, multipleOf: blockSizeBytes }),
+  },
+  strict,
+);
+export type VolumeResizeRequest = Static<typeof VolumeResizeRequest>;
+
 export const PoolCreateRequest = Type.Object(
   {
     name: Name,
@@ -157,7 +166,13 @@ export const VolumeView = Type.Object(
   {
     id: Uuid,
     name: Name,
+    /** What hosts may use now. */
     sizeBytes: Type.Integer(),
+    /** While it grows: what it was asked to become, and what that waits for. */
+    growth: Type.Union([
+      Type.Object({ sizeBytes: Type.Integer(), problem: Type.Union([Type.String(), Type.Null()]) }, strict),
+      Type.Null(),
+    ]),
     blockSizeBytes: Type.Integer(),
     stripeSizeBytes: Type.Integer(),
     copies: Type.Integer(),

@@ -162,6 +162,18 @@ export const errorTable = Object.freeze({
     8,
     'restore the store from a backup; what was wrapped is damaged or of another volume',
   ),
+  VOLUME_SHRINK: row(
+    'volume {name} has {servedBytes} bytes and cannot become smaller: a host may use what would be cut off',
+    422,
+    8,
+    'make a smaller volume and copy what it should hold',
+  ),
+  VOLUME_GROWING: row(
+    'volume {name} is growing to {wantedBytes} bytes',
+    409,
+    4,
+    'wait until it has grown, then ask again',
+  ),
   ENGINE_FAILED: row('engine refused {method}: {detail}', 502, 1, 'see the log of the node'),
   API_UNREACHABLE: row(
     'API server at {endpoint} cannot be reached: {detail}',

@@ -157,6 +157,20 @@ export const InSyncMember = Type.Object(
 );
 export type InSyncMember = Static<typeof InSyncMember>;
 
+/** Growth of a volume, in the key that a takeover swaps: whoever drives it knows for sure how long its legs are. */
+export const GrowingSize = Type.Object(
+  {
+    /** What hosts may use, and what every leg is long enough for. */
+    servedBytes: Bytes,
+    /** What was asked for; never less. */
+    wantedBytes: Bytes,
+    /** Legs may be as long as the wanted size calls for already: it can be changed no more until all are. */
+    growing: Type.Boolean(),
+  },
+  strict,
+);
+export type GrowingSize = Static<typeof GrowingSize>;
+
 export const Leadership = Type.Object(
   {
     format: Format,
@@ -169,6 +183,8 @@ export const Leadership = Type.Object(
     clean: Type.Boolean(),
     leaseMs: Type.Integer({ minimum: 10, maximum: 1000 }),
     legs: Type.Array(Type.Object({ inSync: Type.Array(InSyncMember, { minItems: 1 }) }, strict)),
+    /** Absent until the volume is asked to grow: the size that it was made with. */
+    size: Type.Optional(GrowingSize),
   },
   strict,
 );
@@ -182,6 +198,10 @@ export const ObservedReplica = Type.Object(
     disk: Uuid,
     node: Name,
     state: Type.Union([Type.Literal('ready'), Type.Literal('missing')]),
+    /** Absent: as it was made. */
+    sizeBytes: Type.Optional(Bytes),
+    /** Why it cannot be as large as the volume needs it. */
+    problem: Type.Optional(Type.String()),
   },
   strict,
 );
@@ -208,6 +228,8 @@ export const ObservedVolume = Type.Object(
     legs: Type.Array(Type.Array(Type.Object({ replica: Uuid, state: MemberState }, strict))),
     nbd: Type.Array(Type.Object({ path: Type.String(), uri: Type.String() }, strict)),
     problem: Type.Union([Type.String(), Type.Null()]),
+    /** What the volume's growth waits for. */
+    growth: Type.Optional(Type.String()),
   },
   strict,
 );

@@ -21,6 +21,29 @@ export function legDataBytes(shape: LegShape): number {
   return Math.ceil(perLeg / mib) * mib;
 }
 
+interface SizedVolume {
+  readonly sizeBytes: number;
+  readonly stripeSizeBytes: number;
+  readonly legSizeBytes: number;
+  readonly legs: { readonly length: number };
+}
+
+/** What each leg of the volume holds of it when the volume has that size. A longer leg holds what a shorter one does. */
+export function legDataBytesAt(volume: SizedVolume, sizeBytes: number): number {
+  return legDataBytes({ sizeBytes, stripeSizeBytes: volume.stripeSizeBytes, legs: volume.legs.length });
+}
+
+/** Whether its replicas have room for tails. */
+export function hasTails(volume: SizedVolume): boolean {
+  return volume.legSizeBytes >= legDataBytesAt(volume, volume.sizeBytes) + legTailBytes;
+}
+
+/** Of each replica, when the volume has that size. */
+export function replicaBytesAt(volume: SizedVolume, sizeBytes: number): number {
+  const bytes = legDataBytesAt(volume, sizeBytes) + (hasTails(volume) ? legTailBytes : 0);
+  return Math.max(bytes, volume.legSizeBytes);
+}
+
 /** Size of each replica; whole MiB, as lvols are sized. */
 export function legSizeBytes(shape: LegShape): number {
   return legDataBytes(shape) + legTailBytes;

@@ -5,7 +5,7 @@ import { type DesiredReplica, type DiskAction, lvolPath, type ObservedDiskNode, 
 
 /** A disk node that does exactly what it is told. */
 class Model {
-  lvols = new Set<string>();
+  lvols = new Map<string, number>();
   subsystems = new Map<string, { hosts: string[]; hasNamespace: boolean; hasListener: boolean }>();
   readonly #desired: Map<string, DesiredReplica>;
 
@@ -31,10 +31,19 @@ class Model {
     switch (action.do) {
       case 'create-lvol':
         expect(action.replica.reported).toBeNull();
-        this.lvols.add(lvolPath(action.replica));
+        this.lvols.set(lvolPath(action.replica), action.replica.sizeBytes);
+        return;
+      case 'grow-lvol':
+        expect(this.lvols.get(lvolPath(action.replica))).toBeLessThan(action.replica.sizeBytes);
+        this.lvols.set(lvolPath(action.replica), action.replica.sizeBytes);
         return;
       case 'report':
-        this.#desired.set(replica, { ...action.replica, reported: action.state });
+        this.#desired.set(replica, {
+          ...action.replica,
+          reported: action.state,
+          reportedBytes: action.replica.sizeBytes,
+          reportedProblem: null,
+        });
         return;
       case 'create-subsystem':
         expect(subsystem).toBeUndefined();
@@ -74,10 +83,13 @@ const desiredReplica = fc.record({
   leg: fc.constant(0),
   lvstore: fc.constantFrom('s1', 's2'),
   disk: fc.constant('d'),
-  sizeBytes: fc.constant(2 ** 20),
+  sizeBytes: fc.constantFrom(2 ** 20, 2 ** 21),
+  epoch: fc.constant(3),
   hosts: fc.uniqueArray(fc.constantFrom('h1', 'h2', 'h3')),
   deleteEpoch: fc.constantFrom(null, null, 7),
   reported: fc.constantFrom<DesiredReplica['reported'][]>(null, 'ready'),
+  reportedBytes: fc.constantFrom(2 ** 20, 2 ** 21),
+  reportedProblem: fc.constantFrom(null, null, 'no space'),
 });
 const desired = fc.uniqueArray(desiredReplica, { selector: (entry) => entry.replica });
 
@@ -91,7 +103,7 @@ describe('plan of a disk node', () => {
     fc.assert(
       fc.property(desired, beginning, (wanted, from) => {
         const model = new Model(wanted);
-        model.lvols = new Set(from.lvols);
+        model.lvols = new Map(from.lvols.map((path) => [path, 2 ** 20]));
         for (const replica of from.subsystems) {
           model.subsystems.set(replica, { hosts: [...from.hosts], hasNamespace: true, hasListener: true });
         }
@@ -99,30 +111,49 @@ describe('plan of a disk node', () => {
         expect(planDiskNode(model.desired, model.observed)).toEqual([]);
         for (const replica of model.desired.filter((entry) => entry.reported === 'ready')) {
           expect(model.subsystems.get(replica.replica)).toMatchObject({ hasNamespace: true, hasListener: true });
+          expect(model.lvols.get(lvolPath(replica))).toBeGreaterThanOrEqual(replica.sizeBytes);
           expect([...(model.subsystems.get(replica.replica)?.hosts ?? [])].sort()).toEqual([...replica.hosts].sort());
         }
       }),
     );
   });
 
+  const small: DesiredReplica = {
+    replica: 'r1',
+    volumeId: 'v',
+    leg: 0,
+    lvstore: 's1',
+    disk: 'd',
+    sizeBytes: 2 ** 21,
+    epoch: 3,
+    hosts: [],
+    deleteEpoch: null,
+    reported: 'ready',
+    reportedBytes: 2 ** 20,
+    reportedProblem: null,
+  };
+
+  it('grows an lvol that is smaller than its volume calls for, and never makes one smaller', () => {
+    const subsystems = [{ replica: 'r1', hosts: [], hasNamespace: true, hasListener: true }];
+    const at = (bytes: number): DiskAction['do'][] =>
+      planDiskNode([small], { lvols: new Map([['s1/r1', bytes]]), subsystems }).map((action) => action.do);
+    expect(at(2 ** 20)).toEqual(['grow-lvol', 'report']);
+    expect(at(2 ** 21)).toEqual(['report']);
+    expect(at(2 ** 22)).toEqual(['report']);
+    const told = { ...small, reportedBytes: 2 ** 21 };
+    expect(planDiskNode([told], { lvols: new Map([['s1/r1', 2 ** 22]]), subsystems })).toEqual([]);
+    const complaining = { ...told, reportedProblem: 'no space' };
+    expect(planDiskNode([complaining], { lvols: new Map([['s1/r1', 2 ** 22]]), subsystems })).toHaveLength(1);
+  });
+
   it('reports a replica whose lvol is gone, instead of making an empty one', () => {
-    const replica: DesiredReplica = {
-      replica: 'r1',
-      volumeId: 'v',
-      leg: 0,
-      lvstore: 's1',
-      disk: 'd',
-      sizeBytes: 2 ** 20,
-      hosts: [],
-      deleteEpoch: null,
-      reported: 'ready',
-    };
-    const plan = planDiskNode([replica], { lvols: new Set(), subsystems: [] });
+    const replica = small;
+    const plan = planDiskNode([replica], { lvols: new Map(), subsystems: [] });
     expect(plan).toEqual([{ do: 'report', replica, state: 'missing' }]);
-    expect(planDiskNode([{ ...replica, reported: 'missing' }], { lvols: new Set(), subsystems: [] })).toEqual([]);
+    expect(planDiskNode([{ ...replica, reported: 'missing' }], { lvols: new Map(), subsystems: [] })).toEqual([]);
   });
 
   it('leaves lvols alone that belong to nothing it knows', () => {
-    expect(planDiskNode([], { lvols: new Set(['s1/unknown']), subsystems: [] })).toEqual([]);
+    expect(planDiskNode([], { lvols: new Map([['s1/unknown', 2 ** 20]]), subsystems: [] })).toEqual([]);
   });
 });

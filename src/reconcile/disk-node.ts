@@ -4,6 +4,7 @@
 //
 // Invariants:  - an lvol is made only for a replica that was never reported ready: a lost one is reported, not replaced
 //                by an empty one
+//              - an lvol only grows: what it has beyond what is wanted of it harms nobody
 //              - an lvol is deleted only when its volume is being deleted, under that volume's last epoch
 
 export interface DesiredReplica {
@@ -13,12 +14,16 @@ export interface DesiredReplica {
   readonly lvstore: string;
   readonly disk: string;
   readonly sizeBytes: number;
+  /** The volume's, which changes of the lvol are made under. */
+  readonly epoch: number;
   /** Controllers' NQNs that may connect. */
   readonly hosts: readonly string[];
   /** Set when the volume is being deleted. */
   readonly deleteEpoch: number | null;
   /** What the store says was reported about it. */
   readonly reported: 'ready' | 'missing' | null;
+  readonly reportedBytes: number;
+  readonly reportedProblem: string | null;
 }
 
 export interface ObservedSubsystem {
@@ -29,13 +34,14 @@ export interface ObservedSubsystem {
 }
 
 export interface ObservedDiskNode {
-  /** `lvstore/lvol` of every lvol on the node's disks. */
-  readonly lvols: ReadonlySet<string>;
+  /** Size of every lvol on the node's disks, by `lvstore/lvol`. */
+  readonly lvols: ReadonlyMap<string, number>;
   readonly subsystems: readonly ObservedSubsystem[];
 }
 
 export type DiskAction =
   | { readonly do: 'create-lvol'; readonly replica: DesiredReplica }
+  | { readonly do: 'grow-lvol'; readonly replica: DesiredReplica }
   | { readonly do: 'report'; readonly replica: DesiredReplica; readonly state: 'ready' | 'missing' }
   | { readonly do: 'create-subsystem'; readonly replica: DesiredReplica }
   | { readonly do: 'add-namespace'; readonly replica: DesiredReplica }
@@ -88,7 +94,11 @@ function planReplica(
   const actions: DiskAction[] = [];
   if (!exists) actions.push({ do: 'create-lvol', replica });
   actions.push(...planExport(replica, subsystem));
-  if (replica.reported !== 'ready') actions.push({ do: 'report', replica, state: 'ready' });
+  // Last: one that cannot grow is served as it is.
+  if ((observed.lvols.get(lvolPath(replica)) ?? replica.sizeBytes) < replica.sizeBytes)
+    actions.push({ do: 'grow-lvol', replica });
+  const told = replica.reportedBytes >= replica.sizeBytes && replica.reportedProblem === null;
+  if (replica.reported !== 'ready' || !told) actions.push({ do: 'report', replica, state: 'ready' });
   return actions;
 }
 

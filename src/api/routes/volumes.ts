@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Type from 'typebox';
-import { AttachRequest, VolumeCreateRequest, VolumeView } from '../../model/api.js';
+import { AttachRequest, VolumeCreateRequest, VolumeResizeRequest, VolumeView } from '../../model/api.js';
 import { checker } from '../../model/check.js';
 import { BasaltError } from '../../model/errors.js';
 import { readState } from '../read-state.js';
 import { volumeView } from '../views.js';
-import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume } from '../volumes.js';
+import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume, resizeVolume } from '../volumes.js';
 import { type ApiDeps, ok, type Route } from './route.js';
 
 const checkCreate = checker(VolumeCreateRequest);
+const checkResize = checker(VolumeResizeRequest);
 const checkAttach = checker(AttachRequest);
 
 async function show(deps: ApiDeps, name: string): Promise<VolumeView> {
@@ -70,6 +71,19 @@ export const volumeRoutes: readonly Route[] = [
     run: async (deps, request) => {
       await deleteVolume(deps, nameOf(request), { force: request.flags.has('force') });
       return ok({ deleted: nameOf(request) });
+    },
+  },
+  {
+    method: 'POST',
+    path: '/v1/volumes/:name/resize',
+    summary:
+      'Makes a volume larger while it is used. Answers when the wish is written down; `growth` shows it until it has grown, and what it waits for.',
+    body: VolumeResizeRequest,
+    response: VolumeView,
+    status: 200,
+    run: async (deps, request) => {
+      await resizeVolume(deps, nameOf(request), checkResize(request.body));
+      return ok(await show(deps, nameOf(request)));
     },
   },
   {

@@ -51,6 +51,12 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
       print(world, options, found, volumeText(found));
     });
   volume
+    .command('resize <name>')
+    .description('make a volume larger while it is used')
+    .requiredOption('--size <bytes>', 'its new size, such as 20G; a multiple of 4096')
+    .option('--wait <seconds>', 'how long to wait until hosts have it; 0: not at all', '60')
+    .action((name: string, _options, command: Command) => resize(world, name, command.optsWithGlobals()));
+  volume
     .command('delete <name>')
     .description('delete a volume that nobody is attached to, with all its data')
     .option('--force', 'do not wait for nodes that are away: they delete their part when they are back')
@@ -79,6 +85,31 @@ async function create(world: CliWorld, name: string, options: CreateOptions): Pr
   print(world, options, volume, volumeText(volume));
 }
 
+interface ResizeOptions extends CommonOptions {
+  readonly size: string;
+  readonly wait: string;
+}
+
+async function resize(world: CliWorld, name: string, options: ResizeOptions): Promise<void> {
+  const sizeBytes = parseBytes(options.size, '--size');
+  const timeoutMs = parseCount(options.wait, '--wait') * 1000;
+  const client = await apiClient(world, options);
+  let volume = await client.resizeVolume(name, { sizeBytes });
+  const endMs = world.now() + timeoutMs;
+  while (timeoutMs > 0 && volume.growth !== null) {
+    if (world.now() > endMs) {
+      const waits = volume.growth.problem === null ? '' : `, and waits: ${volume.growth.problem}`;
+      throw new BasaltError('DEADLINE_EXCEEDED', {
+        operation: `growing volume ${name} (it goes on${waits})`,
+        timeoutMs,
+      });
+    }
+    await world.sleep(pollMs);
+    volume = await client.volume(name);
+  }
+  print(world, options, volume, volumeText(volume));
+}
+
 const pollMs = 100;
 
 async function waitServed(
@@ -101,6 +132,12 @@ async function waitServed(
 
 function isReady(volume: VolumeView): boolean {
   return volume.phase === 'live' && (volume.controllers.length === 0 || volume.health !== 'unserved');
+}
+
+function growthFacts(volume: VolumeView): string[][] {
+  if (volume.growth === null) return [];
+  const { sizeBytes, problem } = volume.growth;
+  return [['grows to', `${formatBytes(sizeBytes)}${problem === null ? '' : ` (waits: ${problem})`}`]];
 }
 
 export function volumeTable(volumes: readonly VolumeView[]): string {
@@ -126,6 +163,7 @@ export function volumeText(volume: VolumeView): string {
     ['pool', volume.pool ?? '-'],
     ['encryption', volume.encryptedBy === null ? 'none' : `AES-256-XTS, by cluster key ${volume.encryptedBy}`],
     ['size', `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
+    ...growthFacts(volume),
     ['state', volume.phase === 'live' ? volume.health : volume.phase],
     ['controller', `${volume.controller ?? '-'} (epoch ${volume.epoch})`],
     ['hosts', volume.hosts.join(', ') || 'none'],

@@ -45,6 +45,12 @@ export function makeBdev(shape: BdevShape, io: FakeIo): FakeBdev {
   };
 }
 
+/** The bdev's size is what `size` says, now and later: it follows what it stands on. */
+export function followSize(bdev: FakeBdev, size: () => number): FakeBdev {
+  Object.defineProperty(bdev, 'numBlocks', { get: size, enumerable: true });
+  return bdev;
+}
+
 export function storedIo(blocks: SparseBlocks, step: () => Promise<void>, broken: () => boolean = () => false): FakeIo {
   return {
     async read(offset, count) {

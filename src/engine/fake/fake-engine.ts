@@ -244,7 +244,6 @@ export class FakeEngine implements Engine {
 }
 
 class FakeBdevHandle implements BdevHandle {
-  readonly info: BdevHandle['info'];
   readonly #engine: FakeEngine;
   readonly #bdev: FakeBdev;
   readonly #release: () => void;
@@ -255,7 +254,11 @@ class FakeBdevHandle implements BdevHandle {
     this.#engine = engine;
     this.#bdev = bdev;
     this.#release = release;
-    this.info = Object.freeze({
+  }
+
+  get info(): BdevHandle['info'] {
+    const bdev = this.#bdev;
+    return Object.freeze({
       name: bdev.name,
       productName: bdev.product,
       uuid: bdev.uuid,

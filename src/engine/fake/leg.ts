@@ -51,7 +51,7 @@ export class LegIo implements FakeIo {
   fenced = false;
 
   /** Of the leg; a tail behind them on each member is the leg's own. */
-  readonly numBlocks: number;
+  numBlocks: number;
   scrub: LegScrub = noScrub;
   #paused = false;
 
@@ -158,6 +158,24 @@ export class LegIo implements FakeIo {
     this.#members.delete(name);
     this.#wake();
     return member;
+  }
+
+  /** What stands in its way is what stands in a native leg's. */
+  grow(numBlocks: number, tailBlocks: number): void {
+    if (numBlocks === this.numBlocks) return;
+    if (this.fenced) throw new Refused('fenced', 'the leg is fenced');
+    if (numBlocks < this.numBlocks)
+      throw new Refused('invalid', `num_blocks: the leg has ${this.numBlocks} blocks and does not shrink`);
+    if (numBlocks - this.numBlocks < tailBlocks)
+      throw new Refused('invalid', 'num_blocks: the leg grows by at least 1 MiB');
+    for (const { bdev, state, failed } of this.members) {
+      if (state !== 'in_sync') throw new Refused('busy', `${bdev.name} is joining`);
+      if (bdev.numBlocks < numBlocks + tailBlocks)
+        throw new Refused('noSpace', `${bdev.name} has ${bdev.numBlocks} blocks, needs ${numBlocks + tailBlocks}`);
+      if (failed) throw new Refused('busy', 'a member failed');
+    }
+    if (this.dirty) throw new Refused('busy', 'regions are being made equal');
+    this.numBlocks = numBlocks;
   }
 
   add(bdev: FakeBdev): void {

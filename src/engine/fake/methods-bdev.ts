@@ -2,7 +2,7 @@
 //
 // The fake's bdev_*, basalt_slot_* and basalt_nbd_* methods.
 
-import { FaultIo, type FaultType, makeBdev, raid0Io, SlotIo, storedIo } from './bdev.js';
+import { FaultIo, type FaultType, followSize, makeBdev, raid0Io, SlotIo, storedIo } from './bdev.js';
 import { SparseBlocks } from './blocks.js';
 import type { Fields } from './fields.js';
 import { Refused } from './refusal.js';
@@ -120,10 +120,13 @@ function createRaid(state: EngineState, fields: Fields): true {
     throw new Refused('invalid', 'members have different block sizes');
   }
   const stripBlocks = (stripKb * 1024) / blockBytes;
-  const smallest = Math.min(...members.map((member) => member.numBlocks));
-  const numBlocks = Math.floor(smallest / stripBlocks) * stripBlocks * members.length;
+  const sizeNow = (): number => {
+    const smallest = Math.min(...members.map((member) => member.numBlocks));
+    return Math.floor(smallest / stripBlocks) * stripBlocks * members.length;
+  };
+  const shape = { name, product: 'raid0', uuid, blockBytes, numBlocks: sizeNow(), children: bases };
   const io = raid0Io(members, stripBlocks, blockBytes);
-  state.bdevs.set(name, makeBdev({ name, product: 'raid0', uuid, blockBytes, numBlocks, children: bases }, io));
+  state.bdevs.set(name, followSize(makeBdev(shape, io), sizeNow));
   state.raids.set(name, stripKb);
   return true;
 }
@@ -193,6 +196,22 @@ async function setSlot(state: EngineState, fields: Fields): Promise<true> {
   return true;
 }
 
+function resizeSlot(state: EngineState, fields: Fields): true {
+  const name = fields.string('name');
+  const numBlocks = fields.natural('num_blocks', 1);
+  fields.end();
+  const slot = state.bdev(name, 'slot');
+  const backing = state.slots.get(slot.name)?.backing ?? null;
+  if (numBlocks > deviceBytesMax / slot.blockBytes)
+    fields.refuse('num_blocks', 'times block_size must be at most 8 PiB');
+  if (numBlocks < slot.numBlocks)
+    throw new Refused('invalid', `num_blocks: ${name} has ${slot.numBlocks} blocks and does not shrink`);
+  if (backing !== null && backing.numBlocks < numBlocks)
+    throw new Refused('invalid', `num_blocks: ${backing.name} behind ${name} has ${backing.numBlocks} blocks`);
+  slot.numBlocks = numBlocks;
+  return true;
+}
+
 async function quiesceSlot(state: EngineState, fields: Fields): Promise<true> {
   const name = fields.string('name');
   const timeoutMs = fields.natural('timeout_ms', 1, 600_000);
@@ -256,6 +275,7 @@ export const bdevMethods: Record<string, Handler> = {
   basalt_slot_create: createSlot,
   basalt_slot_delete: remove('slot', (state, name) => void state.slots.delete(name)),
   basalt_slot_set: setSlot,
+  basalt_slot_resize: resizeSlot,
   basalt_slot_quiesce: quiesceSlot,
   basalt_slot_resume: (state, fields) => {
     const name = fields.string('name');

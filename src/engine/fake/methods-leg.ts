@@ -4,7 +4,7 @@
 
 import type { LegResync } from '../methods.js';
 import { Association } from './association.js';
-import { type FakeBdev, makeBdev } from './bdev.js';
+import { type FakeBdev, followSize, makeBdev } from './bdev.js';
 import { Fields } from './fields.js';
 import { LegIo } from './leg.js';
 import type { Handler } from './methods-bdev.js';
@@ -87,7 +87,10 @@ function publishMember(state: EngineState, name: string, taken: Taken, peer: Pee
     write: (offset: number, data: Uint8Array) => run(() => taken.bdev.write(offset, data)),
     flush: () => run(() => taken.bdev.flush()),
   };
-  const bdev = makeBdev({ name, product: 'member', uuid, blockBytes, numBlocks }, io);
+  const bdev = followSize(
+    makeBdev({ name, product: 'member', uuid, blockBytes, numBlocks }, io),
+    () => taken.bdev.numBlocks,
+  );
   bdev.close = () => {
     association.close();
     peer.forget(taken.connection);
@@ -110,6 +113,7 @@ function createLeg(state: EngineState, fields: Fields): unknown {
   fields.natural('lease_ms', 1, 1000);
   const sizeBlocks = fields.naturalOr('num_blocks', 0, 1);
   fields.stringOr('identity', '');
+  fields.naturalOr('grown_num_blocks', 0);
   if (fields.has('replicas')) fields.strings('replicas', 1, 16);
   fields.end();
   if (!members.some((member) => member.inSync)) fields.refuse('members', 'at least one must be in sync');
@@ -123,7 +127,8 @@ function createLeg(state: EngineState, fields: Fields): unknown {
   if (sizeBlocks > 0 && smallest < sizeBlocks + tailBytes / blockBytes)
     fields.refuse('num_blocks', 'members have no room for so many blocks and a tail of 1 MiB');
   const numBlocks = sizeBlocks === 0 ? smallest : sizeBlocks;
-  const entry = { io: null as unknown as LegIo, epoch, sequence: 0 };
+  const tailBlocks = sizeBlocks === 0 ? 0 : tailBytes / blockBytes;
+  const entry = { io: null as unknown as LegIo, epoch, sequence: 0, tailBlocks };
   entry.io = new LegIo(
     bdevs.filter((_, index) => members[index]?.inSync === true),
     { allDirty, numBlocks },
@@ -133,7 +138,7 @@ function createLeg(state: EngineState, fields: Fields): unknown {
         state.emit({ method: 'leg_member_failed', params: { leg: name, member, reason, sequence: entry.sequence } });
       },
       memberCopied: (member) =>
-        state.emit({ method: 'leg_member_copied', params: { leg: name, member, ...resyncOf(numBlocks) } }),
+        state.emit({ method: 'leg_member_copied', params: { leg: name, member, ...resyncOf(entry.io.numBlocks) } }),
       joiningFailed: (member, reason) =>
         state.emit({ method: 'leg_joining_failed', params: { leg: name, member, reason } }),
       fenced: () => state.emit({ method: 'leg_fenced', params: { leg: name, epoch: epoch.toString() } }),
@@ -141,7 +146,8 @@ function createLeg(state: EngineState, fields: Fields): unknown {
     },
   );
   const uuid = state.network.random.uuid();
-  const bdev = makeBdev({ name, product: 'leg', uuid, blockBytes, numBlocks, children: names }, entry.io);
+  const shape = { name, product: 'leg', uuid, blockBytes, numBlocks, children: names };
+  const bdev = followSize(makeBdev(shape, entry.io), () => entry.io.numBlocks);
   state.bdevs.set(name, bdev);
   state.legs.set(name, entry);
   for (const member of names) setLeg(state, member, entry.io);
@@ -277,6 +283,8 @@ export const legMethods: Record<string, Handler> = {
     const [bdev] = state.claim([member], `leg ${name}`);
     if (bdev === undefined) return;
     try {
+      if (bdev.numBlocks < leg.numBlocks + (state.legs.get(name)?.tailBlocks ?? 0))
+        throw new Refused('invalid', `${member}: too small or of another block size`);
       leg.add(bdev);
     } catch (error) {
       state.release([member]);
@@ -290,6 +298,13 @@ export const legMethods: Record<string, Handler> = {
     leg.abandon(member);
     freeMember(state, name, member);
   }),
+  basalt_leg_resize: (state, fields) => {
+    const { name, leg } = legOf(state, fields);
+    const numBlocks = fields.natural('num_blocks', 1, 2 ** 44);
+    fields.end();
+    leg.grow(numBlocks, state.legs.get(name)?.tailBlocks ?? 0);
+    return true;
+  },
   basalt_leg_keep_marks: (state, fields) => {
     legOf(state, fields);
     fields.strings('replicas', 1, 16);

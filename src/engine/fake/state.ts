@@ -56,7 +56,7 @@ export class EngineState {
   readonly lvols = new Map<string, { disk: StoredDisk; lvol: StoredLvol }>();
   readonly faults = new Map<string, FaultIo>();
   readonly slots = new Map<string, SlotIo>();
-  readonly legs = new Map<string, { io: LegIo; epoch: bigint; sequence: number }>();
+  readonly legs = new Map<string, { io: LegIo; epoch: bigint; sequence: number; tailBlocks: number }>();
   readonly members = new Map<string, FakeMember>();
   readonly attaching = new Set<string>();
   readonly raids = new Map<string, number>();

@@ -115,13 +115,23 @@ export class NativeEngine implements Engine {
 }
 
 class NativeBdevHandle implements BdevHandle {
-  readonly info: BdevHandleInfo;
   readonly #addon: AddonBdevHandle;
+  #info: BdevHandleInfo;
   #closing: Promise<void> | null = null;
 
   constructor(addon: AddonBdevHandle) {
     this.#addon = addon;
-    this.info = Object.freeze(addon.info());
+    this.#info = Object.freeze(addon.info());
+  }
+
+  /** The size may grow; of a closed handle or engine it is what was last known. */
+  get info(): BdevHandleInfo {
+    try {
+      if (this.#closing === null) this.#info = Object.freeze(this.#addon.info());
+    } catch (error) {
+      if (codeOf(error) !== 'ILLEGAL_STATE') throw error;
+    }
+    return this.#info;
   }
 
   read(offsetBytes: number, into: ArrayBufferView): Promise<void> {
