@@ -7,6 +7,7 @@ import { ClusterBed } from '../agents/testing/cluster-bed.js';
 import { faultyStore } from '../agents/testing/faulty-store.js';
 import { MemoryKeys } from '../agents/testing/memory-keys.js';
 import { clusterKeyView, pruneClusterKeys, rotateClusterKey } from './encryption.js';
+import { resizeVolume } from './volumes.js';
 
 let bed: ClusterBed;
 
@@ -49,6 +50,23 @@ describe('an encrypted volume', () => {
     await bed.served('v', 'c2');
     expect(await bed.read('c2', 'v', 3)).toBe(0x42);
     expect(await bed.read('c2', 'v', 4)).toBe(0);
+  });
+
+  it('grows while it is used: what is new reads as zeroes and is encrypted, too', async () => {
+    await bed.startController('c1');
+    await bed.startController('c2');
+    await make('v', true);
+    const { sizeBytes } = await bed.view('v');
+    await bed.write('c1', 'v', 3, 0x51);
+    await resizeVolume(bed.api, 'v', { sizeBytes: 4 * sizeBytes });
+    await bed.until('v', 'its new size', (view) => view.sizeBytes === 4 * sizeBytes && view.growth === null);
+    const last = (4 * sizeBytes) / 4096 - 1;
+    expect(await bed.read('c1', 'v', last)).toBe(0);
+    await bed.write('c1', 'v', last, 0x52);
+    await bed.kill('c1');
+    await bed.served('v', 'c2');
+    expect([await bed.read('c2', 'v', 3), await bed.read('c2', 'v', last)]).toEqual([0x51, 0x52]);
+    expect(blocksOnDisks().filter((block) => isFilled(0x51)(block) || isFilled(0x52)(block))).toHaveLength(0);
   });
 
   it('is not touched by a controller without its key, which says so, and served by one that has it', async () => {

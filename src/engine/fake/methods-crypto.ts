@@ -3,7 +3,7 @@
 // The fake's accel_crypto_* and bdev_crypto_* methods: the same ciphertext as the native engine's.
 
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { type FakeIo, makeBdev } from './bdev.js';
+import { type FakeIo, followSize, makeBdev } from './bdev.js';
 import type { Fields } from './fields.js';
 import { type Handler, remove } from './methods-bdev.js';
 import { internalError, Refused } from './refusal.js';
@@ -61,9 +61,10 @@ function createCrypto(state: EngineState, fields: Fields): string {
   const { blockBytes, numBlocks } = below;
   const io = cryptoIo(below, keys, blockBytes);
   const bdev = makeBdev({ name, product: 'crypto', uuid, blockBytes, numBlocks, children: [base] }, io);
-  // It grows with what it stands on.
-  Object.defineProperty(bdev, 'numBlocks', { get: () => below.numBlocks, enumerable: true });
-  state.bdevs.set(name, bdev);
+  state.bdevs.set(
+    name,
+    followSize(bdev, () => below.numBlocks),
+  );
   return name;
 }
 
