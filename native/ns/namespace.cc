@@ -89,11 +89,19 @@ void Namespace::dispatch(NsIo* io) {
     }
     return;
   }
-  (io->type == bdev::IoType::read ? stats_.read_count : stats_.write_count)++;
+  if (!compares_.empty() && is_kept_out(*io)) {
+    kept_out_.push_back(io);
+    return;
+  }
   in_flight_count_++;
+  admit(io, device_done);
+}
+
+void Namespace::admit(NsIo* io, bdev::IoDone done) {
+  (io->type == bdev::IoType::read ? stats_.read_count : stats_.write_count)++;
   in_flight_.push_back(io);
   io->drain = nullptr;
-  io->done = device_done;
+  io->done = done;
   bdev_.submit(io);
 }
 
@@ -101,11 +109,16 @@ void Namespace::device_done(bdev::Io* done) {
   auto* io = static_cast<NsIo*>(done);
   Namespace& self = *io->owner;
   Drain* drain = io->drain;
-  if (!io->status.ok()) self.stats_.failed_count++;
-  self.in_flight_.remove(io);
+  self.device_ended(io);
   send_back(io);
   if (drain != nullptr && --drain->count == 0 && drain->waiter) std::exchange(drain->waiter, {}).resume();
+  if (!self.compares_.empty()) self.run_compares();
   self.leave();
+}
+
+void Namespace::device_ended(NsIo* io) {
+  if (!io->status.ok()) stats_.failed_count++;
+  in_flight_.remove(io);
 }
 
 // Not to be touched here afterwards: the submitter may free it.

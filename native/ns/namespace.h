@@ -48,6 +48,25 @@ struct NsIo : bdev::Io {
   ListNode flight_node;
 };
 
+// Compare and Write: `io` reads the blocks, and when they are as expected writes them. Nothing else that touches any of
+// them is carried out in between. The submitter keeps it all in place until `done`.
+struct CompareWrite : Work {
+  NsIo io;  // host, offset_blocks, count_blocks, fua (of the write); iov: memory for what is read
+  const Iovec* expected = nullptr;
+  const Iovec* data = nullptr;
+  uint16_t expected_count = 0;
+  uint16_t data_count = 0;
+  void (*done)(CompareWrite*) = nullptr;
+  nvme::Status compare_status;
+  nvme::Status write_status;
+  // The namespace's, while it has the request.
+  Namespace* owner = nullptr;
+  Reactor* user = nullptr;
+  bool fua = false;
+  bool running = false;
+  ListNode compare_node;
+};
+
 struct NamespaceOptions {
   uint32_t nsid = 0;  // 0: the lowest free one
   Uuid uuid;          // zero: the bdev's
@@ -87,6 +106,9 @@ class Namespace {
   // On `user`, which is where io->done runs later. Never completes inside the call.
   void submit(NsIo* io, Reactor& user);
 
+  // As submit().
+  void compare_and_write(CompareWrite* request, Reactor& user);
+
   Task<nvme::Status> register_host(HostId host, RegisterFields fields);
   Task<nvme::Status> acquire(HostId host, AcquireFields fields);
   Task<nvme::Status> release(HostId host, ReleaseFields fields);
@@ -105,6 +127,16 @@ class Namespace {
   static void arrive(Work* work);
   static void device_done(bdev::Io* io);
   static void send_back(NsIo* io);
+  void admit(NsIo* io, bdev::IoDone done);
+  void device_ended(NsIo* io);
+  // compare_write.cc
+  void begin(CompareWrite* request);
+  void run_compares();
+  bool must_wait(const CompareWrite& request);
+  void read_ended(CompareWrite* request);
+  void write_ended(CompareWrite* request);
+  void end(CompareWrite* request, nvme::Status compare, nvme::Status write);
+  bool is_kept_out(const NsIo& io);
   Task<nvme::Status> apply(Reservation next, HostId host);
   void unlock();
   void leave();
@@ -127,6 +159,8 @@ class Namespace {
   bool locked_ = false;
   std::deque<std::coroutine_handle<>> lock_waiters_;
   List<NsIo, &NsIo::flight_node> in_flight_;
+  List<CompareWrite, &CompareWrite::compare_node> compares_;  // in the order of their arrival
+  List<NsIo, &NsIo::flight_node> kept_out_;                   // by a compare that runs
   NamespaceStats stats_;
   size_t in_flight_count_ = 0;  // admitted commands and running reservation commands
   std::coroutine_handle<> close_waiter_;

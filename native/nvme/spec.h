@@ -19,6 +19,7 @@ enum class AdminOpcode : uint8_t {
   get_features = 0x0a,
   async_event_request = 0x0c,
   keep_alive = 0x18,
+  cross_controller_reset = 0x38,
   fabrics = 0x7f,
 };
 
@@ -68,12 +69,16 @@ enum class FeatureId : uint8_t {
 };
 
 enum class LogPageId : uint8_t {
+  supported_log_pages = 0x00,
   error_information = 0x01,
   smart = 0x02,
   firmware_slot = 0x03,
   changed_namespace_list = 0x04,
   commands_supported_and_effects = 0x05,
   ana = 0x0c,
+  features_supported_and_effects = 0x12,
+  management_commands_supported = 0x13,
+  cross_controller_reset = 0x1e,
   discovery = 0x70,
 };
 
@@ -97,6 +102,10 @@ struct SglDescriptor {
 static_assert(sizeof(SglDescriptor) == 16);
 constexpr uint8_t sgl_data_block_offset = 0x01;     // in-capsule data: address is an offset into the capsule
 constexpr uint8_t sgl_transport_data_block = 0x5a;  // the transport moves the data
+
+constexpr uint8_t fuse_mask = 3;
+constexpr uint8_t fuse_first = 1;
+constexpr uint8_t fuse_second = 2;
 
 struct Command {
   uint8_t opcode;
@@ -228,7 +237,10 @@ struct IdentifyController {
   uint16_t crdt1;
   uint16_t crdt2;
   uint16_t crdt3;
-  uint8_t reserved134[122];
+  uint8_t reserved134;
+  uint8_t ciu;      // Controller Instance Uniquifier
+  uint8_t cirn[8];  // Controller Instance Random Number
+  uint8_t reserved144[112];
   uint16_t oacs;
   uint8_t acl;
   uint8_t aerl;
@@ -263,7 +275,9 @@ struct IdentifyController {
   uint32_t anagrpmax;
   uint32_t nanagrpid;
   uint32_t pels;
-  uint8_t reserved356[156];
+  uint8_t reserved356[30];
+  uint16_t cqt;  // Command Quiesce Time, ms
+  uint8_t reserved388[124];
   uint8_t sqes;
   uint8_t cqes;
   uint16_t maxcmd;
@@ -290,7 +304,8 @@ struct IdentifyController {
   uint8_t msdbd;
   uint16_t ofcs;
   uint8_t dctype;
-  uint8_t reserved1807[241];
+  uint8_t ccrl;  // Cross-Controller Reset Limit
+  uint8_t reserved1808[240];
   PowerState psd[32];
   uint8_t vendor[1024];
 };
@@ -298,6 +313,8 @@ struct IdentifyController {
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"
 static_assert(sizeof(IdentifyController) == 4096);
 static_assert(offsetof(IdentifyController, cntlid) == 78 && offsetof(IdentifyController, cntrltype) == 111);
+static_assert(offsetof(IdentifyController, ciu) == 135 && offsetof(IdentifyController, cirn) == 136);
+static_assert(offsetof(IdentifyController, cqt) == 386 && offsetof(IdentifyController, ccrl) == 1807);
 static_assert(offsetof(IdentifyController, oacs) == 256 && offsetof(IdentifyController, kas) == 320);
 static_assert(offsetof(IdentifyController, anatt) == 342 && offsetof(IdentifyController, sqes) == 512);
 static_assert(offsetof(IdentifyController, vwc) == 525 && offsetof(IdentifyController, sgls) == 536);
@@ -373,6 +390,20 @@ struct AnaGroupDescriptor {  // followed by nnsids x uint32_t
   uint8_t reserved[15];
 };
 static_assert(sizeof(AnaGroupDescriptor) == 32);
+
+// Cross-Controller Reset (Base 2.3; CDW10: ICID 15:0, CIU 23:16; CDW12 and 13: CIRN). Its log: a header with the count
+// of entries in its first two bytes, then entries.
+struct CrossControllerResetEntry {
+  uint16_t icid;  // the controller that was to be reset
+  uint8_t ciu;
+  uint8_t reserved3;
+  uint16_t acid;  // the controller that was asked
+  uint8_t ccrs;   // CrossResetState
+  uint8_t ccrf;   // 0: the instance was found, 1: the reset was begun
+};
+static_assert(sizeof(CrossControllerResetEntry) == 8);
+constexpr size_t cross_reset_log_header_bytes = 8;
+enum class CrossResetState : uint8_t { in_progress = 0, succeeded = 1, failed = 2 };
 
 struct DiscoveryLogHeader {
   uint64_t genctr;

@@ -66,6 +66,7 @@ Task<bool> ControllerNode::Daemon::serve_slot() {
   subsystem_options.cntlid_min = static_cast<uint16_t>(1 + rank * cntlids_per_controller);
   subsystem_options.cntlid_max = static_cast<uint16_t>((rank + 1) * cntlids_per_controller);
   subsystem_options.namespaces_max = 1;
+  subsystem_options.one_active = true;
   auto created = target->create_subsystem(subsystem_options);
   if (!created) co_return false;
   subsystem = created.value();

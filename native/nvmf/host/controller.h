@@ -57,6 +57,13 @@ struct HostControllerInfo {
   bool ana = false;
   uint16_t oncs = 0;
   uint32_t capsule_data_bytes_max = 0;
+  // Which instance of its identifier the controller is (cirn 0: it does not say), and what it promises about commands
+  // of an association that was lost.
+  uint8_t ciu = 0;
+  uint64_t cirn = 0;
+  uint16_t command_quiesce_ms = 0;  // 0: it promises nothing
+  uint8_t cross_reset_limit = 0;    // 0: it cannot reset others
+  bool traffic_keep_alive = false;
 };
 
 constexpr uint16_t oncs_dataset_management = 1 << 2;
@@ -96,8 +103,22 @@ class HostController final : HostQueue::Owner {
   void submit(HostCommand* command);  // an I/O command; only when live
   // From now on, for I/O commands; also those that are outstanding.
   void set_command_timeout(Duration timeout);
-  // Has the ANA log read again, after a status said that it is out of date.
+  // Has the ANA log read again, or all about the namespaces, after a status said that it is out of date.
   void refresh_ana();
+  void refresh_namespaces();
+
+  // Has another controller of the subsystem, with which this host lost its association, reset (Cross-Controller Reset).
+  struct Instance {
+    uint16_t cntlid = 0;
+    uint8_t ciu = 0;
+    uint64_t cirn = 0;
+  };
+  enum class Remains : uint8_t {
+    ended,        // nothing that it was asked for can happen any more
+    in_progress,  // ask again
+    unknown       // this controller does not know, cannot tell, or was lost
+  };
+  Task<Remains> end_instance(Instance instance);
 
   // Control path: one command and its data, awaited. Also with I/O commands (reservations), when `io`.
   struct Call {
@@ -113,6 +134,12 @@ class HostController final : HostQueue::Owner {
   };
   Task<Answer> call(Call call);
   Task<Answer> io_call(Call call);
+  // A fused pair, on one I/O queue that holds at least two commands.
+  struct PairAnswer {
+    Answer first;
+    Answer second;
+  };
+  Task<PairAnswer> fused_io_call(Call first, Call second);
 
  private:
   enum class State : uint8_t { idle, connecting, live, lost };
@@ -148,7 +175,7 @@ class HostController final : HostQueue::Owner {
   Task<Result<HostNamespace>> identify_namespace(uint32_t nsid);
   Task<Outcome> read_ana_log();
   Task<Answer> identify(uint8_t cns, uint32_t nsid, void* out);
-  Task<Answer> log_page(nvme::LogPageId page, void* out, uint32_t bytes);
+  Task<Answer> log_page(nvme::LogPageId page, void* out, uint32_t bytes, uint8_t specific = 0);
 
   // controller_events.cc
   Task<Outcome> start_events();

@@ -32,36 +32,56 @@ Errc errc_of(nvme::Status status) {
 
 }  // namespace
 
-// Awaits one command; lives in the coroutine's frame.
-class HostController::CallWait : HostCommand {
+// Commands that are awaited; they live in the coroutine's frame. All are submitted in one go.
+class HostController::CallWait {
  public:
-  CallWait(HostQueue& queue, const Call& call) : queue_(queue) {
-    command = call.command;
-    direction = call.data_bytes > 0 ? call.direction : nvme::DataDirection::none;
-    piece_ = {call.data, call.data_bytes};
-    iov = &piece_;
-    iov_count = 1;
-    data_bytes = call.data_bytes;
+  explicit CallWait(HostQueue& queue) : queue_(queue) {}
+  void add(const Call& call, uint8_t fuse = 0) {
+    Waited& command = commands_[count_++];
+    command.wait = this;
+    command.fuse = fuse;
+    command.command = call.command;
+    command.direction = call.data_bytes > 0 ? call.direction : nvme::DataDirection::none;
+    command.piece = {call.data, call.data_bytes};
+    command.iov = &command.piece;
+    command.iov_count = 1;
+    command.data_bytes = call.data_bytes;
+    command.done = [](HostCommand* done) {
+      CallWait* wait = static_cast<Waited*>(done)->wait;
+      if (--wait->left_ == 0) wait->waiter_.resume();
+    };
   }
   bool await_ready() const noexcept { return false; }
   void await_suspend(std::coroutine_handle<> waiter) {
     waiter_ = waiter;
-    done = [](HostCommand* command) { static_cast<CallWait*>(command)->waiter_.resume(); };
-    queue_.submit(this);
+    left_ = count_;
+    for (size_t i = 0, count = count_; i < count; i++)
+      queue_.submit(&commands_[i]);
   }
-  Answer await_resume() const noexcept { return {status(), uint64_t{completion.dw1} << 32 | completion.dw0, lost}; }
+  void await_resume() const noexcept {}
+  Answer answer(size_t index) const {
+    const Waited& command = commands_[index];
+    return {command.status(), uint64_t{command.completion.dw1} << 32 | command.completion.dw0, command.lost};
+  }
 
  private:
+  struct Waited : HostCommand {
+    CallWait* wait = nullptr;
+    Iovec piece;
+  };
   HostQueue& queue_;
-  Iovec piece_;
+  std::array<Waited, 2> commands_;
+  size_t count_ = 0;
+  size_t left_ = 0;
   std::coroutine_handle<> waiter_;
 };
 
 Task<HostController::Answer> HostController::call_on(HostQueue& queue, Call call) {
   if (state_ == State::lost) co_return Answer{nvme::status::host_path_error, 0, true};
-  CallWait wait(queue, call);
-  const Answer answer = co_await wait;
-  co_return answer;
+  CallWait wait(queue);
+  wait.add(call);
+  co_await wait;
+  co_return wait.answer(0);
 }
 
 Task<HostController::Answer> HostController::call(Call call) {
@@ -76,6 +96,17 @@ Task<HostController::Answer> HostController::io_call(Call call) {
   Gate::Leaver leaver(gate_);
   const Answer answer = co_await call_on(*io_queues_.front(), call);
   co_return answer;
+}
+
+Task<HostController::PairAnswer> HostController::fused_io_call(Call first, Call second) {
+  const Answer lost{nvme::status::host_path_error, 0, true};
+  if (!live() || !gate_.enter()) co_return PairAnswer{lost, lost};
+  Gate::Leaver leaver(gate_);
+  CallWait wait(*io_queues_.front());
+  wait.add(first, nvme::fuse_first);
+  wait.add(second, nvme::fuse_second);
+  co_await wait;
+  co_return PairAnswer{wait.answer(0), wait.answer(1)};
 }
 
 Error HostController::refused(const char* step, const Answer& answer) const {

@@ -55,6 +55,10 @@ void HostController::refresh_ana() {
   if (live() && info_.ana) refresh(false);
 }
 
+void HostController::refresh_namespaces() {
+  if (live()) refresh(true);
+}
+
 void HostController::refresh(bool identify) {
   refresh_identify_ |= identify;
   refresh_ana_ = true;

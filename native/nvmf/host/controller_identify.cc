@@ -19,6 +19,7 @@ constexpr uint8_t cns_namespace = 0x00;
 constexpr uint8_t cns_controller = 0x01;
 constexpr uint8_t cns_active_list = 0x02;
 constexpr uint8_t cns_descriptors = 0x03;
+constexpr uint32_t ctratt_traffic_keep_alive = 1u << 6;
 constexpr uint8_t descriptor_nguid = 2;
 constexpr uint8_t descriptor_uuid = 3;
 
@@ -62,12 +63,13 @@ Task<HostController::Answer> HostController::identify(uint8_t cns, uint32_t nsid
   co_return answer;
 }
 
-Task<HostController::Answer> HostController::log_page(nvme::LogPageId page, void* out, uint32_t bytes) {
+Task<HostController::Answer> HostController::log_page(nvme::LogPageId page, void* out, uint32_t bytes,
+                                                      uint8_t specific) {
   Call call;
   const uint32_t dwords = bytes / 4 - 1;
   call.command.opcode = static_cast<uint8_t>(nvme::AdminOpcode::get_log_page);
   call.command.nsid = page == nvme::LogPageId::ana ? 0 : UINT32_MAX;
-  call.command.cdw10 = (dwords & 0xffff) << 16 | static_cast<uint32_t>(page);
+  call.command.cdw10 = (dwords & 0xffff) << 16 | uint32_t{specific} << 8 | static_cast<uint32_t>(page);
   call.command.cdw11 = dwords >> 16;
   call.direction = nvme::DataDirection::controller_to_host;
   call.data = out;
@@ -92,6 +94,11 @@ Task<Outcome> HostController::identify_controller() {
   if (id.mdts != 0 && id.mdts < 9) info_.transfer_bytes_max = uint64_t{4096} << id.mdts;
   if (options_.discovery) co_return success();
 
+  info_.ciu = id.ciu;
+  info_.cirn = load_le<uint64_t>(id.cirn);
+  info_.command_quiesce_ms = id.cqt;
+  info_.cross_reset_limit = id.ccrl;
+  info_.traffic_keep_alive = (id.ctratt & ctratt_traffic_keep_alive) != 0;
   if (id.ioccsz < 4 || id.iorcsz < 1) co_return Error{Errc::io, where + "IOCCSZ or IORCSZ is too small"};
   if (id.nn == 0) co_return Error{Errc::io, where + "NN is 0"};
   info_.capsule_data_bytes_max = std::min(id.ioccsz, 1u << 16) * 16 - 64;

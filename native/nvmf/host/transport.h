@@ -34,6 +34,7 @@ struct HostCommand : Work {
   // Lost: the queue ended before the controller answered; whether the command was executed is unknown. The status is
   // then host_path_error. By then the queue's connection is gone.
   bool lost = false;
+  uint8_t fuse = 0;     // a half of a fused pair: both are submitted to one queue, one after the other
   bool unaged = false;  // waits for an event: no time-out (Asynchronous Event Request)
   uint16_t iov_count = 0;
   uint32_t data_bytes = 0;

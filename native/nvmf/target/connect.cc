@@ -121,6 +121,9 @@ Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand*
   if (options.cntlid == 0) result = status::connect_controller_busy;
   if (result.ok()) {
     options.keep_alive_ms = command->kato_ms;
+    home().env().random(&options.cirn, sizeof(options.cirn));
+    options.cirn |= 1;  // 0: none
+    options.ciu = static_cast<uint8_t>(1 + options.cirn % 255);
     subsystem->controllers_.push_back(std::make_unique<Controller>(*this, *subsystem, path, queue.listener_, options));
     Controller& controller = *subsystem->controllers_.back();
     queue.qid_ = 0;

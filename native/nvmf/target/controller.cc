@@ -69,7 +69,11 @@ void Controller::maybe_gone() {
   gone_ = true;
   const auto waiters = std::move(gone_waiters_);
   auto& list = subsystem_.controllers_;
+  const uint16_t cntlid = options_.cntlid;
+  const uint64_t cirn = options_.cirn;
   std::erase_if(list, [this](const auto& held) { return held.get() == this; });
+  for (const auto& other : list)
+    other->instance_gone(cntlid, cirn);
   // This object is gone; the waiters look at the subsystem's list again.
   for (const auto waiter : waiters)
     waiter.resume();

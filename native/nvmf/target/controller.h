@@ -2,7 +2,7 @@
 // Controller: one association of a host with a subsystem: properties, features, asynchronous events, keep-alive, and
 // its queues. The state is here; the files beside it hold one family of events each:
 //   controller.cc (life)  controller_admin.cc (dispatch)  properties.cc  features.cc  identify.cc  log_pages.cc
-//   controller_aer.cc  discovery.cc (the discovery log)  connect.cc (how one is made)
+//   controller_aer.cc  discovery.cc (the discovery log)  connect.cc (how one is made)  cross_reset.cc
 //
 // Thread: lives on the target's home reactor. Queues on other reactors read `enabled()` only.
 #pragma once
@@ -24,12 +24,20 @@ constexpr uint16_t io_queues_max = 127;
 constexpr uint32_t changed_namespaces_max = 1024;
 constexpr uint32_t keep_alive_granularity_ms = 100;
 constexpr uint32_t error_log_entries = 1;
+// What a host that lost an association waits for beside the keep-alive time-out. It holds as long as the namespaces'
+// devices answer within it; a cross-controller reset tells when they really have.
+constexpr uint16_t command_quiesce_ms = 10'000;
+constexpr uint8_t cross_resets_max = 4;  // at a time, asked of one controller
+constexpr size_t cross_reset_log_entries_max = 16;
 
 struct ControllerOptions {
   uint16_t cntlid = 0;
   std::string hostnqn;
   ns::HostId hostid;
   uint32_t keep_alive_ms = 0;  // 0: none
+  // Which instance of the controller identifier this is.
+  uint8_t ciu = 0;
+  uint64_t cirn = 0;
 };
 
 class Controller {
@@ -66,7 +74,15 @@ class Controller {
 
  private:
   friend class Target;
-  enum class Notice : uint8_t { namespace_attribute, ana, discovery };
+  enum class Notice : uint8_t { namespace_attribute, ana, discovery, cross_reset };
+  // A reset of another controller that this one was asked for and that took longer.
+  struct CrossReset {
+    uint16_t cntlid = 0;
+    uint8_t ciu = 0;
+    uint64_t cirn = 0;
+    bool answered = false;  // that it is in progress
+    bool done = false;
+  };
 
   // controller_admin.cc
   nvme::Status dispatch(Request* request);
@@ -93,11 +109,18 @@ class Controller {
   // log_pages.cc
   nvme::Status get_log_page(Request* request);
   std::string log_page(uint8_t id, nvme::Status* status);
+  std::string supported_pages() const;
+  std::string supported_features() const;
   std::string smart_log() const;
   std::string effects_log() const;
   std::string changed_namespaces_log();
   std::string ana_log(bool groups_only) const;
   std::string discovery_log() const;  // discovery.cc
+  // cross_reset.cc
+  Task<void> cross_reset(Request* request);
+  Controller* find_instance(uint16_t cntlid, uint8_t ciu, uint64_t cirn) const;
+  void instance_gone(uint16_t cntlid, uint64_t cirn);
+  std::string cross_reset_log(bool remove_completed);
   // controller_aer.cc
   void async_event_request(Request* request);
   void notify(Notice notice);
@@ -139,6 +162,7 @@ class Controller {
   std::vector<Request*> async_requests_;
   uint32_t pending_notices_ = 0;  // bits of Notice
   uint32_t masked_notices_ = 0;   // sent, and their log was not read yet
+  std::vector<CrossReset> cross_resets_;
   std::vector<uint32_t> changed_namespaces_;
   bool changed_namespaces_overflow_ = false;
 };

@@ -18,6 +18,10 @@ void Controller::admin(Request* request) {
     async_event_request(request);
     return;
   }
+  if (opcode == AdminOpcode::cross_controller_reset && enabled() && !is_discovery()) {
+    spawn(cross_reset(request));
+    return;
+  }
   const Status result = dispatch(request);
   TargetQueue::return_from_home(request, result);
 }

@@ -18,6 +18,7 @@ constexpr NoticeKind kinds[] = {
     {1u << 8, 0x00, nvme::LogPageId::changed_namespace_list},
     {1u << 11, 0x03, nvme::LogPageId::ana},
     {1u << 31, 0xf0, nvme::LogPageId::discovery},
+    {1u << 20, 0xf4, nvme::LogPageId::cross_controller_reset},
 };
 constexpr uint32_t event_type_notice = 2;
 

@@ -140,9 +140,13 @@ void Controller::identify_controller(Request* request) {
 
 void Controller::identify_io_controller(nvme::IdentifyController* id) const {
   const SubsystemOptions& subsystem = subsystem_.options();
-  id->cmic = 1u << 0 | 1u << 1;  // several ports, several controllers
-  id->oaes = 1u << 8;
-  id->lpa |= 1u << 1;  // commands supported and effects
+  id->cmic = 1u << 0 | 1u << 1;   // several ports, several controllers
+  id->oaes = 1u << 8 | 1u << 20;  // namespace attributes, ends of cross-controller resets
+  id->cqt = command_quiesce_ms;
+  id->ciu = options_.ciu;
+  store_le<uint64_t>(id->cirn, options_.cirn);
+  id->ccrl = cross_resets_max;
+  id->lpa |= 1u << 1 | 1u << 5;  // commands supported and effects; which log pages and features there are
   if (subsystem.ana_reporting) {
     id->cmic |= 1u << 3;
     id->oaes |= 1u << 11;
@@ -162,6 +166,8 @@ void Controller::identify_io_controller(nvme::IdentifyController* id) const {
   id->nn = subsystem.namespaces_max;
   id->mnan = subsystem.namespaces_max;
   id->oncs = 1u << 0 | 1u << 2 | 1u << 3 | 1u << 5;  // compare, dataset management, write zeroes, reservations
+  id->fuses = 1;                                     // Compare and Write
+  id->acwu = compare_write_blocks_max - 1;
   // Present, without broadcast. Said even when no namespace has a cache yet: one may be added while hosts are
   // connected.
   id->vwc = 1u << 0 | 2u << 1;

@@ -16,8 +16,12 @@ namespace status = nvme::status;
 namespace {
 constexpr uint32_t retain_event = 1u << 15;
 constexpr uint32_t ana_groups_only = 1u << 8;
+constexpr uint32_t cross_reset_remove_completed = 1u << 8;
 constexpr uint32_t index_offset = 1u << 23;
 constexpr uint32_t effect_supported = 1u << 0;
+constexpr size_t table_bytes = 1024;  // 256 entries
+constexpr uint32_t feature_of_namespace = 1u << 20;
+constexpr uint32_t feature_of_controller = 1u << 21;
 constexpr uint32_t effect_content = 1u << 1;
 }  // namespace
 
@@ -30,7 +34,11 @@ Status Controller::get_log_page(Request* request) {
   Status result = status::success;
   const bool groups_only = (command.cdw10 & ana_groups_only) != 0;
   const bool is_ana = !is_discovery() && id == static_cast<uint8_t>(LogPageId::ana);
-  const std::string page = is_ana ? ana_log(groups_only) : log_page(id, &result);
+  const bool is_cross_reset = !is_discovery() && id == static_cast<uint8_t>(LogPageId::cross_controller_reset);
+  const bool remove_completed = (command.cdw10 & cross_reset_remove_completed) != 0;
+  const std::string page = is_ana           ? ana_log(groups_only)
+                           : is_cross_reset ? cross_reset_log(remove_completed)
+                                            : log_page(id, &result);
   if (!result.ok()) return result;
   if (offset_bytes > page.size()) return status::invalid_field.dnr();
   const uint64_t end = std::min<uint64_t>(page.size(), offset_bytes + length_bytes);
@@ -46,6 +54,12 @@ std::string Controller::log_page(uint8_t id, Status* result) {
     return {};
   }
   switch (static_cast<LogPageId>(id)) {
+    case LogPageId::supported_log_pages:
+      return supported_pages();
+    case LogPageId::features_supported_and_effects:
+      return supported_features();
+    case LogPageId::management_commands_supported:
+      return std::string(table_bytes, '\0');  // none
     case LogPageId::error_information:
       return std::string(size_t{64} * error_log_entries, '\0');
     case LogPageId::smart:
@@ -66,6 +80,35 @@ std::string Controller::log_page(uint8_t id, Status* result) {
   }
 }
 
+std::string Controller::supported_pages() const {
+  std::string out(table_bytes, '\0');
+  for (const LogPageId id : {LogPageId::supported_log_pages, LogPageId::error_information, LogPageId::smart,
+                             LogPageId::firmware_slot, LogPageId::changed_namespace_list,
+                             LogPageId::commands_supported_and_effects, LogPageId::features_supported_and_effects,
+                             LogPageId::management_commands_supported, LogPageId::cross_controller_reset}) {
+    store_le<uint32_t>(out.data() + static_cast<size_t>(id) * 4, effect_supported);
+  }
+  if (subsystem_.options().ana_reporting) {
+    store_le<uint32_t>(out.data() + static_cast<size_t>(LogPageId::ana) * 4, effect_supported);
+  }
+  return out;
+}
+
+std::string Controller::supported_features() const {
+  std::string out(table_bytes, '\0');
+  using nvme::FeatureId;
+  for (const FeatureId id :
+       {FeatureId::arbitration, FeatureId::power_management, FeatureId::temperature_threshold,
+        FeatureId::error_recovery, FeatureId::volatile_write_cache, FeatureId::number_of_queues,
+        FeatureId::write_atomicity, FeatureId::async_event_configuration, FeatureId::keep_alive_timer,
+        FeatureId::host_behavior_support, FeatureId::host_identifier, FeatureId::reservation_notification_mask}) {
+    store_le<uint32_t>(out.data() + static_cast<size_t>(id) * 4, effect_supported | feature_of_controller);
+  }
+  store_le<uint32_t>(out.data() + static_cast<size_t>(FeatureId::reservation_persistence) * 4,
+                     effect_supported | feature_of_namespace);
+  return out;
+}
+
 std::string Controller::smart_log() const {
   std::string out(512, '\0');
   store_le<uint16_t>(out.data() + 1, 310);  // kelvin
@@ -79,7 +122,8 @@ std::string Controller::effects_log() const {
   const auto set = [&out](size_t index, uint32_t effects) { store_le<uint32_t>(out.data() + index * 4, effects); };
   for (const AdminOpcode opcode :
        {AdminOpcode::get_log_page, AdminOpcode::identify, AdminOpcode::abort, AdminOpcode::set_features,
-        AdminOpcode::get_features, AdminOpcode::async_event_request, AdminOpcode::keep_alive}) {
+        AdminOpcode::get_features, AdminOpcode::async_event_request, AdminOpcode::keep_alive,
+        AdminOpcode::cross_controller_reset}) {
     set(static_cast<size_t>(opcode), effect_supported);
   }
   constexpr size_t io_commands = 256;

@@ -38,6 +38,14 @@ nvme::Status TargetQueue::transfer_plan(Request* request) {
   const uint8_t fctype = static_cast<uint8_t>(command.nsid);
   request->direction = nvme::data_direction(fabrics ? fctype : command.opcode);
   request->data_bytes = 0;
+  request->fused = nullptr;
+  request->fused_status = {};
+  request->fused_waits = false;
+  const bool fuses = (command.flags & nvme::fuse_mask) != 0 || fused_first_ != nullptr || fused_first_failed_;
+  if (fuses && connected() && qid_ != 0) [[unlikely]] {
+    const nvme::Status status = pair(request);
+    if (!status.ok()) return status;
+  }
   if (request->direction == nvme::DataDirection::none) return nvme::status::success;
   if (request->direction == nvme::DataDirection::bidirectional) return nvme::status::invalid_opcode.dnr();
   const uint8_t psdt = command.flags & psdt_mask;
@@ -89,6 +97,8 @@ void TargetQueue::execute(Request* request) {
 }
 
 void TargetQueue::fill_completion(Request* request, nvme::Status status) {
+  if (request->fused != nullptr || request == fused_first_) [[unlikely]]
+    half_ended(request);
   sqhd_ = static_cast<uint16_t>(sqhd_ + 1 < entries_ ? sqhd_ + 1 : 0);
   request->completion.sqhd = sqhd_;
   request->completion.sqid = 0;  // reserved over fabrics
@@ -124,6 +134,7 @@ void TargetQueue::return_from_home(Request* request, nvme::Status status) {
 void TargetQueue::disconnect() {
   BASALT_ASSERT(!disconnecting_);
   disconnecting_ = true;
+  abandon_waiting_halves();
   // The controller ends with its admin queue, and gives back the event requests that are parked there.
   gone_message_.run = [](Work* work) {
     TargetQueue* queue = static_cast<Message*>(work)->queue;

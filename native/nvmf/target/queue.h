@@ -26,6 +26,7 @@ class Target;
 
 constexpr uint16_t queue_entries_max = 128;
 constexpr uint32_t data_bytes_max = 1u << 20;  // of one command: MDTS
+constexpr uint32_t compare_write_blocks_max = 32;
 static_assert(data_bytes_max <= bdev::io_bytes_max);
 
 class TargetQueue {
@@ -88,6 +89,15 @@ class TargetQueue {
   nvme::Status start_read_write(Request* request, ns::Namespace& space);
   nvme::Status start_compare(Request* request, ns::Namespace& space);
   nvme::Status start_deallocate(Request* request, ns::Namespace& space);
+  // queue_fused.cc
+  nvme::Status pair(Request* request);
+  void execute_fused(Request* request);
+  void start_fused(Request* compare, Request* write);
+  nvme::Status judge_fused(Request* compare, Request* write, ns::Namespace** space);
+  void abandon(Request* half, nvme::Status status);
+  void half_ended(Request* half);
+  void abandon_waiting_halves();
+
   ns::Namespace* find_namespace(uint32_t nsid) const;
   nvme::Status ana_status(const ns::Namespace& space) const;
   void submit(Request* request, ns::Namespace& space);
@@ -103,6 +113,9 @@ class TargetQueue {
   uint16_t entries_ = 1;
   uint16_t sqhd_ = 0;
   size_t executing_count_ = 0;
+  Request* fused_first_ = nullptr;   // came last, and is the first half of a pair
+  bool fused_first_failed_ = false;  // the one that came last was, and has ended
+  List<Request, &Request::node> fused_waiting_;
   ns::HostId hostid_;
   Subsystem* subsystem_ = nullptr;
   SubsystemListener* path_ = nullptr;

@@ -15,7 +15,6 @@ using nvme::NvmOpcode;
 using nvme::Status;
 namespace status = nvme::status;
 
-constexpr uint8_t fuse_mask = 0x03;
 constexpr uint32_t dsm_deallocate = 1u << 2;
 
 NvmOpcode opcode_of(const Request* request) {
@@ -94,6 +93,8 @@ Status TargetQueue::ana_status(const ns::Namespace& space) const {
 }
 
 void TargetQueue::execute_io(Request* request) {
+  if ((request->command.flags & nvme::fuse_mask) != 0) [[unlikely]]
+    return execute_fused(request);
   const Status status = start_io(request);
   if (!status.ok()) complete_later(request, status);
 }
@@ -104,7 +105,6 @@ Status TargetQueue::start_io(Request* request) {
     // A command that meets the end of its controller belongs on another path: the host must not see it fail.
     return controller_->ended() ? status::controller_path_error : status::command_sequence_error.dnr();
   }
-  if ((request->command.flags & fuse_mask) != 0) return status::invalid_field.dnr();
   switch (opcode_of(request)) {
     case NvmOpcode::flush:
     case NvmOpcode::write:
@@ -199,9 +199,8 @@ Status TargetQueue::start_compare(Request* request, ns::Namespace& space) {
   if (request->data_bytes != uint64_t{command.count_blocks()} * space.block_size_bytes()) {
     return status::data_sgl_length_invalid.dnr();
   }
-  constexpr Status command_interrupted = nvme::make_status(nvme::StatusType::generic, 0x21);  // the host tries again
   Buffer* buffer = reactor_.buffers().take(request->data_bytes, buffer_use(*request));
-  if (buffer == nullptr) return command_interrupted;
+  if (buffer == nullptr) return status::command_interrupted;  // the host tries again
   request->target_private[1] = reinterpret_cast<uint64_t>(buffer);
   static_assert(sizeof(Iovec) == 2 * sizeof(uint64_t));
   auto* iov = new (&request->target_private[2]) Iovec{buffer->data, request->data_bytes};

@@ -45,6 +45,12 @@ struct Request {
   void (*finish)(Request*) = nullptr;  // the transport's
   void* transport_context = nullptr;   // the transport's
 
+  // Of a fused pair: the other half; what keeps this one from being carried out; that it executes and waits for the
+  // other.
+  Request* fused = nullptr;
+  nvme::Status fused_status;
+  bool fused_waits = false;
+
   // The target's, while it executes.
   ns::NsIo io;
   ListNode node;

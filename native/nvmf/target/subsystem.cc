@@ -184,6 +184,16 @@ SubsystemListener* Subsystem::path_at(const ListenAddress& address) const {
   return nullptr;
 }
 
+bool Subsystem::has_ended(uint16_t cntlid, const SubsystemListener* path) const {
+  // It was of this node, and a controller goes only when all of its commands have ended.
+  if (!options_.one_active) return cntlid >= options_.cntlid_min && cntlid <= options_.cntlid_max;
+  if (path == nullptr || namespaces_.empty()) return false;
+  return std::all_of(namespaces_.begin(), namespaces_.end(), [path](const auto& space) {
+    const nvme::AnaState state = path->state(space->options().ana_group);
+    return state == nvme::AnaState::optimized || state == nvme::AnaState::non_optimized;
+  });
+}
+
 Task<Result<ListenAddress>> Subsystem::add_listener(ListenAddress address) {
   if (path_at(address) != nullptr) co_return Error{Errc::exists, "listen_address: the subsystem listens there already"};
   if (!gate_.enter()) co_return Error{Errc::closed, "nqn: the subsystem is being deleted"};

@@ -31,6 +31,9 @@ struct SubsystemOptions {
   bool internal = false;  // never in the discovery log
   bool discovery = false;
   bool ana_reporting = true;
+  // Its controllers on other nodes can change nothing any more while this one is accessible (the volume's epoch fences
+  // them): a cross-controller reset of one of them has nothing left to wait for.
+  bool one_active = false;
   uint16_t cntlid_min = 1;
   uint16_t cntlid_max = 0xffef;
   uint32_t namespaces_max = 32;  // also the number of ANA groups
@@ -91,6 +94,8 @@ class Subsystem {
   SubsystemListener* path(const Listener& listener) const;
   const std::vector<std::unique_ptr<SubsystemListener>>& paths() const { return paths_; }
   uint64_t ana_change_count() const { return ana_change_count_; }
+  // Whether what a controller instance that is not here had been asked to do can still happen, as seen at `path`.
+  bool has_ended(uint16_t cntlid, const SubsystemListener* path) const;
 
  private:
   friend class Target;

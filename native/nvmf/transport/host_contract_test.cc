@@ -100,6 +100,28 @@ TEST_P(HostTransportContract, StatusesAreExact) {
   EXPECT_TRUE(controller->live());
 }
 
+TEST_P(HostTransportContract, ComparesAndWritesAsOneStep) {
+  ASSERT_TRUE(connect(options()).ok());
+  std::vector<uint8_t> expected(4096);
+  std::vector<uint8_t> data(4096, 7);
+  HostController::Call compare;
+  compare.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::compare);
+  compare.command.nsid = 1;
+  compare.command.cdw10 = 9;
+  compare.direction = nvme::DataDirection::host_to_controller;
+  compare.data = expected.data();
+  compare.data_bytes = 4096;
+  HostController::Call write = compare;
+  write.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::write);
+  write.data = data.data();
+  auto answer = world.net.run(controller->fused_io_call(compare, write));
+  EXPECT_TRUE(answer.first.status.ok() && answer.second.status.ok());
+  EXPECT_EQ(disk.bytes[9 * 4096], 7);
+  answer = world.net.run(controller->fused_io_call(compare, write));
+  EXPECT_TRUE(answer.first.status.is(nvme::status::compare_failure));
+  EXPECT_TRUE(answer.second.status.is(nvme::status::failed_fused));
+}
+
 TEST_P(HostTransportContract, CompletesManyCommandsOnceEach) {
   ASSERT_TRUE(connect(options()).ok());
   std::vector<uint8_t> data(500 * 4096);

@@ -53,7 +53,7 @@ void LoopbackHostQueue::execute(Slot* slot, HostCommand* command) {
   slot->command = command;
   nvme::Command& sqe = command->command;
   sqe.cid = static_cast<uint16_t>(slot - slots_.get());
-  sqe.flags = 0x40;  // PSDT: SGL
+  sqe.flags = static_cast<uint8_t>(0x40 | command->fuse);  // PSDT: SGL
   sqe.sgl = {};
   sqe.sgl.length_bytes = command->data_bytes;
   sqe.sgl.type_subtype = nvme::sgl_transport_data_block;

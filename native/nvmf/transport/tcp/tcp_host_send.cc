@@ -16,7 +16,7 @@ void TcpHostQueue::assign(Slot* slot, HostCommand* command) {
 
   nvme::Command& sqe = command->command;
   sqe.cid = static_cast<uint16_t>(slot->generation << slot_bits_ | slot->index);
-  sqe.flags = 0x40;  // PSDT: SGL
+  sqe.flags = static_cast<uint8_t>(0x40 | command->fuse);  // PSDT: SGL
   const bool writes = command->direction == nvme::DataDirection::host_to_controller;
   const bool small_always = qid() == 0 || sqe.opcode == static_cast<uint8_t>(nvme::AdminOpcode::fabrics);
   const uint32_t capsule_max = small_always ? tcp_host_admin_capsule_bytes_max : options_.capsule_data_bytes_max;
