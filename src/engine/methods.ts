@@ -86,6 +86,15 @@ export interface ControllerPath {
   state: string;
   ana_state: string;
   cntlid: number;
+  /** Commands that were sent there, of all namespaces. */
+  io_count: number;
+}
+
+export interface MultipathPolicyDescription {
+  name: string;
+  policy: 'active_passive' | 'active_active';
+  selector?: 'round_robin' | 'queue_depth' | 'latency';
+  rr_min_io?: number;
 }
 
 export interface NvmeControllerDescription {
@@ -93,6 +102,7 @@ export interface NvmeControllerDescription {
   subnqn: string;
   hostnqn: string;
   ctrlrs: ControllerPath[];
+  bdevs: MultipathPolicyDescription[];
 }
 
 export interface SubsystemNamespace {
@@ -339,8 +349,20 @@ export interface MethodMap {
       hostid?: string;
       io_queue_count?: number;
       keep_alive_ms?: number;
+      /** Ours. Sends changes again on another path while an old copy may still land on newer data. */
+      resend_at_once?: boolean;
     };
     result: string[];
+  };
+  bdev_nvme_set_multipath_policy: {
+    params: {
+      name: string;
+      policy: 'active_passive' | 'active_active';
+      /** latency: ours. */
+      selector?: 'round_robin' | 'queue_depth' | 'latency';
+      rr_min_io?: number;
+    };
+    result: true;
   };
   bdev_nvme_detach_controller: { params: { name: string }; result: true };
   bdev_nvme_get_controllers: { params: { name?: string }; result: NvmeControllerDescription[] };
@@ -370,6 +392,8 @@ export interface MethodMap {
       ana_reporting?: boolean;
       max_namespaces?: number;
       internal?: boolean;
+      /** Ours: while it is accessible, its controllers on other nodes are fenced. */
+      one_active?: boolean;
     };
     result: true;
   };

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "bdev/nvmf/remnant.h"
+
 namespace basalt::bdev {
 namespace {
 
@@ -23,6 +25,9 @@ void Flight::begin(Io* submitted) {
   done_blocks = part_blocks = 0;
   waited = false;
   path_status = {};
+  later_count = 0;
+  not_before = {};
+  remnant.reset();
 }
 
 bool Flight::advance() {

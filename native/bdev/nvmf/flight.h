@@ -3,10 +3,14 @@
 // that is larger than one command may be goes in parts, one after the other.
 #pragma once
 
+#include <memory>
+
 #include "bdev/bdev.h"
 #include "nvmf/host/controller.h"
 
 namespace basalt::bdev {
+
+struct Remnant;
 
 // What a command to one namespace on one association needs to know.
 struct NvmfGeometry {
@@ -24,7 +28,10 @@ struct Flight : nvmf::HostCommand {
   uint32_t part_blocks = 0;
   bool waited = false;
   Instant waiting_since;
-  nvme::Status path_status;  // the last path error
+  nvme::Status path_status;          // the last one for which it waits
+  uint8_t later_count = 0;           // how often it was put off
+  Instant not_before;                // then it may be sent again
+  std::shared_ptr<Remnant> remnant;  // what it was lost with, and may still be carried out there
   ListNode flight_node;
   nvme::DsmRange range;
   Iovec range_iov;

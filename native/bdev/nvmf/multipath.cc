@@ -5,6 +5,14 @@
 #include <algorithm>
 
 namespace basalt::bdev {
+namespace {
+
+// An attempt while nothing is usable: a network that heals is noticed by a new attempt sooner than by an old one, whose
+// packets are sent again ever more rarely. Now and then one takes its time, for a peer that is slow.
+constexpr Duration hasty_connect_timeout = seconds(2);
+constexpr unsigned patient_every = 4;
+
+}  // namespace
 
 const char* path_state_name(PathState state) {
   switch (state) {
@@ -31,19 +39,25 @@ NvmfPath::~NvmfPath() {
 
 void NvmfPath::controller_lost(const Error& reason) {
   state_ = PathState::lost;
+  remnant_.reset();
   lost_since_ = set_.reactor_.now();
   last_error_ = reason.message;
   set_.paths_changed();
+  if (!set_.usable()) set_.sign_of_life(*this);  // the others are needed sooner now
   wake_.set();
 }
 
 void NvmfPath::namespaces_changed() {
+  const bool usable = set_.usable();
   set_.paths_changed();
+  if (!usable && set_.usable()) set_.sign_of_life(*this);
 }
 
-Task<Outcome> NvmfPath::connect_once() {
-  controller_ = std::make_unique<nvmf::HostController>(set_.reactor_, transport_, set_.controller_options(address_),
+Task<Outcome> NvmfPath::connect_once(Duration connect_timeout) {
+  controller_ = std::make_unique<nvmf::HostController>(set_.reactor_, transport_,
+                                                       set_.controller_options(address_, connect_timeout),
                                                        static_cast<nvmf::HostController::Listener*>(this));
+  association_ = ++set_.association_count_;
   Outcome outcome = co_await controller_->connect();
   if (outcome.ok()) outcome = set_.fits(*controller_);
   if (outcome.ok() && !stopping_) {
@@ -61,6 +75,23 @@ void NvmfPath::start_keeping() {
   spawn(keep());
 }
 
+// With a jitter, so that the hosts of a network that heals do not come all at once.
+Duration NvmfPath::pause(Duration delay) const {
+  const MultipathOptions& options = set_.options();
+  const Duration limit = set_.usable() ? options.reconnect_delay_max
+                                       : std::min(options.reconnect_delay_max, options.reconnect_delay_unusable_max);
+  const Duration pause = std::min(delay, limit);
+  uint32_t random = 0;
+  set_.reactor_.env().random(&random, sizeof(random));
+  return pause * 3 / 4 + pause * (random % 1024) / 2048;
+}
+
+void NvmfPath::hurry() {
+  if (state_ != PathState::lost) return;
+  hurried_ = true;
+  wake_.set();
+}
+
 Task<void> NvmfPath::keep() {
   Gate::Leaver leaver(gate_);
   Reactor& reactor = set_.reactor_;
@@ -71,6 +102,8 @@ Task<void> NvmfPath::keep() {
     co_await controller_->close();
     controller_.reset();
     Duration delay = options.reconnect_delay;
+    unsigned attempt = 0;
+    hurried_ = false;
     while (!stopping_ && state_ != PathState::live) {
       state_ = PathState::lost;
       const Duration gone = reactor.now() - lost_since_;
@@ -80,13 +113,17 @@ Task<void> NvmfPath::keep() {
         co_return;
       }
       wake_.clear();
-      co_await wake_.wait_for(reactor, std::min(delay, options.ctrlr_loss_timeout - gone));
-      delay = std::min(delay * 2, options.reconnect_delay_max);
+      co_await wake_.wait_for(reactor, std::min(pause(delay), options.ctrlr_loss_timeout - gone));
+      delay =
+          std::exchange(hurried_, false) ? options.reconnect_delay : std::min(delay * 2, options.reconnect_delay_max);
       if (stopping_) break;
       state_ = PathState::connecting;
-      (void)co_await connect_once();
+      const bool hasty = !set_.usable() && ++attempt % patient_every != 0;
+      (void)co_await connect_once(hasty ? std::min(options.connect_timeout, hasty_connect_timeout)
+                                        : options.connect_timeout);
     }
     set_.paths_changed();
+    if (state_ == PathState::live) set_.sign_of_life(*this);
   }
   if (controller_) {
     co_await controller_->close();
@@ -120,14 +157,15 @@ NvmfController::~NvmfController() {
   BASALT_ASSERT(paths_.empty());
 }
 
-nvmf::HostControllerOptions NvmfController::controller_options(const nvmf::HostAddress& address) const {
+nvmf::HostControllerOptions NvmfController::controller_options(const nvmf::HostAddress& address,
+                                                               Duration connect_timeout) const {
   nvmf::HostControllerOptions out;
   out.address = address;
   out.subnqn = options_.subnqn;
   out.hostnqn = options_.hostnqn;
   out.hostid = options_.hostid;
   out.keep_alive_ms = options_.keep_alive_ms;
-  out.connect_timeout = options_.connect_timeout;
+  out.connect_timeout = connect_timeout;
   out.command_timeout = options_.command_timeout;
   out.io_queue_count = options_.io_queue_count;
   out.io_queue_depth = options_.io_queue_depth;
@@ -166,7 +204,7 @@ Task<Outcome> NvmfController::add_path(nvmf::HostTransport& transport, nvmf::Hos
   if (closing_ || !gate_.enter()) co_return Error{Errc::closed, options_.name + " is being detached"};
   Gate::Leaver leaver(gate_);
   auto path = std::make_unique<NvmfPath>(*this, transport, std::move(address));
-  Outcome outcome = co_await path->connect_once();
+  Outcome outcome = co_await path->connect_once(options_.connect_timeout);
   if (outcome.ok() && closing_) outcome = Error{Errc::closed, options_.name + " is being detached"};
   if (!outcome) {
     co_await path->stop();
@@ -186,6 +224,23 @@ void NvmfController::paths_changed() {
   if (closing_) return;
   for (const auto& bdev : bdevs_)
     bdev->refresh_views();
+  remnants_.paths_changed();
+}
+
+void NvmfController::kick() {
+  for (const auto& bdev : bdevs_)
+    bdev->kick();
+}
+
+bool NvmfController::usable() const {
+  return std::all_of(bdevs_.begin(), bdevs_.end(),
+                     [](const auto& bdev) { return bdev->unusable_since_ == Instant::never(); });
+}
+
+void NvmfController::sign_of_life(const NvmfPath& from) {
+  for (const auto& path : paths_) {
+    if (path.get() != &from) path->hurry();
+  }
 }
 
 bool NvmfController::hopeful() const {
@@ -202,6 +257,7 @@ Task<void> NvmfController::close() {
   }
   for (size_t i = 0; i < paths_.size(); i++)
     co_await paths_[i]->stop();
+  co_await remnants_.close();
   for (size_t i = 0; i < bdevs_.size(); i++)
     (void)co_await bdevs_[i]->close();
   bdevs_.clear();

@@ -4,6 +4,7 @@
 
 #include "base/probe.h"
 #include "bdev/nvmf/multipath.h"
+#include "bdev/nvmf/verdict.h"
 
 namespace basalt::bdev {
 namespace {
@@ -17,9 +18,12 @@ bool is_ana(nvme::Status status) {
          status.is(nvme::status::ana_persistent_loss);
 }
 
-bool is_path_error(nvme::Status status) {
-  return status.type() == nvme::StatusType::path || status.is(nvme::status::abort_requested) ||
-         status.is(nvme::status::aborted_sq_deletion);
+bool changes_data(IoType type) {
+  return type == IoType::write || type == IoType::write_zeroes || type == IoType::unmap;
+}
+
+bool is_accessible(nvme::AnaState state) {
+  return state == nvme::AnaState::optimized || state == nvme::AnaState::non_optimized;
 }
 
 }  // namespace
@@ -57,15 +61,22 @@ void NvmfBdev::refresh_views() {
   for (const auto& path : set_.paths_) {
     View view;
     view.path = path.get();
-    for (const View& old : before) {
-      if (old.path == path.get()) view.blocked_until = old.blocked_until;
+    view.association = path->association();
+    const View* old = nullptr;
+    for (const View& candidate : before) {
+      if (candidate.path == path.get()) old = &candidate;
     }
+    if (old != nullptr) view.blocked_until = old->blocked_until;
     const nvmf::HostNamespace* ns = path->live() ? path->controller().find(nsid_) : nullptr;
     if (ns != nullptr && is_same(*ns)) {
       view.present = true;
       view.ana_state = ns->ana_state;
       view.geometry = nvmf_geometry(*ns, path->controller().info());
-      usable |= ns->ana_state == nvme::AnaState::optimized || ns->ana_state == nvme::AnaState::non_optimized;
+      if (is_accessible(ns->ana_state)) {
+        usable = true;
+        const bool known = old != nullptr && old->present && old->association == view.association;
+        if (known) view.accessible_since = is_accessible(old->ana_state) ? old->accessible_since : home().now();
+      }
       if (!sized) set_size(ns->count_blocks);
       sized = true;
     }
@@ -79,20 +90,24 @@ void NvmfBdev::refresh_views() {
   kick();
 }
 
-// Optimized before non-optimized; equal ones in turn.
-NvmfBdev::View* NvmfBdev::choose() {
-  View* best = nullptr;
-  for (size_t i = 0; i < views_.size(); i++) {
-    View& view = views_[(view_next_ + i) % views_.size()];
-    if (!view.present || view.stale || !view.path->live() || view.blocked_until > home().now()) continue;
-    if (view.ana_state == nvme::AnaState::optimized) {
-      best = &view;
-      break;
+bool NvmfBdev::may_take(const View& view, const Flight& flight) {
+  if (!view.present || view.stale || !view.path->live() || view.blocked_until > home().now()) return false;
+  return flight.remnant == nullptr || set_.remnants_.may_send(*flight.remnant, *view.path, view.accessible_since);
+}
+
+// Optimized before non-optimized; among equal ones the policy decides.
+NvmfBdev::View* NvmfBdev::choose(const Flight& flight) {
+  if (flight.not_before > home().now()) return nullptr;
+  for (const nvme::AnaState state : {nvme::AnaState::optimized, nvme::AnaState::non_optimized}) {
+    candidates_.clear();
+    for (size_t i = 0; i < views_.size(); i++) {
+      if (views_[i].ana_state == state && may_take(views_[i], flight)) {
+        candidates_.push_back({i, &views_[i].path->load()});
+      }
     }
-    if (view.ana_state == nvme::AnaState::non_optimized && best == nullptr) best = &view;
+    if (!candidates_.empty()) return &views_[chooser_.choose(candidates_, home().now())];
   }
-  if (best != nullptr) view_next_ = static_cast<size_t>(best - views_.data()) + 1;
-  return best;
+  return nullptr;
 }
 
 void NvmfBdev::submit(Io* io) {
@@ -111,7 +126,7 @@ void NvmfBdev::submit(Io* io) {
 
 void NvmfBdev::dispatch(Flight* flight) {
   // Behind those that wait already, so that nobody is overtaken for ever.
-  View* view = waiting_.empty() ? choose() : nullptr;
+  View* view = waiting_.empty() ? choose(*flight) : nullptr;
   if (view == nullptr) return wait(flight);
   send(flight, *view);
 }
@@ -119,6 +134,8 @@ void NvmfBdev::dispatch(Flight* flight) {
 void NvmfBdev::send(Flight* flight, View& view) {
   flight->prepare(view.geometry);
   flight->route = view.path;
+  flight->remnant.reset();
+  view.path->load_.sent();
   flight->done = [](nvmf::HostCommand* command) {
     auto* done = static_cast<Flight*>(command);
     static_cast<NvmfBdev*>(done->owner)->answered(done);
@@ -127,22 +144,46 @@ void NvmfBdev::send(Flight* flight, View& view) {
 }
 
 void NvmfBdev::answered(Flight* flight) {
+  auto& path = *static_cast<NvmfPath*>(flight->route);
+  path.load_.ended();
+  if (flight->lost) return lost(flight, path);
   const nvme::Status status = flight->status();
-  if (status.ok()) {
-    if (!flight->advance()) return finish(flight, nvme::status::success);
-    flight->waited = false;
-    return dispatch(flight);
+  Verdict verdict = judge(status);
+  if (verdict == Verdict::later && flight->later_count == later_count_max) verdict = Verdict::up;
+  switch (verdict) {
+    case Verdict::done:
+      path.load_.measured(home().now() - flight->submitted, home().now());
+      if (!flight->advance()) return finish(flight, nvme::status::success);
+      flight->waited = false;
+      return dispatch(flight);
+    case Verdict::up:
+      if (status.is(nvme::status::invalid_namespace) && path.live()) path.controller().refresh_namespaces();
+      return finish(flight, status);
+    case Verdict::elsewhere:
+      flight->path_status = status;
+      for (View& view : views_) {
+        if (view.path == &path) path_error(flight, &view);
+      }
+      return wait(flight);
+    case Verdict::later:
+      flight->path_status = status;
+      flight->not_before = home().now() + later_delay * (int64_t{1} << flight->later_count++);
+      return wait(flight);
   }
-  if (!is_path_error(status)) return finish(flight, status);
-  flight->path_status = status;
-  for (View& view : views_) {
-    if (view.path == flight->route) path_error(flight, &view);
+}
+
+// Whether it was carried out is unknown, and whether it still will be.
+void NvmfBdev::lost(Flight* flight, NvmfPath& path) {
+  flight->path_status = flight->status();
+  if (changes_data(flight->io->type) && !closing_ && !set_.options().resend_at_once) {
+    if (path.remnant_ == nullptr) path.remnant_ = set_.remnants_.add(path.controller());
+    flight->remnant = path.remnant_;
   }
   wait(flight);
 }
 
 void NvmfBdev::path_error(Flight* flight, View* view) {
-  if (flight->lost || !view->path->live()) return;
+  if (!view->path->live()) return;
   if (is_ana(flight->path_status)) {
     view->stale = true;
     view->path->controller().refresh_ana();
@@ -155,13 +196,20 @@ void NvmfBdev::wait(Flight* flight) {
     flight->waited = true;
     flight->waiting_since = home().now();
   }
-  waiting_.push_back(flight);
-  waiting_count_++;
+  park(flight);
   kick();
+}
+
+// What has to wait for its own reasons keeps nobody else waiting.
+void NvmfBdev::park(Flight* flight) {
+  const bool held = (flight->remnant != nullptr && !flight->remnant->ended) || flight->not_before > home().now();
+  (held ? held_ : waiting_).push_back(flight);
+  waiting_count_++;
 }
 
 void NvmfBdev::finish(Flight* flight, nvme::Status status) {
   Io* io = std::exchange(flight->io, nullptr);
+  flight->remnant.reset();
   if (Io* next = ios_without_flight_.pop_front()) {
     flight->begin(next);
     dispatch(flight);
@@ -174,7 +222,7 @@ void NvmfBdev::finish(Flight* flight, nvme::Status status) {
 
 // Has the waiting ones looked at later in this turn.
 void NvmfBdev::kick() {
-  if (waiting_.empty() || resend_queued_) return;
+  if (waiting_count_ == 0 || resend_queued_) return;
   resend_queued_ = true;
   home().defer(&resend_work_);
 }
@@ -190,12 +238,13 @@ Instant NvmfBdev::give_up_at(const Flight& flight) const {
 void NvmfBdev::resend() {
   resend_queued_ = false;
   List<Flight, &Flight::flight_node> ready;
+  ready.splice_back(held_);
   ready.splice_back(waiting_);
   waiting_count_ = 0;
   const bool hopeless = closing_ || !set_.hopeful();
   const Instant now = home().now();
   while (Flight* flight = ready.pop_front()) {
-    View* view = closing_ ? nullptr : choose();
+    View* view = closing_ ? nullptr : choose(*flight);
     if (view != nullptr) {
       resent_count_++;
       reach(Mark::path_replay);
@@ -206,11 +255,10 @@ void NvmfBdev::resend() {
       if (status.ok()) status = nvme::status::host_path_error;
       finish(flight, status);
     } else {
-      waiting_.push_back(flight);
-      waiting_count_++;
+      park(flight);
     }
   }
-  if (!waiting_.empty() && !look_timer_.armed()) home().arm_after(&look_timer_, look_interval);
+  if (waiting_count_ > 0 && !look_timer_.armed()) home().arm_after(&look_timer_, look_interval);
 }
 
 void NvmfBdev::look_again() {

@@ -17,6 +17,7 @@ class Nvme final : public Module {
     dispatcher.add("bdev_nvme_attach_controller", this, &Nvme::attach);
     dispatcher.add("bdev_nvme_detach_controller", this, &Nvme::detach);
     dispatcher.add("bdev_nvme_get_controllers", this, &Nvme::get_controllers);
+    dispatcher.add("bdev_nvme_set_multipath_policy", this, &Nvme::set_multipath_policy);
   }
 
   Task<bool> stop_some() override {
@@ -75,6 +76,7 @@ class Nvme final : public Module {
     options.reconnect_delay = read_seconds("reconnect_delay_sec", options.reconnect_delay);
     options.fast_io_fail_timeout = read_seconds("fast_io_fail_timeout_sec", options.fast_io_fail_timeout);
     if (options.reconnect_delay.ns == 0) options.reconnect_delay = milliseconds(100);
+    options.resend_at_once = in.boolean_or("resend_at_once", false);
     options.io_queue_count = static_cast<uint16_t>(in.natural_or("io_queue_count", 1, {.min = 1, .max = 64}));
     options.keep_alive_ms = static_cast<uint32_t>(in.natural_or("keep_alive_ms", 5000, {.min = 100, .max = 600'000}));
     return options;
@@ -191,15 +193,51 @@ class Nvme final : public Module {
           .set("trsvcid", path->address().trsvcid)
           .set("state", path_state_name(path->state()))
           .set("ana_state", ana)
+          .set("io_count", path->load().sent_count())
           .set("cntlid", path->live() ? uint32_t{path->controller().info().cntlid} : 0u);
       paths.push(std::move(one));
+    }
+    auto bdevs = JsonValue::array();
+    for (const auto& bdev : controller.bdevs()) {
+      const bool stays = bdev->policy().selector == bdev::PathSelector::stay;
+      auto one = JsonValue::object();
+      one.set("name", bdev->info().name).set("policy", stays ? "active_passive" : "active_active");
+      if (!stays) one.set("selector", path_selector_name(bdev->policy().selector));
+      if (bdev->policy().selector == bdev::PathSelector::round_robin) one.set("rr_min_io", bdev->policy().rr_min_io);
+      bdevs.push(std::move(one));
     }
     auto result = JsonValue::object();
     result.set("name", controller.options().name)
         .set("subnqn", controller.options().subnqn)
         .set("hostnqn", controller.options().hostnqn)
-        .set("ctrlrs", std::move(paths));
+        .set("ctrlrs", std::move(paths))
+        .set("bdevs", std::move(bdevs));
     return result;
+  }
+
+  Task<RpcResult> set_multipath_policy(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const bool active_active = in.choice("policy", {"active_passive", "active_active"}) == 1;
+    constexpr bdev::PathSelector selectors[] = {bdev::PathSelector::round_robin, bdev::PathSelector::queue_depth,
+                                                bdev::PathSelector::latency};
+    bdev::PathPolicy policy;
+    policy.selector = selectors[in.choice_or("selector", 0, {"round_robin", "queue_depth", "latency"})];
+    policy.rr_min_io = static_cast<uint32_t>(in.natural_or("rr_min_io", 1, {.min = 1, .max = UINT32_MAX}));
+    if (in.has("rr_min_io") && policy.selector != bdev::PathSelector::round_robin) {
+      in.refuse("rr_min_io", "goes with the selector round_robin");
+    }
+    if (!active_active && in.has("selector")) in.refuse("selector", "goes with the policy active_active");
+    if (!active_active) policy.selector = bdev::PathSelector::stay;
+    if (auto error = in.error()) co_return *error;
+    for (const auto& [key, held] : controllers_) {
+      for (const auto& bdev : held->controller->bdevs()) {
+        if (bdev->info().name != name) continue;
+        bdev->set_policy(policy);
+        co_return done();
+      }
+    }
+    co_return Error{Errc::not_found, "bdev " + name + " does not exist, or is not of an NVMe-oF controller"};
   }
 
   Task<RpcResult> get_controllers(JsonValue params) {
