@@ -455,9 +455,13 @@ export interface MethodMap {
       identity?: string;
       /** NQNs of the leg's replicas: marks are kept for them while they are out. */
       replicas?: string[];
+      /** Growing to so many blocks had begun: the tail may lie behind these already. */
+      grown_num_blocks?: number;
     };
     result: { num_blocks: number };
   };
+  /** Only larger. `busy`, `noSpace`: not now, and nothing has changed. */
+  basalt_leg_resize: { params: { name: string; num_blocks: number }; result: true };
   basalt_leg_get: { params: { name: string }; result: LegDescription };
   basalt_leg_remove_member: { params: { name: string; member: string }; result: true };
   basalt_leg_add_member: {
@@ -479,13 +483,11 @@ export interface MethodMap {
   };
   basalt_slot_delete: { params: { name: string }; result: true };
   basalt_slot_set: { params: { name: string; bdev_name: string | null }; result: true };
-      /** Growing to so many blocks had begun: the tail may lie behind these already. */
-      grown_num_blocks?: number;
+  /** Only larger, and not larger than its backing. Connected hosts are told. */
+  basalt_slot_resize: { params: { name: string; num_blocks: number }; result: true };
   basalt_slot_quiesce: { params: { name: string; timeout_ms: number }; result: true };
   basalt_slot_resume: { params: { name: string }; result: true };
 
-  /** Only larger. `busy`, `noSpace`: not now, and nothing has changed. */
-  basalt_leg_resize: { params: { name: string; num_blocks: number }; result: true };
   basalt_nbd_start: { params: { bdev_name: string; path: string; export_name?: string }; result: { uri: string } };
   basalt_nbd_stop: { params: { path: string }; result: true };
   basalt_peer_watch: {
@@ -507,8 +509,6 @@ export type EngineEvent =
       method: 'leg_repaired';
       params: { leg: string; member: string; offset_blocks: number; num_blocks: number };
     }
-  /** Only larger, and not larger than its backing. Connected hosts are told. */
-  basalt_slot_resize: { params: { name: string; num_blocks: number }; result: true };
   | { method: 'leg_scrub'; params: { leg: string } & LegScrub }
   | { method: 'leg_joining_failed'; params: { leg: string; member: string; reason: string } }
   | { method: 'leg_fenced'; params: { leg: string; epoch: string } }
