@@ -4,8 +4,11 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bedTiming, ClusterBed } from './agents/testing/cluster-bed.js';
 import { MemoryKeys } from './agents/testing/memory-keys.js';
-import { Cluster } from './cluster.js';
+import { Cluster, Volume } from './cluster.js';
+import type { BdevHandle } from './engine/engine.js';
+import { EngineIoError } from './engine/errors.js';
 import { FakeEngine } from './engine/fake/fake-engine.js';
+import { systemClock } from './env/clock.js';
 import type { KeySource } from './model/cluster-key.js';
 
 let bed: ClusterBed;
@@ -123,5 +126,69 @@ describe('an embedded volume', () => {
     await expect(volume.read(0, 2 ** 40)).rejects.toThrow(RangeError);
     await cluster.close();
     await expect(cluster.open('v1')).rejects.toMatchObject({ code: 'CLOSED' });
+  });
+});
+
+describe('while the replicas of a leg are out of reach', () => {
+  const inaccessible = 0x302;
+  const mediaError = 0x281;
+  let answers: number[];
+  let calls: number;
+  let lost: boolean;
+
+  beforeEach(() => {
+    answers = [];
+    calls = 0;
+    lost = false;
+  });
+
+  function volume(timeoutMs: number): Volume {
+    const run = async (): Promise<void> => {
+      calls += 1;
+      const status = answers.length > 1 ? answers.shift() : answers[0];
+      if (status !== undefined && status !== 0) throw new EngineIoError('slot', 'write', status, 'refused');
+    };
+    const handle = {
+      info: { sizeBytes: 1 << 20 },
+      read: run,
+      write: run,
+      flush: run,
+      close: async () => {},
+    } as unknown as BdevHandle;
+    const patience = { clock: systemClock, timeoutMs, isLost: () => lost };
+    return new Volume({ name: 'v', blockSizeBytes: 4096 }, handle, patience, async () => {});
+  }
+
+  it('a write waits until the volume is served again', async () => {
+    answers = [inaccessible, inaccessible, 0];
+    await volume(30_000).write(0, Buffer.alloc(4096));
+    expect(calls).toBe(3);
+  });
+
+  it('reads and flushes wait, too', async () => {
+    answers = [inaccessible, 0];
+    await volume(30_000).flush();
+    answers = [inaccessible, 0];
+    expect(await volume(30_000).read(0, 4096)).toHaveLength(4096);
+    expect(calls).toBe(4);
+  });
+
+  it('the error comes when the time given for it is over', async () => {
+    answers = [inaccessible];
+    await expect(volume(60).write(0, Buffer.alloc(4096))).rejects.toMatchObject({ status: inaccessible });
+    expect(calls).toBeGreaterThan(1);
+  });
+
+  it('the error comes at once when somebody else drives the volume', async () => {
+    answers = [inaccessible];
+    lost = true;
+    await expect(volume(30_000).write(0, Buffer.alloc(4096))).rejects.toMatchObject({ status: inaccessible });
+    expect(calls).toBe(1);
+  });
+
+  it('an error of the medium is not tried again', async () => {
+    answers = [mediaError];
+    await expect(volume(30_000).read(0, 4096)).rejects.toMatchObject({ status: mediaError });
+    expect(calls).toBe(1);
   });
 });

@@ -20,6 +20,7 @@ import { StoreLink } from './agents/store-link.js';
 import { type ControllerTiming, VolumeController } from './agents/volume-controller.js';
 import { ApiClient } from './client/api-client.js';
 import type { BdevHandle, Engine } from './engine/engine.js';
+import { EngineIoError } from './engine/errors.js';
 import { type Clock, systemClock } from './env/clock.js';
 import { type Random, systemRandom } from './env/random.js';
 import type { KeySource } from './model/cluster-key.js';
@@ -52,8 +53,10 @@ export interface ConnectOptions {
 export interface OpenOptions {
   /** Takes the volume from whoever drives it now. @default false */
   readonly takeover?: boolean;
-  /** @default 30_000 */
+  /** How long opening may take. @default 30_000 */
   readonly timeoutMs?: number;
+  /** How long a read, write or flush waits for replicas while none of a leg's can be had. @default 30_000 */
+  readonly ioTimeoutMs?: number;
 }
 
 const quiet: Logger = Object.freeze({ debug: () => {}, info: () => {}, warn: () => {}, error: () => {} });
@@ -140,7 +143,12 @@ export class Cluster {
     await controller.promote({ takeover: true, signal, ...(seenEpoch === null ? {} : { seenEpoch }) });
     const handle = await this.#parts.engine.openBdev(slotName(object.id));
     const end = link.onChange(() => this.#watch(object, controller));
-    const volume = new Volume(object, handle, async () => {
+    const patience: Patience = {
+      clock: this.#parts.clock,
+      timeoutMs: options.ioTimeoutMs ?? 30_000,
+      isLost: () => controller.state === 'idle',
+    };
+    const volume = new Volume(object, handle, patience, async () => {
       this.#volumes.delete(object.id);
       await controller.handOver();
       end();
@@ -226,19 +234,36 @@ export class Cluster {
   }
 }
 
+/** What a volume does while its replicas are out of reach. */
+export interface Patience {
+  readonly clock: Clock;
+  readonly timeoutMs: number;
+  /** Somebody else drives the volume now: waiting is no use. */
+  readonly isLost: () => boolean;
+}
+
+const retryMs = 20;
+
 /** A volume that this process drives. Offsets and lengths are multiples of `blockSizeBytes`. */
 export class Volume {
   readonly name: string;
   readonly blockSizeBytes: number;
   readonly #handle: BdevHandle;
+  readonly #patience: Patience;
   readonly #end: () => Promise<void>;
   #closing: Promise<void> | null = null;
 
   /** Made by `Cluster.open`. */
-  constructor(object: VolumeObject, handle: BdevHandle, end: () => Promise<void>) {
+  constructor(
+    object: Pick<VolumeObject, 'name' | 'blockSizeBytes'>,
+    handle: BdevHandle,
+    patience: Patience,
+    end: () => Promise<void>,
+  ) {
     this.name = object.name;
     this.blockSizeBytes = object.blockSizeBytes;
     this.#handle = handle;
+    this.#patience = patience;
     this.#end = end;
   }
 
@@ -250,7 +275,8 @@ export class Volume {
   /** Resolves when every in-sync replica has it. Memory from `engine.allocate()` is not copied on the way. */
   async write(offsetBytes: number, buffer: ArrayBuffer | ArrayBufferView): Promise<void> {
     this.#assertOpen();
-    await this.#handle.write(offsetBytes, ArrayBuffer.isView(buffer) ? buffer : new Uint8Array(buffer));
+    const bytes = ArrayBuffer.isView(buffer) ? buffer : new Uint8Array(buffer);
+    await this.#served(() => this.#handle.write(offsetBytes, bytes));
   }
 
   async read(offsetBytes: number, lengthBytes: number): Promise<Buffer> {
@@ -261,26 +287,44 @@ export class Volume {
       );
     }
     const buffer = Buffer.alloc(lengthBytes);
-    await this.#handle.read(offsetBytes, buffer);
+    await this.#served(() => this.#handle.read(offsetBytes, buffer));
     return buffer;
   }
 
   /** Reads into memory of the caller's, without a copy when it came from `engine.allocate()`. */
   async readInto(offsetBytes: number, into: ArrayBufferView): Promise<void> {
     this.#assertOpen();
-    await this.#handle.read(offsetBytes, into);
+    await this.#served(() => this.#handle.read(offsetBytes, into));
   }
 
   /** Everything that was written before is on stable media of every in-sync replica. */
   async flush(): Promise<void> {
     this.#assertOpen();
-    await this.#handle.flush();
+    await this.#served(() => this.#handle.flush());
   }
 
   /** Flushes and gives the volume away in good order; a second close resolves with the first. */
   close(): Promise<void> {
     this.#closing ??= this.#end();
     return this.#closing;
+  }
+
+  /**
+   * Path errors are not for the caller: like a host with queued I/O, it waits for the volume to be served again, which
+   * takes a new epoch, so that what an earlier try left on its way cannot land after the answer.
+   */
+  async #served<T>(run: () => Promise<T>): Promise<T> {
+    const { clock, timeoutMs, isLost } = this.#patience;
+    const deadline = clock.now() + timeoutMs;
+    for (;;) {
+      try {
+        return await run();
+      } catch (error) {
+        const waits = error instanceof EngineIoError && error.isPathError && !isLost() && this.#closing === null;
+        if (!waits || clock.now() >= deadline) throw error;
+        await clock.sleep(retryMs);
+      }
+    }
   }
 
   #assertOpen(): void {

@@ -441,7 +441,7 @@ export class VolumeController {
     this.demote(why).catch((error) => this.#log.warn('demote', { error: reason(error) }, 'demotion failed'));
   }
 
-  /** Writes wait while no member of a leg can be had; the same epoch goes on as soon as one is back. */
+  /** I/O waits while no member of a leg can be had; the volume goes on under a new epoch as soon as one is back. */
   #reassemble(why: string): void {
     const signal = this.#life.signal;
     if (this.#state === 'closing') this.#fence(this.#assembly);
