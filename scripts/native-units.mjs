@@ -140,11 +140,24 @@ export function cmake_lists(files) {
   return `${lines.join('\n')}\n`;
 }
 
-/** Names of the GoogleTest programs that the tree makes. */
-export function test_targets(files) {
-  const units = [...files.values()].filter((file) => /^(test|fuzz)$/.test(file.kind)).map((file) => file.unit);
-  return [...new Set(units)].sort().map((unit) => `test_${target_name(unit)}`);
+/** The GoogleTest programs that the tree makes: name, own sources, and the units that they link. */
+export function test_programs(files) {
+  const own = new Map();
+  for (const { path, kind, unit } of files.values()) {
+    if (/^(test|fuzz)$/.test(kind)) own.set(unit, [...(own.get(unit) ?? []), path]);
+  }
+  const units = unit_sources(files);
+  return [...own]
+    .map(([unit, sources]) => ({
+      name: `test_${target_name(unit)}`,
+      sources,
+      units: linked_units(files, units, sources),
+    }))
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
 }
+
+/** Names of the GoogleTest programs that the tree makes. */
+export const test_targets = (files) => test_programs(files).map(({ name }) => name);
 
 /**
  * What binding.gyp compiles: for each unit of the engine, and for the binding, the text of one file that includes all its

@@ -2,14 +2,16 @@
 # The developer's build of the native code; source it after common.sh.
 # shellcheck shell=bash disable=SC2154
 
-# native_build FOLDER NINJA-TARGET CMAKE-OPTIONS...: its output goes to .cache/logs, and what is wrong is shown.
+# native_build FOLDER NINJA-TARGETS CMAKE-OPTIONS...: its output goes to .cache/logs, and what is wrong is shown. Several
+# targets are one argument, with spaces between them.
 native_build() {
-  local folder="$1" target="$2" log
+  local folder="$1" targets log
+  read -ra targets <<<"$2"
   shift 2
   log="$cache/logs/$(basename "$folder").log"
   say "native: building $folder (output in .cache/logs/$(basename "$folder").log)"
   if ! logged "$log" cmake -G Ninja -B "$folder" -S . -DCMAKE_CXX_COMPILER_LAUNCHER=ccache "$@" ||
-    ! logged "$log" ninja -C "$folder" "$target"; then
+    ! logged "$log" ninja -C "$folder" "${targets[@]}"; then
     grep -E -A 6 '[Ee]rror|FAILED|undefined reference' "$log" | head -n 80 || tail -n 40 "$log"
     say "native: $folder did not build"
     return 1

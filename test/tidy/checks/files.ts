@@ -29,7 +29,7 @@ const places: RegExp[] = [
   /^(bench|scripts|test)\/[\w/.-]+\.(ts|mjs|sh|md|gdb|fio)$/,
   /^bench\/history\.ndjson$/,
   /^(native|src|test|bench)\/(.*\/)?testdata\//,
-  /^test\/(fuzz|e2e|golden|vectors|sim)\//,
+  /^test\/(fuzz|e2e|golden|vectors|sim|sanitizers)\//,
   /^docs\/[\w/.-]+\.(md|svg|json|png)$/,
   /^third_party\/[\w-]+\/README\.md$/,
   /^third_party\/README\.md$/,

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# npm run sanitize [-- SECTION...]: the tests of native code with the compiler's checks built in. Sections, in this order
+# by default:
+#   asan    GoogleTest suites under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
+#   addon   the addon under the same in Node.js: the suites of src/engine/native, and a program that embeds Basalt
+#   tsan    GoogleTest suites in which more than one thread runs, under ThreadSanitizer
+# The last line is `N passed, N failed[, N skipped]`; the exit code is 0 when something passed and nothing failed.
+set -euo pipefail
+script_name='sanitize'
+source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$root/scripts/lib/native-build.sh"
+
+sections=(asan addon tsan)
+if (($# > 0)); then sections=("$@"); fi
+for section in "${sections[@]}"; do
+  case "$section" in
+    asan | addon | tsan) ;;
+    *) die "unknown section '$section': expected asan, addon or tsan" ;;
+  esac
+done
+
+if ! bash scripts/setup.sh test; then
+  say "set-up failed (messages above): no test has run"
+  echo "0 passed, 1 failed"
+  exit 1
+fi
+source "$root/scripts/lib/sections.sh"
+
+run_asan() {
+  local started=$SECONDS
+  if native_build build/asan tests -DBASALT_ASAN=ON; then
+    say "native under AddressSanitizer: running"
+    ASAN_OPTIONS="strict_string_checks=1:detect_stack_use_after_return=1:check_initialization_order=1" \
+      UBSAN_OPTIONS="print_stacktrace=1" \
+      node scripts/lib/run-native-tests.mjs build/asan "$results/asan" || true
+  fi
+  count asan "$results/asan" $((SECONDS - started))
+}
+
+# Node.js itself is not instrumented, so the library is loaded first. Test files run in threads of one process, which
+# ends as processes do: vitest kills worker processes, and leaks are looked for at an orderly end. What the sanitizer
+# says, of the daemons that the tests start too, goes to files, each of which is a failure.
+run_addon() {
+  local started=$SECONDS reports="$results/addon-reports" headers p f s
+  mkdir -p "$reports"
+  headers="$(node -p "require('node-api-headers').include_dir")"
+  if native_build build/asan basalt_native -DBASALT_ASAN=ON -DCMAKE_JS_INC="$headers"; then
+    say "addon under AddressSanitizer: running"
+    BASALT_ADDON="$root/build/asan/Release/basalt_native.node" \
+      LD_PRELOAD="$(g++ -print-file-name=libasan.so)" \
+      ASAN_OPTIONS="detect_leaks=1:strict_string_checks=1:log_path=$reports/asan" \
+      LSAN_OPTIONS="suppressions=$root/test/sanitizers/leaks.txt:print_suppressions=0" \
+      UBSAN_OPTIONS="print_stacktrace=1:log_path=$reports/ubsan" \
+      node node_modules/vitest/vitest.mjs run --pool=threads --reporter=default --reporter=json --outputFile="$results/addon.json" \
+      src/engine/native test/integration/embedding.test.ts || true
+    node scripts/lib/vitest-counts.mjs "$results/addon.json" "$results/addon"
+    read -r p f s <"$results/addon"
+    for report in "$reports"/*; do
+      [[ -e "$report" ]] || continue
+      head -n 200 "$report"
+      f=$((f + 1))
+    done
+    echo "$p $f $s" >"$results/addon"
+  fi
+  count addon "$results/addon" $((SECONDS - started))
+}
+
+run_tsan() {
+  local started=$SECONDS programs plain=()
+  # The library's shadow memory has no room beside the layouts that newer kernels draw.
+  if setarch -R true 2>/dev/null; then plain=(setarch -R); fi
+  mapfile -t programs < <(node scripts/lib/threaded-tests.mjs)
+  ((${#programs[@]} > 0)) || die "no test program with threads was found"
+  node scripts/lib/threaded-tests.mjs --others
+  if native_build build/tsan "${programs[*]}" -DBASALT_TSAN=ON; then
+    say "native under ThreadSanitizer: running"
+    GTEST_FILTER="$(node scripts/lib/threaded-tests.mjs --filter)" \
+      TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1" \
+      "${plain[@]}" node scripts/lib/run-native-tests.mjs build/tsan "$results/tsan" "${programs[@]}" || true
+  fi
+  count tsan "$results/tsan" $((SECONDS - started))
+}
+
+for section in "${sections[@]}"; do
+  "run_$section"
+done
+print_summary
