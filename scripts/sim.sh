@@ -1,15 +1,30 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# npm run sim [-- --suite data|target|cluster|all] [--seeds N] [--seed 0x...] [--minutes M] [--jobs N] [--verbose]
-#             [--plan FILE] [--bug NAME] [--require-coverage] [--speed SECONDS]
-# Random runs in virtual time, after the regressions of test/sim. The last line is
-# `N passed, N failed, trace <16 hex digits>`; exit codes: 6 a crash or a hang, 4 correctness, 3 liveness, 5 a seed that
-# gave two histories, 7 a rare event that was never reached (--require-coverage), 2 wrong usage. Failing runs are made
-# small and kept in .cache/sim.
+# npm run sim [-- --suite data|target|cluster|cluster-ts|all] [--seeds N] [--seed 0x...] [--minutes N]
+#             [--nightly | --require-coverage] [--keep] [--no-shrink] [--jobs N] [--verbose] [--bug NAME] [--history FILE]
+# npm run sim -- --plan FILE [--keep] [--verbose] [--history FILE]
+# npm run sim -- --speed SECONDS
+#
+# Random runs in virtual time, after the regressions of test/sim. --seed alone is one run; with --seeds it is the first.
+# Among all suites, cluster-ts (the agents of src/agents, each run in a Node.js process) gets every third seed. --nightly:
+# 60 minutes unless said otherwise, and every rare event must have been reached. Failing runs are made small and written to
+# .cache/sim, or with --keep to test/sim. Ctrl-C tells what ran so far.
+#
+# The last line is `N passed, N failed, trace <16 hex digits>`; exit codes: 6 a crash or a hang, 4 correctness, 3 liveness,
+# 5 a seed that gave two histories, 7 a rare event that was never reached, 2 wrong usage, 130 interrupted, 1 not built.
 set -euo pipefail
 script_name='sim'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
-if [[ ! -f build/sim/build.ninja ]]; then bash scripts/setup.sh test --no-build; fi
+
+# The other suites need neither the addon nor the compiled agents.
+agents=yes
+if [[ " $* " =~ ' --suite '(data|target|cluster)' ' || " $* " == *' --speed '* ]]; then agents=no; fi
+if [[ " $* " =~ ' --plan '([^ ]+)' ' ]] && ! grep -qs '"cluster-ts"' "${BASH_REMATCH[1]}"; then agents=no; fi
+if [[ "$agents" == yes ]]; then
+  bash scripts/setup.sh test
+elif [[ ! -f build/sim/build.ninja ]]; then
+  bash scripts/setup.sh test --no-build
+fi
 
 log="$cache/logs/sim-build.log"
 say "building build/sim/sim (output in .cache/logs/sim-build.log)"
@@ -18,4 +33,4 @@ if ! logged "$log" cmake -G Ninja -B build/sim -S . -DCMAKE_CXX_COMPILER_LAUNCHE
   grep -E -A 6 '[Ee]rror|FAILED|undefined reference' "$log" | head -n 60 >&2
   die "the simulator did not build (all of it in .cache/logs/sim-build.log)"
 fi
-exec build/sim/sim --jobs "$(nproc)" --regressions test/sim --keep "$cache/sim" "$@"
+exec build/sim/sim --jobs "$(nproc)" "$@"

@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -60,6 +61,12 @@ std::string pack(const RunResult& run, const MarkTable& marks) {
     put(out, value);
   for (size_t i = 0; i < mark_count; i++)
     put(out, marks.count(static_cast<Mark>(i)));
+  put(out, static_cast<uint64_t>(run.rare_events.size()));
+  for (const RareEvent& event : run.rare_events) {
+    put(out, event.name);
+    put(out, event.text);
+    put(out, event.count);
+  }
   return out;
 }
 
@@ -78,6 +85,14 @@ bool unpack(const std::string& bytes, GuardedResult* out) {
   run.client_count = static_cast<uint32_t>(in.number());
   for (uint64_t& count : out->marks)
     count = in.number();
+  const uint64_t event_count = in.number();
+  for (uint64_t i = 0; i < event_count && in.good; i++) {
+    RareEvent event;
+    event.name = in.text();
+    event.text = in.text();
+    event.count = in.number();
+    run.rare_events.push_back(std::move(event));
+  }
   return in.good && in.at == bytes.size();
 }
 
@@ -87,6 +102,20 @@ void write_all(int fd, const std::string& bytes) {
     if (count <= 0) _exit(1);
     at += static_cast<size_t>(count);
   }
+}
+
+// A child and all that it has started.
+void kill_group(pid_t pid) {
+  kill(-pid, SIGKILL);
+  kill(pid, SIGKILL);  // when it has not made its group yet
+}
+
+void become_child() {
+  setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
 // False: at its end.
@@ -116,7 +145,7 @@ Guard::Guard(const Options& options) : options_(options) {}
 
 Guard::~Guard() {
   for (const auto& child : children_) {
-    kill(child->pid, SIGKILL);
+    kill_group(child->pid);
     waitpid(child->pid, nullptr, 0);
     close(child->result_fd);
     if (child->output_fd >= 0) close(child->output_fd);
@@ -140,6 +169,7 @@ void Guard::start(uint64_t number, const std::function<RunResult()>& run, const 
   const pid_t pid = fork();
   BASALT_ASSERT(pid >= 0);
   if (pid == 0) {
+    become_child();
     close(results[0]);
     if (!options_.verbose) {
       dup2(outputs[1], STDERR_FILENO);
@@ -151,6 +181,7 @@ void Guard::start(uint64_t number, const std::function<RunResult()>& run, const 
     write_all(results[1], pack(run(), marks));
     _exit(0);
   }
+  setpgid(pid, pid);
   close(results[1]);
   if (outputs[1] >= 0) close(outputs[1]);
   auto child = std::make_unique<Child>();
@@ -163,7 +194,7 @@ void Guard::start(uint64_t number, const std::function<RunResult()>& run, const 
   children_.push_back(std::move(child));
 }
 
-std::pair<uint64_t, GuardedResult> Guard::wait() {
+std::optional<std::pair<uint64_t, GuardedResult>> Guard::wait() {
   BASALT_ASSERT(!children_.empty());
   for (;;) {
     std::vector<pollfd> fds;
@@ -171,7 +202,9 @@ std::pair<uint64_t, GuardedResult> Guard::wait() {
       fds.push_back({child->result_fd, POLLIN, 0});
       fds.push_back({child->output_fd, POLLIN, 0});
     }
+    fds.push_back({options_.stop_fd, POLLIN, 0});
     poll(fds.data(), fds.size(), 1000);
+    if (fds.back().revents != 0) return std::nullopt;
     for (size_t i = 0; i < children_.size(); i++) {
       Child& child = *children_[i];
       if (fds[2 * i + 1].revents != 0 && !read_some(child.output_fd, &child.output)) {
@@ -182,7 +215,7 @@ std::pair<uint64_t, GuardedResult> Guard::wait() {
       const bool late = Clock::now() - child.began > std::chrono::seconds(options_.limit_s);
       if (late && !child.stopped) {
         child.stopped = true;
-        kill(child.pid, SIGKILL);
+        kill_group(child.pid);
       }
       if (fds[2 * i].revents == 0 || read_some(child.result_fd, &child.result)) continue;
       while (child.output_fd >= 0 && read_some(child.output_fd, &child.output)) {
@@ -197,7 +230,8 @@ std::pair<uint64_t, GuardedResult> Guard::wait() {
         return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
       };
       out.cpu_s = time_s(usage.ru_utime) + time_s(usage.ru_stime);
-      if (!(WIFEXITED(status) && WEXITSTATUS(status) == 0 && unpack(child.result, &out))) {
+      const bool ended_well = WIFEXITED(status) && WEXITSTATUS(status) == 0 && unpack(child.result, &out);
+      if (!ended_well || out.run.failure == Failure::crash) {
         out.end = child.stopped ? End::hung : End::crashed;
         out.output = child.output.substr(child.output.size() - std::min(child.output.size(), output_bytes_max));
         if (WIFSIGNALED(status)) out.output += std::string("ended by ") + strsignal(WTERMSIG(status)) + "\n";
@@ -206,16 +240,21 @@ std::pair<uint64_t, GuardedResult> Guard::wait() {
       if (child.output_fd >= 0) close(child.output_fd);
       const uint64_t number = child.number;
       children_.erase(children_.begin() + static_cast<ptrdiff_t>(i));
-      return {number, out};
+      return std::make_pair(number, std::move(out));
     }
   }
 }
 
-GuardedResult run_guarded(const RunOptions& options, int limit_s) {
-  Guard guard({.limit_s = limit_s});
+GuardedResult run_guarded(const RunOptions& options, int limit_s, int stop_fd) {
+  Guard guard({.limit_s = limit_s, .stop_fd = stop_fd});
   guard.start(
       0, [&] { return run_once(options); }, options);
-  return guard.wait().second;
+  auto done = guard.wait();
+  if (done) return std::move(done->second);
+  GuardedResult stopped;
+  stopped.options = options;
+  stopped.end = End::stopped;
+  return stopped;
 }
 
 }  // namespace basalt::sim

@@ -5,6 +5,7 @@
 #include <rapidjson/prettywriter.h>
 #include <rapidjson/stringbuffer.h>
 
+#include <algorithm>
 #include <charconv>
 
 namespace basalt::sim {
@@ -23,6 +24,7 @@ constexpr NumberField number_fields[] = {
     {"copies", &Reduction::copies},
     {"controllers", &Reduction::controllers},
     {"leg_blocks", &Reduction::leg_blocks},
+    {"pause_ms_max", &Reduction::pause_ms_max},
 };
 struct ListField {
   const char* name;
@@ -93,7 +95,7 @@ std::string read_member(const std::string& name, const Value& value, PlanFile* o
   if (name == "why") out->why = value.GetString();
   if (name != "suite") return "";
   const auto suite = suite_from(value.GetString());
-  if (!suite) return "suite: data, target or cluster";
+  if (!suite) return "suite: data, target, cluster or cluster-ts";
   out->options.suite = *suite;
   return "";
 }
@@ -101,18 +103,24 @@ std::string read_member(const std::string& name, const Value& value, PlanFile* o
 }  // namespace
 
 const std::vector<BugName>& bug_names() {
+  static const std::vector<Suite> both = {Suite::cluster, Suite::cluster_ts};
   static const std::vector<BugName> names = {
-      {"skip_fence", &PlantedBugs::skip_fence},
-      {"promote_before_takeover", &PlantedBugs::promote_before_takeover},
-      {"forget_epoch", &PlantedBugs::forget_epoch},
-      {"shrink_without_consent", &PlantedBugs::shrink_without_consent},
-      {"ignore_read_lease", &PlantedBugs::ignore_read_lease},
+      {"skip_fence", &PlantedBugs::skip_fence, both},
+      {"promote_before_takeover", &PlantedBugs::promote_before_takeover, both},
+      {"forget_epoch", &PlantedBugs::forget_epoch, both},
+      {"shrink_without_consent", &PlantedBugs::shrink_without_consent, both},
+      {"ignore_read_lease", &PlantedBugs::ignore_read_lease, both},
+      {"ignore_leftover_lease", &PlantedBugs::ignore_leftover_lease, {Suite::cluster_ts}},
       {"read_unequal", &PlantedBugs::read_unequal},
       {"skip_marks", &PlantedBugs::skip_marks},
       {"clear_before_flush", &PlantedBugs::clear_before_flush},
       {"ignore_own_marks", &PlantedBugs::ignore_own_marks},
   };
   return names;
+}
+
+bool has_bug(Suite suite, const BugName& bug) {
+  return std::find(bug.suites.begin(), bug.suites.end(), suite) != bug.suites.end();
 }
 
 Result<PlanFile> parse_plan(const std::string& text) {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "sim/run.h"
@@ -23,11 +24,13 @@ struct PlanFile {
 Result<PlanFile> parse_plan(const std::string& text);
 std::string plan_text(const PlanFile& plan);
 
-// Names of the planted bugs, and the one of a name; nullptr: none has it.
+// Names of the planted bugs, and which suites have them.
 struct BugName {
   const char* name;
   bool PlantedBugs::*flag;
+  std::vector<Suite> suites = {Suite::cluster};
 };
 const std::vector<BugName>& bug_names();
+bool has_bug(Suite suite, const BugName& bug);
 
 }  // namespace basalt::sim

@@ -14,6 +14,8 @@ struct PlantedBugs {
   bool clear_before_flush = false;       // marks are cleared although nothing was flushed
   bool ignore_own_marks = false;         // a resync asks only the survivors' marks
   bool read_unequal = false;             // after a takeover nothing is made equal
+  bool ignore_leftover_lease = false;    // serve although an old controller out of reach may still answer reads
+  bool operator==(const PlantedBugs&) const = default;
 };
 
 }  // namespace basalt::sim

@@ -8,6 +8,7 @@
 #include "sim/nemesis.h"
 #include "sim/target/target_run.h"
 #include "sim/trace.h"
+#include "sim/worker.h"
 #include "sim/workload.h"
 
 namespace basalt::sim {
@@ -115,7 +116,7 @@ std::optional<Suite> suite_from(const std::string& name) {
   return std::nullopt;
 }
 const char* suite_name(Suite suite) {
-  static constexpr const char* names[] = {"data", "target", "cluster"};
+  static constexpr const char* names[] = {"data", "target", "cluster", "cluster-ts"};
   return names[static_cast<size_t>(suite)];
 }
 
@@ -134,6 +135,8 @@ RunResult run_once(const RunOptions& options) {
       return run_target(options);
     case Suite::cluster:
       return run_cluster(options);
+    case Suite::cluster_ts:
+      return run_worker(options);
   }
   return {};
 }

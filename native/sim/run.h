@@ -15,15 +15,23 @@
 namespace basalt::sim {
 
 enum class Suite : uint8_t {
-  data,     // one stack of bdevs on disks, through power cuts and lost members (data/)
-  target,   // one target with good and rude hosts (target/)
-  cluster,  // whole clusters; each block has one writer, or controllers stay and several may write it
+  data,        // one stack of bdevs on disks, through power cuts and lost members (data/)
+  target,      // one target with good and rude hosts (target/)
+  cluster,     // whole clusters; each block has one writer, or controllers stay and several may write it
+  cluster_ts,  // whole clusters with the agents of src/agents, in a Node.js process (worker.h)
 };
-constexpr Suite all_suites[] = {Suite::data, Suite::target, Suite::cluster};
+constexpr Suite all_suites[] = {Suite::data, Suite::target, Suite::cluster, Suite::cluster_ts};
 std::optional<Suite> suite_from(const std::string& name);
 const char* suite_name(Suite suite);
 
-enum class Failure : uint8_t { none, liveness, correctness };
+enum class Failure : uint8_t { none, liveness, correctness, crash };
+
+// Of a kind that the process's marks (base/probe.h) do not have, or of a mark that another process reached.
+struct RareEvent {
+  std::string name;
+  std::string text;
+  uint64_t count = 0;
+};
 
 struct RunResult {
   Failure failure = Failure::none;
@@ -37,6 +45,7 @@ struct RunResult {
   // What a Reduction may leave out of it.
   uint32_t step_count = 0;
   uint32_t client_count = 0;
+  std::vector<RareEvent> rare_events;  // all that such a run knows, with those that did not happen
 };
 
 // Nothing: all of it.
@@ -49,6 +58,7 @@ struct Reduction {
   std::optional<uint64_t> copies;
   std::optional<uint64_t> controllers;
   std::optional<uint64_t> leg_blocks;
+  std::optional<uint64_t> pause_ms_max;  // after a step; cluster-ts only
   bool operator==(const Reduction&) const = default;
   bool has_step(uint32_t index) const;
   bool has_client(uint32_t client) const;
@@ -60,6 +70,8 @@ struct RunOptions {
   PlantedBugs bugs;
   Reduction reduction;
   bool verbose = false;  // what happens as it happens, on stderr
+  std::string history;   // cluster-ts: a file for what its hosts saw (docs/history-format.md); "": none
+  std::vector<std::string> worker = {"node", "dist/src/sim/main.js"};  // cluster-ts: the command that runs it
 };
 
 RunResult run_once(const RunOptions& options);

@@ -27,6 +27,7 @@ class Shrinker {
         lower(field, {1, 2});
       lower(&Reduction::leg_blocks, {32});
       lower(&Reduction::ops_max, {1, 3, 10, 30, 100, 300});
+      if (subject.options.suite == Suite::cluster_ts) lower(&Reduction::pause_ms_max, {1, 10, 100, 500});
       smaller = best_.reduction != before;
     }
     return best_;

@@ -16,22 +16,24 @@ import type { ControllerTiming } from '../agents/volume-controller.js';
 import { volumeView } from '../api/views.js';
 import { attachVolume, createVolume } from '../api/volumes.js';
 import type { Engine } from '../engine/engine.js';
+import { SimClockwork } from '../engine/native/sim-clockwork.js';
 import { createSimWorld, type SimWorld } from '../engine/native/sim-world.js';
 import { SeededRandom } from '../env/seeded-random.js';
-import { quiet, VirtualTime } from '../env/virtual-clock.js';
 import type { VolumeView } from '../model/api.js';
 import { ClusterState } from '../model/cluster-state.js';
 import { type CompiledNode, compileConfig } from '../model/config.js';
 import { keys, nqns } from '../model/keys.js';
-import { InlinePlanner } from '../placement/planner.js';
+import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
 import { History } from './history.js';
 import { LeadershipMonitor } from './leadership-monitor.js';
+import { Operator } from './operator.js';
 import { noBugs, type PlantedBugs } from './planted-bugs.js';
+import { RareEvents } from './rare-events.js';
 import { ReplicaMonitor } from './replica-monitor.js';
-import { SimHost, type WorkloadMix } from './sim-host.js';
+import { type ClientLimits, SimHost, type WorkloadMix } from './sim-host.js';
 import { SimProcess } from './sim-process.js';
 import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
-import { Trace } from './trace.js';
+import { Trace, type TraceListener } from './trace.js';
 
 export interface ClusterShape {
   readonly disks: number;
@@ -45,6 +47,8 @@ export interface ClusterShape {
   readonly diskDelayMaxMs: number;
   readonly store: SimStoreKnobs;
   readonly timing: Partial<ControllerTiming>;
+  /** After that, what a node that is away held is rebuilt elsewhere. */
+  readonly rebuildAfterMs: number;
   readonly bugs: PlantedBugs;
 }
 
@@ -62,18 +66,19 @@ export const plainShape: ClusterShape = {
   diskDelayMaxMs: 0.2,
   store: calmStore,
   timing: { graceMs: 3_000 },
+  rebuildAfterMs: 600_000,
   bugs: noBugs,
 };
 
 const diskBytes = 32 * MiB;
-const startNs = 1000e9;
 const volumeName = 'v1';
 const leaseTtlSeconds = 2;
 const restartAfterMs = 300;
+const rebuildSettleMs = 300;
 
 export interface ClusterSimOptions {
   /** Hears of every line of the trace. */
-  readonly tell?: (line: string) => void;
+  readonly tell?: TraceListener;
 }
 
 export class ClusterSim {
@@ -83,15 +88,18 @@ export class ClusterSim {
   readonly history: History;
   readonly hosts: SimHost[] = [];
   readonly processes = new Map<string, SimProcess>();
-  readonly monitor = new LeadershipMonitor();
+  readonly rareEvents = new RareEvents();
+  readonly monitor = new LeadershipMonitor(this.rareEvents);
   readonly replicas = new ReplicaMonitor();
   readonly #intruder: Engine;
   #intrusions = 0;
-  readonly #time = new VirtualTime(startNs);
+  readonly #clockwork: SimClockwork;
   readonly #random: SeededRandom;
   readonly #trace: Trace;
   #healCount = 0;
   #volumeId = '';
+  #operator: Operator | null = null;
+  #planner: PgPlanner | null = null;
 
   constructor(seed: bigint, shape: ClusterShape, options: ClusterSimOptions = {}) {
     this.shape = shape;
@@ -101,28 +109,29 @@ export class ClusterSim {
       networkDelayMaxNs: Math.round(shape.networkDelayMaxMs * 1e6),
       diskDelayMaxNs: Math.round(shape.diskDelayMaxMs * 1e6),
     });
-    this.#trace = new Trace(() => this.#time.nowNs, options.tell ?? null);
-    this.history = new History(startNs);
-    this.server = new SimStoreServer(this.#time.clock(), this.#random.fork());
+    this.#clockwork = new SimClockwork(this.world);
+    this.#trace = new Trace(() => this.nowNs, options.tell ?? null);
+    this.history = new History(this.nowNs);
+    this.server = new SimStoreServer(this.#clockwork.time.clock(), this.#random.fork(), this.rareEvents);
     this.server.onApply = (changes, revision) => {
       for (const change of changes) {
         const text = change.kind === 'put' ? change.value.toString() : '';
-        this.#trace.add('store', `${change.kind} ${change.key} @${revision}`, text);
+        this.#trace.add('store', change.kind, `${change.key} @${revision} ${text}`);
         if (change.kind === 'put') this.monitor.saw(change.key, text);
       }
     };
-    this.#intruder = this.replicas.watch(this.world.createEngine('x1', { clock: this.#time.clock() }));
+    this.#intruder = this.replicas.watch(this.world.createEngine('x1', { clock: this.#clockwork.time.clock() }));
     for (const config of this.#configs()) {
       this.processes.set(config.name, this.#process(config));
     }
   }
 
   get nowMs(): number {
-    return this.#time.nowNs / 1e6;
+    return this.nowNs / 1e6;
   }
 
   get nowNs(): number {
-    return this.#time.nowNs;
+    return this.#clockwork.nowNs;
   }
 
   get diskNodes(): SimProcess[] {
@@ -139,18 +148,27 @@ export class ClusterSim {
     return found;
   }
 
+  /** Once it has started. */
+  get operator(): Operator {
+    if (this.#operator === null) throw new Error('the cluster has not started');
+    return this.#operator;
+  }
+
   note(text: string): void {
     this.#trace.add('run', 'note', text);
   }
 
   /** Nodes up, one volume made and redundant, hosts connected. */
   async start(): Promise<void> {
+    const planner = await InlinePlanner.load();
+    this.#planner = planner;
     for (const process of this.processes.values()) process.start();
     await this.#must('nodes did not come up', 30_000, () =>
       [...this.processes.values()].every((process) => process.isUp),
     );
-    const planner = await InlinePlanner.load();
-    const admin = { store: this.server.open('admin', this.#time.clock()), random: this.#random.fork(), planner };
+    const clock = this.#clockwork.time.clock();
+    const admin = { store: this.server.open('admin', clock), random: this.#random.fork(), planner };
+    this.#operator = new Operator(admin, clock, this.rareEvents);
     const { copies, legs, sizeBytes, leaseMs, controllers } = this.shape;
     const names = Array.from({ length: controllers }, (_, index) => `c${index + 1}`);
     const request = { name: volumeName, sizeBytes, copies, legs, leaseMs, controllers: names, stripeSizeBytes: 65536 };
@@ -171,9 +189,9 @@ export class ClusterSim {
     this.server.knobs = this.shape.store;
   }
 
-  startWorkload(mix: WorkloadMix): void {
+  startWorkload(mix: WorkloadMix, limits: ClientLimits = {}): void {
     const count = this.hosts.length;
-    for (const [index, host] of this.hosts.entries()) host.start(mix, this.#random.fork(), { index, count });
+    for (const [index, host] of this.hosts.entries()) host.start(mix, this.#random.fork(), { index, count, ...limits });
   }
 
   stopWorkload(): void {
@@ -181,15 +199,8 @@ export class ClusterSim {
   }
 
   /** True when the condition held within the time; it is asked whenever JavaScript has come to rest. */
-  async runUntil(condition: () => boolean, limitMs: number): Promise<boolean> {
-    const endNs = this.#time.nowNs + Math.round(limitMs * 1e6);
-    for (;;) {
-      await quiet();
-      if (condition()) return true;
-      if (this.#time.fireOne()) continue;
-      if (this.#time.nowNs >= endNs) return false;
-      this.world.step(Math.min(this.#time.nextNs() ?? endNs, endNs), (nowNs) => this.#time.advanceTo(nowNs));
-    }
+  runUntil(condition: () => boolean, limitMs: number): Promise<boolean> {
+    return this.#clockwork.runUntil(condition, limitMs * 1e6);
   }
 
   async runFor(durationMs: number): Promise<void> {
@@ -232,7 +243,9 @@ export class ClusterSim {
     const params = { name, ...address, subnqn: nqns.replica(replica), hostnqn, epoch, timeout_ms: 500 };
     this.#intruder.rpc('basalt_member_attach', params).then(
       () => this.#intruder.rpc('basalt_member_detach', { name }).catch(() => {}),
-      () => {},
+      (error: unknown) => {
+        if (/epoch/i.test(String(error))) this.rareEvents.reach('intruder_refused');
+      },
     );
   }
 
@@ -281,24 +294,37 @@ export class ClusterSim {
     return new SimProcess({
       config,
       world: this.world,
-      time: this.#time,
+      time: this.#clockwork.time,
       server: this.server,
       random: this.#random.fork(),
       bugs: this.shape.bugs,
       replicas: this.replicas,
       restartAfterMs,
       trace: (what, text) => this.#trace.add(config.name, what, text),
-      makeAgent: (context, store) =>
-        new NodeAgent({ context, store, node: config, leaseTtlSeconds, timing: this.shape.timing }),
+      makeAgent: (context, store) => {
+        const { timing, rebuildAfterMs } = this.shape;
+        const placement = { graceMs: rebuildAfterMs, settleMs: rebuildSettleMs };
+        // A planner with a thread of its own would answer when it likes.
+        if (this.#planner === null) throw new Error('the cluster has not started');
+        return new NodeAgent({
+          context,
+          store,
+          node: config,
+          leaseTtlSeconds,
+          timing,
+          placement,
+          planner: this.#planner,
+        });
+      },
     });
   }
 
   #makeHosts(): void {
     for (let index = 1; index <= this.shape.hosts; index++) {
       const name = `h${index}`;
-      const clock = this.#time.clock();
+      const clock = this.#clockwork.time.clock();
       const engine = this.world.createEngine(name, { clock });
-      const options = { name, engine, clock, history: this.history, nowNs: () => this.#time.nowNs };
+      const options = { name, engine, clock, history: this.history, nowNs: () => this.nowNs };
       this.hosts.push(new SimHost({ ...options, onOp: (text) => this.#trace.add(name, 'op', text) }));
     }
   }
@@ -308,12 +334,10 @@ export class ClusterSim {
   }
 
   async #await<T>(problem: string, promise: Promise<T>): Promise<T> {
-    let settled = false;
-    const watched = promise.finally(() => {
-      settled = true;
-    });
-    watched.catch(() => {});
-    await this.#must(problem, 30_000, () => settled);
-    return watched;
+    try {
+      return await this.#clockwork.wait(promise, 30_000);
+    } catch (cause) {
+      throw new Error(problem, { cause });
+    }
   }
 }

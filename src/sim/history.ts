@@ -144,7 +144,7 @@ export class History {
     if (seen === null || seen < floor || seen > register.issued) {
       const what = valueText(value, { volume, lba });
       const [least, most] = [floor, register.issued].map((sequence) => `w${register.writer}#${sequence}`);
-      this.#violation ??= `client ${op.client} read ${what} from block ${lba}; right were ${least} to ${most}`;
+      this.#violation ??= `wrong read: client ${op.client} read ${what} from block ${lba}; right were ${least} to ${most}`;
       return;
     }
     register.floor = Math.max(register.floor, seen);

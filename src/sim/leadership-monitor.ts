@@ -8,12 +8,19 @@
 
 import { keys } from '../model/keys.js';
 import { codecs, type Leadership } from '../model/objects.js';
+import type { RareEvents } from './rare-events.js';
 
 export class LeadershipMonitor {
   readonly #last = new Map<string, Leadership>();
+  readonly #placed = new Map<string, ReadonlySet<string>>();
+  readonly #rareEvents: RareEvents;
   #takeovers = 0;
   #shrinks = 0;
   #violation: string | null = null;
+
+  constructor(rareEvents: RareEvents) {
+    this.#rareEvents = rareEvents;
+  }
 
   get takeovers(): number {
     return this.#takeovers;
@@ -28,6 +35,7 @@ export class LeadershipMonitor {
   }
 
   saw(key: string, text: string): void {
+    if (key.startsWith(keys.volumes)) this.#sawVolume(key, text);
     if (!key.startsWith(keys.leaderships)) return;
     const next = codecs.leadership.decode(text, key);
     const last = this.#last.get(key);
@@ -37,11 +45,30 @@ export class LeadershipMonitor {
     if (next.epoch < last.epoch) this.#fail(`the epoch goes back from ${last.epoch}`, next);
     if (next.epoch > last.epoch) this.#takeovers++;
     else if (next.instance !== null && next.instance !== last.instance) this.#fail('two holders of one epoch', next);
+    this.#count(last, next);
+  }
+
+  #sawVolume(key: string, text: string): void {
+    const replicas = codecs.volume.decode(text, key).legs.flatMap((leg) => leg.replicas.map(({ replica }) => replica));
+    const before = this.#placed.get(key);
+    this.#placed.set(key, new Set(replicas));
+    if (before !== undefined && replicas.some((replica) => !before.has(replica)))
+      this.#rareEvents.reach('replica_moved');
+  }
+
+  #count(last: Leadership, next: Leadership): void {
     const sizeOf = (value: Leadership): number => value.legs.reduce((sum, leg) => sum + leg.inSync.length, 0);
-    if (sizeOf(next) < sizeOf(last)) this.#shrinks++;
+    if (sizeOf(next) < sizeOf(last)) {
+      this.#shrinks++;
+      this.#rareEvents.reach('member_let_go');
+      if (next.legs.some((leg) => leg.inSync.length === 1)) this.#rareEvents.reach('leg_on_one_member');
+    }
+    if (sizeOf(next) > sizeOf(last)) this.#rareEvents.reach('member_taken_back');
+    if (next.epoch > last.epoch && last.instance !== null) this.#rareEvents.reach('controller_taken_over');
+    if (next.instance === null && last.instance !== null) this.#rareEvents.reach('controller_handed_over');
   }
 
   #fail(what: string, at: Leadership): void {
-    this.#violation ??= `${what} (epoch ${at.epoch}, ${at.controller ?? 'nobody'})`;
+    this.#violation ??= `leadership: ${what} (epoch ${at.epoch}, ${at.controller ?? 'nobody'})`;
   }
 }

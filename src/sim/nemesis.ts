@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What goes wrong in a random run: one fault at a time is begun, several may be under way. Every fault that does not
-// end a process ends by itself, or with ClusterSim.heal().
+// What goes wrong in a random run, and what is asked of the cluster meanwhile: one fault at a time is begun, several may be
+// under way. Every fault that does not end a process ends by itself, or with ClusterSim.heal().
 //
 // No disk loses power here: an acknowledged write that was not flushed may then be lost by right, which is for the
 // native suites to judge.
 
-import type { SeededRandom } from '../env/seeded-random.js';
+import { SeededRandom } from '../env/seeded-random.js';
 import type { ClusterSim } from './cluster-sim.js';
 import type { SimProcess } from './sim-process.js';
 
@@ -276,6 +276,26 @@ const faults = {
       return `a controller of epoch ${old} asks for ${replica}`;
     },
   },
+  'make a volume': {
+    weight: 2,
+    begin: (cluster) => {
+      const { copies } = cluster.shape;
+      const name = cluster.operator.freeName;
+      if (name === null) return null;
+      cluster.operator.make(name, copies);
+      return `make volume ${name}`;
+    },
+  },
+  'delete a volume': {
+    weight: 2,
+    begin: (cluster, random) => {
+      const { made } = cluster.operator;
+      if (made.length === 0) return null;
+      const name = random.pick(made);
+      cluster.operator.delete(name);
+      return `delete volume ${name}`;
+    },
+  },
   'orderly restart': {
     weight: 2,
     begin: (cluster, random) => {
@@ -294,36 +314,59 @@ function cutStore(cluster: ClusterSim, name: string, way: 'to' | 'from' | 'both'
   if (way !== 'to') cluster.server.cutFrom.add(name);
 }
 
+/** Of one run: which kinds of faults, how many, how long between them. */
+export interface NemesisPlan {
+  readonly kinds: readonly FaultName[];
+  readonly steps: number;
+  readonly pauseMsMax: number;
+}
+
+/** Each run leaves some kinds of faults out, so that others come in rows. `only`: these kinds. */
+export function drawNemesis(random: SeededRandom, only: readonly FaultName[] | null): NemesisPlan {
+  const all = Object.keys(faults) as FaultName[];
+  const drawn = all.filter(() => random.chance(0.6));
+  const kinds = only ?? (drawn.length > 0 ? drawn : all);
+  return { kinds, steps: random.between(6, 24), pauseMsMax: random.pick([100, 600, 2_000]) };
+}
+
+const stepMix = 0x9e3779b97f4a7c15n;
+
 export class Nemesis {
   readonly #cluster: ClusterSim;
-  readonly #random: SeededRandom;
-  readonly #faults: Fault[];
-  readonly #counts = new Map<Fault, number>();
+  readonly #seed: bigint;
+  readonly #plan: NemesisPlan;
+  readonly #counts = new Map<FaultName, number>();
 
-  /** `only`: these. Otherwise each run leaves some kinds of faults out, so that others come in rows. */
-  constructor(cluster: ClusterSim, random: SeededRandom, only: readonly FaultName[] | null = null) {
+  constructor(cluster: ClusterSim, seed: bigint, plan: NemesisPlan) {
     this.#cluster = cluster;
-    this.#random = random;
-    const all: readonly Fault[] = Object.values(faults);
-    const chosen = only === null ? all.filter(() => random.chance(0.6)) : only.map((name) => faults[name]);
-    this.#faults = chosen.length > 0 ? [...chosen] : [...all];
+    this.#seed = seed;
+    this.#plan = plan;
   }
 
-  begin(): void {
-    const total = this.#faults.reduce((sum, fault) => sum + fault.weight, 0);
-    let drawn = this.#random.fraction() * total;
-    const fault = this.#faults.find((each) => {
-      drawn -= each.weight;
-      return drawn < 0;
-    });
-    const done = fault?.begin(this.#cluster, this.#random) ?? null;
-    if (fault === undefined || done === null) return;
-    this.#counts.set(fault, (this.#counts.get(fault) ?? 0) + 1);
-    this.#cluster.note(done);
+  /** One fault, and a while. Every step draws from a stream of its own: leaving one out leaves the others as they are. */
+  async step(index: number, pauseMsMax = Number.POSITIVE_INFINITY): Promise<void> {
+    const random = new SeededRandom(this.#seed ^ (BigInt(index + 1) * stepMix));
+    const name = this.#draw(random);
+    const done = (faults[name] as Fault).begin(this.#cluster, random);
+    if (done !== null) {
+      this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
+      this.#cluster.note(done);
+    }
+    await this.#cluster.runFor(Math.min(pauseMsMax, random.between(0, this.#plan.pauseMsMax)));
   }
 
   get summary(): string {
-    const named = Object.entries<Fault>(faults).filter(([, fault]) => this.#counts.has(fault));
-    return named.map(([name, fault]) => `${this.#counts.get(fault)} ${name}`).join(', ');
+    const named = (Object.keys(faults) as FaultName[]).filter((name) => this.#counts.has(name));
+    return named.map((name) => `${this.#counts.get(name)} ${name}`).join(', ');
+  }
+
+  #draw(random: SeededRandom): FaultName {
+    const { kinds } = this.#plan;
+    let drawn = random.fraction() * kinds.reduce((sum, name) => sum + faults[name].weight, 0);
+    const found = kinds.find((name) => {
+      drawn -= faults[name].weight;
+      return drawn < 0;
+    });
+    return found ?? (kinds[0] as FaultName);
   }
 }

@@ -41,7 +41,8 @@ export class ReplicaMonitor {
   }
 
   #accepted({ subnqn, hostnqn, epoch }: AttachParams, before: number): void {
-    if (epoch < before) this.#violation ??= `${subnqn} let ${hostnqn} in with epoch ${epoch} after epoch ${before}`;
+    if (epoch < before)
+      this.#violation ??= `epoch: ${subnqn} let ${hostnqn} in with epoch ${epoch} after epoch ${before}`;
     this.#highest.set(subnqn, Math.max(epoch, this.#highest.get(subnqn) ?? 0));
   }
 }

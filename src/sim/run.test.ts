@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Goal: whole clusters - real agents, native engines - come through random faults, and a seed names a run exactly.
-// Method: a few random runs, each twice; scripts/sim.sh and dist/src/sim/main.js run more of them.
+// Method: a few random runs, each twice; `npm run sim -- --suite cluster-ts` runs more of them.
 
 import { describe, expect, it } from 'vitest';
 import { ClusterSim, plainShape } from './cluster-sim.js';
-import { run } from './run.js';
+import type { Reduction } from './plan.js';
+import { type RunResult, run } from './run.js';
+import { readable, type TraceLine } from './trace.js';
 
 describe('a random run', () => {
   for (const seed of [1n, 2n, 5n, 11n]) {
@@ -17,6 +19,56 @@ describe('a random run', () => {
       expect(second.history).toBe(first.history);
     });
   }
+});
+
+describe('a reduced run', () => {
+  const seed = 4n;
+  async function notes(reduction: Reduction): Promise<{ result: RunResult; notes: string[] }> {
+    const seen: string[] = [];
+    const tell = ({ what, text }: TraceLine): void => {
+      if (what === 'note') seen.push(text);
+    };
+    const result = await run({ seed, reduction, tell });
+    expect(result, result.explanation).toMatchObject({ failure: 'none' });
+    return { result, notes: seen };
+  }
+
+  it('keeps the steps that it does not leave out as they are', { timeout: 120_000 }, async () => {
+    const whole = await notes({});
+    const [first] = whole.notes;
+    expect(whole.notes.length).toBeGreaterThan(2);
+    expect((await notes({ steps: [0] })).notes).toEqual([first, 'heal']);
+  });
+
+  it('has fewer clients, operations and nodes', { timeout: 120_000 }, async () => {
+    const shape = { hosts: 1, copies: 2, controllers: 2, legs: 1, legBlocks: 16 };
+    const { result } = await notes({ steps: [], clients: [2], opsMax: 5, pauseMsMax: 10, ...shape });
+    expect(result.summary).toContain('2 copies, 1 legs, 3 disk nodes, 2 controllers, 1 hosts');
+    const clients = new Set([...result.history.matchAll(/"client":(\d+)/g)].map(([, client]) => client));
+    // The last one reads everything, three times.
+    expect([...clients].sort()).toEqual(['0', '2']);
+    expect(result.operations).toBe(5 + 3);
+  });
+});
+
+describe('the trace for people', () => {
+  it('is in columns, and leaves out calls that went well', () => {
+    const lines: string[] = [];
+    const tell = readable((line) => lines.push(line));
+    const at = (who: string, what: string, text: string): void => tell({ nowNs: 1000e9, who, what, text });
+    at('run', 'note', 'kill c1 for 3 ms');
+    at('c1', 'basalt_leg_create', '{"name":"leg-aa2cf6e4-8e4e-4a6c-a5a9-0f2f1f1e0001-0"}');
+    at('c1', 'basalt_leg_create answer', '{"result":true}');
+    at('c1', 'bdev_aio_create answer', '{"error":{"code":-2,"message":"no such file"}}');
+    at('c1', 'bdev_get_bdevs', '{}');
+    at('store', 'delete', '/basalt/v1/live/c1 @7 ');
+    expect(lines).toEqual([
+      ' 1000.000000  run      == kill c1 for 3 ms',
+      ' 1000.000000  c1       basalt_leg_create {"name":"leg-aa2cf6e4-0"}',
+      ' 1000.000000  c1       bdev_aio_create refused {"code":-2,"message":"no such file"}',
+      ' 1000.000000  store    delete live/c1 @7',
+    ]);
+  });
 });
 
 describe('a simulated cluster', () => {

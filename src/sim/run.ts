@@ -5,14 +5,20 @@
 
 import { SeededRandom } from '../env/seeded-random.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
-import { type FaultName, Nemesis } from './nemesis.js';
+import { drawNemesis, type FaultName, Nemesis } from './nemesis.js';
+import type { Reduction } from './plan.js';
 import { noBugs, type PlantedBugs } from './planted-bugs.js';
+import type { RareEvent } from './rare-events.js';
 import type { WorkloadMix } from './sim-host.js';
+import { blockBytes } from './stamp.js';
+import type { TraceListener } from './trace.js';
 
 export interface RunOptions {
   readonly seed: bigint;
   readonly bugs?: PlantedBugs;
-  readonly tell?: (line: string) => void;
+  readonly tell?: TraceListener;
+  /** What is left of what the seed draws. */
+  readonly reduction?: Reduction;
   /** What the seed is not to draw. */
   readonly shape?: Partial<ClusterShape>;
   readonly mix?: Partial<WorkloadMix>;
@@ -21,6 +27,7 @@ export interface RunOptions {
 
 export interface RunResult {
   readonly failure: 'none' | 'liveness' | 'correctness' | 'crash';
+  /** What stands before its first colon is the kind of the failure. */
   readonly explanation: string;
   /** 16 hex digits. */
   readonly trace: string;
@@ -28,6 +35,10 @@ export interface RunResult {
   readonly takeovers: number;
   readonly shrinks: number;
   readonly virtualMs: number;
+  /** What a reduction may leave out of it. */
+  readonly steps: number;
+  readonly clients: number;
+  readonly rareEvents: readonly RareEvent[];
   readonly summary: string;
   /** docs/history-format.md */
   readonly history: string;
@@ -39,7 +50,11 @@ const readMsMax = 30_000;
 
 export async function run(options: RunOptions): Promise<RunResult> {
   const random = new SeededRandom(options.seed ^ 0x5eedn);
-  const shape = { ...drawShape(random), ...options.shape, bugs: options.bugs ?? noBugs };
+  const { reduction = {} } = options;
+  const drawn = { ...drawShape(random), ...options.shape, bugs: options.bugs ?? noBugs };
+  const mix = { ...drawMix(random), ...options.mix };
+  const plan = drawNemesis(random, options.faults ?? null);
+  const shape = reduced(drawn, reduction);
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
   let summary = shapeText(shape);
@@ -51,31 +66,42 @@ export async function run(options: RunOptions): Promise<RunResult> {
     takeovers: cluster.monitor.takeovers,
     shrinks: cluster.monitor.shrinks,
     virtualMs: cluster.nowMs - startMs,
+    steps: plan.steps,
+    clients: shape.hosts * (mix.writers + mix.readers),
+    rareEvents: cluster.rareEvents.all,
     summary,
     history: cluster.history.text,
   });
   try {
     await cluster.start();
-    const nemesis = new Nemesis(cluster, random.fork(), options.faults ?? null);
-    cluster.startWorkload({ ...drawMix(random), ...options.mix });
-    await stir(cluster, nemesis, random);
+    const nemesis = new Nemesis(cluster, options.seed, plan);
+    cluster.startWorkload(mix, reduction);
+    await cluster.runFor(200);
+    for (let step = 0; step < plan.steps && cluster.violation === null; step++)
+      if (reduction.steps?.includes(step) ?? true) await nemesis.step(step, reduction.pauseMsMax);
     summary += `; ${nemesis.summary}`;
-    const problem = (await settle(cluster)) ?? null;
-    if (problem === null) return finish('none', '');
-    return finish(problem.kind, problem.text);
+    const problem = await settle(cluster);
+    return problem === null ? finish('none', '') : finish(problem.kind, problem.text);
   } catch (error) {
     return finish('crash', error instanceof Error ? (error.stack ?? error.message) : String(error));
   }
 }
 
-async function stir(cluster: ClusterSim, nemesis: Nemesis, random: SeededRandom): Promise<void> {
-  const steps = random.between(6, 24);
-  const pauseMsMax = random.pick([100, 600, 2_000]);
-  await cluster.runFor(200);
-  for (let step = 0; step < steps && cluster.violation === null; step++) {
-    nemesis.begin();
-    await cluster.runFor(random.between(0, pauseMsMax));
-  }
+/** Never less than a cluster needs. */
+function reduced(shape: ClusterShape, reduction: Reduction): ClusterShape {
+  const least = (drawn: number, wanted: number | undefined): number => Math.max(1, Math.min(drawn, wanted ?? drawn));
+  const copies = least(shape.copies, reduction.copies);
+  const legs = least(shape.legs, reduction.legs);
+  const { legBlocks = Number.POSITIVE_INFINITY } = reduction;
+  return {
+    ...shape,
+    copies,
+    legs,
+    disks: Math.max(copies, Math.min(shape.disks, copies + 1)),
+    hosts: least(shape.hosts, reduction.hosts),
+    controllers: least(shape.controllers, reduction.controllers),
+    sizeBytes: Math.min(shape.sizeBytes, Math.max(16, legBlocks) * legs * blockBytes),
+  };
 }
 
 type Problem = { readonly kind: 'liveness' | 'correctness'; readonly text: string };
@@ -85,10 +111,12 @@ async function settle(cluster: ClusterSim): Promise<Problem | null> {
   cluster.heal();
   cluster.history.noteHealed(cluster.nowNs, restMsMax * 1e6);
   const rested = await cluster.runUntil(
-    () => cluster.violation !== null || (cluster.history.pending === 0 && cluster.redundant),
+    () =>
+      cluster.violation !== null ||
+      (cluster.history.pending === 0 && cluster.redundant && cluster.operator.unrest(cluster.state) === null),
     restMsMax,
   );
-  const seen = cluster.violation;
+  const seen = cluster.violation ?? cluster.operator.violation(cluster.state);
   if (seen !== null) return { kind: 'correctness', text: seen };
   if (!rested) return { kind: 'liveness', text: `not at rest: ${standstill(cluster)}` };
   // Some times, so that every copy is asked.
@@ -97,7 +125,8 @@ async function settle(cluster: ClusterSim): Promise<Problem | null> {
     void cluster.hosts[0]?.readEverything(0).then(() => {
       done = true;
     });
-    if (!(await cluster.runUntil(() => done, readMsMax))) return { kind: 'liveness', text: 'reads do not end' };
+    if (!(await cluster.runUntil(() => done, readMsMax)))
+      return { kind: 'liveness', text: 'reads do not end: everything was healed' };
   }
   const late = cluster.violation;
   return late === null ? null : { kind: 'correctness', text: late };
@@ -105,7 +134,8 @@ async function settle(cluster: ClusterSim): Promise<Problem | null> {
 
 function standstill(cluster: ClusterSim): string {
   const { health, controller, epoch, legs, paths } = cluster.view;
-  return JSON.stringify({ pending: cluster.history.pending, health, controller, epoch, legs, paths });
+  const volumes = cluster.operator.unrest(cluster.state);
+  return JSON.stringify({ pending: cluster.history.pending, volumes, health, controller, epoch, legs, paths });
 }
 
 function drawShape(random: SeededRandom): ClusterShape {
@@ -127,6 +157,7 @@ function drawShape(random: SeededRandom): ClusterShape {
       answerLostChance: random.chance(0.3) ? 0.05 : 0.002,
     },
     timing: { graceMs: random.pick([1_500, 4_000]), attachTimeoutMs: random.pick([100, 800]), attachRetryMs: 50 },
+    rebuildAfterMs: random.pick([300, 600_000]),
   };
 }
 

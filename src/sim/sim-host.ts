@@ -32,6 +32,23 @@ export interface WorkloadMix {
   readonly blocksOwn: number;
 }
 
+/** What of the workload is left out. */
+export interface ClientLimits {
+  /** Only these clients, by their numbers from 1 over all hosts: each host's writers, then its readers. */
+  readonly clients?: readonly number[];
+  /** Of each client. */
+  readonly opsMax?: number;
+}
+
+interface Client {
+  /** As histories name it. */
+  readonly client: number;
+  /** Of its own blocks; null: it only reads. */
+  readonly slot: number | null;
+  readonly writers: number;
+  readonly opsMax: number;
+}
+
 const attachRetryMs = 100;
 /** Readers take their time: each block that a waiting write holds keeps one of them. */
 const readerPatience = 4;
@@ -88,12 +105,18 @@ export class SimHost {
   }
 
   /** The `index`-th host of `count`. Each writer writes blocks of its own; everybody reads any. Ends after stop(). */
-  start(mix: WorkloadMix, random: SeededRandom, at: { index: number; count: number }): void {
+  start(mix: WorkloadMix, random: SeededRandom, at: ClientLimits & { index: number; count: number }): void {
     const writers = mix.writers * at.count;
-    for (let slot = at.index * mix.writers; slot < (at.index + 1) * mix.writers; slot++)
-      void this.#work(mix, random.fork(), { client: slot + 1, slot, writers });
-    for (let reader = 0; reader < mix.readers; reader++)
-      void this.#work(mix, random.fork(), { client: 1000 * (at.index + 1) + reader, slot: null, writers });
+    const { opsMax = Number.POSITIVE_INFINITY, clients } = at;
+    const first = at.index * (mix.writers + mix.readers);
+    for (let nth = 0; nth < mix.writers + mix.readers; nth++) {
+      // Every client draws from a stream of its own: leaving one out leaves the others as they are.
+      const own = random.fork();
+      if (clients !== undefined && !clients.includes(first + nth + 1)) continue;
+      const slot = nth < mix.writers ? at.index * mix.writers + nth : null;
+      const client = slot === null ? 1000 * (at.index + 1) + nth - mix.writers : slot + 1;
+      void this.#work(mix, own, { client, slot, writers, opsMax });
+    }
   }
 
   stop(): void {
@@ -107,15 +130,11 @@ export class SimHost {
       await this.#read(client, lba, Math.min(step, this.countBlocks - lba));
   }
 
-  async #work(
-    mix: WorkloadMix,
-    random: SeededRandom,
-    who: { client: number; slot: number | null; writers: number },
-  ): Promise<void> {
+  async #work(mix: WorkloadMix, random: SeededRandom, who: Client): Promise<void> {
     // Its own blocks are one stretch, so that a write of several blocks has one writer.
     const stretch = Math.floor(this.countBlocks / who.writers);
     const share = Math.min(stretch, mix.blocksOwn);
-    while (!this.#stopped) {
+    for (let ops = 0; ops < who.opsMax && !this.#stopped; ops++) {
       const blocks = random.between(1, mix.blocksMax);
       if (who.slot === null || random.chance(mix.readChance)) {
         const lba = random.between(0, who.writers - 1) * stretch + random.between(0, share - 1);

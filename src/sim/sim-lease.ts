@@ -78,6 +78,7 @@ export class SimLease implements Lease {
 
   #lose(): void {
     if (!this.#end('lost')) return;
+    this.#options.server.rareEvents.reach('store_lease_lost');
     this.#options.options.onLost?.(new BasaltError('STORE_LEASE_LOST', { leaseId: this.id }));
   }
 

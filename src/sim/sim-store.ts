@@ -27,6 +27,7 @@ import type {
   WatchOptions,
 } from '../store/store.js';
 import { checkKey, checkTxn } from '../store/store.js';
+import type { RareEvents } from './rare-events.js';
 import { SimLease } from './sim-lease.js';
 import { SimWatch } from './sim-watch.js';
 
@@ -53,13 +54,15 @@ export class SimStoreServer extends MemoryServer {
   readonly cutTo = new Set<string>();
   readonly cutFrom = new Set<string>();
   onApply: (changes: readonly Change[], revision: number) => void = () => {};
+  readonly rareEvents: RareEvents;
   readonly #random: SeededRandom;
   readonly #watches = new Set<SimWatch>();
   readonly #leases = new Map<string, string>();
 
-  constructor(clock: Clock, random: SeededRandom) {
+  constructor(clock: Clock, random: SeededRandom, rareEvents: RareEvents) {
     super(clock);
     this.#random = random;
+    this.rareEvents = rareEvents;
   }
 
   override apply(changes: readonly Change[]): number {
@@ -261,6 +264,7 @@ export class SimStore implements Store {
       const answer = (outcome: Outcome<T>): void => {
         server.clock.setTimer(server.latencyMs(), () => {
           if (!server.answerLost(this.client)) this.clock.setTimer(0, () => settle(outcome));
+          else if (changes) server.rareEvents.reach('store_answer_lost');
         });
       };
       const delayMs = server.questionDelayMs(this.client);
@@ -268,10 +272,12 @@ export class SimStore implements Store {
       server.clock.setTimer(delayMs, () => {
         // A server that is down refuses the connection, which is an answer of its own.
         if (server.down) {
+          server.rareEvents.reach('store_refused');
           const refused = new BasaltError('STORE_UNREACHABLE', { endpoint: 'simulated', detail: 'refused' });
           this.clock.setTimer(server.latencyMs(), () => settle({ error: refused }));
           return;
         }
+        if (settled && changes) server.rareEvents.reach('store_change_late');
         answer(carriedOut(perform));
       });
     });
@@ -281,6 +287,7 @@ export class SimStore implements Store {
     const server = this.#server;
     const holds = txn.conditions.every(({ key, modRevision }) => (server.get(key)?.modRevision ?? 0) === modRevision);
     if (holds) return { outcome: 'committed', revision: server.apply(txn.changes) };
+    server.rareEvents.reach('store_conflict');
     const current = new Map(txn.conditions.map(({ key }) => [key, server.get(key)]));
     return { outcome: 'conflict', revision: server.revision, current };
   }

@@ -61,6 +61,7 @@ export class SimWatch implements Watch {
     if (this.#nextRevision < server.compactRevision && this.#nextRevision <= revision) {
       this.#nextRevision = server.revision + 1;
       const entries = server.list(prefix);
+      server.rareEvents.reach('watch_resynced');
       this.#queue.push({ kind: 'resync', reason: 'compacted', revision: server.revision, entries });
     }
     while (this.#nextRevision <= revision) {

@@ -4,41 +4,29 @@
 // Method: two engines, a target and its host, driven by hand.
 
 import { describe, expect, it } from 'vitest';
-import { quiet, VirtualTime } from '../../env/virtual-clock.js';
+import { quiet } from '../../env/virtual-clock.js';
 import type { Engine } from '../engine.js';
+import { SimClockwork } from './sim-clockwork.js';
 import { createSimWorld, type SimWorld } from './sim-world.js';
 
 const nqn = 'nqn.2026-01.io.basalt:test:sim';
 const address = { trtype: 'TCP', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: '4420' } as const;
 
 class Bench {
-  readonly time = new VirtualTime(1000e9);
   readonly world: SimWorld;
+  readonly clockwork: SimClockwork;
 
   constructor(seed: bigint) {
     this.world = createSimWorld({ seed });
+    this.clockwork = new SimClockwork(this.world);
   }
 
   engine(node: string): Engine {
-    return this.world.createEngine(node, { clock: this.time.clock() });
+    return this.world.createEngine(node, { clock: this.clockwork.time.clock() });
   }
 
-  /** Steps until the promise is settled. */
-  async run<T>(promise: Promise<T>, limitMs = 60_000): Promise<T> {
-    let settled = false;
-    promise
-      .catch(() => {})
-      .finally(() => {
-        settled = true;
-      });
-    const endNs = this.time.nowNs + limitMs * 1e6;
-    for (;;) {
-      await quiet();
-      if (settled) return promise;
-      if (this.time.fireOne()) continue;
-      if (this.time.nowNs >= endNs) throw new Error(`not settled within ${limitMs} ms`);
-      this.world.step(Math.min(this.time.nextNs() ?? endNs, endNs), (nowNs) => this.time.advanceTo(nowNs));
-    }
+  run<T>(promise: Promise<T>, limitMs?: number): Promise<T> {
+    return this.clockwork.wait(promise, limitMs);
   }
 
   async target(node: string): Promise<Engine> {

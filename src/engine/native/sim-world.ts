@@ -3,9 +3,11 @@
 // Native engines in a simulated world: any number of them in this process, on one virtual clock that only step() moves.
 // For tests and simulations.
 //
-//   const world = createSimWorld({ seed: 1n });
-//   const engine = world.createEngine('d1', { clock });
-//   world.step(world.nowNs + 1e6, (nowNs) => time.advanceTo(nowNs));
+//   const clockwork = new SimClockwork(createSimWorld({ seed: 1n }));
+//   const engine = clockwork.world.createEngine('d1', { clock: clockwork.time.clock() });
+//   await clockwork.step(1e6);
+//
+// createEngine({ env: 'sim', seed }) is the short way to all of that.
 //
 // Invariants:  - nothing of an engine runs but inside step(); what it has to tell is delivered before step() returns
 //              - one seed and the same calls give the same history: traceHash() tells

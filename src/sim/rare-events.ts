@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What random runs are meant to reach, counted: a kind of event that never happens in many runs is not tested by them.
+
+export const rareEventTexts = {
+  controller_handed_over: 'a controller gave its volume up in good order',
+  controller_taken_over: 'a controller took a volume from one that had not let go',
+  intruder_refused: 'a replica refused a controller of an old epoch',
+  leg_on_one_member: 'a leg went on with a single member',
+  member_let_go: 'the store let a member of a leg go',
+  member_taken_back: 'the store took a member back',
+  replica_moved: 'a replica was given to another disk',
+  store_answer_lost: 'a change was made in the store, and its answer did not arrive',
+  store_change_late: 'a change was made in the store after its client had given up',
+  store_conflict: 'a transaction found that something had changed',
+  store_lease_lost: 'a daemon lost its lease',
+  store_refused: 'a client found the store down',
+  volume_deleted: 'a volume was deleted while others were in use',
+  volume_made: 'a volume was made while others were in use',
+  watch_resynced: 'a watch fell behind a compaction and began again',
+} as const;
+
+export type RareEventName = keyof typeof rareEventTexts;
+
+export interface RareEvent {
+  readonly name: string;
+  readonly text: string;
+  readonly count: number;
+}
+
+export class RareEvents {
+  readonly #counts = new Map<RareEventName, number>();
+
+  reach(name: RareEventName): void {
+    this.#counts.set(name, this.count(name) + 1);
+  }
+
+  count(name: RareEventName): number {
+    return this.#counts.get(name) ?? 0;
+  }
+
+  /** Also those that did not happen. */
+  get all(): RareEvent[] {
+    const names = Object.keys(rareEventTexts) as RareEventName[];
+    return names.map((name) => ({ name, text: rareEventTexts[name], count: this.count(name) }));
+  }
+}
