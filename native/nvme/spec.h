@@ -170,7 +170,7 @@ struct ConnectCommand {
 static_assert(sizeof(ConnectCommand) == 64 && offsetof(ConnectCommand, kato_ms) == 48);
 
 constexpr uint16_t cntlid_any = 0xffff;  // the dynamic controller model: the target chooses
-constexpr size_t nqn_bytes_max = 223;  // without the terminating zero
+constexpr size_t nqn_bytes_max = 223;    // without the terminating zero
 
 struct ConnectData {
   uint8_t hostid[16];

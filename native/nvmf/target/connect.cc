@@ -16,7 +16,6 @@ namespace {
 using nvme::Status;
 namespace status = nvme::status;
 
-
 // Connect Invalid Parameters: which field, in the command (false) or in the data (true).
 Status invalid_parameter(Request* request, bool in_data, uint16_t offset) {
   request->completion.dw0 = offset | (in_data ? 1u << 16 : 0);
