@@ -12,7 +12,7 @@ source "$root/scripts/lib/own-network.sh"
 if [[ "${BASALT_CHAOS_BUILD:-yes}" != no ]]; then
   {
     bash "$root/scripts/setup.sh" test &&
-      native_build build/release basalt_check -DCMAKE_BUILD_TYPE=Release
+      plain_build basalt_check
   } >&2 || {
     say "set-up failed (messages above): nothing was run"
     echo "0 passed, 1 failed"

@@ -15,6 +15,7 @@
 set -euo pipefail
 script_name='sim'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$root/scripts/lib/native-build.sh"
 
 # The other suites need neither the addon nor the compiled agents.
 agents=yes
@@ -22,15 +23,9 @@ if [[ " $* " =~ ' --suite '(data|target|cluster)' ' || " $* " == *' --speed '* ]
 if [[ " $* " =~ ' --plan '([^ ]+)' ' ]] && ! grep -qs '"cluster-ts"' "${BASH_REMATCH[1]}"; then agents=no; fi
 if [[ "$agents" == yes ]]; then
   bash scripts/setup.sh test
-elif [[ ! -f build/sim/build.ninja ]]; then
+elif [[ ! -f build/release/build.ninja ]]; then
   bash scripts/setup.sh test --no-build
 fi
 
-log="$cache/logs/sim-build.log"
-say "building build/sim/sim (output in .cache/logs/sim-build.log)"
-if ! logged "$log" cmake -G Ninja -B build/sim -S . -DCMAKE_CXX_COMPILER_LAUNCHER=ccache ||
-  ! logged "$log" ninja -C build/sim sim; then
-  grep -E -A 6 '[Ee]rror|FAILED|undefined reference' "$log" | head -n 60 >&2
-  die "the simulator did not build (all of it in .cache/logs/sim-build.log)"
-fi
-exec build/sim/sim --jobs "$(nproc)" "$@"
+plain_build sim || die "the simulator did not build (messages above)"
+exec build/release/sim --jobs "$(nproc)" "$@"

@@ -2,25 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 # npm test [-- SECTION...]: all tests that need no guest machine. Sections, in this order by default:
 #   tidy          formatting, lints, layers
-#   asan          GoogleTest suites under AddressSanitizer and UndefinedBehaviorSanitizer
+#   native        GoogleTest suites (under sanitizers: npm run sanitize)
 #   unprivileged  only when this is root: the native suites that touch the machine again, as user nobody (the others run in
 #                 simulated worlds)
 #   vitest        TypeScript suites, with real processes, etcd and NBD clients. When this is root: all of them as user
 #                 nobody, because root's rights hide limits, and those that touch the machine as root, too
-# By name only, for a debugger or a quick look:
-#   native        GoogleTest suites, plain build
 # The last line is `N passed, N failed[, N skipped]`; the exit code is 0 when something passed and nothing failed.
 set -euo pipefail
 script_name='test'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 source "$root/scripts/lib/native-build.sh"
 
-sections=(tidy asan unprivileged vitest)
+sections=(tidy native unprivileged vitest)
 if (($# > 0)); then sections=("$@"); fi
 for section in "${sections[@]}"; do
   case "$section" in
-    tidy | native | asan | vitest | unprivileged) ;;
-    *) die "unknown section '$section': expected tidy, native, asan, vitest or unprivileged" ;;
+    tidy | native | unprivileged | vitest) ;;
+    *) die "unknown section '$section': expected tidy, native, unprivileged or vitest" ;;
   esac
 done
 
@@ -30,22 +28,13 @@ if ! bash scripts/setup.sh test; then
   exit 1
 fi
 
-results="$(mktemp -d "${TMPDIR:-/tmp}/basalt-results.XXXXXX")"
+source "$root/scripts/lib/sections.sh"
 copy=""
-cleanup() { rm -rf "$results" ${copy:+"$copy"}; }
-trap cleanup EXIT
-passed=0 failed=0 skipped=0
-summary=()
-
-# count SECTION RESULT-FILE SECONDS
-count() {
-  local p=0 f=1 s=0
-  if [[ -s "$2" ]]; then read -r p f s <"$2"; fi
-  # A section that ran nothing has failed.
-  if ((p + f + s == 0)); then f=1; fi
-  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-  summary+=("$(printf '%-22s %5d passed %4d failed %4d skipped  %4d s' "$1" "$p" "$f" "$s" "$3")")
+cleanup() {
+  remove_results
+  rm -rf ${copy:+"$copy"}
 }
+trap cleanup EXIT
 
 run_tidy() {
   local started=$SECONDS p f
@@ -59,22 +48,11 @@ run_tidy() {
 
 run_native() {
   local started=$SECONDS
-  if native_build build/test tests; then
+  if plain_build tests; then
     say "native: running"
-    node scripts/lib/run-native-tests.mjs build/test "$results/native" || true
+    node scripts/lib/run-native-tests.mjs build/release "$results/native" || true
   fi
   count native "$results/native" $((SECONDS - started))
-}
-
-run_asan() {
-  local started=$SECONDS
-  if native_build build/asan tests -DBASALT_ASAN=ON; then
-    say "native under sanitizers: running"
-    ASAN_OPTIONS="strict_string_checks=1:detect_stack_use_after_return=1:check_initialization_order=1" \
-      UBSAN_OPTIONS="print_stacktrace=1" \
-      node scripts/lib/run-native-tests.mjs build/asan "$results/asan" || true
-  fi
-  count asan "$results/asan" $((SECONDS - started))
 }
 
 # As nobody, in a copy that belongs to nobody: root's rights hide limits on files, locked memory and ports.
@@ -91,10 +69,10 @@ as_nobody() {
 make_copy() {
   copy="$(mktemp -d /var/tmp/basalt.XXXXXX)"
   tar --exclude=./.git --exclude=./.cache --exclude=./build -cf - . | tar -xf - -C "$copy"
-  mkdir -p "$copy"/{bin,home,tmp,results,.cache/logs,build/Release,build/asan}
+  mkdir -p "$copy"/{bin,home,tmp,results,.cache/logs,build/Release,build/release}
   cp build/Release/basalt_native.node "$copy/build/Release/"
   find build -maxdepth 1 -type f -exec cp {} "$copy/build/" \;
-  if [[ -d build/asan ]]; then find build/asan -maxdepth 1 -type f -perm -u+x -exec cp {} "$copy/build/asan/" \;; fi
+  if [[ -d build/release ]]; then find build/release -maxdepth 1 -type f -perm -u+x -exec cp {} "$copy/build/release/" \;; fi
   # A Node.js in root's home is out of reach for others.
   cp "$(readlink -f "$(command -v node)")" "$copy/bin/node"
   chown -R 65534:65534 "$copy"
@@ -108,17 +86,10 @@ run_unprivileged() {
     return
   fi
   say "unprivileged: native suites again as user nobody"
-  [[ -d build/asan ]] || native_build build/asan tests -DBASALT_ASAN=ON || true
+  plain_build tests || true
   [[ -n "$copy" ]] || make_copy
-  as_nobody node scripts/lib/run-native-tests.mjs build/asan results/native "${touching[@]}" || true
+  as_nobody node scripts/lib/run-native-tests.mjs build/release results/native "${touching[@]}" || true
   count "native, as nobody" "$copy/results/native" $((SECONDS - started))
-}
-
-# vitest_counts NAME REPORT SECONDS
-vitest_counts() {
-  node scripts/lib/vitest-counts.mjs "$2" "$results/counts"
-  count "$1" "$results/counts" "$3"
-  rm -f "$results/counts"
 }
 
 run_vitest() {
@@ -143,10 +114,4 @@ run_vitest() {
 for section in "${sections[@]}"; do
   "run_$section"
 done
-
-echo
-printf '%s\n' ${summary[@]+"${summary[@]}"}
-line="$passed passed, $failed failed"
-if ((skipped > 0)); then line+=", $skipped skipped"; fi
-echo "$line"
-((failed == 0 && passed > 0))
+print_summary

@@ -6,7 +6,7 @@
 namespace basalt::sim {
 namespace {
 constexpr uint32_t cluster_bytes = 64 << 10;
-constexpr Duration rejoin_interval = milliseconds(50);
+constexpr Duration open_interval = milliseconds(50);
 }  // namespace
 
 std::string replica_nqn(const std::string& replica) {
@@ -24,7 +24,7 @@ struct DiskNode::Daemon final : Process {
       auto opening = open_store();
       const bool opened = co_await opening;
       if (opened) break;
-      co_await sleep_for(reactor(), rejoin_interval);
+      co_await sleep_for(reactor(), open_interval);
     }
     target = std::make_unique<nvmf::Target>(std::vector<Reactor*>{&reactor()});
     target->add_transport(std::make_unique<nvmf::TcpTargetTransport>(*target));

@@ -10,6 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 folder="$1" corpora="$2" cache="$3" partial="$4"
 shift 4
 names=("$@")
+mkdir -p "$cache/fuzz" "$cache/logs"
 # shellcheck source=scripts/lib/fuzz-program.sh
 source scripts/lib/fuzz-program.sh
 
