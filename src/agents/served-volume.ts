@@ -279,6 +279,8 @@ export class ServedVolume {
       max_cntlid: range.max,
       ana_reporting: true,
       max_namespaces: 1,
+      // A promotion ends with every member taken over, or with the old leases run out.
+      one_active: true,
     });
   }
 
