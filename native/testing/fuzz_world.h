@@ -55,6 +55,21 @@ class FuzzWorld {
     const bool held = world.run_until(condition, limit);
     BASALT_ASSERT(held);
   }
+  nvme::Status io(bdev::Bdev& bdev, bdev::IoType type, uint64_t offset_blocks, std::vector<uint8_t>* data) {
+    struct Waiting : bdev::Io {
+      bool ended = false;
+    } request;
+    Iovec iov{data->data(), data->size()};
+    request.type = type;
+    request.offset_blocks = offset_blocks;
+    request.count_blocks = static_cast<uint32_t>(data->size() / bdev.info().block_size_bytes);
+    request.iov = &iov;
+    request.iov_count = 1;
+    request.done = [](bdev::Io* io) { static_cast<Waiting*>(io)->ended = true; };
+    bdev.submit(&request);
+    must([&] { return request.ended; });
+    return request.status;
+  }
   size_t buffers_in_use_count() const {
     size_t count = 0;
     for (const auto& reactor : reactors)
@@ -83,9 +98,9 @@ class FuzzWorld {
 // Contents in a vector; requests can be held back and failed.
 class FuzzDisk final : public bdev::Bdev {
  public:
-  FuzzDisk(Reactor& home, uint32_t block_bytes, uint64_t count_blocks)
+  FuzzDisk(Reactor& home, uint32_t block_bytes, uint64_t count_blocks, std::string name = "disk")
       : Bdev(home), bytes(size_t{block_bytes} * count_blocks) {
-    info_.name = "disk";
+    info_.name = std::move(name);
     info_.product = "fuzz";
     info_.uuid.bytes[0] = 5;
     info_.block_size_bytes = block_bytes;

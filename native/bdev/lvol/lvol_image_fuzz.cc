@@ -2,11 +2,13 @@
 // Loading a store from a damaged image: a good one, with blocks overwritten, moved, blanked and sealed again (so that
 // the damage lies behind a right checksum), and journal blocks of any records.
 //
-// A load that fails has written nothing. One that succeeds gives a store that works: its lvols are read and written, it
-// closes, and loads again with the same lvols.
+// A load that fails has written nothing. One that succeeds gives a store that works: its lvols are read and written,
+// layers come and go, it closes, and loads again with the same lvols. What fsck calls sound loads, and so does what a
+// store left behind.
 #include <cstring>
 
 #include "base/crc32c.h"
+#include "bdev/lvol/fsck.h"
 #include "bdev/lvol/lvstore.h"
 #include "testing/fuzz_target.h"
 #include "testing/fuzz_world.h"
@@ -22,26 +24,18 @@ using basalt::testing::FuzzSeed;
 using basalt::testing::FuzzWorld;
 
 constexpr uint64_t device_blocks = 480;  // as few as give some clusters: each input begins with a copy
-enum Edit : uint8_t { edit_patch = 0, edit_copy = 1, edit_blank = 2, edit_journal = 3, edit_cut = 4, edit_count = 5 };
+enum Edit : uint8_t {
+  edit_patch = 0,
+  edit_copy = 1,
+  edit_blank = 2,
+  edit_journal = 3,
+  edit_cut = 4,
+  edit_layers = 5,
+  edit_count = 6
+};
 constexpr uint8_t flag_reseal = 0x80;
 
 using Store = std::unique_ptr<LvStore>;
-
-nvme::Status io(FuzzWorld& world, Bdev& bdev, IoType type, uint64_t offset_blocks, std::vector<uint8_t>* data) {
-  struct Waiting : Io {
-    bool ended = false;
-  } request;
-  Iovec iov{data->data(), data->size()};
-  request.type = type;
-  request.offset_blocks = offset_blocks;
-  request.count_blocks = static_cast<uint32_t>(data->size() / bdev.info().block_size_bytes);
-  request.iov = &iov;
-  request.iov_count = 1;
-  request.done = [](Io* io) { static_cast<Waiting*>(io)->ended = true; };
-  bdev.submit(&request);
-  world.must([&] { return request.ended; });
-  return request.status;
-}
 
 Result<Store> load(FuzzWorld& world, FuzzDisk& disk) {
   return world.run(LvStore::load(world.home(), Handle(disk, world.home())));
@@ -61,26 +55,33 @@ Lvol* make_lvol(FuzzWorld& world, LvStore& store, const std::string& name, uint6
   return made.value();
 }
 
-// A store with every kind of page and record, not closed.
-FuzzBytes make_image() {
-  FuzzWorld world(1);
-  FuzzDisk disk(world.home(), lvs::block_bytes, device_blocks);
+Store make_store(FuzzWorld& world, FuzzDisk& disk) {
   LvStoreOptions options;
   options.name = "pool";
   options.uuid.bytes[0] = 1;
   options.cluster_bytes = lvs::cluster_bytes_min;
   auto made = world.run(LvStore::create(world.home(), Handle(disk, world.home()), options));
   BASALT_ASSERT(made.ok());
-  Store store = std::move(made).value();
+  return std::move(made).value();
+}
+Store load_good(FuzzWorld& world, FuzzDisk& disk) {
+  auto loaded = load(world, disk);
+  BASALT_ASSERT(loaded.ok());
+  return std::move(loaded).value();
+}
+
+// A store with every kind of page and record that needs no layers, not closed.
+FuzzBytes make_image() {
+  FuzzWorld world(1);
+  FuzzDisk disk(world.home(), lvs::block_bytes, device_blocks);
+  Store store = make_store(world, disk);
   std::vector<uint8_t> data(4096 * 20, 0x5a);
   Lvol* alpha = make_lvol(world, *store, "alpha", 1 << 20, 0xa);
   make_lvol(world, *store, "beta", uint64_t{1} << 40, 0xb);
-  BASALT_ASSERT(io(world, *alpha, IoType::write, 3, &data).ok());
+  BASALT_ASSERT(world.io(*alpha, IoType::write, 3, &data).ok());
   close(world, store);
-  auto loaded = load(world, disk);
-  BASALT_ASSERT(loaded.ok());
-  store = std::move(loaded).value();
-  BASALT_ASSERT(io(world, *store->find("alpha"), IoType::write, 60, &data).ok());
+  store = load_good(world, disk);
+  BASALT_ASSERT(world.io(*store->find("alpha"), IoType::write, 60, &data).ok());
   BASALT_ASSERT(world.run(store->find("beta")->set_attribute("epoch 7")).ok());
   BASALT_ASSERT(world.run(store->delete_lvol("beta")).ok());
   make_lvol(world, *store, "gamma", 1 << 20, 0xc);
@@ -89,8 +90,48 @@ FuzzBytes make_image() {
   return image;
 }
 
+LvolOptions named(const std::string& name) {
+  LvolOptions options;
+  options.name = name;
+  return options;
+}
+
+// Snapshots, clones and a hidden layer, in pages and in the journal; not closed.
+FuzzBytes make_layers_image() {
+  FuzzWorld world(1);
+  FuzzDisk disk(world.home(), lvs::block_bytes, device_blocks);
+  Store store = make_store(world, disk);
+  std::vector<uint8_t> data(4096, 0x5a);
+  make_lvol(world, *store, "alpha", 1 << 20, 0xa);
+  const auto write = [&](const char* name, uint64_t block) {
+    BASALT_ASSERT(world.io(*store->find(name), IoType::write, block, &data).ok());
+  };
+  write("alpha", 3);
+  BASALT_ASSERT(world.run(store->snapshot_lvol("alpha", named("s1"))).ok());
+  write("alpha", 4);
+  BASALT_ASSERT(world.run(store->clone_lvol("s1", named("c1"))).ok());
+  BASALT_ASSERT(world.run(store->snapshot_lvol("alpha", named("s2"))).ok());
+  close(world, store);
+  store = load_good(world, disk);
+  BASALT_ASSERT(world.run(store->clone_lvol("s2", named("c2"))).ok());
+  write("c2", 20);
+  BASALT_ASSERT(world.run(store->resize_lvol("c2", 1 << 19)).ok());
+  BASALT_ASSERT(world.run(store->rename_lvol("c1", "d1")).ok());
+  BASALT_ASSERT(world.run(store->delete_lvol("s1")).ok());
+  BASALT_ASSERT(world.run(store->snapshot_lvol("d1", named("s3"))).ok());
+  BASALT_ASSERT(world.run(store->set_read_only("d1")).ok());
+  world.world.run_for(seconds(1));
+  FuzzBytes image = disk.bytes;
+  close(world, store);
+  return image;
+}
+
 const FuzzBytes& good_image() {
   static const FuzzBytes image = make_image();
+  return image;
+}
+const FuzzBytes& layers_image() {
+  static const FuzzBytes image = make_layers_image();
   return image;
 }
 
@@ -161,6 +202,9 @@ FuzzBytes damaged_image(FuzzInput& input) {
         if (index > 0) image.resize(std::min(image.size(), index * lvs::block_bytes));
         image.resize(device_blocks * lvs::block_bytes);
         continue;
+      case edit_layers:  // begins again, from the other image
+        image = layers_image();
+        continue;
       default:
         break;
     }
@@ -184,12 +228,12 @@ void exercise(FuzzWorld& world, LvStore& store) {
     const uint64_t last = lvol->info().count_blocks - 1;
     for (const uint64_t block : {uint64_t{0}, uint64_t{3}, uint64_t{62}, last}) {
       if (block > last) continue;
-      BASALT_ASSERT(io(world, *lvol, IoType::read, block, &data).ok());
+      BASALT_ASSERT(world.io(*lvol, IoType::read, block, &data).ok());
       std::fill(data.begin(), data.end(), uint8_t{0x77});
-      const nvme::Status written = io(world, *lvol, IoType::write, block, &data);
+      const nvme::Status written = world.io(*lvol, IoType::write, block, &data);
       std::fill(data.begin(), data.end(), uint8_t{0});
       if (!written.ok()) continue;
-      BASALT_ASSERT(io(world, *lvol, IoType::read, block, &data).ok());
+      BASALT_ASSERT(world.io(*lvol, IoType::read, block, &data).ok());
       BASALT_ASSERT(std::all_of(data.begin(), data.end(), [](uint8_t byte) { return byte == 0x77; }));
     }
     (void)world.run(lvol->set_attribute("again")).ok();
@@ -200,12 +244,37 @@ void exercise(FuzzWorld& world, LvStore& store) {
   (void)world.run(store.create_lvol(options)).ok();
 }
 
+// And with its layers. Any of it may be refused.
+void change_layers(FuzzWorld& world, LvStore& store) {
+  const auto all = names(store);
+  for (size_t i = 0; i < std::min<size_t>(all.size(), 4); i++) {
+    const std::string number = std::to_string(i);
+    (void)world.run(store.lvol_sizes(all[i])).ok();
+    (void)world.run(store.snapshot_lvol(all[i], named("snapshot-" + number))).ok();
+    (void)world.run(store.clone_lvol(all[i], named("clone-" + number))).ok();
+    (void)world.run(store.resize_lvol(all[i], lvs::cluster_bytes_min * (1 + i))).ok();
+    (void)world.run(i % 2 == 0 ? store.inflate_lvol(all[i]) : store.decouple_lvol(all[i])).ok();
+    (void)world.run(store.rename_lvol(all[i], "renamed-" + number)).ok();
+    (void)world.run(store.delete_lvol("snapshot-" + number)).ok();
+  }
+  world.world.run_for(seconds(1));  // folding goes on in the background
+  BASALT_ASSERT(store.layers().size() >= store.list().size());
+}
+
+bool sound(FuzzWorld& world, FuzzDisk& disk) {
+  const FsckReport report = world.run(fsck(world.home(), Handle(disk, world.home())));
+  BASALT_ASSERT(!fsck_text(report, true).empty());
+  return report.sound();
+}
+
 void run(std::span<const uint8_t> bytes) {
   FuzzInput input(bytes);
   FuzzWorld world(2);
   FuzzDisk disk(world.home(), lvs::block_bytes, device_blocks);
   disk.bytes = damaged_image(input);
+  const bool was_sound = sound(world, disk);
   auto loaded = load(world, disk);
+  BASALT_ASSERT(loaded.ok() || !was_sound);
   if (!loaded.ok()) {
     BASALT_ASSERT(disk.write_count == 0);
     BASALT_ASSERT(!loaded.error().message.empty());
@@ -213,8 +282,10 @@ void run(std::span<const uint8_t> bytes) {
   }
   Store store = std::move(loaded).value();
   exercise(world, *store);
+  change_layers(world, *store);
   const auto before = names(*store);
   close(world, store);
+  BASALT_ASSERT(sound(world, disk));
   auto again = load(world, disk);
   BASALT_ASSERT(again.ok());
   store = std::move(again).value();
@@ -228,45 +299,84 @@ FuzzBytes record_bytes(const lvs::Record& record) {
   return bytes;
 }
 
-std::vector<FuzzSeed> seeds() {
-  using lvs::Record;
-  using lvs::RecordType;
-  std::vector<FuzzSeed> out = {{"good", {}}};
-  const lvs::Superblock superblock = newest_superblock(good_image());
-  // One byte of each metadata block of each kind, behind a right checksum and behind a wrong one.
+// One byte of each metadata block of each kind, behind a right checksum and behind a wrong one.
+void add_patches(const FuzzBytes& image, bool layers, std::vector<FuzzSeed>& out) {
+  const lvs::Superblock superblock = newest_superblock(image);
   const auto patch = [&](const std::string& name, uint64_t block, unsigned offset, unsigned value) {
-    const auto edit = [&](unsigned what) {
-      return FuzzOutput().u8(what).u16(static_cast<unsigned>(block)).u16(offset).u8(1).u8(value).bytes();
-    };
-    out.push_back({name, edit(edit_patch | flag_reseal)});
-    out.push_back({name + "-torn", edit(edit_patch)});
+    for (const bool right : {true, false}) {
+      if (layers && !right) continue;
+      FuzzOutput edit;
+      if (layers) edit.u8(edit_layers).u16(0);
+      edit.u8(edit_patch | (right ? flag_reseal : 0)).u16(static_cast<unsigned>(block)).u16(offset).u8(1).u8(value);
+      out.push_back({(layers ? "layers-" : "") + name + (right ? "" : "-torn"), edit.bytes()});
+    }
   };
-  const uint64_t newest = superblock.header.address_blocks;
-  for (unsigned offset = 64; offset < 180; offset += 4)
-    patch("superblock-" + std::to_string(offset), newest, offset, 0x41);
-  for (unsigned page = 0; page < 8; page++) {
-    for (const unsigned offset : {8u, 40u, 48u, 56u, 64u, 68u, 96u, 100u, 104u})
-      patch("page-" + std::to_string(page) + "-" + std::to_string(offset), superblock.pages_first_block + page, offset,
-            3);
+  for (unsigned offset = 64; offset < 180 && !layers; offset += 4)
+    patch("superblock-" + std::to_string(offset), superblock.header.address_blocks, offset, 0x41);
+  // Both places of each page.
+  for (unsigned block = 0; block < 16; block++) {
+    for (const unsigned offset : {48u, 64u, 68u, 88u, 92u, 96u, 98u, 104u, 1192u}) {
+      patch("page-" + std::to_string(block) + "-" + std::to_string(offset), superblock.pages_first_block + block,
+            offset, 3);
+    }
   }
   patch("directory", superblock.directory_first_block, 64, 0xff);
-  out.push_back({"blank", FuzzOutput().u8(edit_blank).u16(static_cast<unsigned>(newest)).u8(0).bytes()});
-  out.push_back({"copy", FuzzOutput().u8(edit_copy).u16(static_cast<unsigned>(newest)).u16(0).bytes()});
-  out.push_back({"cut", FuzzOutput().u8(edit_cut).u16(100).bytes()});
-  const Record records[] = {
-      {.type = RecordType::lvol_create, .lvol_id = 9, .size_bytes = 1 << 20, .text = "delta"},
-      {.type = RecordType::lvol_delete, .lvol_id = 1},
-      {.type = RecordType::attribute, .lvol_id = 1, .text = "epoch 9"},
-      {.type = RecordType::reserve, .cluster = 0, .count = 2},
-      {.type = RecordType::map, .lvol_id = 1, .cluster = 9, .count = 2, .physical = 1, .first_block = 1},
-      {.type = RecordType::zero, .lvol_id = 1, .cluster = 0, .count = 2, .first_block = 4},
-      {.type = RecordType::unmap, .lvol_id = 1, .cluster = 0, .count = 2},
-      {.type = RecordType::clean, .cluster = 5, .count = 2},
-  };
-  for (const Record& record : records) {
-    out.push_back({"journal-" + std::to_string(static_cast<int>(record.type)),
-                   FuzzOutput().u8(edit_journal).u16(0).blob(record_bytes(record)).bytes()});
+}
+
+void add_records(std::vector<FuzzSeed>& out) {
+  using lvs::Record;
+  using lvs::RecordType;
+  for (const uint32_t id : {1u, 2u, 5u, 77u}) {
+    Uuid fresh;
+    fresh.bytes[15] = static_cast<uint8_t>(100 + id);
+    const Record records[] = {
+        {.type = RecordType::lvol_create, .lvol_id = 8 + id, .size_bytes = 1 << 20, .uuid = fresh, .text = "delta"},
+        {.type = RecordType::lvol_delete, .lvol_id = id},
+        {.type = RecordType::attribute, .lvol_id = id, .text = "epoch 9"},
+        {.type = RecordType::reserve, .cluster = id, .count = 2},
+        {.type = RecordType::map, .lvol_id = id, .cluster = 9, .count = 2, .physical = id, .first_block = 1},
+        {.type = RecordType::zero, .lvol_id = id, .cluster = 0, .count = 2, .first_block = 4},
+        {.type = RecordType::unmap, .lvol_id = id, .cluster = 0, .count = 2},
+        {.type = RecordType::clean, .cluster = 2 + id, .count = 2},
+        {.type = RecordType::snapshot, .lvol_id = id, .uuid = fresh, .text = "t", .other_id = 20, .flags = 3},
+        {.type = RecordType::clone, .lvol_id = 21, .uuid = fresh, .text = "u", .other_id = id},
+        {.type = RecordType::resize, .lvol_id = id, .size_bytes = 1 << 19},
+        {.type = RecordType::rename, .lvol_id = id, .text = "v"},
+        {.type = RecordType::rename, .lvol_id = id, .text = "alpha"},
+        {.type = RecordType::set_flags, .lvol_id = id, .flags = 1},
+        {.type = RecordType::set_flags, .lvol_id = id, .flags = 0x80},
+        {.type = RecordType::fold, .lvol_id = id, .cluster = 0, .count = 16},
+        {.type = RecordType::splice, .lvol_id = id},
+        {.type = RecordType::reparent, .lvol_id = id, .other_id = 0},
+        {.type = RecordType::reparent, .lvol_id = id, .other_id = 1},
+    };
+    unsigned number = 0;
+    for (const Record& record : records) {
+      const std::string name = "-" + std::to_string(number++) + "-" + std::to_string(id);
+      const FuzzBytes bytes = record_bytes(record);
+      out.push_back({"journal" + name, FuzzOutput().u8(edit_journal).u16(0).blob(bytes).bytes()});
+      // Behind those that are there.
+      for (const unsigned place : {0u, 8u}) {
+        out.push_back({"layers-journal" + name + "-" + std::to_string(place),
+                       FuzzOutput().u8(edit_layers).u16(0).u8(edit_journal).u16(place).blob(bytes).bytes()});
+      }
+    }
   }
+}
+
+std::vector<FuzzSeed> seeds() {
+  std::vector<FuzzSeed> out = {{"good", {}}, {"layers", FuzzOutput().u8(edit_layers).u16(0).bytes()}};
+  add_patches(good_image(), false, out);
+  add_patches(layers_image(), true, out);
+  add_records(out);
+  const auto newest = static_cast<unsigned>(newest_superblock(good_image()).header.address_blocks);
+  out.push_back({"blank", FuzzOutput().u8(edit_blank).u16(newest).u8(0).bytes()});
+  out.push_back({"copy", FuzzOutput().u8(edit_copy).u16(newest).u16(0).bytes()});
+  out.push_back({"cut", FuzzOutput().u8(edit_cut).u16(100).bytes()});
+  FuzzOutput all;
+  for (unsigned slot = 0; slot < lvs::superblock_slot_count; slot++)
+    all.u8(edit_blank).u16(slot * lvs::superblock_stride_blocks).u8(7);
+  out.push_back({"no-superblock", all.bytes()});
   return out;
 }
 

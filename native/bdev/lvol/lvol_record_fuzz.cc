@@ -15,7 +15,7 @@ using basalt::testing::FuzzSeed;
 bool same(const Record& a, const Record& b) {
   return a.type == b.type && a.lvol_id == b.lvol_id && a.cluster == b.cluster && a.count == b.count &&
          a.physical == b.physical && a.first_block == b.first_block && a.size_bytes == b.size_bytes &&
-         a.uuid == b.uuid && a.text == b.text;
+         a.uuid == b.uuid && a.text == b.text && a.other_id == b.other_id && a.flags == b.flags;
 }
 
 void run(std::span<const uint8_t> bytes) {
@@ -46,6 +46,14 @@ std::vector<FuzzSeed> seeds() {
       {.type = RecordType::unmap, .lvol_id = 1, .cluster = 3, .count = 1},
       {.type = RecordType::reserve, .cluster = 8, .count = 2},
       {.type = RecordType::clean, .cluster = 8, .count = 2},
+      {.type = RecordType::snapshot, .lvol_id = 1, .text = "s", .other_id = 2, .flags = 3},
+      {.type = RecordType::clone, .lvol_id = 3, .text = "c", .other_id = 1},
+      {.type = RecordType::resize, .lvol_id = 3, .size_bytes = 1 << 21},
+      {.type = RecordType::rename, .lvol_id = 3, .text = "d"},
+      {.type = RecordType::set_flags, .lvol_id = 3, .flags = 1},
+      {.type = RecordType::fold, .lvol_id = 3, .cluster = 1, .count = 2},
+      {.type = RecordType::splice, .lvol_id = 3},
+      {.type = RecordType::reparent, .lvol_id = 3, .other_id = 1},
   };
   std::vector<FuzzSeed> out;
   FuzzBytes all;

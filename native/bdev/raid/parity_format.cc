@@ -10,6 +10,8 @@
 namespace basalt::bdev::parity {
 namespace {
 
+constexpr uint64_t number_max = uint64_t{1} << 62;
+
 // Of a page whose checksum field is at byte 8, taken as zero.
 template <class Page>
 uint32_t checksum(const Page& page) {
@@ -73,6 +75,10 @@ Outcome judge(const Superblock& s, uint64_t device_blocks, uint32_t device_block
     return wrong("strip_count");
   }
   if (s.name_length_bytes > name_bytes_max) return wrong("name_length_bytes");
+  // Numbers that only grow, by one at a time, and must not run over.
+  for (const uint64_t number : {s.generation, s.epoch, s.log_tail}) {
+    if (number >= number_max) return wrong("generation, epoch or log_tail");
+  }
   return success();
 }
 
@@ -81,6 +87,7 @@ bool valid_record(const RecordHeader& h, const Superblock& geometry) {
   if (std::memcmp(h.uuid, geometry.uuid, sizeof(h.uuid)) != 0 || h.epoch > geometry.epoch) return false;
   const uint32_t k = geometry.data_count;
   const uint32_t n = k + geometry.parity_count;
+  if (h.sequence >= number_max) return false;
   if (h.stripe >= geometry.strip_count || h.column_count == 0 || h.column >= geometry.strip_blocks ||
       h.column_count > geometry.strip_blocks - h.column) {
     return false;
@@ -91,6 +98,12 @@ bool valid_record(const RecordHeader& h, const Superblock& geometry) {
   if ((h.parity_roles >> h.parity_role & 1) == 0) return false;
   const uint64_t bytes = (uint64_t{h.role_count} + 1) * h.column_count * geometry.block_bytes;
   return h.payload_bytes == bytes && bytes <= uint64_t{geometry.log_slot_pages - 1} * page_bytes;
+}
+
+bool same_write(const RecordHeader& one, const RecordHeader& other) {
+  return one.epoch == other.epoch && one.sequence == other.sequence && one.stripe == other.stripe &&
+         one.column == other.column && one.column_count == other.column_count && one.first_role == other.first_role &&
+         one.role_count == other.role_count && one.parity_roles == other.parity_roles;
 }
 
 }  // namespace basalt::bdev::parity

@@ -87,4 +87,7 @@ Outcome judge(const Superblock& superblock, uint64_t device_blocks, uint32_t dev
 // Whether a slot holds a record of this raid at all, in a shape that fits its geometry.
 bool valid_record(const RecordHeader& header, const Superblock& geometry);
 
+// Whether both are records of one write, on two of its parity members.
+bool same_write(const RecordHeader& one, const RecordHeader& other);
+
 }  // namespace basalt::bdev::parity

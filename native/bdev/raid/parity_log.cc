@@ -67,6 +67,12 @@ Task<nvme::Status> RaidParityBdev::replay() {
       if (crc32c(0, payload, header.payload_bytes) != header.payload_crc32c) continue;
       next_sequence_ = std::max(next_sequence_, header.sequence + 1);
       Found& record = found[header.sequence];
+      // Members tell the same of one write. Where they do not, one of them was out and has a record of before: the
+      // newer set's counts.
+      if (!record.parity.empty() && !parity::same_write(header, record.header)) {
+        if (header.epoch <= record.header.epoch) continue;
+        record.parity.clear();
+      }
       const size_t strip_bytes = size_t{header.column_count} * layout_.block_bytes;
       const size_t data_bytes = header.payload_bytes - strip_bytes;
       record.header = header;

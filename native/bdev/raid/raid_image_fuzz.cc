@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+// raid5 and raid6 from members whose superblocks and logs are damaged in any way. A load that is refused has written
+// nothing. One that succeeds gives a set that reads, writes, can be scrubbed, closes, and loads again. Where only one
+// member's superblocks are damaged and checksums tell it, no data differs. (A record of the log that rots after it was
+// durable looks like one that never was.)
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "bdev/raid/raid_parity.h"
+#include "testing/fuzz_image.h"
+#include "testing/fuzz_world.h"
+
+namespace basalt::bdev {
+namespace {
+
+using basalt::testing::FuzzBytes;
+using basalt::testing::FuzzDamage;
+using basalt::testing::FuzzDisk;
+using basalt::testing::FuzzInput;
+using basalt::testing::FuzzOutput;
+using basalt::testing::FuzzSeed;
+using basalt::testing::FuzzWorld;
+
+constexpr uint32_t block_bytes = 4096;
+constexpr uint32_t data_count = 2;
+constexpr uint32_t parity_count_max = 2;
+constexpr uint32_t slot_count = 4;
+constexpr uint32_t strip_bytes = 2 * block_bytes;
+constexpr uint32_t slot_pages = 5;
+constexpr uint64_t disk_blocks = 112;
+
+constexpr uint8_t mode_raid6 = 1;
+constexpr uint8_t mode_missing = 2;  // the member that the next byte names
+constexpr uint8_t mode_other_name = 4;
+constexpr uint8_t mode_shuffled = 8;
+constexpr uint8_t mode_create = 16;      // a new one is made of them
+constexpr uint8_t mode_unreadable = 32;  // the first of them cannot be read
+
+using Raid = std::unique_ptr<RaidParityBdev>;
+
+struct Rig {
+  Rig(uint64_t seed, uint32_t member_count) : world(seed) {
+    for (uint32_t i = 0; i < member_count; i++) {
+      disks.push_back(std::make_unique<FuzzDisk>(world.home(), block_bytes, disk_blocks,
+                                                 std::string(1, static_cast<char>('a' + i))));
+    }
+  }
+  std::vector<Handle> handles(const std::vector<size_t>& indexes) {
+    std::vector<Handle> out;
+    for (const size_t index : indexes)
+      out.emplace_back(*disks[index], world.home());
+    return out;
+  }
+  void close(Raid& raid) {
+    const Outcome closed = world.run(raid->close());
+    BASALT_ASSERT(closed.ok());
+    raid.reset();
+  }
+  FuzzWorld world;
+  std::vector<std::unique_ptr<FuzzDisk>> disks;
+};
+
+struct Image {
+  std::vector<FuzzBytes> members;
+  std::vector<FuzzBytes> blocks;  // what the raid holds
+  size_t head_pages = 0;          // superblocks and log
+};
+
+void write(Rig& rig, RaidParityBdev& raid, Image& image, uint64_t block, uint8_t value) {
+  FuzzBytes data(block_bytes, value);
+  BASALT_ASSERT(rig.world.io(raid, IoType::write, block, &data).ok());
+  image.blocks[block] = data;
+}
+
+// A set that was not closed; its log has records.
+Image make_image(uint32_t parity_count) {
+  Rig rig(1, data_count + parity_count);
+  RaidParityOptions options;
+  options.name = "r";
+  options.uuid.bytes[0] = 7;
+  options.parity_count = parity_count;
+  options.strip_bytes = strip_bytes;
+  options.log_slot_count = slot_count;
+  std::vector<size_t> all(rig.disks.size());
+  for (size_t i = 0; i < all.size(); i++)
+    all[i] = i;
+  auto made = rig.world.run(RaidParityBdev::create(rig.world.home(), options, rig.handles(all), {}));
+  BASALT_ASSERT(made.ok());
+  Raid raid = std::move(made).value();
+  Image image;
+  image.head_pages = raid->layout().first_block;
+  image.blocks.assign(raid->info().count_blocks, FuzzBytes(block_bytes));
+  // Parity of strips that nobody wrote is made right in the background.
+  rig.world.must([&] { return !raid->resyncing(); });
+  for (const uint64_t block : {0, 3, 7, 2, 4})
+    write(rig, *raid, image, block, static_cast<uint8_t>(0x10 + block));
+  for (const auto& disk : rig.disks)
+    image.members.push_back(disk->bytes);
+  rig.close(raid);
+  return image;
+}
+
+const Image& good_image(uint32_t parity_count) {
+  static const Image images[parity_count_max] = {make_image(1), make_image(2)};
+  return images[parity_count - 1];
+}
+
+bool is_superblock(size_t page) {
+  return page == parity::superblock_pages[0] || page == parity::superblock_pages[1];
+}
+
+void reseal(uint8_t* page, size_t index) {
+  if (!is_superblock(index)) {
+    parity::RecordHeader header;
+    std::memcpy(&header, page, sizeof(header));
+    // The payload lies in the pages behind it, if it is all there.
+    if (header.payload_bytes <= 4 * parity::page_bytes && index >= parity::log_first_page) {
+      header.payload_crc32c = crc32c(0, page + parity::page_bytes, header.payload_bytes);
+      std::memcpy(page, &header, sizeof(header));
+    }
+  }
+  store_le<uint32_t>(page + 8, 0);
+  store_le<uint32_t>(page + 8, crc32c(0, page, parity::page_bytes));
+}
+
+bool in_checksum(size_t, size_t offset) {
+  return offset >= 8 && offset < 16;
+}
+
+struct Damaged {
+  bool can_be_told = true;
+  uint32_t members = 0;  // as bits
+};
+
+Damaged damage(Rig& rig, const Image& image, FuzzInput& input) {
+  for (size_t i = 0; i < rig.disks.size(); i++)
+    rig.disks[i]->bytes = image.members[i];
+  FuzzDamage damage;
+  Damaged damaged;
+  for (unsigned left = 64; left > 0 && !input.empty(); left--) {
+    const size_t member = input.u8() % rig.disks.size();
+    damaged.members |= 1u << member;
+    damage.take(input, rig.disks[member]->bytes, image.head_pages, {reseal, in_checksum});
+  }
+  damaged.can_be_told = !damage.forged && damage.page_last < parity::log_first_page;
+  return damaged;
+}
+
+void expect_blocks(Rig& rig, RaidParityBdev& raid, const std::vector<FuzzBytes>& blocks) {
+  BASALT_ASSERT(raid.info().count_blocks == blocks.size());
+  FuzzBytes data(block_bytes);
+  for (uint64_t block = 0; block < blocks.size(); block++) {
+    BASALT_ASSERT(rig.world.io(raid, IoType::read, block, &data).ok() && data == blocks[block]);
+  }
+}
+
+void exercise(Rig& rig, RaidParityBdev& raid) {
+  const uint64_t last = raid.info().count_blocks - 1;
+  FuzzBytes data(block_bytes);
+  for (uint32_t round = 0; round < 2 * slot_count; round++) {
+    const uint64_t block = round % 2 == 0 ? std::min<uint64_t>(round, last) : last - std::min<uint64_t>(round, last);
+    std::fill(data.begin(), data.end(), static_cast<uint8_t>(round + 1));
+    BASALT_ASSERT(rig.world.io(raid, IoType::write, block, &data).ok());
+    std::fill(data.begin(), data.end(), uint8_t{0});
+    BASALT_ASSERT(rig.world.io(raid, IoType::read, block, &data).ok() && data[0] == round + 1);
+  }
+  rig.world.must([&] { return !raid.resyncing(); });
+  if (!raid.degraded()) {
+    BASALT_ASSERT(rig.world.run(raid.scrub(true)).ok());
+    const auto scrubbed = rig.world.run(raid.scrub(false));
+    BASALT_ASSERT(scrubbed.ok() && scrubbed->wrong_parity_count == 0);
+  }
+}
+
+// Members that belong to a raid, or did, are not overwritten.
+void create_over(Rig& rig, const std::vector<size_t>& members) {
+  RaidParityOptions options;
+  options.name = "s";
+  options.strip_bytes = strip_bytes;
+  auto made = rig.world.run(RaidParityBdev::create(rig.world.home(), options, rig.handles(members), {}));
+  if (made.ok()) return rig.close(made.value());
+  for (const auto& disk : rig.disks)
+    BASALT_ASSERT(disk->write_count == 0);
+}
+
+void run(std::span<const uint8_t> bytes) {
+  FuzzInput input(bytes);
+  const uint8_t mode = input.u8();
+  const uint32_t parity_count = (mode & mode_raid6) != 0 ? 2 : 1;
+  const Image& image = good_image(parity_count);
+  const size_t member_count = image.members.size();
+  const size_t missing = (mode & mode_missing) != 0 ? input.u8() % member_count : member_count;
+  Rig rig(2, static_cast<uint32_t>(member_count));
+  const Damaged damaged = damage(rig, image, input);
+  std::vector<size_t> present;
+  for (size_t i = 0; i < member_count; i++) {
+    const size_t index = (mode & mode_shuffled) != 0 ? member_count - 1 - i : i;
+    if (index != missing) present.push_back(index);
+  }
+  rig.disks[present[0]]->fail = (mode & mode_unreadable) != 0;
+  if ((mode & mode_create) != 0) return create_over(rig, present);
+  const std::string name = (mode & mode_other_name) != 0 ? "other" : "r";
+  auto loaded = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
+  if (!loaded.ok()) {
+    BASALT_ASSERT(!loaded.error().message.empty());
+    for (const auto& disk : rig.disks)
+      BASALT_ASSERT(disk->write_count == 0);
+    return;
+  }
+  Raid raid = std::move(loaded).value();
+  const bool one_member = (damaged.members & (damaged.members - 1)) == 0;
+  if (damaged.can_be_told && one_member) expect_blocks(rig, *raid, image.blocks);
+  exercise(rig, *raid);
+  rig.close(raid);
+  auto again = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
+  BASALT_ASSERT(again.ok());
+  raid = std::move(again).value();
+  rig.close(raid);
+}
+
+unsigned record_page(unsigned slot) {
+  return parity::log_first_page + slot * slot_pages;
+}
+
+std::vector<FuzzSeed> seeds() {
+  std::vector<FuzzSeed> out;
+  for (unsigned mode = 0; mode < 64; mode++)
+    out.push_back({"good-" + std::to_string(mode), FuzzOutput().u8(mode).u8(1).bytes()});
+  const auto patch = [&](const std::string& name, const std::vector<unsigned>& pages, unsigned offset, unsigned value) {
+    for (const unsigned mode : {0u, mode_raid6 + 0u}) {
+      FuzzOutput all;
+      all.u8(mode);
+      for (const unsigned page : pages) {
+        for (unsigned member = 0; member < data_count + parity_count_max; member++)
+          all.u8(member).u8(FuzzDamage::patch | FuzzDamage::flag_reseal).u8(page).u16(offset).u8(1).u8(value);
+      }
+      out.push_back({name + "-all-" + std::to_string(mode), all.bytes()});
+    }
+    for (const unsigned flag : {0u, FuzzDamage::flag_reseal + 0u}) {
+      FuzzOutput one;
+      one.u8(0);
+      for (const unsigned page : pages)
+        one.u8(1).u8(flag).u8(page).u16(offset).u8(1).u8(value);
+      out.push_back({name + "-one-" + std::to_string(flag), one.bytes()});
+    }
+  };
+  // Every field of a superblock: nonsense, less than it was, and the last of its numbers.
+  const std::vector<unsigned> superblocks(std::begin(parity::superblock_pages), std::end(parity::superblock_pages));
+  for (unsigned offset = 12; offset < 130; offset += offset < 112 ? 4 : 1) {
+    for (const unsigned value : {0u, 2u, 0xf3u})
+      patch("superblock-" + std::to_string(value) + "-" + std::to_string(offset), superblocks, offset, value);
+  }
+  for (const unsigned offset : {55u, 63u, 111u})
+    patch("superblock-last-" + std::to_string(offset), superblocks, offset, 0xff);
+  for (unsigned slot = 0; slot < slot_count; slot++) {
+    patch("record-last-" + std::to_string(slot), {record_page(slot)}, 47, 0xff);  // its sequence number
+    for (const unsigned offset : {16u, 32u, 40u, 48u, 56u, 60u, 64u, 68u, 69u, 70u, 72u})
+      patch("record-" + std::to_string(slot) + "-" + std::to_string(offset), {record_page(slot)}, offset, 1);
+  }
+  // Two members' records of one write that tell different shapes of it.
+  const uint8_t wide[] = {2, 0, 0, 0, 0, 0x40, 0, 0};  // columns, bytes of payload
+  for (unsigned slot = 0; slot < slot_count; slot++) {
+    for (unsigned member = 0; member < data_count + parity_count_max; member++) {
+      FuzzOutput edit;
+      edit.u8(mode_raid6).u8(member).u8(FuzzDamage::patch | FuzzDamage::flag_reseal).u8(record_page(slot));
+      edit.u16(60).u8(sizeof(wide)).add(wide);
+      out.push_back({"record-wide-" + std::to_string(slot) + "-" + std::to_string(member), edit.bytes()});
+    }
+  }
+  for (const unsigned page : parity::superblock_pages)
+    out.push_back(
+        {"blank-" + std::to_string(page), FuzzOutput().u8(0).u8(0).u8(FuzzDamage::blank).u8(page).u8(0).bytes()});
+  out.push_back({"copy", FuzzOutput().u8(0).u8(0).u8(FuzzDamage::copy).u8(record_page(1)).u8(record_page(0)).bytes()});
+  return out;
+}
+
+}  // namespace
+}  // namespace basalt::bdev
+
+BASALT_FUZZ_TARGET(raid_image, basalt::bdev::run, basalt::bdev::seeds)
