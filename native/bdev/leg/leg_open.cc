@@ -174,8 +174,12 @@ RosterEntry& LegBdev::roster_entry(uint32_t slot) {
   if (RosterEntry* entry = tail_->superblock.find(replica)) return *entry;
   if (roster.size() == leg_tail::roster_count_max) {
     // Somebody who is out is forgotten: a full resync when it returns.
-    const auto out = std::find_if(roster.begin(), roster.end(),
-                                  [](const RosterEntry& entry) { return entry.state == RosterEntry::State::absent; });
+    const auto is_member = [&](const RosterEntry& entry) {
+      return std::any_of(members_.begin(), members_.end(), [&](const Member& member) {
+        return member.state != MemberState::empty && member.replica == entry.replica;
+      });
+    };
+    const auto out = std::find_if_not(roster.begin(), roster.end(), is_member);
     BASALT_ASSERT(out != roster.end());
     roster.erase(out);
   }

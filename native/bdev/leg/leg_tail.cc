@@ -134,6 +134,8 @@ Page decode_superblock(const void* from, Superblock& superblock) {
     const auto state = static_cast<uint8_t>(at[at_entry_state]);
     if (state < 1 || state > 3) return Page::damaged;
     entry.state = static_cast<RosterEntry::State>(state);
+    // Each replica is there once: who looks for room counts on it.
+    if (entry.replica.empty() || superblock.find(entry.replica) != nullptr) return Page::damaged;
     superblock.roster.push_back(std::move(entry));
   }
   return Page::whole;
