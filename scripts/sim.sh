@@ -27,5 +27,5 @@ elif [[ ! -f build/release/build.ninja ]]; then
   bash scripts/setup.sh test --no-build
 fi
 
-plain_build sim || die "the simulator did not build (messages above)"
+plain_build sim basalt_check || die "the simulator did not build (messages above)"
 exec build/release/sim --jobs "$(nproc)" "$@"
