@@ -37,11 +37,12 @@ struct RudeHost::Connection {
   Bytes last_asked;        // an R2T's answer, to be sent again
 };
 
-RudeHost::RudeHost(env::SimWorld& world, size_t index, std::vector<env::Address> addresses)
+RudeHost::RudeHost(env::SimWorld& world, size_t index, std::vector<env::Address> addresses, double long_chance)
     : world_(world),
       node_(world.add_node("r" + std::to_string(index))),
       name_("r" + std::to_string(index)),
-      addresses_(std::move(addresses)) {}
+      addresses_(std::move(addresses)),
+      long_chance_(long_chance) {}
 
 RudeHost::~RudeHost() {
   connections_.clear();
@@ -304,8 +305,10 @@ nvme::Command RudeHost::io_command(Bytes* data) {
   };
   const nvme::NvmOpcode opcode =
       chance(0.95) ? opcodes[draw(std::size(opcodes))] : static_cast<nvme::NvmOpcode>(draw(256));
-  const auto count = static_cast<uint32_t>(chance(0.9) ? 1 + draw(8) : 1 + draw(65536));
-  const uint64_t slba = chance(0.95) ? draw(500) : world_.random().next();
+  constexpr uint32_t transfer_blocks_max = 256;
+  const bool longest = chance(long_chance_);
+  const auto count = longest ? transfer_blocks_max : static_cast<uint32_t>(chance(0.9) ? 1 + draw(8) : 1 + draw(65536));
+  const uint64_t slba = longest ? draw(256) : chance(0.95) ? draw(500) : world_.random().next();
   nvme::Command command = RawHost::io_command(opcode, chance(0.95) ? 1 : static_cast<uint32_t>(draw(5)), slba, count);
   uint32_t length = count * 4096;
   if (opcode == nvme::NvmOpcode::dataset_management) {

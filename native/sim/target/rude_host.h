@@ -18,7 +18,8 @@ namespace basalt::sim {
 
 class RudeHost final : public env::Loop {
  public:
-  RudeHost(env::SimWorld& world, size_t index, std::vector<env::Address> addresses);
+  // `long_chance`: of a command to be as long as it may be.
+  RudeHost(env::SimWorld& world, size_t index, std::vector<env::Address> addresses, double long_chance);
   ~RudeHost() override;
 
   void start();
@@ -58,6 +59,7 @@ class RudeHost final : public env::Loop {
   env::SimNode& node_;
   const std::string name_;
   const std::vector<env::Address> addresses_;
+  const double long_chance_;
   std::vector<std::unique_ptr<env::Poller>> pollers_;  // the last one lives
   std::unique_ptr<env::LoopHandle> loop_;
   std::vector<std::unique_ptr<Connection>> connections_;

@@ -28,8 +28,8 @@ TargetNodeOptions random_target(env::SimRandom& random) {
   options.port_count = 1 + random.below(2);
   options.disk = static_cast<TargetDisk>(random.below(3));
   options.good_host_count = 1 + random.below(2);
-  // Two slabs and a little: commands wait for buffers.
-  if (random.chance(0.3)) options.buffer_bytes_max = size_t{24} << 20;
+  // One slab of each size, and hosts that ask for more at once than one holds: commands wait for buffers.
+  if (random.chance(0.4)) options.buffer_bytes_max = 1;
   return options;
 }
 
@@ -50,8 +50,10 @@ class TargetRun {
       const env::Address& path = addresses[random_.below(addresses.size())];
       good_.push_back(std::make_unique<GoodHost>(world_, i, path, random_.chance(0.3), arena_));
     }
+    // Most commands of some hosts are as long as they may be.
+    const double long_chance = random_.chance(0.5) ? 0.3 : 0.02;
     for (size_t i = 0; i < 1 + random_.below(3); i++)
-      rude_.push_back(std::make_unique<RudeHost>(world_, i, target_.addresses()));
+      rude_.push_back(std::make_unique<RudeHost>(world_, i, target_.addresses(), long_chance));
     summarize();
     for (const auto& host : good_)
       host->connect();
