@@ -13,6 +13,10 @@ namespace {
 
 using rapidjson::Value;
 
+std::string text_of(const Value& value) {
+  return {value.GetString(), value.GetStringLength()};
+}
+
 struct NumberField {
   const char* name;
   std::optional<uint64_t> Reduction::*field;
@@ -45,7 +49,7 @@ std::string read_list(const Value& value, std::optional<std::vector<uint32_t>>* 
 std::string read_reduction(const Value& value, Reduction* out) {
   if (!value.IsObject()) return "reduction: an object";
   for (const auto& member : value.GetObject()) {
-    const std::string name = member.name.GetString();
+    const std::string name = text_of(member.name);
     bool known = false;
     for (const NumberField& field : number_fields) {
       if (name != field.name) continue;
@@ -69,7 +73,7 @@ std::string read_bugs(const Value& value, PlantedBugs* out) {
   for (const Value& entry : value.GetArray()) {
     bool known = false;
     for (const BugName& bug : bug_names()) {
-      if (!entry.IsString() || std::string(entry.GetString()) != bug.name) continue;
+      if (!entry.IsString() || text_of(entry) != bug.name) continue;
       out->*bug.flag = known = true;
     }
     if (!known) return "bugs: a name that no planted bug has";
@@ -79,7 +83,7 @@ std::string read_bugs(const Value& value, PlantedBugs* out) {
 
 std::string read_seed(const Value& value, uint64_t* out) {
   if (!value.IsString()) return "seed: a string, 0x...";
-  std::string text = value.GetString();
+  const std::string text = text_of(value);
   if (!text.starts_with("0x")) return "seed: a string, 0x...";
   const auto [at, error] = std::from_chars(text.data() + 2, text.data() + text.size(), *out, 16);
   return error == std::errc() && at == text.data() + text.size() ? "" : "seed: a string, 0x...";
@@ -91,10 +95,10 @@ std::string read_member(const std::string& name, const Value& value, PlanFile* o
   if (name == "bugs") return read_bugs(value, &out->options.bugs);
   if (name != "suite" && name != "found" && name != "why") return name + ": unknown";
   if (!value.IsString()) return name + ": a string";
-  if (name == "found") out->found = value.GetString();
-  if (name == "why") out->why = value.GetString();
+  if (name == "found") out->found = text_of(value);
+  if (name == "why") out->why = text_of(value);
   if (name != "suite") return "";
-  const auto suite = suite_from(value.GetString());
+  const auto suite = suite_from(text_of(value));
   if (!suite) return "suite: data, target, cluster or cluster-ts";
   out->options.suite = *suite;
   return "";
@@ -125,7 +129,8 @@ bool has_bug(Suite suite, const BugName& bug) {
 
 Result<PlanFile> parse_plan(const std::string& text) {
   rapidjson::Document document;
-  document.Parse(text.data(), text.size());
+  // Without recursion: deeply nested text must not be the end of the stack.
+  document.Parse<rapidjson::kParseIterativeFlag>(text.data(), text.size());
   const auto invalid = [](const std::string& what) { return Error{Errc::invalid_argument, what}; };
   if (document.HasParseError() || !document.IsObject()) return invalid("not a JSON object");
   PlanFile plan;
@@ -133,7 +138,7 @@ Result<PlanFile> parse_plan(const std::string& text) {
     if (!document.HasMember(needed)) return invalid(std::string(needed) + ": missing");
   }
   for (const auto& member : document.GetObject()) {
-    const std::string problem = read_member(member.name.GetString(), member.value, &plan);
+    const std::string problem = read_member(text_of(member.name), member.value, &plan);
     if (!problem.empty()) return invalid(problem);
   }
   return plan;
