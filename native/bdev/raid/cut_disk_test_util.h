@@ -23,11 +23,13 @@ class CutDisk final : public Bdev {
   };
   static constexpr uint32_t block_bytes = 4096;
 
-  CutDisk(Reactor& home, std::string name, uint64_t count_blocks) : Bdev(home), contents_(count_blocks * block_bytes) {
+  CutDisk(Reactor& home, std::string name, uint64_t count_blocks)
+      : CutDisk(home, std::move(name), std::vector<uint8_t>(count_blocks * block_bytes)) {}
+  CutDisk(Reactor& home, std::string name, std::vector<uint8_t> contents) : Bdev(home), contents_(std::move(contents)) {
     info_.name = std::move(name);
     info_.product = "cut";
     info_.block_size_bytes = block_bytes;
-    info_.count_blocks = count_blocks;
+    info_.count_blocks = contents_.size() / block_bytes;
     info_.volatile_cache = true;
   }
 

@@ -38,6 +38,7 @@ struct RaidPlantedBugs {
   bool record_not_durable = false;
   bool no_flush_before_reuse = false;
   bool whole_stripes_ignore_log = false;
+  bool trust_parity = false;  // after an unclean end parity is believed as it is
 };
 
 struct RaidParityOptions {
@@ -92,7 +93,8 @@ class RaidParityBdev final : public Bdev {
   // corrupt: damaged ones, two members for one place, another raid's member, a shrunken device. busy: too few members
   // to know that no newer set exists. Nothing is written in these cases.
   static Task<Result<std::unique_ptr<RaidParityBdev>>> load(Reactor& home, std::string name,
-                                                            std::vector<Handle> members, RaidParityEvents events);
+                                                            std::vector<Handle> members, RaidParityEvents events,
+                                                            const RaidPlantedBugs& bugs = {});
   ~RaidParityBdev() override;
 
   void submit(Io* io) override;

@@ -161,8 +161,8 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::create(Reactor& ho
 }
 
 Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home, std::string name,
-                                                                   std::vector<Handle> members,
-                                                                   RaidParityEvents events) {
+                                                                   std::vector<Handle> members, RaidParityEvents events,
+                                                                   const RaidPlantedBugs& bugs) {
   if (members.empty()) co_return Error{Errc::invalid_argument, "base_bdevs: none given"};
   auto checked = check_members(home, members);
   if (!checked) co_return std::move(checked).error();
@@ -226,6 +226,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, geometry, std::move(events)));
   raid->adopt(std::move(places));
   raid->in_sync_ = seen;
+  raid->bugs_ = bugs;
   auto opened = co_await raid->open(clean);
   if (!opened) {
     raid->events_ = {};
@@ -268,7 +269,7 @@ Task<Outcome> RaidParityBdev::open(bool clean) {
   const bool whole = in_sync_ == all_members();
   resync_stripe_ = layout_.strip_count;
   // With a member missing, parity is all there is of its data.
-  if (!clean && whole) suspect_from(0);
+  if (!clean && whole && !bugs_.trust_parity) suspect_from(0);
   co_return success();
 }
 
