@@ -36,12 +36,14 @@ class Inbox : public std::enable_shared_from_this<Inbox> {
   void run_batch(Napi::Env env);
 
  private:
+  static void woken(napi_env env, napi_value callback, void* inbox, void* data);
+
   std::mutex mutex_;
   std::vector<Delivery> queue_;
   bool woken_ = false;
   bool open_ = false;
   bool stepped_ = false;
-  Napi::ThreadSafeFunction wake_;
+  napi_threadsafe_function wake_ = nullptr;
   size_t held_count_ = 0;  // JavaScript thread
 };
 
