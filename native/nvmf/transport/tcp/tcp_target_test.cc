@@ -119,6 +119,25 @@ TEST_F(TcpTarget, EventsTellWhatChanged) {
   EXPECT_TRUE(pair.io->read(1, 0, 1).status.is(status::invalid_namespace));
 }
 
+TEST_F(TcpTarget, EveryLogPageAndFeatureThatItListsCanBeRead) {
+  add_namespace();
+  const Pair pair = associate();
+  const Bytes pages = pair.admin->log_page(LogPageId::supported_log_pages, 1024).data;
+  const Bytes features = pair.admin->log_page(static_cast<LogPageId>(0x12), 1024).data;
+  ASSERT_TRUE(pages.size() == 1024 && features.size() == 1024);
+  size_t page_count = 0;
+  for (uint32_t id = 0; id < 256; id++) {
+    const bool listed = (load_le<uint32_t>(pages.data() + id * 4) & 1) != 0;
+    EXPECT_EQ(pair.admin->log_page(static_cast<LogPageId>(id), 64).status.ok(), listed) << id;
+    page_count += listed ? 1 : 0;
+    const bool has = (load_le<uint32_t>(features.data() + id * 4) & 1) != 0;
+    // Host identifiers of 128 bits.
+    const uint32_t cdw11 = id == 0x81 ? 1 : 0;
+    EXPECT_EQ(pair.admin->admin(AdminOpcode::get_features, id, cdw11, 1, 512).status.ok(), has) << id;
+  }
+  EXPECT_GE(page_count, 10u);
+}
+
 TEST_F(TcpTarget, ANewAssociationOfTheSameHostWaitsUntilTheOldOneHasDrained) {
   add_namespace();
   const Pair old = associate(1);
