@@ -22,6 +22,7 @@
 #include "engine/bdev_registry.h"
 #include "engine/config.h"
 #include "engine/event_bus.h"
+#include "engine/keyring.h"
 #include "engine/module.h"
 #include "engine/rpc/dispatcher.h"
 #include "engine/rpc/json.h"
@@ -70,6 +71,7 @@ class Engine {
   Reactor& pick_reactor() { return *reactors_[next_reactor_++ % reactors_.size()]; }  // for connections, in turn
   BdevRegistry& bdevs() { return bdevs_; }
   EventBus& events() { return events_; }
+  Keyring& keyring() { return keyring_; }
   Fabric& fabric() { return *fabric_; }
   rpc::Dispatcher& dispatcher() { return dispatcher_; }
   bool stopping() const { return stopping_; }
@@ -94,6 +96,7 @@ class Engine {
   size_t next_reactor_ = 0;
   EventBus events_;
   BdevRegistry bdevs_;
+  Keyring keyring_;
   rpc::Dispatcher dispatcher_;
   std::unique_ptr<Fabric> fabric_;
   ModuleList modules_;

@@ -161,6 +161,11 @@ class Env {
   virtual void random(void* out, size_t length_bytes) = 0;
   virtual Result<std::unique_ptr<Poller>> make_poller(const PollerOptions& options) = 0;
   virtual std::unique_ptr<LoopHandle> start(Loop& loop, const LoopOptions& options) = 0;
+  // A small file that holds a secret, whole: a regular one of this user's (or root's) that nobody else may read, named
+  // by an absolute path. `permission` when it is not kept so. No error repeats what it holds. Blocks: control path.
+  virtual Result<std::string> read_secret_file(const std::string& path) {
+    return Error{Errc::unsupported, path + ": no files here"};
+  }
 
   uint64_t random_u64() {
     uint64_t value;

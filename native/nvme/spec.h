@@ -197,6 +197,28 @@ struct PropertyCommand {
 };
 static_assert(sizeof(PropertyCommand) == 64 && offsetof(PropertyCommand, offset) == 44);
 
+// Authentication Send and Receive.
+struct AuthenticationCommand {
+  uint8_t opcode;
+  uint8_t flags;
+  uint16_t cid;
+  uint8_t fctype;
+  uint8_t reserved1[19];
+  SglDescriptor sgl;
+  uint8_t reserved2;
+  uint8_t spsp0;
+  uint8_t spsp1;
+  uint8_t secp;
+  uint32_t length_bytes;  // TL: of the message; AL: how much the host takes
+  uint8_t reserved3[16];
+};
+static_assert(sizeof(AuthenticationCommand) == 64 && offsetof(AuthenticationCommand, length_bytes) == 44);
+constexpr uint8_t security_protocol_nvme = 0xe9;
+constexpr uint8_t security_protocol_specific = 0x01;  // SPSP0 and SPSP1
+// Connect's result, beside the controller identifier: AUTHREQ.
+constexpr uint32_t connect_authentication_required = 1u << 17;  // ATR
+constexpr uint32_t connect_secure_channel_required = 1u << 18;  // ASCR
+
 constexpr char discovery_nqn[] = "nqn.2014-08.org.nvmexpress.discovery";
 
 // Controller properties (Base 3.1.3).

@@ -39,6 +39,7 @@ constexpr Name names[] = {
     {status::cross_reset_limit_exceeded, "Cross-Controller Reset Limit Exceeded"},
     {status::connect_invalid_parameters, "Connect Invalid Parameters"},
     {status::connect_invalid_host, "Connect Invalid Host"},
+    {status::authentication_required, "Authentication Required"},
     {status::write_fault, "Write Fault"},
     {status::unrecovered_read_error, "Unrecovered Read Error"},
     {status::compare_failure, "Compare Failure"},

@@ -68,6 +68,7 @@ constexpr Status connect_incompatible_format = make_status(StatusType::command_s
 constexpr Status connect_controller_busy = make_status(StatusType::command_specific, 0x81);
 constexpr Status connect_invalid_parameters = make_status(StatusType::command_specific, 0x82);
 constexpr Status connect_invalid_host = make_status(StatusType::command_specific, 0x84);
+constexpr Status authentication_required = make_status(StatusType::command_specific, 0x91);
 constexpr Status invalid_log_page = make_status(StatusType::command_specific, 0x09);
 constexpr Status feature_not_saveable = make_status(StatusType::command_specific, 0x0d);
 constexpr Status feature_not_changeable = make_status(StatusType::command_specific, 0x0e);

@@ -4,8 +4,12 @@
 // a directory for disks and a way to make engines that can reach each other.
 
 import { createCipheriv } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Engine, type EngineError, type EngineErrorName, engineErrorCodes, isEngineError } from './engine.js';
+import type { AuthenticationPolicy, KeyNames } from './methods.js';
 
 export interface ContractWorld {
   makeEngine(): Engine;
@@ -59,6 +63,61 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
     storage(start, () => world);
     snapshots(start, () => world);
     fabric(start, () => world);
+    keys(start);
+  });
+}
+
+/** Two secrets in files that only their owner may read. */
+async function secretFiles(folder: string): Promise<[string, string]> {
+  const texts = [
+    'DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:',
+    'DHHC-1:00:ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoOeXryU:',
+  ];
+  const paths = texts.map((_, index) => join(folder, `key-${index}`)) as [string, string];
+  for (const [index, path] of paths.entries()) await writeFile(path, `${texts[index]}\n`, { mode: 0o600 });
+  return paths;
+}
+
+function keys(start: () => Engine): void {
+  it('lets hosts authenticate with keys of the keyring, and shows their names only', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'basalt-keys-'));
+    try {
+      const [hostPath, controllerPath] = await secretFiles(folder);
+      const engine = start();
+      const nqn = 'nqn.2026-01.io.basalt:keys';
+      const host = 'nqn.2026-01.io.basalt:host';
+      expect(await engine.rpc('keyring_file_add_key', { name: 'h', path: hostPath })).toBe(true);
+      expect(await engine.rpc('keyring_file_add_key', { name: 'c', path: controllerPath })).toBe(true);
+      await expectRefusal(engine.rpc('keyring_file_add_key', { name: 'h', path: hostPath }), 'exists', 'key h');
+      await expectRefusal(engine.rpc('keyring_file_add_key', { name: 'x', path: 'key' }), 'invalidParams', 'path');
+      await engine.rpc('nvmf_create_subsystem', { nqn });
+      const add = (names: KeyNames) => engine.rpc('nvmf_subsystem_add_host', { nqn, host, ...names });
+      await expectRefusal(add({ dhchap_key: 'none' }), 'notFound', 'dhchap_key: key none');
+      await expectRefusal(add({ dhchap_ctrlr_key: 'c' }), 'invalidParams', 'params.dhchap_ctrlr_key');
+      await expectRefusal(add({ dhchap_key: 'h', dhchap_ctrlr_key: 'h' }), 'invalid', 'dhchap_ctrlr_key');
+      expect(await add({ dhchap_key: 'h', dhchap_ctrlr_key: 'c' })).toBe(true);
+      const [shown] = await engine.rpc('nvmf_get_subsystems', { nqn });
+      expect(shown?.hosts).toEqual([{ nqn: host, dhchap_key: 'h', dhchap_ctrlr_key: 'c' }]);
+      expect(await engine.rpc('nvmf_subsystem_set_keys', { nqn, host, dhchap_key: 'c' })).toBe(true);
+      const nobody = { nqn, host: 'nqn.2026-01.io.basalt:nobody', dhchap_key: 'h' };
+      await expectRefusal(engine.rpc('nvmf_subsystem_set_keys', nobody), 'notFound', 'nobody');
+      expect(await engine.rpc('keyring_file_remove_key', { name: 'c' })).toBe(true);
+      await expectRefusal(engine.rpc('keyring_file_remove_key', { name: 'c' }), 'notFound', 'key c');
+      expect(await engine.rpc('keyring_get_keys')).toEqual([{ name: 'h', path: hostPath }]);
+      expect(JSON.stringify(await engine.rpc('nvmf_get_subsystems', {}))).not.toContain('DHHC');
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it('takes what hosts may authenticate with, and refuses what it does not know', async () => {
+    const engine = start();
+    const policy = { dhchap_digests: ['sha512', 'sha256'], dhchap_dhgroups: ['null'] } satisfies AuthenticationPolicy;
+    expect(await engine.rpc('nvmf_set_config', policy)).toBe(true);
+    const unknown = { dhchap_dhgroups: ['modp1024' as 'null'] };
+    await expectRefusal(engine.rpc('nvmf_set_config', unknown), 'invalidParams', 'ffdhe2048');
+    const twice = { dhchap_digests: ['sha256', 'sha256'] } satisfies AuthenticationPolicy;
+    await expectRefusal(engine.rpc('nvmf_set_config', twice), 'invalidParams', 'each once');
   });
 }
 

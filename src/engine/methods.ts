@@ -114,12 +114,27 @@ export interface SubsystemNamespace {
   one_writer: boolean;
 }
 
+/** Names of keys in the keyring: what a host authenticates with, and what a controller does. */
+export interface KeyNames {
+  dhchap_key?: string;
+  dhchap_ctrlr_key?: string;
+}
+
+export type DhchapDigest = 'sha256' | 'sha384' | 'sha512';
+export type DhchapGroup = 'null' | 'ffdhe2048' | 'ffdhe3072' | 'ffdhe4096' | 'ffdhe6144' | 'ffdhe8192';
+
+export interface AuthenticationPolicy {
+  dhchap_digests?: DhchapDigest[];
+  dhchap_dhgroups?: DhchapGroup[];
+}
+
 export interface SubsystemDescription {
   nqn: string;
   subtype: 'Discovery' | 'NVMe';
   listen_addresses: (ListenAddress & { ana_state: AnaState })[];
   allow_any_host: boolean;
-  hosts: { nqn: string }[];
+  /** The names of keys, where the host has to authenticate. */
+  hosts: { nqn: string; dhchap_key?: string; dhchap_ctrlr_key?: string }[];
   serial_number: string;
   model_number: string;
   min_cntlid: number;
@@ -351,7 +366,8 @@ export interface MethodMap {
       keep_alive_ms?: number;
       /** Ours. Sends changes again on another path while an old copy may still land on newer data. */
       resend_at_once?: boolean;
-    };
+    } & KeyNames &
+      AuthenticationPolicy;
     result: string[];
   };
   bdev_nvme_set_multipath_policy: {
@@ -423,7 +439,15 @@ export interface MethodMap {
     params: { nqn: string; listen_address: ListenAddress; ana_state: AnaState; anagrpid?: number };
     result: true;
   };
-  nvmf_subsystem_add_host: { params: { nqn: string; host: string }; result: true };
+  nvmf_subsystem_add_host: { params: { nqn: string; host: string } & KeyNames; result: true };
+  /** For the next authentications; what is connected stays. */
+  nvmf_subsystem_set_keys: { params: { nqn: string; host: string } & KeyNames; result: true };
+  /** What hosts may authenticate with, in order of preference, from now on. */
+  nvmf_set_config: { params: AuthenticationPolicy; result: true };
+  /** The file must be accessible to its owner only. Its text goes nowhere. */
+  keyring_file_add_key: { params: { name: string; path: string }; result: true };
+  keyring_file_remove_key: { params: { name: string }; result: true };
+  keyring_get_keys: { params: NoParams; result: { name: string; path: string }[] };
   nvmf_subsystem_remove_host: { params: { nqn: string; host: string }; result: true };
   nvmf_subsystem_allow_any_host: { params: { nqn: string; allow_any_host: boolean }; result: true };
   nvmf_get_subsystems: { params: { nqn?: string }; result: SubsystemDescription[] };

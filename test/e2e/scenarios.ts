@@ -41,6 +41,12 @@ export const scenarios: readonly LabScenario[] = [
     systems: plain,
   },
   {
+    name: 'auth',
+    title: 'a Linux host that has to authenticate: every digest, both directions, wrong secrets',
+    everyChange: true,
+    systems: backports(),
+  },
+  {
     name: 'filesystems',
     title: 'ext4, xfs and btrfs: failover, crash of the host, check',
     everyChange: false,

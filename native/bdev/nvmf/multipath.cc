@@ -169,6 +169,7 @@ nvmf::HostControllerOptions NvmfController::controller_options(const nvmf::HostA
   out.command_timeout = options_.command_timeout;
   out.io_queue_count = options_.io_queue_count;
   out.io_queue_depth = options_.io_queue_depth;
+  out.authentication = options_.authentication;
   return out;
 }
 

@@ -50,6 +50,7 @@ struct MultipathOptions {
   uint16_t io_queue_depth = 127;
   // Changes that were lost with an association go elsewhere without waiting: an old copy may land after newer data.
   bool resend_at_once = false;
+  nvmf::HostAuthentication authentication;
 };
 
 class NvmfBdev;

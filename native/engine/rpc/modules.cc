@@ -21,6 +21,7 @@ ModuleList make_modules(Engine& engine) {
   modules.push_back(rpc::make_bdev_null(engine));
   modules.push_back(rpc::make_bdev_malloc(engine));
   modules.push_back(rpc::make_bdev(engine));
+  modules.push_back(rpc::make_keyring(engine));
   modules.push_back(rpc::make_framework(engine));
   return modules;
 }

@@ -2,6 +2,7 @@
 // bdev_nvme_*: subsystems of other targets as a host sees them, with their paths.
 #include "bdev/nvmf/multipath.h"
 #include "engine/fabric.h"
+#include "engine/rpc/authentication_params.h"
 #include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
 #include "engine/rpc/nvmf_params.h"
@@ -85,8 +86,16 @@ class Nvme final : public Module {
   Task<RpcResult> attach(JsonValue params) {
     Fields in(params);
     bdev::MultipathOptions options = read_options(in);
+    const KeyNames key_names = read_key_names(in);
+    read_policy(in, &options.authentication.policy);
     const Path path = read_path(in);
     if (auto error = in.error()) co_return *error;
+    auto key = find_secret(engine_.keyring(), "dhchap_key", key_names.host);
+    if (!key) co_return std::move(key).error();
+    auto controller_key = find_secret(engine_.keyring(), "dhchap_ctrlr_key", key_names.controller);
+    if (!controller_key) co_return std::move(controller_key).error();
+    options.authentication.host = *key;
+    options.authentication.controller = *controller_key;
     const std::string name = options.name;
     const auto found = controllers_.find(name);
     if (found != controllers_.end() && found->second->busy) {

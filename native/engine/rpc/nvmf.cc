@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // nvmf_*: the target's subsystems, namespaces, listeners and hosts.
 #include "engine/fabric.h"
+#include "engine/rpc/authentication_params.h"
 #include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
 #include "engine/rpc/nvmf_params.h"
@@ -26,6 +27,8 @@ class Nvmf final : public Module {
     dispatcher.add("nvmf_subsystem_remove_listener", this, &Nvmf::remove_listener);
     dispatcher.add("nvmf_subsystem_listener_set_ana_state", this, &Nvmf::set_ana_state);
     dispatcher.add("nvmf_subsystem_add_host", this, &Nvmf::add_host);
+    dispatcher.add("nvmf_subsystem_set_keys", this, &Nvmf::set_keys);
+    dispatcher.add("nvmf_set_config", this, &Nvmf::set_config);
     dispatcher.add("nvmf_subsystem_remove_host", this, &Nvmf::remove_host);
     dispatcher.add("nvmf_subsystem_allow_any_host", this, &Nvmf::allow_any_host);
     dispatcher.add("nvmf_get_subsystems", this, &Nvmf::get_subsystems);
@@ -216,11 +219,49 @@ class Nvmf final : public Module {
     Fields in(params);
     const std::string nqn = read_nqn(in, "nqn");
     std::string host = read_nqn(in, "host");
+    const KeyNames names = read_key_names(in);
     if (auto error = in.error()) co_return *error;
     auto subsystem = find(nqn);
     if (!subsystem) co_return std::move(subsystem).error();
-    auto added = (*subsystem)->add_host(std::move(host));
+    auto keys = host_keys(names);
+    if (!keys) co_return std::move(keys).error();
+    auto added = (*subsystem)->add_host(std::move(host), std::move(keys).value());
     if (!added) co_return std::move(added).error();
+    co_return done();
+  }
+
+  Task<RpcResult> set_keys(JsonValue params) {
+    Fields in(params);
+    const std::string nqn = read_nqn(in, "nqn");
+    const std::string host = read_nqn(in, "host");
+    const KeyNames names = read_key_names(in);
+    if (auto error = in.error()) co_return *error;
+    auto subsystem = find(nqn);
+    if (!subsystem) co_return std::move(subsystem).error();
+    auto keys = host_keys(names);
+    if (!keys) co_return std::move(keys).error();
+    auto set = (*subsystem)->set_host_keys(host, std::move(keys).value());
+    if (!set) co_return std::move(set).error();
+    co_return done();
+  }
+
+  Result<nvmf::HostKeys> host_keys(const KeyNames& names) {
+    nvmf::HostKeys keys{nullptr, nullptr, names.host, names.controller};
+    auto host = find_secret(engine_.keyring(), "dhchap_key", names.host);
+    if (!host) return std::move(host).error();
+    auto controller = find_secret(engine_.keyring(), "dhchap_ctrlr_key", names.controller);
+    if (!controller) return std::move(controller).error();
+    keys.host = *host;
+    keys.controller = *controller;
+    return keys;
+  }
+
+  Task<RpcResult> set_config(JsonValue params) {
+    Fields in(params);
+    nvmf::auth::Policy policy = target().authentication_policy();
+    read_policy(in, &policy);
+    if (auto error = in.error()) co_return *error;
+    target().set_authentication_policy(std::move(policy));
     co_return done();
   }
 

@@ -47,7 +47,7 @@ nvmf::ListenAddress read_listen_address(Fields& in) {
     env::Address check;
     check.host = address.traddr;
     if (!check.is_loopback()) {
-      nested.refuse("traddr", "must be a loopback address (127.0.0.1, ::1): hosts are not authenticated yet");
+      nested.refuse("traddr", "must be a loopback address (127.0.0.1, ::1): connections are not encrypted yet");
     }
   }
   in.adopt(nested);
@@ -103,8 +103,14 @@ JsonValue describe_subsystem(const nvmf::Subsystem& subsystem) {
     addresses.push(std::move(one));
   }
   auto hosts = JsonValue::array();
-  for (const std::string& host : info.hosts)
-    hosts.push(JsonValue::object().set("nqn", host));
+  for (const nvmf::HostInfo& host : info.hosts) {
+    auto one = JsonValue::object();
+    one.set("nqn", host.nqn);
+    // Names of keys; the keys themselves are not shown by anything.
+    if (!host.keys.host_name.empty()) one.set("dhchap_key", host.keys.host_name);
+    if (!host.keys.controller_name.empty()) one.set("dhchap_ctrlr_key", host.keys.controller_name);
+    hosts.push(std::move(one));
+  }
   auto namespaces = JsonValue::array();
   for (const nvmf::NamespaceInfo& each : info.namespaces) {
     auto one = JsonValue::object();

@@ -11,7 +11,7 @@
 namespace basalt::rpc {
 
 std::string read_nqn(Fields& in, std::string_view name);
-// listen_address: loopback addresses only, until hosts can be authenticated.
+// listen_address: loopback addresses only, until connections can be encrypted.
 nvmf::ListenAddress read_listen_address(Fields& in);
 nvme::AnaState read_ana_state(Fields& in);
 Uuid read_nguid(Fields& in);  // 32 hexadecimal digits, with hyphens or without; zero when absent

@@ -290,5 +290,63 @@ TEST(LinuxReactor, AnIdleReactorSleeps) {
   loop.reset();
 }
 
+// A folder of its own for files with modes.
+class SecretFile : public ::testing::Test {
+ protected:
+  SecretFile() { BASALT_ASSERT(mkdtemp(folder_) != nullptr); }
+  ~SecretFile() override {
+    for (const std::string& path : made_)
+      unlink(path.c_str());
+    rmdir(folder_);
+  }
+  std::string make(const std::string& name, const std::string& text, mode_t mode) {
+    const std::string path = std::string(folder_) + "/" + name;
+    const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0600);
+    BASALT_ASSERT(file >= 0 && write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+    BASALT_ASSERT(fchmod(file, mode) == 0);
+    close(file);
+    made_.push_back(path);
+    return path;
+  }
+  Errc refused(const std::string& path) {
+    const auto read = make_linux_env()->read_secret_file(path);
+    EXPECT_FALSE(read.ok()) << path;
+    if (read.ok()) return Errc::io;
+    EXPECT_EQ(read.error().message.find("canary"), std::string::npos);
+    return read.error().code;
+  }
+
+  char folder_[32] = "/tmp/basalt-secret-XXXXXX";
+  std::vector<std::string> made_;
+};
+
+TEST_F(SecretFile, IsReadWhenOnlyItsOwnerCan) {
+  for (const mode_t mode : {0600, 0400, 0700}) {
+    const auto read = make_linux_env()->read_secret_file(make(std::to_string(mode), "canary\n", mode));
+    ASSERT_TRUE(read.ok()) << read.error().message;
+    EXPECT_EQ(read.value(), "canary\n");
+  }
+}
+
+TEST_F(SecretFile, IsRefusedWhenOthersCouldReadIt) {
+  for (const mode_t mode : {0640, 0604, 0660, 0601, 0620})
+    EXPECT_EQ(refused(make(std::to_string(mode), "canary", mode)), Errc::permission);
+}
+
+TEST_F(SecretFile, IsARegularFileByItsOwnNameAndSmall) {
+  const std::string good = make("good", "canary", 0600);
+  const std::string link = std::string(folder_) + "/link";
+  ASSERT_EQ(symlink(good.c_str(), link.c_str()), 0);
+  made_.push_back(link);
+  EXPECT_EQ(refused(link), Errc::permission);
+  EXPECT_EQ(refused(folder_), Errc::permission);
+  EXPECT_EQ(refused("/dev/null"), Errc::permission);
+  EXPECT_EQ(refused(good + "x"), Errc::not_found);
+  EXPECT_EQ(refused("relative"), Errc::invalid_argument);
+  EXPECT_EQ(refused(""), Errc::invalid_argument);
+  EXPECT_EQ(refused(make("empty", "", 0600)), Errc::invalid_argument);
+  EXPECT_EQ(refused(make("large", std::string(4097, 'x'), 0600)), Errc::invalid_argument);
+}
+
 }  // namespace
 }  // namespace basalt::env

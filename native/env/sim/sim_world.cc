@@ -167,6 +167,12 @@ void SimNode::random(void* out, size_t length_bytes) {
     bytes[i] = static_cast<uint8_t>(world_.random_.next());
 }
 
+Result<std::string> SimNode::read_secret_file(const std::string& path) {
+  const auto found = world_.secret_files_.find(name_ + ":" + path);
+  if (found == world_.secret_files_.end()) return Error{Errc::not_found, path + ": No such file or directory"};
+  return found->second;
+}
+
 Result<std::unique_ptr<Poller>> SimNode::make_poller(const PollerOptions&) {
   return std::unique_ptr<Poller>(std::make_unique<SimPoller>(*this));
 }

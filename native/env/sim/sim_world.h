@@ -84,6 +84,10 @@ class SimWorld {
   void cut_connections(const std::string& one, const std::string& other);
 
   SimDisk& disk(const std::string& node, const std::string& path);
+  // Files that a node's read_secret_file() finds.
+  void put_secret_file(const std::string& node, const std::string& path, const std::string& text) {
+    secret_files_[node + ":" + path] = text;
+  }
 
  private:
   friend class SimNode;
@@ -113,6 +117,7 @@ class SimWorld {
   uint64_t trace_hash_ = 0xcbf29ce484222325;
   std::priority_queue<Event> events_;
   std::vector<std::unique_ptr<SimNode>> nodes_;
+  std::map<std::string, std::string> secret_files_;        // by "node:path"
   std::map<std::string, std::unique_ptr<SimDisk>> disks_;  // by "node:path"; outlive crashes
   std::vector<std::pair<std::string, std::string>> partitions_;
   std::map<std::pair<std::string, std::string>, SimLink> links_;
@@ -131,6 +136,7 @@ class SimNode final : public Env {
   void random(void* out, size_t length_bytes) override;
   Result<std::unique_ptr<Poller>> make_poller(const PollerOptions& options) override;
   std::unique_ptr<LoopHandle> start(Loop& loop, const LoopOptions& options) override;
+  Result<std::string> read_secret_file(const std::string& path) override;
 
   const std::string& name() const { return name_; }
   SimWorld& world() { return world_; }

@@ -12,6 +12,12 @@ Outcome HostControllerOptions::check() const {
   if (hostid.is_zero()) return wrong("hostid: must not be zero");
   if (keep_alive_ms != 0 && keep_alive_ms < 100) return wrong("keep_alive_ms: 0 (none) or at least 100");
   if (!discovery && (io_queue_count == 0 || io_queue_count > 64)) return wrong("io_queue_count: 1 to 64");
+  if (authentication.controller != nullptr && authentication.host == nullptr) {
+    return wrong("dhchap_ctrlr_key: goes with dhchap_key only");
+  }
+  if (authentication.controller != nullptr && authentication.controller->same_key(*authentication.host)) {
+    return wrong("dhchap_ctrlr_key: must be another key than dhchap_key");
+  }
   if (io_queue_depth == 0 || io_queue_depth > 1023) return wrong("io_queue_depth: 1 to 1023");
   return success();
 }

@@ -16,6 +16,7 @@
 
 #include "base/gate.h"
 #include "base/uuid.h"
+#include "nvmf/host/authentication.h"
 #include "nvmf/host/transport.h"
 
 namespace basalt::nvmf {
@@ -32,6 +33,7 @@ struct HostControllerOptions {
   uint16_t io_queue_count = 1;  // the controller may give fewer
   uint16_t io_queue_depth = 127;
   bool discovery = false;  // no I/O queues, no namespaces
+  HostAuthentication authentication;
 
   Outcome check() const;  // names the field that is wrong
 };
@@ -141,6 +143,9 @@ class HostController final : HostQueue::Owner {
   };
   Task<PairAnswer> fused_io_call(Call first, Call second);
 
+  // Authenticates every queue anew, with the same keys. A failure ends the association.
+  Task<Outcome> reauthenticate();
+
  private:
   enum class State : uint8_t { idle, connecting, live, lost };
   struct OwnedWork : Work {
@@ -168,6 +173,11 @@ class HostController final : HostQueue::Owner {
   Task<Outcome> property_set(uint32_t offset, uint32_t value);
   Task<Answer> call_on(HostQueue& queue, Call call);
   Error refused(const char* step, const Answer& answer) const;
+
+  // controller_authentication.cc
+  Outcome authentication_needed(uint64_t connect_result, bool* needed) const;
+  Task<Outcome> authenticate(HostQueue& queue);
+  Task<Answer> authentication_call(HostQueue& queue, nvme::FabricsType type, auth::Message* message);
 
   // controller_identify.cc
   Task<Outcome> identify_controller();

@@ -24,6 +24,7 @@ nvme::Command as_command(const T& specific) {
 
 Errc errc_of(nvme::Status status) {
   if (status.is(nvme::status::connect_invalid_host)) return Errc::permission;
+  if (status.is(nvme::status::authentication_required)) return Errc::permission;
   if (status.is(nvme::status::connect_invalid_parameters)) return Errc::not_found;
   if (status.is(nvme::status::connect_controller_busy)) return Errc::busy;
   if (status.is(nvme::status::reservation_conflict)) return Errc::fenced;
@@ -189,11 +190,11 @@ Task<Outcome> HostController::fabrics_connect(HostQueue& queue, uint16_t slot_co
   call.data_bytes = sizeof(data);
   const Answer answer = co_await call_on(queue, call);
   if (!answer.status.ok() || state_ == State::lost) co_return refused("Connect", answer);
-  if ((answer.value >> 16 & 0xffff) != 0) {
-    co_return Error{Errc::unsupported, options_.address.to_string() + ": Connect asks for authentication"};
-  }
   if (queue.qid() == 0) info_.cntlid = static_cast<uint16_t>(answer.value);
-  co_return success();
+  bool authentication = false;
+  Outcome outcome = authentication_needed(answer.value, &authentication);
+  if (outcome.ok() && authentication) outcome = co_await authenticate(queue);
+  co_return outcome;
 }
 
 Task<Result<uint64_t>> HostController::property_get(uint32_t offset, bool wide) {

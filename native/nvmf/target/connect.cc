@@ -4,7 +4,7 @@
 // A host that connects anew (same host NQN and identifier, same subsystem, same listener) supersedes its older
 // controller there: that one's connections are closed with what they had not read, its admitted commands drain, and
 // only then the Connect completes. So what the host sends on the new association can never be overtaken by what it sent
-// on the old.
+// on the old. A host that has to authenticate does so first, and supersedes when it has: a name is no proof.
 #include <cstring>
 
 #include "nvmf/target/controller.h"
@@ -69,7 +69,7 @@ bool Target::host_has_room(const std::string& hostnqn) const {
   size_t count = 0;
   const auto add = [&](const Subsystem& subsystem) {
     for (const auto& controller : subsystem.controllers_) {
-      if (controller->options().hostnqn == hostnqn) count += controller->queue_count();
+      if (controller->options().hostnqn == hostnqn) count += controller->admitted_queue_count();
     }
   };
   for (const auto& subsystem : subsystems_)
@@ -100,15 +100,8 @@ Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand*
   if (!subsystem->allows(options.hostnqn)) co_return status::connect_invalid_host;
   if (!subsystem->gate_.enter()) co_return status::connect_controller_busy;
 
-  for (bool again = subsystem != discovery_.get(); again;) {
-    again = false;
-    for (const auto& older : subsystem->controllers_) {
-      if (older->options().hostnqn != options.hostnqn || older->options().hostid != options.hostid) continue;
-      if (&older->listener() != &queue.listener_) continue;
-      co_await subsystem->close_controller(older.get());
-      again = true;  // the list has changed
-      break;
-    }
+  if (subsystem != discovery_.get() && !subsystem->authenticates(options.hostnqn)) {
+    co_await subsystem->supersede(options.hostnqn, options.hostid, queue.listener_, nullptr);
   }
   // While waiting, the listener or the host may have been removed.
   path = subsystem->path(queue.listener_);
@@ -127,8 +120,9 @@ Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand*
     Controller& controller = *subsystem->controllers_.back();
     queue.qid_ = 0;
     queue.entries_ = static_cast<uint16_t>(command->sqsize + 1);
-    controller.attach(&queue);
-    request->completion.dw0 = options.cntlid;
+    const bool authentication = subsystem->authenticates(options.hostnqn);
+    controller.attach(&queue, authentication);
+    request->completion.dw0 = options.cntlid | (authentication ? nvme::connect_authentication_required : 0);
   }
   subsystem->gate_.leave();
   co_return result;
@@ -161,8 +155,9 @@ Status Target::connect_io(Request* request, const nvme::ConnectCommand& command,
   }
   queue.qid_ = command.qid;
   queue.entries_ = static_cast<uint16_t>(command.sqsize + 1);
-  controller->attach(&queue);
-  request->completion.dw0 = controller->options().cntlid;
+  const bool authentication = subsystem->authenticates(hostnqn);
+  controller->attach(&queue, authentication);
+  request->completion.dw0 = controller->options().cntlid | (authentication ? nvme::connect_authentication_required : 0);
   return status::success;
 }
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "nvmf/target/queue_authentication.h"
+
 namespace basalt::nvmf {
 
 Controller::Controller(Target& target, Subsystem& subsystem, SubsystemListener* path, Listener& listener,
@@ -33,8 +35,15 @@ bool Controller::has_queue(uint16_t qid) const {
   return std::any_of(queues_.begin(), queues_.end(), [&](const TargetQueue* queue) { return queue->qid_ == qid; });
 }
 
-void Controller::attach(TargetQueue* queue) {
+size_t Controller::admitted_queue_count() const {
+  return static_cast<size_t>(
+      std::count_if(queues_.begin(), queues_.end(), [](const TargetQueue* queue) { return queue->admitted(); }));
+}
+
+void Controller::attach(TargetQueue* queue, bool authentication) {
   BASALT_ASSERT(!ending_);
+  queue->admitted_.store(!authentication, std::memory_order_release);
+  if (authentication) queue->authentication_ = std::make_unique<QueueAuthentication>(target_, *queue);
   queue->controller_ = this;
   queue->subsystem_ = &subsystem_;
   queue->path_ = path_;
@@ -45,6 +54,7 @@ void Controller::attach(TargetQueue* queue) {
 void Controller::detach(TargetQueue* queue) {
   std::erase(queues_, queue);
   queue->controller_ = nullptr;
+  queue->authentication_.reset();
   if (queue->qid_ == 0 && !ending_) {
     terminate();  // without its admin queue; may be the end of this object
     return;
@@ -91,6 +101,8 @@ void Controller::keep_alive_due(Work* work) {
   for (const TargetQueue* queue : self.queues_) {
     const Instant last{queue->last_command_ns_.load(std::memory_order_relaxed)};
     self.last_keep_alive_ = std::max(self.last_keep_alive_, last);
+    // A host that works on its authentication sends nothing else; that has a time-out of its own.
+    if (queue->qid_ == 0 && !queue->admitted()) self.last_keep_alive_ = self.target_.home().now();
   }
   // Admin commands moved last_keep_alive_ without arming the timer anew.
   if (self.last_keep_alive_ + milliseconds(self.keep_alive_ms_) > self.target_.home().now()) {

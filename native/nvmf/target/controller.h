@@ -3,6 +3,7 @@
 // its queues. The state is here; the files beside it hold one family of events each:
 //   controller.cc (life)  controller_admin.cc (dispatch)  properties.cc  features.cc  identify.cc  log_pages.cc
 //   controller_aer.cc  discovery.cc (the discovery log)  connect.cc (how one is made)  cross_reset.cc
+//   controller_authentication.cc
 //
 // Thread: lives on the target's home reactor. Queues on other reactors read `enabled()` only.
 #pragma once
@@ -57,9 +58,11 @@ class Controller {
   uint16_t io_queue_count_max() const { return io_queue_count_; }
   size_t io_queue_count() const;
   size_t queue_count() const { return queues_.size(); }
+  size_t admitted_queue_count() const;
   bool has_queue(uint16_t qid) const;
 
-  void attach(TargetQueue* queue);
+  // `authentication`: the host must authenticate on it before anything else.
+  void attach(TargetQueue* queue, bool authentication);
   void detach(TargetQueue* queue);
   // Asks every connection to end. The controller goes when the last queue has drained.
   void terminate();
@@ -127,6 +130,11 @@ class Controller {
   void log_read(uint8_t id, bool retain);
   void abort_async_events(nvme::Status status);
   void send_events();
+  // controller_authentication.cc
+  Task<void> authenticate(Request* request);
+  nvme::Status authentication_send(Request* request, bool* admits);
+  nvme::Status authentication_receive(Request* request, bool* admits);
+  Task<nvme::Status> admit(TargetQueue* queue);
   // controller.cc
   void arm_keep_alive();
   static void keep_alive_due(Work* work);

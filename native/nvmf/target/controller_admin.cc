@@ -22,6 +22,12 @@ void Controller::admin(Request* request) {
     spawn(cross_reset(request));
     return;
   }
+  const auto type = static_cast<nvme::FabricsType>(request->command.nsid & 0xff);
+  if (opcode == AdminOpcode::fabrics &&
+      (type == nvme::FabricsType::auth_send || type == nvme::FabricsType::auth_receive)) {
+    spawn(authenticate(request));
+    return;
+  }
   const Status result = dispatch(request);
   TargetQueue::return_from_home(request, result);
 }

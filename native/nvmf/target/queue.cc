@@ -2,6 +2,7 @@
 #include "nvmf/target/queue.h"
 
 #include "nvmf/target/controller.h"
+#include "nvmf/target/queue_authentication.h"
 #include "nvmf/target/target.h"
 
 namespace basalt::nvmf {
@@ -14,6 +15,15 @@ Request* request_of(Work* work) {
 constexpr uint8_t psdt_mask = 0xc0;
 constexpr uint8_t psdt_sgl = 0x40;  // metadata pointer is an address of a contiguous buffer
 constexpr uint8_t psdt_sgl_segment = 0x80;
+
+bool is_fabrics(const nvme::Command& command) {
+  return command.opcode == static_cast<uint8_t>(nvme::AdminOpcode::fabrics);
+}
+
+bool is_authentication(const nvme::Command& command) {
+  const auto type = static_cast<nvme::FabricsType>(command.nsid & 0xff);
+  return is_fabrics(command) && (type == nvme::FabricsType::auth_send || type == nvme::FabricsType::auth_receive);
+}
 
 }  // namespace
 
@@ -34,13 +44,15 @@ const std::string& TargetQueue::hostnqn() const {
 
 nvme::Status TargetQueue::transfer_plan(Request* request) {
   const nvme::Command& command = request->command;
-  const bool fabrics = command.opcode == static_cast<uint8_t>(nvme::AdminOpcode::fabrics);
+  const bool fabrics = is_fabrics(command);
   const uint8_t fctype = static_cast<uint8_t>(command.nsid);
   request->direction = nvme::data_direction(fabrics ? fctype : command.opcode);
   request->data_bytes = 0;
   request->fused = nullptr;
   request->fused_status = {};
   request->fused_waits = false;
+  // Nothing of a stranger's is looked at or taken in, nor told what there is.
+  if (connected() && !admitted() && !is_authentication(command)) return nvme::status::authentication_required.dnr();
   const bool fuses = (command.flags & nvme::fuse_mask) != 0 || fused_first_ != nullptr || fused_first_failed_;
   if (fuses && connected() && qid_ != 0) [[unlikely]] {
     const nvme::Status status = pair(request);
@@ -57,7 +69,9 @@ nvme::Status TargetQueue::transfer_plan(Request* request) {
     return nvme::status::sgl_type_invalid.dnr();
   }
   if (in_capsule && sgl.address != 0) return nvme::status::sgl_offset_invalid.dnr();
-  if (sgl.length_bytes > data_bytes_max) return nvme::status::data_sgl_length_invalid.dnr();
+  if (sgl.length_bytes > (is_authentication(command) ? authentication_bytes_max : data_bytes_max)) {
+    return nvme::status::data_sgl_length_invalid.dnr();
+  }
   if (connected() && qid_ != 0 && !fabrics) {
     const nvme::Status status = plan_io(request);
     if (!status.ok()) return status;
@@ -73,7 +87,12 @@ void TargetQueue::execute(Request* request) {
   request->completion = {};
   request->io.context = request;
   last_command_ns_.store(reactor_.now().ns, std::memory_order_relaxed);
-  const bool fabrics = request->command.opcode == static_cast<uint8_t>(nvme::AdminOpcode::fabrics);
+  const bool fabrics = is_fabrics(request->command);
+  const bool authentication = is_authentication(request->command);
+  if (connected() && !admitted() && !authentication) [[unlikely]] {  // since the plan
+    complete_later(request, nvme::status::authentication_required.dnr());
+    return;
+  }
   if (connected() && qid_ != 0 && !fabrics) [[likely]] {
     execute_io(request);
     return;
@@ -84,8 +103,8 @@ void TargetQueue::execute(Request* request) {
     complete_later(request, nvme::status::command_sequence_error.dnr());
     return;
   }
-  if (!connect &&
-      qid_ != 0) {  // the fabrics commands of an I/O queue are Connect, and Disconnect, which is not offered
+  // The fabrics commands of an I/O queue are Connect, those of authentication, and Disconnect, which is not offered.
+  if (!connect && !authentication && qid_ != 0) {
     complete_later(request, nvme::status::invalid_opcode.dnr());
     return;
   }

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "base/work.h"
 #include "nvmf/target/request.h"
@@ -20,6 +21,7 @@ namespace basalt::nvmf {
 
 class Controller;
 class Listener;
+class QueueAuthentication;
 class Subsystem;
 class SubsystemListener;
 class Target;
@@ -28,6 +30,7 @@ constexpr uint16_t queue_entries_max = 128;
 constexpr uint32_t data_bytes_max = 1u << 20;  // of one command: MDTS
 constexpr uint32_t compare_write_blocks_max = 32;
 static_assert(data_bytes_max <= bdev::io_bytes_max);
+constexpr uint32_t authentication_bytes_max = 8192;  // of one authentication command
 
 class TargetQueue {
  public:
@@ -60,6 +63,9 @@ class TargetQueue {
   void* context() const { return callbacks_.context; }
   Reactor& reactor() const { return reactor_; }
   bool connected() const { return state_ == State::connected; }
+  // The host may use the queue: it has authenticated, or nobody asks it to. False: it may authenticate, and that is
+  // all.
+  bool admitted() const { return admitted_.load(std::memory_order_acquire); }
   uint16_t qid() const { return qid_; }
   const std::string& hostnqn() const;  // only when connected
   // How many commands the host may have outstanding: 1 until connected.
@@ -68,6 +74,7 @@ class TargetQueue {
 
  private:
   friend class Controller;
+  friend class QueueAuthentication;
   friend class Target;
   enum class State : uint8_t { fresh, connecting, connected };
 
@@ -121,10 +128,13 @@ class TargetQueue {
   SubsystemListener* path_ = nullptr;
   Controller* controller_ = nullptr;         // at home; here only its `enabled` flag is read
   std::atomic<int64_t> last_command_ns_{0};  // for keep-alive by traffic
+  std::atomic<bool> admitted_{false};        // written at home
 
   // The home reactor's.
+  std::unique_ptr<QueueAuthentication> authentication_;  // from the first need of it
   bool close_asked_ = false;
   void ask_close();
+  void end_unauthenticated();  // controller_authentication.cc
   struct Message : Work {
     TargetQueue* queue = nullptr;
   };

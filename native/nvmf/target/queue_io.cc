@@ -57,7 +57,8 @@ ns::Namespace* TargetQueue::find_namespace(uint32_t nsid) const {
 }
 
 BufferUse TargetQueue::buffer_use(const Request& request) const {
-  if (!connected() || qid_ == 0) return BufferUse::local;
+  const bool fabrics = request.command.opcode == static_cast<uint8_t>(nvme::AdminOpcode::fabrics);
+  if (!connected() || qid_ == 0 || fabrics) return BufferUse::local;
   const ns::Namespace* space = find_namespace(request.command.nsid);
   return space == nullptr || space->options().one_writer ? BufferUse::local : BufferUse::upper;
 }

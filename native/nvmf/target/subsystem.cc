@@ -247,23 +247,60 @@ Task<Outcome> Subsystem::set_ana_state(ListenAddress address, uint32_t group, nv
 // ---- hosts and controllers -----------------------------------------------------------------------------------------
 
 bool Subsystem::allows(const std::string& hostnqn) const {
-  return options_.allow_any_host || std::find(hosts_.begin(), hosts_.end(), hostnqn) != hosts_.end();
+  return options_.allow_any_host ||
+         std::any_of(hosts_.begin(), hosts_.end(), [&](const HostInfo& host) { return host.nqn == hostnqn; });
 }
 
-Outcome Subsystem::add_host(std::string hostnqn) {
+const HostKeys& Subsystem::keys_of(const std::string& hostnqn) const {
+  for (const HostInfo& host : hosts_) {
+    if (host.nqn == hostnqn) return host.keys;
+  }
+  return no_keys_;
+}
+
+namespace {
+
+// One key for both directions would let an attacker have the host's answers made by the host itself.
+Outcome check_keys(const HostKeys& keys) {
+  if (keys.controller != nullptr && keys.host == nullptr) {
+    return Error{Errc::invalid_argument, "dhchap_ctrlr_key: goes with dhchap_key only"};
+  }
+  if (keys.controller != nullptr && keys.controller->same_key(*keys.host)) {
+    return Error{Errc::invalid_argument, "dhchap_ctrlr_key: must be another key than dhchap_key"};
+  }
+  return success();
+}
+
+}  // namespace
+
+Outcome Subsystem::set_host_keys(const std::string& hostnqn, HostKeys keys) {
+  const Outcome checked = check_keys(keys);
+  if (!checked) return checked;
+  for (HostInfo& host : hosts_) {
+    if (host.nqn != hostnqn) continue;
+    host.keys = std::move(keys);
+    return success();
+  }
+  return Error{Errc::not_found, "host: " + hostnqn + " is not in the list"};
+}
+
+Outcome Subsystem::add_host(std::string hostnqn, HostKeys keys) {
   if (!valid_nqn(hostnqn)) {
     return Error{Errc::invalid_argument, "host: must begin with nqn. and have at most 223 printable characters"};
   }
-  if (std::find(hosts_.begin(), hosts_.end(), hostnqn) != hosts_.end()) {
-    return Error{Errc::exists, "host: " + hostnqn + " is allowed already"};
+  const Outcome checked = check_keys(keys);
+  if (!checked) return checked;
+  for (const HostInfo& host : hosts_) {
+    if (host.nqn == hostnqn) return Error{Errc::exists, "host: " + hostnqn + " is allowed already"};
   }
-  hosts_.push_back(std::move(hostnqn));
+  hosts_.push_back({std::move(hostnqn), std::move(keys)});
   target_.discovery_changed();
   return success();
 }
 
 Task<Outcome> Subsystem::remove_host(std::string hostnqn) {
-  if (std::erase(hosts_, hostnqn) == 0) co_return Error{Errc::not_found, "host: " + hostnqn + " is not in the list"};
+  const size_t erased = std::erase_if(hosts_, [&](const HostInfo& host) { return host.nqn == hostnqn; });
+  if (erased == 0) co_return Error{Errc::not_found, "host: " + hostnqn + " is not in the list"};
   target_.discovery_changed();
   if (!gate_.enter()) co_return being_deleted();
   if (!options_.allow_any_host) co_await close_controllers(nullptr, &hostnqn);
@@ -291,6 +328,24 @@ Task<void> Subsystem::close_controller(Controller* controller) {
   controller->terminate();
   Gone gone{*controller};
   co_await gone;
+}
+
+// The list is in the order in which they were made. A newer one waits for older ones only, so no two wait for each
+// other.
+Task<void> Subsystem::supersede(std::string hostnqn, ns::HostId hostid, const Listener& listener,
+                                const Controller* newest) {
+  for (;;) {
+    Controller* older = nullptr;
+    for (const auto& candidate : controllers_) {
+      if (candidate.get() == newest) break;
+      const ControllerOptions& options = candidate->options();
+      if (options.hostnqn != hostnqn || options.hostid != hostid || &candidate->listener() != &listener) continue;
+      older = candidate.get();
+      break;
+    }
+    if (older == nullptr) co_return;
+    co_await close_controller(older);
+  }
 }
 
 // nullptr: any.

@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "base/task.h"
 #include "ns/namespace.h"
+#include "nvmf/auth/secret.h"
 #include "nvmf/target/ana.h"
 
 namespace basalt::nvmf {
@@ -53,9 +54,20 @@ struct ControllerInfo {
   Uuid hostid;
   size_t io_queue_count;
 };
+// What a host authenticates with. The names are for people; the secrets go nowhere.
+struct HostKeys {
+  auth::SharedSecret host;        // nullptr: it does not have to
+  auth::SharedSecret controller;  // nullptr: this side cannot prove itself to the host
+  std::string host_name;
+  std::string controller_name;
+};
+struct HostInfo {
+  std::string nqn;
+  HostKeys keys;
+};
 struct SubsystemInfo {
   SubsystemOptions options;
-  std::vector<std::string> hosts;
+  std::vector<HostInfo> hosts;
   std::vector<ListenAddress> listeners;
   std::vector<NamespaceInfo> namespaces;
 };
@@ -81,10 +93,14 @@ class Subsystem {
   // In force on every reactor when it returns; hosts were told. group 0: all groups.
   Task<Outcome> set_ana_state(ListenAddress address, uint32_t group, nvme::AnaState state);
 
-  Outcome add_host(std::string hostnqn);
+  Outcome add_host(std::string hostnqn, HostKeys keys = {});
+  // For the next authentications; what is connected stays.
+  Outcome set_host_keys(const std::string& hostnqn, HostKeys keys);
   Task<Outcome> remove_host(std::string hostnqn);  // its controllers are closed and drained
   Task<Outcome> set_allow_any_host(bool allow);
   bool allows(const std::string& hostnqn) const;
+  bool authenticates(const std::string& hostnqn) const { return keys_of(hostnqn).host != nullptr; }
+  const HostKeys& keys_of(const std::string& hostnqn) const;
 
   // For controllers and queues.
   ns::Namespace* find_namespace(uint32_t nsid) const {
@@ -107,6 +123,8 @@ class Subsystem {
   Task<Outcome> drop_listener(ListenAddress address);
   Task<void> close_controllers(const SubsystemListener* path, const std::string* hostnqn);
   Task<void> close_controller(Controller* controller);
+  // Closes the host's controllers at a listener that are older than `newest` (nullptr: all of them).
+  Task<void> supersede(std::string hostnqn, ns::HostId hostid, const Listener& listener, const Controller* newest);
   SubsystemListener* path_at(const ListenAddress& address) const;
   void namespaces_changed(uint32_t nsid);
   uint16_t take_cntlid();
@@ -116,7 +134,8 @@ class Subsystem {
   Gate gate_;
   // Tells the hosts when a namespace's bdev has grown.
   struct SizeEar;
-  std::vector<std::string> hosts_;
+  std::vector<HostInfo> hosts_;
+  const HostKeys no_keys_{};
   std::vector<std::unique_ptr<SubsystemListener>> paths_;
   std::unique_ptr<std::atomic<ns::Namespace*>[]> table_;
   std::vector<std::unique_ptr<ns::Namespace>> namespaces_;

@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "nvmf/auth/exchange.h"
 #include "nvmf/target/queue.h"
+#include "nvmf/target/queue_authentication.h"
 #include "nvmf/target/subsystem.h"
 #include "nvmf/target/transport.h"
 
@@ -17,6 +19,9 @@ namespace basalt::nvmf {
 
 struct TargetLimits {
   size_t connections_per_host_max = 4096;  // queues of all controllers of one host NQN
+  // Queues that have yet to authenticate; one more takes the oldest one's place.
+  size_t unauthenticated_max = 256;
+  Duration authentication_timeout = seconds(20);
 };
 
 class Target {
@@ -37,6 +42,10 @@ class Target {
   // Deletes all subsystems. Then the target may be destroyed.
   Task<void> close();
 
+  // What hosts may use to authenticate, from the next one on.
+  void set_authentication_policy(auth::Policy policy) { authentication_policy_ = std::move(policy); }
+  const auth::Policy& authentication_policy() const { return authentication_policy_; }
+
   // For subsystems and controllers.
   Task<Result<Listener*>> open_listener(ListenAddress address);
   Task<void> close_listener(Listener* listener);
@@ -51,11 +60,12 @@ class Target {
   static void connect_arrived(Work* work);
   static void admin_arrived(Work* work);
   static void queue_leaves(Work* work);
+  const TargetLimits& limits() const { return limits_; }
+  bool host_has_room(const std::string& hostnqn) const;
 
  private:
   Task<void> connect(Request* request);
   Task<nvme::Status> connect_admin(Request* request, const nvme::ConnectCommand* command, nvme::ConnectData* data);
-  bool host_has_room(const std::string& hostnqn) const;
   nvme::Status connect_io(Request* request, const nvme::ConnectCommand& command, const nvme::ConnectData& data);
 
   const std::vector<Reactor*> reactors_;
@@ -64,6 +74,10 @@ class Target {
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::vector<std::unique_ptr<Subsystem>> subsystems_;
   std::unique_ptr<Subsystem> discovery_;
+  friend class QueueAuthentication;
+  List<QueueAuthentication, &QueueAuthentication::node> unauthenticated_;  // oldest first
+  size_t unauthenticated_count_ = 0;
+  auth::Policy authentication_policy_;
   Gate gate_;
   uint16_t next_portid_ = 1;
   uint64_t discovery_generation_ = 1;

@@ -24,6 +24,7 @@ import type { FakeBdev } from './bdev.js';
 import { Fields } from './fields.js';
 import { bdevMethods, type Handler } from './methods-bdev.js';
 import { cryptoMethods } from './methods-crypto.js';
+import { keyringMethods } from './methods-keyring.js';
 import { legMethods } from './methods-leg.js';
 import { lvolMethods } from './methods-lvol.js';
 import { makeSubsystem, nvmfMethods } from './methods-nvmf.js';
@@ -52,6 +53,7 @@ const handlers: Record<string, Handler> = {
   ...cryptoMethods,
   ...lvolMethods,
   ...nvmfMethods,
+  ...keyringMethods,
   ...legMethods,
 };
 
@@ -171,6 +173,8 @@ export class FakeEngine implements Engine {
       throw new Refused('unreachable', `${nqn} is not served there`);
     if (!subsystem.allowAnyHost && !subsystem.hosts.has(hostnqn))
       throw new Refused('permission', `${nqn} does not admit ${hostnqn}`);
+    if (subsystem.hosts.get(hostnqn)?.dhchap_key !== undefined)
+      throw new Refused('permission', `${nqn}: the controller wants authentication, and there is no dhchap_key`);
     const stored = this.#state.lvols.get(namespace.bdev.name);
     if (!namespace.oneWriter || stored === undefined)
       throw new Refused('unsupported', `namespace 1 of ${nqn} has no one-writer gate`);

@@ -3,6 +3,7 @@
 // The fake's nvmf_* methods: subsystems, namespaces, listeners, hosts.
 
 import type { AnaState } from '../engine.js';
+import type { KeyNames } from '../methods.js';
 import type { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
 import { Refused } from './refusal.js';
@@ -44,7 +45,7 @@ export function makeSubsystem(nqn: string, with_: Partial<FakeSubsystem> = {}): 
     cntlidMax: 0xffef,
     namespacesMax: 32,
     allowAnyHost: false,
-    hosts: new Set(),
+    hosts: new Map(),
     listeners: [],
     namespaces: new Map(),
     ...with_,
@@ -148,6 +149,29 @@ function needListener(subsystem: FakeSubsystem, at: Address): FakeListener {
   return found;
 }
 
+const policyNames = {
+  dhchap_digests: ['sha256', 'sha384', 'sha512'],
+  dhchap_dhgroups: ['null', 'ffdhe2048', 'ffdhe3072', 'ffdhe4096', 'ffdhe6144', 'ffdhe8192'],
+};
+
+function keyNames(fields: Fields): KeyNames {
+  const keys: KeyNames = {};
+  if (fields.has('dhchap_key')) keys.dhchap_key = fields.string('dhchap_key');
+  if (fields.has('dhchap_ctrlr_key')) keys.dhchap_ctrlr_key = fields.string('dhchap_ctrlr_key');
+  if (keys.dhchap_key === undefined && keys.dhchap_ctrlr_key !== undefined)
+    fields.refuse('dhchap_ctrlr_key', 'goes with dhchap_key only');
+  return keys;
+}
+
+/** Which key it is the fake does not know; two names of one key pass here. */
+function needKeys(state: EngineState, keys: KeyNames): void {
+  for (const [field, name] of Object.entries(keys) as [string, string][]) {
+    if (!state.keys.has(name)) throw new Refused('notFound', `${field}: key ${name} does not exist`);
+  }
+  if (keys.dhchap_key !== undefined && keys.dhchap_key === keys.dhchap_ctrlr_key)
+    throw new Refused('invalid', 'dhchap_ctrlr_key: must be another key than dhchap_key');
+}
+
 function describe(subsystem: FakeSubsystem): unknown {
   return {
     nqn: subsystem.nqn,
@@ -160,7 +184,7 @@ function describe(subsystem: FakeSubsystem): unknown {
       ana_state: anaState,
     })),
     allow_any_host: subsystem.allowAnyHost,
-    hosts: [...subsystem.hosts].map((nqn) => ({ nqn })),
+    hosts: [...subsystem.hosts].map(([nqn, keys]) => ({ nqn, ...keys })),
     serial_number: subsystem.serial,
     model_number: subsystem.model,
     min_cntlid: subsystem.cntlidMin,
@@ -218,10 +242,33 @@ export const nvmfMethods: Record<string, Handler> = {
   nvmf_subsystem_add_host: (state, fields) => {
     const nqn = nqnOf(fields);
     const host = nqnOf(fields, 'host');
+    const keys = keyNames(fields);
     fields.end();
     const { hosts } = state.subsystem(nqn);
+    needKeys(state, keys);
     if (hosts.has(host)) throw new Refused('exists', `host ${host} is allowed already`);
-    hosts.add(host);
+    hosts.set(host, keys);
+    return true;
+  },
+  nvmf_subsystem_set_keys: (state, fields) => {
+    const nqn = nqnOf(fields);
+    const host = nqnOf(fields, 'host');
+    const keys = keyNames(fields);
+    fields.end();
+    const { hosts } = state.subsystem(nqn);
+    needKeys(state, keys);
+    if (!hosts.has(host)) throw new Refused('notFound', `host ${host} is not in the list`);
+    hosts.set(host, keys);
+    return true;
+  },
+  nvmf_set_config: (_state, fields) => {
+    for (const [name, known] of Object.entries(policyNames)) {
+      if (!fields.has(name)) continue;
+      const names = fields.strings(name, 1, known.length);
+      if (new Set(names).size !== names.length || names.some((each) => !known.includes(each)))
+        fields.refuse(name, `must name some of ${known.join(', ')}, each once`);
+    }
+    fields.end();
     return true;
   },
   nvmf_subsystem_remove_host: (state, fields) => {

@@ -3,6 +3,7 @@
 // What one fake engine holds in memory: all of it goes with a crash. Handlers of every family work on it.
 
 import type { AnaState, EngineEvent } from '../engine.js';
+import type { KeyNames } from '../methods.js';
 import type { Association } from './association.js';
 import type { FakeBdev, FaultIo, SlotIo } from './bdev.js';
 import type { StoredDisk, StoredLvol } from './disk.js';
@@ -36,7 +37,8 @@ export interface FakeSubsystem {
   readonly cntlidMax: number;
   readonly namespacesMax: number;
   allowAnyHost: boolean;
-  readonly hosts: Set<string>;
+  /** Host NQN → the names of the keys that it authenticates with; none: it does not have to. */
+  readonly hosts: Map<string, KeyNames>;
   readonly listeners: FakeListener[];
   readonly namespaces: Map<number, FakeNamespace>;
 }
@@ -58,6 +60,8 @@ export class EngineState {
   readonly slots = new Map<string, SlotIo>();
   readonly legs = new Map<string, { io: LegIo; epoch: bigint; sequence: number; tailBlocks: number }>();
   readonly members = new Map<string, FakeMember>();
+  /** Name → path: the keyring. What the files hold the fake does not read. */
+  readonly keys = new Map<string, string>();
   readonly attaching = new Set<string>();
   readonly raids = new Map<string, number>();
   readonly cryptoKeys = new Map<string, Buffer>();

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// HostAuthentication: what a host authenticates its queues with.
+#pragma once
+
+#include "nvmf/auth/exchange.h"
+
+namespace basalt::nvmf {
+
+struct HostAuthentication {
+  auth::SharedSecret host;  // nullptr: the host cannot authenticate
+  auth::SharedSecret
+      controller;  // not nullptr: the controller must prove itself, whether it asks for authentication or not
+  auth::Policy policy;
+};
+
+}  // namespace basalt::nvmf
