@@ -122,6 +122,10 @@ void LegBdev::submit(Io* io) {
 
 void LegBdev::admit(Op* op) {
   Io* io = op->io;
+  if (io->type == IoType::flush && options_.planted.ack_before_flush) {
+    complete_later(std::exchange(op->io, nullptr), nvme::status::success);
+    return finish(op, nvme::status::success);
+  }
   if (io->type == IoType::flush) return start_write(op);
   op->range.first_block = io->offset_blocks;
   op->range.end_block = io->offset_blocks + io->count_blocks;
@@ -131,6 +135,7 @@ void LegBdev::admit(Op* op) {
     op->range.first_block = dirty_.first_block(dirty_.region_of(op->range.first_block));
     op->range.end_block = dirty_.end_block(dirty_.region_of(op->range.end_block - 1));
   }
+  if (io->type != IoType::read && options_.planted.ignore_order) return start(op);
   op->range.context = op;
   op->range.granted = op_granted;
   op->locked = true;

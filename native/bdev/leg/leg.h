@@ -42,6 +42,8 @@ struct LegPlanted {
   bool skip_marks = false;          // data goes out before its mark is durable
   bool clear_before_flush = false;  // marks are cleared although nothing was flushed
   bool ignore_own_marks = false;    // a resync asks only the survivors' marks
+  bool ignore_order = false;        // overlapping writes go to the members as they come
+  bool ack_before_flush = false;    // a flush is acknowledged, and nothing is flushed
   bool skip_vacate = false;         // the leg grows over what its tail was
   bool trust_absent = false;        // who was out while the tail moved is thought to have moved too
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "bdev/leg/leg.h"
@@ -24,7 +25,6 @@ class ScriptedMember final : public Bdev {
     info_.count_blocks = test_blocks + (tail ? leg_tail::tail_bytes / block_bytes : 0);
     info_.volatile_cache = true;
     contents.resize(info_.count_blocks * block_bytes);
-    stable_ = contents;
   }
 
   void submit(Io* io) override {
@@ -72,24 +72,21 @@ class ScriptedMember final : public Bdev {
   // The process restarted, or the power went: what was not flushed is as it was where `lost` says so, and stays
   // elsewhere.
   void lose_cache(const std::function<bool(uint64_t block)>& lost = [](uint64_t) { return true; }) {
-    for (const uint64_t block : unflushed_) {
-      if (lost(block))
-        std::memcpy(contents.data() + block * block_bytes, stable_.data() + block * block_bytes, block_bytes);
+    for (const auto& [block, before] : unflushed_) {
+      if (lost(block)) std::memcpy(contents.data() + block * block_bytes, before.data(), block_bytes);
     }
     unflushed_.clear();
-    stable_ = contents;
   }
   bool flushed() const { return unflushed_.empty(); }
   // So many blocks of a leg have room now, with its tail.
   void grow(uint64_t leg_blocks) {
     contents.resize((leg_blocks + leg_tail::tail_bytes / block_bytes) * block_bytes);
-    stable_.resize(contents.size());
     set_size(contents.size() / block_bytes);
   }
   // Contents that nobody wrote through a leg: an old life's.
   void fill(uint64_t block, uint8_t value, uint64_t count_blocks = 1) {
     std::memset(contents.data() + block * block_bytes, value, count_blocks * block_bytes);
-    stable_ = contents;
+    unflushed_.clear();
   }
 
  private:
@@ -117,31 +114,33 @@ class ScriptedMember final : public Bdev {
         read_count++;
         return;
       case IoType::flush:
-        for (const uint64_t block : unflushed_)
-          std::memcpy(stable_.data() + block * block_bytes, contents.data() + block * block_bytes, block_bytes);
         unflushed_.clear();
         return;
       case IoType::write:
+        remember(*io);
         iovec_copy_out(io->iov, io->iov_count, at);
         break;
       case IoType::write_zeroes:
       case IoType::unmap:
+        remember(*io);
         std::memset(at, 0, length_bytes);
         break;
     }
     if (bad_block >= io->offset_blocks && bad_block < io->offset_blocks + io->count_blocks) bad_block = UINT64_MAX;
     if (io->type == IoType::write) (io->offset_blocks < test_blocks ? write_count : tail_write_count)++;
-    for (uint64_t block = io->offset_blocks; block < io->offset_blocks + io->count_blocks; block++) {
-      if (io->fua) {
-        std::memcpy(stable_.data() + block * block_bytes, contents.data() + block * block_bytes, block_bytes);
+  }
+  // What the range held at the last flush, unless the write is stable at once.
+  void remember(const Io& io) {
+    for (uint64_t block = io.offset_blocks; block < io.offset_blocks + io.count_blocks; block++) {
+      const uint8_t* at = contents.data() + block * block_bytes;
+      if (io.fua) {
         unflushed_.erase(block);
-      } else {
-        unflushed_.insert(block);
+      } else if (!unflushed_.contains(block)) {
+        unflushed_.try_emplace(block, at, at + block_bytes);
       }
     }
   }
-  std::vector<uint8_t> stable_;
-  std::set<uint64_t> unflushed_;
+  std::map<uint64_t, std::vector<uint8_t>> unflushed_;  // what was there at the last flush
   Instant last_success_{0};
 };
 
