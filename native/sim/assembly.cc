@@ -100,9 +100,8 @@ Outcome Assembly::build(const std::vector<Attached*>& members, bool all_dirty, D
     options.identity = "leg" + std::to_string(index);
     for (const ReplicaPlace& place : volume_.legs[index])
       options.replicas.push_back(place.replica);
-    // Small legs, several regions; marks that come and go within a run.
-    options.mark_region_bytes_min = 64 * 1024;
-    options.mark_rest = milliseconds(100);
+    options.mark_region_bytes_min = volume_.mark_region_bytes;
+    options.mark_rest = volume_.mark_rest;
     options.planted.ignore_lease = bugs.ignore_read_lease;
     options.planted.skip_marks = bugs.skip_marks;
     options.planted.clear_before_flush = bugs.clear_before_flush;

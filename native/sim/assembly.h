@@ -26,6 +26,9 @@ struct VolumeShape {
   std::vector<std::vector<ReplicaPlace>> legs;
   uint64_t leg_blocks = 0;
   uint64_t strip_bytes = 64 * 1024;
+  // Small legs, several regions; marks that come and go within a run.
+  uint64_t mark_region_bytes = 64 * 1024;
+  Duration mark_rest = milliseconds(100);
   uint64_t count_blocks() const { return leg_blocks * legs.size(); }
 };
 

@@ -28,6 +28,10 @@ Cluster::Cluster(uint64_t seed, const ClusterShape& shape)
     disks[i].bugs = shape.bugs;
   }
   volume_.leg_blocks = shape.leg_blocks;
+  if (shape.brief_marks) {
+    volume_.mark_region_bytes = 16 * 1024;
+    volume_.mark_rest = milliseconds(20);
+  }
   Leadership leadership;
   leadership.lease = shape.lease;
   for (size_t leg = 0; leg < shape.legs; leg++) {

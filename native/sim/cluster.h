@@ -23,6 +23,7 @@ struct ClusterShape {
   size_t controllers = 2;
   size_t hosts = 1;
   uint64_t leg_blocks = 64;
+  bool brief_marks = false;  // marks of few blocks, soon cleared
   Duration lease = milliseconds(300);
   ControllerTiming timing;
   HostTiming host_timing;

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/nemesis.h"
 
+#include <algorithm>
+
+#include "sim/intruder.h"
 #include "sim/trace.h"
 
 namespace basalt::sim {
 namespace {
 enum Kind : uint32_t { disk, controller, network, store, all, surprise, kind_count };
+enum Intense : uint32_t { division, old_controller, one_power_cut, intense_count };
+constexpr double intense_chance = 0.6;
 constexpr Duration pause_max = milliseconds(900);
 constexpr uint64_t step_mix = 0x9e3779b97f4a7c15;
 }  // namespace
@@ -19,6 +24,12 @@ Nemesis::Plan Nemesis::random_plan(env::SimRandom& random, bool steady) {
   } while (plan.kinds == 0);
   plan.step_count = static_cast<uint32_t>(6 + random.below(20));
   return plan;
+}
+
+uint32_t Nemesis::random_intense(env::SimRandom& random, const PlantedBugs& bugs) {
+  if (bugs.forget_epoch) return 1u << old_controller;
+  if (bugs.ignore_read_lease || bugs.ignore_own_marks) return 1u << division;
+  return static_cast<uint32_t>(1 + random.below((1u << intense_count) - 1));
 }
 
 void Nemesis::note(const std::string& what) {
@@ -36,11 +47,19 @@ std::string Nemesis::summary() const {
   for (uint32_t kind = 0; kind < kind_count; kind++) {
     if (on(kind)) text += std::string(" ") + names[kind];
   }
+  static constexpr const char* intense[] = {"division", "old-controller", "one-power-cut"};
+  for (uint32_t kind = 0; kind < intense_count; kind++) {
+    if ((plan_.intense >> kind & 1) != 0) text += std::string(" ") + intense[kind];
+  }
   return text;
 }
 
 void Nemesis::step(uint32_t index) {
   random_ = env::SimRandom(seed_ ^ (index + 1) * step_mix);
+  if (plan_.intense != 0 && random_.chance(intense_chance)) {
+    intense_strike();
+    return pass(pause_max);
+  }
   uint32_t kind = 0;
   do {
     kind = static_cast<uint32_t>(random_.below(kind_count));
@@ -276,6 +295,111 @@ void Nemesis::ambush() {
   if (end == 1) victim.start();
   pass(milliseconds(random_.chance(0.5) ? 20 : 800));
   if (random_.chance(0.7)) cluster_.store().heal();
+}
+
+// ---- intense strikes -----------------------------------------------------------------------------------------------
+
+void Nemesis::intense_strike() {
+  if (hurt_disk_ >= 0) return end_disk_fault();
+  // Each of them takes one member of a leg away, at most.
+  if (!cluster_.run_until([this] { return cluster_.redundant(); }, seconds(2))) return;
+  uint32_t kind = 0;
+  do {
+    kind = static_cast<uint32_t>(random_.below(intense_count));
+  } while ((plan_.intense >> kind & 1) == 0);
+  if (kind == division) divide();
+  if (kind == old_controller) wake_old_controller();
+  if (kind == one_power_cut) cut_power_of_one();
+}
+
+// Two halves that do not see each other: the active controller with one disk node, the others with the rest and the
+// store; hosts here and there. Both are asked to read and to write.
+void Nemesis::divide() {
+  const int active = cluster_.active();
+  if (active < 0 || cluster_.controller_count() < 2) return;
+  ControllerNode& victim = cluster_.controller(static_cast<size_t>(active));
+  DiskNode& near = cluster_.disk(random_.below(cluster_.disk_count()));
+  note("divide " + victim.name() + " with " + near.name() + " from the others");
+  env::SimWorld& world = cluster_.world();
+  const uint64_t first_host = random_.below(2);
+  std::vector<SimHost*> near_hosts;
+  for (size_t i = 0; i < cluster_.host_count(); i++) {
+    const std::string& host = cluster_.host(i).name();
+    const bool here = (i + first_host) % 2 == 0;
+    if (here) near_hosts.push_back(&cluster_.host(i));
+    for (size_t c = 0; c < cluster_.controller_count(); c++) {
+      const ControllerNode& node = cluster_.controller(c);
+      if ((&node == &victim) != here) world.partition(host, node.name());
+    }
+  }
+  for (size_t i = 0; i < cluster_.disk_count(); i++) {
+    if (&cluster_.disk(i) != &near) world.partition(victim.name(), cluster_.disk(i).name());
+  }
+  for (size_t c = 0; c < cluster_.controller_count(); c++) {
+    const ControllerNode& node = cluster_.controller(c);
+    if (&node == &victim) continue;
+    world.partition(victim.name(), node.name());
+    world.partition(near.name(), node.name());
+  }
+  cluster_.store().set_cut(victim.name(), true);
+  cluster_.run_until(
+      [&] {
+        const int now = cluster_.active();
+        return now >= 0 && now != active;
+      },
+      seconds(8));
+  pass(milliseconds(400));
+  const bool dies = random_.chance(0.4);
+  if (dies) victim.kill();
+  // What they had asked for on this side they ask again only after everybody else has gone on.
+  const bool asleep = random_.chance(0.6);
+  for (SimHost* host : near_hosts) {
+    if (asleep) host->node().pause();
+  }
+  note("heal the network");
+  world.heal_all();
+  if (dies) victim.start();
+  pass(milliseconds(100));
+  cluster_.store().heal();
+  if (!asleep) return;
+  cluster_.run_until([this] { return cluster_.redundant(); }, seconds(10));
+  pass(milliseconds(1500));
+  for (SimHost* host : near_hosts)
+    host->node().resume();
+}
+
+// A disk node restarts; before anybody else, a controller of an epoch long past asks it, and would write.
+void Nemesis::wake_old_controller() {
+  DiskNode& node = cluster_.disk(random_.below(cluster_.disk_count()));
+  if (cluster_.store().present().value.epoch < 2) {
+    ControllerNode& first = cluster_.controller(static_cast<size_t>(std::max(0, cluster_.active())));
+    first.kill();
+    first.start();
+    if (!cluster_.run_until([this] { return cluster_.redundant(); }, seconds(10))) return;
+  }
+  const uint64_t epoch = cluster_.store().present().value.epoch;
+  if (!node.ready() || epoch < 2) return;
+  note("restart " + node.name() + " and wake an old controller");
+  node.kill();
+  node.start();
+  if (!cluster_.run_until([&] { return node.ready(); }, seconds(10))) return;
+  const auto& replicas = node.options().replicas;
+  if (replicas.empty()) return;
+  auto old = std::make_unique<Intruder>(cluster_, "old" + std::to_string(strike_count_));
+  if (old->take(node, replicas[random_.below(replicas.size())], 1 + random_.below(epoch - 1)).ok())
+    old->io(bdev::IoType::write, random_.below(cluster_.shape().leg_blocks));
+  Intruder::kill(std::move(old));
+}
+
+// While the others go on, and with it what no flush had covered; it is back soon.
+void Nemesis::cut_power_of_one() {
+  DiskNode& node = cluster_.disk(random_.below(cluster_.disk_count()));
+  pass(milliseconds(300));  // marks are cleared meanwhile
+  if (!node.ready() || !cluster_.redundant()) return;
+  note("power cut " + node.name());
+  node.power_cut();
+  pass(milliseconds(100));
+  node.start();
 }
 
 }  // namespace basalt::sim

@@ -19,11 +19,17 @@ namespace basalt::sim {
 class Nemesis {
  public:
   struct Plan {
-    uint32_t kinds = 0;  // which kinds strike in this run, as bits
+    uint32_t kinds = 0;    // which kinds strike in this run, as bits
+    uint32_t intense = 0;  // these too, more often than the others
     uint32_t step_count = 0;
   };
   // Steady: controllers and their networks stay.
   static Plan random_plan(env::SimRandom& random, bool steady);
+  // With a bug planted: what it needs to show.
+  static uint32_t random_intense(env::SimRandom& random, const PlantedBugs& bugs);
+  static bool needs_intense(const PlantedBugs& bugs) {
+    return bugs.forget_epoch || bugs.ignore_read_lease || bugs.ignore_own_marks;
+  }
 
   Nemesis(Cluster& cluster, uint64_t seed, const Plan& plan, bool verbose)
       : cluster_(cluster), random_(seed), seed_(seed), plan_(plan), verbose_(verbose) {}
@@ -44,6 +50,11 @@ class Nemesis {
   void ambush();
   void set_apart(const std::string& victim);
   void restart_a_disk();
+  // Intense ones: whole stories that redundancy must survive, each with what its bug needs.
+  void intense_strike();
+  void divide();
+  void wake_old_controller();
+  void cut_power_of_one();
   bool on(uint32_t kind) const { return (plan_.kinds >> kind & 1) != 0; }
   void note(const std::string& what);
   void pass(Duration max);  // a random while

@@ -16,6 +16,9 @@ namespace {
 
 // A world without controllers that fail: several clients may then write the same blocks.
 constexpr double steady_chance = 0.25;
+// Drawn apart, and so that the plans in test/sim remain what they were when they were found.
+constexpr uint64_t intense_mix = 0x1e7;
+constexpr double intense_chance = 0.4;
 
 ClusterShape random_shape(env::SimRandom& random, bool steady) {
   ClusterShape shape;
@@ -33,6 +36,22 @@ ClusterShape random_shape(env::SimRandom& random, bool steady) {
   shape.store.late_chance = random.chance(0.3) ? 0.1 : 0.01;
   shape.store.answer_lost_chance = random.chance(0.3) ? 0.1 : 0.01;
   return shape;
+}
+
+// In some runs every strike is a story of its own, and there is time between requests, so that marks come and go.
+void make_intense(const RunOptions& options, bool steady, ClusterShape* shape, WorkloadMix* mix, Nemesis::Plan* plan) {
+  env::SimRandom random(options.seed ^ intense_mix);
+  const bool chosen = random.chance(intense_chance) || Nemesis::needs_intense(options.bugs);
+  if (steady || !chosen) return;
+  plan->intense = Nemesis::random_intense(random, options.bugs);
+  plan->step_count = std::min<uint32_t>(plan->step_count, 12);
+  shape->hosts = 2;
+  shape->brief_marks = random.chance(0.8);
+  mix->hot_blocks = static_cast<uint32_t>(shape->leg_blocks);
+  mix->client_count = static_cast<uint32_t>(2 + random.below(4));
+  if (random.chance(0.5)) mix->flushes = 0;
+  if (random.chance(0.5)) mix->fua_chance = 0;
+  mix->think_max = milliseconds(static_cast<int64_t>(10 + random.below(120)));
 }
 
 void reduce(ClusterShape& shape, const Reduction& reduction) {
@@ -144,11 +163,12 @@ RunResult run_once(const RunOptions& options) {
 RunResult run_cluster(const RunOptions& options) {
   // The run's own choices must not shift with what the world draws.
   env::SimRandom random(options.seed ^ 0x5eed);
-  const bool steady = random.chance(steady_chance);
+  const bool steady = random.chance(steady_chance) && !Nemesis::needs_intense(options.bugs);
   ClusterShape shape = random_shape(random, steady);
   WorkloadMix mix = random_mix(random);
   mix.shared_blocks = steady && random.chance(0.7);
-  const Nemesis::Plan plan = Nemesis::random_plan(random, steady);
+  Nemesis::Plan plan = Nemesis::random_plan(random, steady);
+  make_intense(options, steady, &shape, &mix, &plan);
   reduce(shape, options.reduction);
   shape.bugs = options.bugs;
   ClusterRun run(options, shape);

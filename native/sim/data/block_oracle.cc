@@ -176,6 +176,13 @@ std::optional<std::string> BlockOracle::judge_crash(CrashRule rule, uint64_t fir
   return judge(first_block, data, count_blocks, never, never, power_cut, power_cut);
 }
 
+bool BlockOracle::unsettled(CrashRule rule, uint64_t block) const {
+  if (in_flight(blocks_[block])) return true;
+  if (rule == CrashRule::kill) return false;
+  const auto& versions = blocks_[block].versions;
+  return std::any_of(versions.begin(), versions.end(), [](const Version& version) { return !version.durable; });
+}
+
 void BlockOracle::forget_history() {
   for (Block& block : blocks_)
     block = {};

@@ -57,6 +57,8 @@ class BlockOracle {
                                         uint64_t count_blocks) const;
   std::optional<std::string> judge_crash(CrashRule rule, uint64_t first_block, const uint8_t* data,
                                          uint64_t count_blocks) const;
+  // Whether a crash may have come upon this block while it was changing, or before a change of it was stable.
+  bool unsettled(CrashRule rule, uint64_t block) const;
   // These bytes were read after a crash: they are the truth from now on, on stable media.
   void adopt(uint64_t first_block, const uint8_t* data, uint64_t count_blocks);
   void forget_history();  // before adopting everything: whatever was in flight has ended with the crash

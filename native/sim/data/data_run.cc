@@ -19,6 +19,7 @@ struct CrashState {
   DiskImages images;
   InSyncSets in_sync;
   CrashRule rule = CrashRule::kill;
+  std::vector<uint32_t> absent;  // members of raids that are gone
 };
 
 bool has_marks(const StackPlan& plan) {
@@ -30,9 +31,12 @@ bool has_marks(const StackPlan& plan) {
 
 // A bug of mirrors needs one to show.
 StackPlan fitting_plan(env::SimRandom& random, const DataBugs& bugs) {
-  const bool mirror = bugs.leg.skip_marks || bugs.leg.clear_before_flush || bugs.leg.ignore_own_marks;
+  const bool mirror = bugs.leg.skip_marks || bugs.leg.clear_before_flush || bugs.leg.ignore_own_marks ||
+                      bugs.leg.ignore_order || bugs.leg.ack_before_flush;
+  const bool raid = bugs.raid.no_record || bugs.raid.record_not_durable || bugs.raid.no_flush_before_reuse ||
+                    bugs.raid.whole_stripes_ignore_log || bugs.raid.trust_parity;
   StackPlan plan = random_plan(random);
-  while (mirror && !has_marks(plan))
+  while ((mirror && !has_marks(plan)) || (raid && raids_of(plan.top).empty()))
     plan = random_plan(random);
   return plan;
 }
@@ -45,17 +49,19 @@ class DataRun {
         random_(options.seed ^ 0xda7a),
         plan_(fitting_plan(random_, bugs)),
         mix_(random_data_mix(random_)),
-        shorn_(legs_of(plan_.top).empty() && random_.chance(0.3)),
+        alone_(legs_of(plan_.top).empty() && raids_of(plan_.top).empty()),
+        shorn_(alone_ && random_.chance(0.3)),
         losses_(random_.chance(0.6)),
+        sectors_(random_.chance(0.3)),
         data_(random_, plan_, mix_, shorn_) {}
 
   RunResult run() {
-    result_.summary =
-        plan_.to_string() + "; " + mix_.to_string() + (shorn_ ? "; shorn" : "") + (losses_ ? "; losses" : "");
+    result_.summary = plan_.to_string() + "; " + mix_.to_string() + (shorn_ ? "; shorn" : "") +
+                      (losses_ ? "; losses" : "") + (sectors_ ? "; bad sectors" : "");
     CrashState state;
     state.in_sync = all_in_sync(plan_);
     const size_t lives = 2 + random_.below(lives_max - 1);
-    for (size_t life = 0; life < lives && !failed(); life++)
+    for (size_t life = 0; life < lives && !failed() && !data_.garbage_seen(); life++)
       live(life, &state);
     result_.op_count = data_.op_count();
     result_.crash_state_count = distinct_.size();
@@ -74,7 +80,10 @@ class DataRun {
   // Each stack comes after all that were before.
   Stack::Options next_stack() {
     world_count_++;
-    return {.seed = options_.seed * 1'000'003 + world_count_, .epoch = world_count_, .leg_bugs = bugs_.leg};
+    return {.seed = options_.seed * 1'000'003 + world_count_,
+            .epoch = world_count_,
+            .leg_bugs = bugs_.leg,
+            .raid_bugs = bugs_.raid};
   }
 
   // One life of the stack: brought up from the state, worked with, ended by a crash or in order.
@@ -93,14 +102,18 @@ class DataRun {
     data_.attach(*stack);
     states_left_ = states_per_life_max;
     const uint64_t steps = 40 + random_.below(80);
+    // A disk breaks that nobody can replace: what fails then may fail, but nothing may be wrong.
+    const uint64_t breaks_at = alone_ && life > 0 && random_.chance(0.3) ? random_.below(steps) : steps;
     for (uint64_t step = 0; step < steps && !failed(); step++) {
       for (uint64_t burst = random_.below(4); burst > 0; burst--)
         data_.step();
       if (losses_) member_faults(*stack);
+      if (sectors_ && random_.below(15) == 0) stack->spoil_sectors(random_);
+      if (step == breaks_at) break_a_disk(*stack);
       stack->world().run_for(microseconds(static_cast<int64_t>(random_.below(400))));
       if (!data_.violation().empty()) fail(Failure::correctness, data_.violation());
     }
-    const uint64_t end = random_.below(4);
+    const uint64_t end = breaks_at < steps ? 1 + random_.below(3) : random_.below(4);
     CrashState left;
     const bool in_order = end == 0;
     if (!in_order) {
@@ -112,6 +125,7 @@ class DataRun {
     trace(data_.digest());
     stack.reset();
     data_.detach();
+    broken_ = false;
     if (!failed()) recover(left, 0, true, state);
   }
 
@@ -124,7 +138,7 @@ class DataRun {
     const bool lost = stack.member_lost();
     quiet(stack);
     const Outcome closed = stack.close();
-    if (!closed && !lost) return fail(Failure::correctness, "closing: " + closed.error().message);
+    if (!closed && !lost && !broken_) return fail(Failure::correctness, "closing: " + closed.error().message);
     if (!in_order) return;
     left->in_sync = stack.in_sync();
     for (uint32_t i = 0; i < stack.disk_count(); i++)
@@ -136,9 +150,23 @@ class DataRun {
       stack.disk(i).on_boundary = {};
   }
 
+  void break_a_disk(Stack& stack) {
+    env::SimDisk& disk = stack.disk(static_cast<uint32_t>(random_.below(stack.disk_count())));
+    broken_ = true;
+    data_.expect_failures();
+    if (random_.chance(0.5)) {
+      disk.space_bytes = disk.contents().allocated_bytes() + random_.below(200 << 10);
+    } else {
+      const uint64_t length_bytes = env::SimDisk::sector_bytes << random_.below(10);
+      disk.make_unreadable(
+          random_.below((disk.size_bytes() - length_bytes) / env::SimDisk::sector_bytes) * env::SimDisk::sector_bytes,
+          length_bytes);
+    }
+  }
+
   void member_faults(Stack& stack) {
     if (random_.below(12) != 0) return;
-    if (stack.member_lost()) {
+    if (stack.member_lost() && (stack.returning() || random_.chance(0.7) || !stack.lose_member(random_))) {
       stack.return_member();
     } else {
       stack.lose_member(random_);
@@ -151,6 +179,7 @@ class DataRun {
     CrashState state;
     state.in_sync = stack.in_sync();
     state.rule = kill ? CrashRule::kill : CrashRule::power_cut;
+    state.absent = stack.absent_members(random_);
     const uint64_t kind = random_.below(4);
     const unsigned keep_percent = keeps[random_.below(6)];
     for (uint32_t i = 0; i < stack.disk_count(); i++) {
@@ -175,7 +204,9 @@ class DataRun {
   // Brings a stack up from the state and judges it. With `adopt` the world goes on from there: `*next`.
   void recover(const CrashState& state, size_t depth, bool adopt, CrashState* next) {
     count(state);
-    Stack stack(next_stack(), plan_, state.in_sync, state.images, recovery_arenas_[depth]);
+    Stack::Options options = next_stack();
+    options.absent = state.absent;
+    Stack stack(options, plan_, state.in_sync, state.images, recovery_arenas_[depth]);
     uint64_t nested = depth == 0 && !adopt ? states_of_recovery_max : 0;
     for (uint32_t i = 0; i < stack.disk_count() && nested > 0; i++) {
       // The power goes again while the stack is being brought up.
@@ -191,8 +222,15 @@ class DataRun {
     quiet(stack);
     if (!opened)
       return fail(Failure::correctness, about(state) + ": it does not come up again: " + opened.error().message);
-    if (const std::string wrong = data_.judge(stack, state.rule, adopt); !wrong.empty()) {
+    const bool unsettled_lost = plan_.whole_stripes() && stack.raids_degraded();
+    if (const std::string wrong = data_.judge(stack, state.rule, adopt, unsettled_lost); !wrong.empty()) {
       fail(Failure::correctness, about(state) + ": " + wrong);
+    }
+    // Until its parity is right again, a raid does not know better than before the crash what it would lose with a
+    // member.
+    if (adopt && plan_.whole_stripes() &&
+        !stack.world().run_until([&] { return !stack.raids_resyncing(); }, drain_limit)) {
+      return fail(Failure::liveness, about(state) + ": the parity of a raid is never made right");
     }
     const Outcome closed = stack.close();
     if (!closed) fail(Failure::correctness, about(state) + ": closing: " + closed.error().message);
@@ -212,13 +250,19 @@ class DataRun {
       for (const bool member : members)
         digest = digest * 3 + (member ? 1 : 0);
     }
+    for (const uint32_t id : state.absent)
+      digest = digest * 0x9fb21c651e98df25 + id;
     state_count_++;
     distinct_.insert(digest);
     trace(digest);
   }
 
   std::string about(const CrashState& state) const {
-    return (state.rule == CrashRule::kill ? "killed, state " : "power cut, state ") + std::to_string(state_count_);
+    std::string text =
+        (state.rule == CrashRule::kill ? "killed, state " : "power cut, state ") + std::to_string(state_count_);
+    for (const uint32_t id : state.absent)
+      text += ", without layer " + std::to_string(id);
+    return text;
   }
 
   const RunOptions options_;
@@ -226,12 +270,15 @@ class DataRun {
   env::SimRandom random_;
   const StackPlan plan_;
   const DataMix mix_;
+  const bool alone_;  // no redundancy
   const bool shorn_;
   const bool losses_;
+  const bool sectors_;
   Arena arena_{size_t{256} << 20};
   Arena recovery_arenas_[2] = {Arena(size_t{256} << 20), Arena(size_t{256} << 20)};
   DataWorld data_;
   RunResult result_;
+  bool broken_ = false;  // in this life a disk broke that nobody can replace
   uint64_t states_left_ = 0;
   uint64_t state_count_ = 0;
   uint64_t world_count_ = 0;

@@ -9,7 +9,6 @@ namespace basalt::sim {
 namespace {
 
 constexpr size_t volume_count_max = 7;
-constexpr uint32_t judge_blocks = 32;
 constexpr char only_volume[] = "top";
 
 }  // namespace
@@ -53,7 +52,7 @@ DataWorld::DataWorld(env::SimRandom& random, const StackPlan& plan, const DataMi
 
 void DataWorld::attach(Stack& stack) {
   stack_ = &stack;
-  crashed_ = false;
+  crashed_ = failures_expected_ = garbage_seen_ = false;
   for (auto& [name, volume] : volumes_) {
     volume.bdev = pool_ ? stack.pool()->find(name) : &stack.top();
     volume.io_count = 0;
@@ -163,8 +162,10 @@ Task<void> DataWorld::change(std::string name, bdev::IoType type, uint64_t first
   using Ending = BlockOracle::Ending;
   if (status.ok()) {
     volume.oracle.change_ends(id, first, count, fua ? Ending::forced : Ending::done);
-  } else if (status.is(nvme::status::capacity_exceeded)) {
+  } else if (status.is(nvme::status::capacity_exceeded) && !failures_expected_) {
     volume.oracle.change_ends(id, first, count, Ending::refused);
+  } else if (failures_expected_) {
+    volume.oracle.change_ends(id, first, count, Ending::unknown);
   } else {
     violated("a change failed: " + nvme::to_string(status));
   }
@@ -189,6 +190,7 @@ Task<void> DataWorld::read(std::string name, uint64_t first, uint32_t count) {
   if (crashed_) co_return;
   note(begun << 16 ^ status.value);
   volume.io_count--;
+  if (!status.ok() && failures_expected_) co_return volume.oracle.read_ends(begun);
   if (!status.ok()) co_return violated("a read failed: " + nvme::to_string(status));
   const auto wrong = volume.oracle.judge_read(begun, first, data.data(), count);
   volume.oracle.read_ends(begun);
@@ -208,6 +210,7 @@ Task<void> DataWorld::flush(std::string name) {
   if (crashed_) co_return;
   note(begun << 16 ^ status.value);
   volume.io_count--;
+  if (!status.ok() && failures_expected_) co_return;
   if (!status.ok()) co_return violated("a flush failed: " + nvme::to_string(status));
   volume.oracle.flush_ends(begun);
 }
@@ -224,6 +227,7 @@ Task<void> DataWorld::set_attribute(std::string name) {
   active_count_--;
   if (crashed_) co_return;
   volume.io_count--;
+  if (!outcome && failures_expected_) co_return;  // the old one or the new one
   if (!outcome) co_return violated("an attribute could not be set: " + outcome.error().message);
   volume.attributes.erase(volume.attributes.begin());
 }
@@ -241,6 +245,11 @@ Task<void> DataWorld::create() {
   active_count_--;
   if (crashed_) co_return;
   note(number);
+  if (!made && failures_expected_) co_return;  // it may be there
+  if (!made && made.error().code == Errc::no_space) {
+    volumes_.erase(name);
+    co_return;
+  }
   if (!made) co_return violated("a volume could not be created: " + made.error().message);
   volume.bdev = made.value();
   volume.life = Life::live;
@@ -255,6 +264,7 @@ Task<void> DataWorld::remove(std::string name) {
   const Outcome outcome = co_await deleting;
   active_count_--;
   if (crashed_) co_return;
+  if (!outcome && failures_expected_) co_return;
   if (!outcome) co_return violated("a volume could not be deleted: " + outcome.error().message);
   volumes_.erase(name);
 }
@@ -281,6 +291,8 @@ Task<void> DataWorld::copy(std::string origin, bool snapshot) {
   active_count_--;
   if (crashed_) co_return;
   note(number);
+  // It may have been made: as if it still were on its way.
+  if (!made && failures_expected_) co_return;
   source.io_count--;
   volume.oracle = source.oracle.copied(volume.copying_since, number);
   source.oracle.read_ends(volume.copying_since);
@@ -306,13 +318,15 @@ Task<void> DataWorld::fold(std::string name, bool inflate) {
   active_count_--;
   if (crashed_) co_return;
   volume.io_count--;
+  if (!folded && failures_expected_) co_return;
   if (!folded && folded.error().code != Errc::no_space)
     violated("a volume could not be folded: " + folded.error().message);
 }
 
 // ---- after a crash -------------------------------------------------------------------------------------------------
 
-std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt) {
+std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt, bool unsettled_lost) {
+  garbage_seen_ = false;
   const auto find = [&](const std::string& name) -> bdev::Bdev* {
     return pool_ ? stack.pool()->find(name) : &stack.top();
   };
@@ -328,14 +342,14 @@ std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt) {
       copied = volumes_.at(volume.origin).oracle.copied(volume.copying_since, volume.oracle.volume());
     }
     const BlockOracle& oracle = copied ? *copied : volume.oracle;
-    if (std::string wrong = judge_volume(stack, *bdev, volume, oracle, rule); !wrong.empty())
+    if (std::string wrong = judge_volume(stack, *bdev, volume, oracle, rule, unsettled_lost); !wrong.empty())
       return name + ": " + wrong;
-    if (adopt && copied) volume.oracle = *copied;
+    if (adopt && copied && !garbage_seen_) volume.oracle = *copied;
   }
   for (bdev::Lvol* lvol : pool_ ? stack.pool()->list() : std::vector<bdev::Lvol*>()) {
     if (!volumes_.contains(lvol->name())) return "volume " + lvol->name() + " should not be there";
   }
-  if (!adopt) return "";
+  if (!adopt || garbage_seen_) return "";
   std::erase_if(volumes_, [&](const auto& entry) { return find(entry.first) == nullptr; });
   for (auto& [name, volume] : volumes_) {
     volume.attributes = {find(name)->attribute()};
@@ -348,7 +362,7 @@ std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt) {
 }
 
 std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, const BlockOracle& oracle,
-                                    CrashRule rule) {
+                                    CrashRule rule, bool unsettled_lost) {
   const std::string attribute = bdev.attribute();
   const auto known = [&](const Volume& one) {
     return std::find(one.attributes.begin(), one.attributes.end(), attribute) != one.attributes.end();
@@ -359,7 +373,7 @@ std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volu
   }
   struct Reading {
     static Task<nvme::Status> run(bdev::Handle handle, uint64_t first, uint8_t* data) {
-      Iovec piece{data, size_t{judge_blocks} * oracle_block_bytes};
+      Iovec piece{data, judge_bytes};
       bdev::Io io;
       io.type = bdev::IoType::read;
       io.offset_blocks = first;
@@ -374,7 +388,8 @@ std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volu
   // Mirrors are asked twice, so that every member speaks.
   for (int pass = 0; pass < (mirrored_ ? 2 : 1); pass++) {
     for (uint64_t first = 0; first < volume_blocks; first += judge_blocks) {
-      std::vector<uint8_t> data(size_t{judge_blocks} * oracle_block_bytes, 0xee);
+      std::vector<uint8_t>& data = scratch_;
+      std::fill(data.begin(), data.end(), 0xee);
       const nvme::Status status = *stack.run(Reading::run(bdev::Handle(bdev, stack.reactor()), first, data.data()));
       if (!status.ok()) return "block " + std::to_string(first) + ": " + nvme::to_string(status);
       uint8_t* seen = volume.seen.data() + first * oracle_block_bytes;
@@ -383,7 +398,15 @@ std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volu
       }
       std::copy(data.begin(), data.end(), seen);
       if (pass > 0) continue;
-      if (auto wrong = oracle.judge_crash(rule, first, data.data(), judge_blocks)) return *wrong;
+      auto wrong = oracle.judge_crash(rule, first, data.data(), judge_blocks);
+      if (!wrong) continue;
+      if (!unsettled_lost) return *wrong;
+      for (uint32_t i = 0; i < judge_blocks; i++) {
+        if (oracle.unsettled(rule, first + i)) continue;
+        wrong = oracle.judge_crash(rule, first + i, data.data() + size_t{i} * oracle_block_bytes, 1);
+        if (wrong) return *wrong;
+      }
+      garbage_seen_ = true;
     }
   }
   return "";

@@ -38,6 +38,8 @@ DataMix random_data_mix(env::SimRandom& random);
 class DataWorld {
  public:
   static constexpr uint64_t volume_blocks = 96;
+  static constexpr uint32_t judge_blocks = 32;  // read at once
+  static constexpr size_t judge_bytes = size_t{judge_blocks} * oracle_block_bytes;
 
   DataWorld(env::SimRandom& random, const StackPlan& plan, const DataMix& mix, bool shorn);
 
@@ -49,8 +51,12 @@ class DataWorld {
   void detach() { stack_ = nullptr; }
 
   // Everything in a stack that was brought up again after a crash. With `adopt` it becomes the truth.
-  // Empty: all right.
-  std::string judge(Stack& stack, CrashRule rule, bool adopt);
+  // Empty: all right. `unsettled_lost`: what was changing may be garbage (docs/decisions/006); when such was seen and
+  // would have to be adopted, nothing is, and garbage_seen() says so.
+  std::string judge(Stack& stack, CrashRule rule, bool adopt, bool unsettled_lost);
+  bool garbage_seen() const { return garbage_seen_; }
+  // From now on requests may fail: a disk broke that nobody can replace. Until the next attach().
+  void expect_failures() { failures_expected_ = true; }
   const std::string& violation() const { return violation_; }  // what a read or an answer showed; empty: none
   uint64_t op_count() const { return op_count_; }
   uint64_t digest() const { return digest_; }
@@ -82,7 +88,8 @@ class DataWorld {
   Task<void> fold(std::string name, bool inflate);
   void note(uint64_t what);
   void violated(const std::string& what);
-  std::string judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, const BlockOracle& oracle, CrashRule rule);
+  std::string judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, const BlockOracle& oracle, CrashRule rule,
+                           bool unsettled_lost);
 
   env::SimRandom& random_;
   const bool pool_;
@@ -90,7 +97,10 @@ class DataWorld {
   const DataMix mix_;
   const bool shorn_;
   Stack* stack_ = nullptr;
+  std::vector<uint8_t> scratch_ = std::vector<uint8_t>(judge_bytes);
   bool crashed_ = false;
+  bool failures_expected_ = false;
+  bool garbage_seen_ = false;
   std::map<std::string, Volume> volumes_;
   uint64_t next_number_ = 1;
   uint64_t next_sequence_ = 1;

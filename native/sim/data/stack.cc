@@ -42,9 +42,7 @@ Stack::Stack(const Options& options, const StackPlan& plan, const InSyncSets& in
   // One member at a time is out, so at most one set lacks one.
   for (const LayerPlan* leg : legs_of(plan.top)) {
     for (size_t i = 0; i < leg->below.size(); i++) {
-      if (in_sync_.at(leg->id)[i]) continue;
-      lost_leg_ = leg;
-      lost_member_ = i;
+      if (!in_sync_.at(leg->id)[i]) lost_.push_back({leg, i});
     }
   }
 }
@@ -83,6 +81,7 @@ Task<Outcome> Stack::open_layer(const LayerPlan* plan, bool made) {
   std::vector<bdev::Handle> below;
   for (size_t i = 0; i < plan->below.size(); i++) {
     if (plan->kind == LayerKind::leg && !in_sync_.at(plan->id)[i]) continue;
+    if (plan->kind == LayerKind::raid && absent(plan->below[i])) continue;
     auto opening = open_layer(&plan->below[i], made);
     Outcome opened = co_await opening;
     if (!opened) co_return opened;
@@ -109,6 +108,11 @@ Task<Outcome> Stack::open_layer(const LayerPlan* plan, bool made) {
     }
     case LayerKind::leg:
       co_return open_leg(plan, below);
+    case LayerKind::raid: {
+      auto opening = open_raid(plan, std::move(below), made);
+      Outcome opened = co_await opening;
+      co_return opened;
+    }
     case LayerKind::lvol: {
       auto opening = open_lvol(plan, below.front(), made);
       Outcome opened = co_await opening;
@@ -166,6 +170,33 @@ Outcome Stack::open_leg(const LayerPlan* plan, const std::vector<bdev::Handle>& 
   return success();
 }
 
+// Members are given in the plan's order when it is made, and find their places by themselves later.
+Task<Outcome> Stack::open_raid(const LayerPlan* plan, std::vector<bdev::Handle> below, bool made) {
+  bdev::RaidParityEvents events;
+  events.member_rebuilt = [this, plan](const std::string& member) {
+    for (size_t i = 0; i < plan->below.size(); i++) {
+      if (plan->below[i].name() == member) member_back(plan, i);
+    }
+  };
+  bdev::RaidParityOptions options;
+  options.name = plan->name();
+  options.parity_count = plan->parity_count;
+  options.strip_bytes = plan->strip_bytes;
+  options.log_slot_count = plan->log_slot_count;
+  options.rest = milliseconds(2);
+  options.bugs = options_.raid_bugs;
+  auto opening = made ? bdev::RaidParityBdev::create(reactor_, options, std::move(below), std::move(events))
+                      : bdev::RaidParityBdev::load(reactor_, plan->name(), std::move(below), std::move(events),
+                                                   options_.raid_bugs);
+  auto opened = co_await opening;
+  if (!opened) co_return std::move(opened).error();
+  for (uint32_t i = 0; i < plan->below.size(); i++) {
+    if ((*opened)->member(i).state == bdev::RaidMemberState::missing) lost_.push_back({plan, i});
+  }
+  bdevs_[plan->id] = std::move(opened).value();
+  co_return success();
+}
+
 // ---- taking down ---------------------------------------------------------------------------------------------------
 
 Outcome Stack::close() {
@@ -189,6 +220,8 @@ Task<Outcome> Stack::close_all() {
 
 Task<Outcome> Stack::close_layer(const LayerPlan* plan) {
   Outcome outcome = success();
+  // What a raid lacks it tells again when it is loaded.
+  if (plan->kind == LayerKind::raid) std::erase_if(lost_, [&](const Lost& lost) { return lost.parent == plan; });
   if (const auto found = bdevs_.find(plan->id); found != bdevs_.end()) {
     auto closing = found->second->close();
     outcome = co_await closing;

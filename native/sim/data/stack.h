@@ -13,6 +13,7 @@
 #include "bdev/bdev.h"
 #include "bdev/leg/leg.h"
 #include "bdev/lvol/lvstore.h"
+#include "bdev/raid/raid_parity.h"
 #include "env/sim/sim_world.h"
 #include "runtime/reactor.h"
 #include "sim/data/stack_plan.h"
@@ -29,6 +30,9 @@ class Stack {
     uint64_t seed = 0;
     uint64_t epoch = 1;  // of the legs; grows with each stack of a run
     bdev::LegPlanted leg_bugs;
+    bdev::RaidPlantedBugs raid_bugs;
+    // Members of raids that are gone, by the layer's id: they were lost together with the power.
+    std::vector<uint32_t> absent;
   };
   // `images` empty: new disks, and whatever the plan needs is made on them.
   Stack(const Options& options, const StackPlan& plan, const InSyncSets& in_sync, const DiskImages& images,
@@ -46,11 +50,18 @@ class Stack {
   bdev::LvStore* pool() { return pool_.get(); }
   const InSyncSets& in_sync() const { return in_sync_; }  // as recorded durably
 
-  // Faults of a member of a leg and its return, one member at a time; false: not now.
+  // Faults of a member of a leg or raid and its return: one member at a time, of raids as many as they can spare.
+  // False: not now.
   bool lose_member(env::SimRandom& random);
   bool return_member();
-  bool member_lost() const { return lost_leg_ != nullptr; }
   bool returning() const { return returning_; }
+  bool member_lost() const { return !lost_.empty(); }
+  // Members of raids that may be gone when it comes up again, by their ids.
+  std::vector<uint32_t> absent_members(env::SimRandom& random) const;
+  // Some sectors of a member become unreadable, where others can tell what they held. False: not now.
+  bool spoil_sectors(env::SimRandom& random);
+  bool raids_degraded() const;
+  bool raids_resyncing() const;
 
   template <class T>
   std::optional<T> run(Task<T> task, Duration limit = seconds(600)) {
@@ -70,13 +81,20 @@ class Stack {
   Task<Outcome> open_layer(const LayerPlan* plan, bool made);
   Task<Outcome> open_lvol(const LayerPlan* plan, bdev::Handle base, bool made);
   Outcome open_leg(const LayerPlan* plan, const std::vector<bdev::Handle>& below);
+  Task<Outcome> open_raid(const LayerPlan* plan, std::vector<bdev::Handle> below, bool made);
   Task<Outcome> close_all();
   Task<Outcome> close_layer(const LayerPlan* plan);
-  Task<void> bring_back();
+  Task<void> bring_back(const LayerPlan* parent, size_t member);
   void member_failed(const LayerPlan* leg, const std::string& member);
   void member_copied(const LayerPlan* leg, const std::string& member);
+  void member_back(const LayerPlan* parent, size_t member);
+  bool is_lost(const LayerPlan* parent, size_t member) const;
+  bool absent(const LayerPlan& member) const;
+  size_t spare_count(const LayerPlan& raid) const;
+  bool spoiled();
   void hurt(const LayerPlan& plan, bool hurt);
   bdev::LegBdev& leg(const LayerPlan& plan) { return static_cast<bdev::LegBdev&>(*bdevs_.at(plan.id)); }
+  bdev::RaidParityBdev* raid(const LayerPlan& plan) const;  // nullptr: it is not up
 
   const Options options_;
   const StackPlan& plan_;
@@ -91,10 +109,13 @@ class Stack {
   std::map<uint32_t, std::unique_ptr<bdev::LvStore>> stores_;  // of inner lvols
   std::map<uint32_t, bdev::Lvol*> lvols_;
   std::unique_ptr<bdev::LvStore> pool_;
-  // The member that a fault took, and whether its layers are being made again.
-  const LayerPlan* lost_leg_ = nullptr;
-  size_t lost_member_ = 0;
-  bool returning_ = false;
+  // Members that a fault took, of legs and raids.
+  struct Lost {
+    const LayerPlan* parent;
+    size_t member;
+  };
+  std::vector<Lost> lost_;
+  bool returning_ = false;  // the layers of one of them are being made again, or copied to
 };
 
 }  // namespace basalt::sim

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The orchestrator's part: members of legs are lost, leave the recorded set, and come back.
+// The orchestrator's part: members of legs and raids are lost, leave the recorded set, and come back.
+#include <algorithm>
+
 #include "sim/data/stack.h"
 
 namespace basalt::sim {
@@ -17,6 +19,60 @@ size_t index_of(const LayerPlan& leg, const std::string& member) {
 
 }  // namespace
 
+bdev::RaidParityBdev* Stack::raid(const LayerPlan& plan) const {
+  const auto found = bdevs_.find(plan.id);
+  return found == bdevs_.end() ? nullptr : static_cast<bdev::RaidParityBdev*>(found->second.get());
+}
+bool Stack::raids_degraded() const {
+  const auto raids = raids_of(plan_.top);
+  return std::any_of(raids.begin(), raids.end(), [this](const auto* plan) {
+    const bdev::RaidParityBdev* found = raid(*plan);
+    return found != nullptr && found->degraded();
+  });
+}
+bool Stack::raids_resyncing() const {
+  const auto raids = raids_of(plan_.top);
+  return std::any_of(raids.begin(), raids.end(), [this](const auto* plan) {
+    const bdev::RaidParityBdev* found = raid(*plan);
+    return found != nullptr && found->resyncing();
+  });
+}
+bool Stack::absent(const LayerPlan& member) const {
+  return std::find(options_.absent.begin(), options_.absent.end(), member.id) != options_.absent.end();
+}
+bool Stack::is_lost(const LayerPlan* parent, size_t member) const {
+  return std::any_of(lost_.begin(), lost_.end(),
+                     [&](const Lost& lost) { return lost.parent == parent && lost.member == member; });
+}
+
+// How many more it can lose and be loaded again.
+size_t Stack::spare_count(const LayerPlan& plan) const {
+  const bdev::RaidParityBdev* found = raid(plan);
+  if (found == nullptr) return 0;
+  const size_t data_count = plan.below.size() - plan.parity_count;
+  const size_t needed = std::max<size_t>(data_count, plan.parity_count + 1);
+  size_t usable = 0;
+  for (uint32_t i = 0; i < plan.below.size(); i++)
+    usable += found->member(i).state == bdev::RaidMemberState::in_sync && !is_lost(&plan, i);
+  return usable > needed ? usable - needed : 0;
+}
+
+std::vector<uint32_t> Stack::absent_members(env::SimRandom& random) const {
+  std::vector<uint32_t> absent = options_.absent;
+  const auto raids = raids_of(plan_.top);
+  if (raids.empty()) return absent;
+  const LayerPlan& plan = *raids[random.below(raids.size())];
+  for (size_t left = random.below(spare_count(plan) + 1); left > 0;) {
+    const size_t member = random.below(plan.below.size());
+    const uint32_t id = plan.below[member].id;
+    const bool there = raid(plan)->member(static_cast<uint32_t>(member)).state == bdev::RaidMemberState::in_sync;
+    if (!there || is_lost(&plan, member) || std::find(absent.begin(), absent.end(), id) != absent.end()) continue;
+    absent.push_back(id);
+    left--;
+  }
+  return absent;
+}
+
 void Stack::hurt(const LayerPlan& plan, bool hurt) {
   for (const LayerPlan* file : files_of(plan)) {
     env::SimDisk& broken = disk(file->disk);
@@ -24,62 +80,113 @@ void Stack::hurt(const LayerPlan& plan, bool hurt) {
   }
 }
 
-// A member with legs of its own stays: their last members would never be given up.
-bool Stack::lose_member(env::SimRandom& random) {
-  if (lost_leg_ != nullptr || returning_) return false;
+bool Stack::spoiled() {
+  for (uint32_t i = 0; i < disk_count(); i++) {
+    if (disk(i).unreadable_count() > 0) return true;
+  }
+  return false;
+}
+
+// One disk at a time, and in its data alone: what is unreadable of a store's metadata or a superblock takes the member.
+bool Stack::spoil_sectors(env::SimRandom& random) {
+  if (!lost_.empty() || spoiled() || raids_resyncing()) return false;
   struct Choice {
-    const LayerPlan* leg;
-    size_t member;
+    const LayerPlan* file;
+    uint64_t first_byte;
+    uint64_t end_byte;
   };
   std::vector<Choice> choices;
-  for (const LayerPlan* leg : legs_of(plan_.top)) {
-    for (size_t i = 0; i < leg->below.size(); i++) {
-      if (legs_of(leg->below[i]).empty()) choices.push_back({leg, i});
+  for (const LayerPlan* parent : legs_of(plan_.top)) {
+    for (const LayerPlan& member : parent->below)
+      if (member.kind == LayerKind::file) choices.push_back({&member, 0, parent->size_bytes});
+  }
+  for (const LayerPlan* parent : raids_of(plan_.top)) {
+    if (raid(*parent) == nullptr) continue;
+    const bdev::ParityLayout& layout = raid(*parent)->layout();
+    const uint64_t first_byte = layout.first_block * layout.block_bytes;
+    for (const LayerPlan& member : parent->below) {
+      if (member.kind == LayerKind::file)
+        choices.push_back({&member, first_byte, first_byte + layout.strip_count * parent->strip_bytes});
     }
   }
   if (choices.empty()) return false;
-  const Choice choice = choices[random.below(choices.size())];
-  lost_leg_ = choice.leg;
-  lost_member_ = choice.member;
-  hurt(lost_leg_->below[lost_member_], true);
+  const Choice& choice = choices[random.below(choices.size())];
+  constexpr uint64_t length_max_bytes = 32 << 10;
+  const uint64_t sectors = (choice.end_byte - choice.first_byte - length_max_bytes) / env::SimDisk::sector_bytes;
+  const uint64_t at = choice.first_byte + random.below(sectors) * env::SimDisk::sector_bytes;
+  disk(choice.file->disk).make_unreadable(at, env::SimDisk::sector_bytes << random.below(7));
+  return true;
+}
+
+// A member of a leg with legs of its own stays: their last members would never be given up.
+bool Stack::lose_member(env::SimRandom& random) {
+  if (returning_ || spoiled()) return false;
+  std::vector<Lost> choices;
+  for (const LayerPlan* plan : legs_of(plan_.top)) {
+    for (size_t i = 0; i < plan->below.size() && lost_.empty(); i++) {
+      if (legs_of(plan->below[i]).empty()) choices.push_back({plan, i});
+    }
+  }
+  for (const LayerPlan* plan : raids_of(plan_.top)) {
+    const bool alone = std::all_of(lost_.begin(), lost_.end(), [&](const Lost& lost) { return lost.parent == plan; });
+    if (!alone || spare_count(*plan) == 0 || raid(*plan)->resyncing()) continue;
+    for (size_t i = 0; i < plan->below.size(); i++) {
+      if (legs_of(plan->below[i]).empty() && !is_lost(plan, i)) choices.push_back({plan, i});
+    }
+  }
+  if (choices.empty()) return false;
+  lost_.push_back(choices[random.below(choices.size())]);
+  hurt(lost_.back().parent->below[lost_.back().member], true);
   return true;
 }
 
 // Recorded first, then said: as the committed swap that the leg waits for.
 void Stack::member_failed(const LayerPlan* plan, const std::string& member) {
-  BASALT_ASSERT(plan == lost_leg_ && index_of(*plan, member) == lost_member_);
+  const size_t index = index_of(*plan, member);
+  BASALT_ASSERT(is_lost(plan, index));
   const auto delay = static_cast<int64_t>(world_.random().below(static_cast<uint64_t>(swap_max.ns)));
-  world_.at(world_.now() + swap_min + nanoseconds(delay), [this, plan, member] {
-    in_sync_.at(plan->id)[lost_member_] = false;
+  world_.at(world_.now() + swap_min + nanoseconds(delay), [this, plan, member, index] {
+    in_sync_.at(plan->id)[index] = false;
     world_.at(world_.now() + swap_min, [this, plan, member] { BASALT_ASSERT(leg(*plan).remove_member(member).ok()); });
   });
 }
 
 bool Stack::return_member() {
-  if (lost_leg_ == nullptr || returning_) return false;
+  if (lost_.empty() || returning_) return false;
   returning_ = true;
-  const LayerPlan& plan = lost_leg_->below[lost_member_];
+  const auto [parent, member] = lost_.back();
+  const std::string name = parent->below[member].name();
   // Its failures may have gone unnoticed; what it missed is not known.
-  if (in_sync_.at(lost_leg_->id)[lost_member_]) leg(*lost_leg_).member_lost(plan.name());
-  spawn(bring_back());
+  if (parent->kind == LayerKind::raid) {
+    raid(*parent)->member_lost(name);
+  } else if (in_sync_.at(parent->id)[member]) {
+    leg(*parent).member_lost(name);
+  }
+  spawn(bring_back(parent, member));
   return true;
 }
 
-Task<void> Stack::bring_back() {
-  const LayerPlan* plan = &lost_leg_->below[lost_member_];
+Task<void> Stack::bring_back(const LayerPlan* parent, size_t member) {
+  const LayerPlan* plan = &parent->below[member];
+  const bool of_raid = parent->kind == LayerKind::raid;
+  const auto index = static_cast<uint32_t>(member);
   const auto in_use = [&] {
+    if (of_raid) return raid(*parent)->member(index).state != bdev::RaidMemberState::missing;
     const auto found = bdevs_.find(plan->id);
-    return in_sync_.at(lost_leg_->id)[lost_member_] || (found != bdevs_.end() && leg(*lost_leg_).uses(*found->second));
+    return in_sync_.at(parent->id)[member] || (found != bdevs_.end() && leg(*parent).uses(*found->second));
   };
   while (in_use())
     co_await sleep_for(reactor_, milliseconds(1));
+  // Requests that a raid had sent there end meanwhile.
+  co_await sleep_for(reactor_, milliseconds(5));
   auto closing = close_layer(plan);
   (void)(co_await closing).ok();  // its stores may have failed
   hurt(*plan, false);
   auto opening = open_layer(plan, false);
   const Outcome opened = co_await opening;
   BASALT_ASSERT(opened.ok());
-  const Outcome added = leg(*lost_leg_).add_member(bdev::Handle(*bdevs_.at(plan->id), reactor_));
+  const bdev::Handle handle(*bdevs_.at(plan->id), reactor_);
+  const Outcome added = of_raid ? raid(*parent)->replace_member(index, handle) : leg(*parent).add_member(handle);
   BASALT_ASSERT(added.ok());
 }
 
@@ -88,10 +195,14 @@ void Stack::member_copied(const LayerPlan* plan, const std::string& member) {
     in_sync_.at(plan->id)[index_of(*plan, member)] = true;
     world_.at(world_.now() + swap_min, [this, plan, member] {
       BASALT_ASSERT(leg(*plan).commit_member(member).ok());
-      lost_leg_ = nullptr;
-      returning_ = false;
+      member_back(plan, index_of(*plan, member));
     });
   });
+}
+
+void Stack::member_back(const LayerPlan* parent, size_t member) {
+  std::erase_if(lost_, [&](const Lost& lost) { return lost.parent == parent && lost.member == member; });
+  returning_ = false;
 }
 
 }  // namespace basalt::sim

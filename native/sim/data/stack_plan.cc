@@ -1,37 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/data/stack_plan.h"
 
+#include <algorithm>
+
+#include "base/bytes.h"
 #include "bdev/leg/leg_tail.h"
+#include "bdev/raid/raid_parity.h"
 
 namespace basalt::sim {
 namespace {
 
-constexpr uint64_t top_bytes = uint64_t{4} << 20;
+constexpr uint64_t strip_bytes_max = 256 << 10;
+
+struct RaidShape {
+  uint32_t data_count;
+  uint32_t parity_count;
+};
+
+// The log lies before the strips.
+uint64_t raid_member_bytes(const LayerPlan& raid, uint32_t data_count) {
+  using bdev::parity::page_bytes;
+  const uint64_t members = data_count + raid.parity_count;
+  const uint64_t columns_bytes =
+      std::min(align_down(bdev::RaidParityBdev::band_memory_bytes / members, page_bytes), raid.strip_bytes);
+  const uint64_t slot_pages = 1 + data_count * columns_bytes / page_bytes;
+  const uint64_t log_end = (bdev::parity::log_first_page + raid.log_slot_count * slot_pages) * page_bytes;
+  const uint64_t stripes = (raid.size_bytes + data_count * raid.strip_bytes - 1) / (data_count * raid.strip_bytes);
+  return align_up(log_end, raid.strip_bytes) + stripes * raid.strip_bytes;
+}
+
+// What may still come below a layer.
+struct Allowed {
+  bool lvol = true;
+  bool raid = true;
+  bool whole_stripes = true;  // legs copy what nobody writes: their members must not lose it
+};
 
 class Draw {
  public:
   Draw(env::SimRandom& random, StackPlan& plan) : random_(random), plan_(plan) {}
 
-  LayerPlan layer(uint64_t size_bytes, uint32_t depth, bool lvol_allowed) {
+  LayerPlan layer(uint64_t size_bytes, uint32_t depth, Allowed allowed) {
     LayerPlan made;
     made.size_bytes = size_bytes;
     made.id = next_id_++;
-    const uint64_t pick = depth == 0 ? 0 : random_.below(10);
-    if (pick >= 7 && plan_.disk_count < disk_count_max - 1) {
+    const uint64_t pick = depth == 0 ? 0 : random_.below(13);
+    if (pick >= 10 && allowed.raid && plan_.disk_count <= 2) {
+      raid(made, depth, allowed);
+    } else if (pick >= 7 && plan_.disk_count < disk_count_max - 1) {
       made.kind = LayerKind::leg;
       made.tails = random_.chance(0.7);
       const uint64_t member_bytes = size_bytes + (made.tails ? bdev::leg_tail::tail_bytes : 0);
-      below(made, 2 + (random_.chance(0.3) ? 1 : 0), member_bytes, depth, lvol_allowed);
+      allowed.whole_stripes = false;
+      below(made, 2 + (random_.chance(0.3) ? 1 : 0), member_bytes, depth, allowed);
     } else if (pick == 6 && plan_.disk_count < disk_count_max - 1) {
       made.kind = LayerKind::raid0;
-      below(made, 2, size_bytes / 2, depth, lvol_allowed);
-    } else if (pick >= 4 && lvol_allowed) {
+      below(made, 2, size_bytes / 2, depth, allowed);
+    } else if (pick >= 4 && allowed.lvol) {
       made.kind = LayerKind::lvol;
       // Room for its store's metadata, and to be copied to in full.
-      below(made, 1, 2 * size_bytes, depth, false);
+      allowed.lvol = false;
+      below(made, 1, 2 * size_bytes, depth, allowed);
     } else if (pick == 3) {
       made.kind = LayerKind::fault;
-      below(made, 1, size_bytes, depth, lvol_allowed);
+      below(made, 1, size_bytes, depth, allowed);
     } else {
       made.kind = LayerKind::file;
       made.disk = plan_.disk_count++;
@@ -41,9 +73,23 @@ class Draw {
 
  private:
   static constexpr uint32_t disk_count_max = 6;
-  void below(LayerPlan& made, uint64_t count, uint64_t size_bytes, uint32_t depth, bool lvol_allowed) {
+
+  void raid(LayerPlan& made, uint32_t depth, Allowed allowed) {
+    // Below a leg a raid may find all its members broken at once, and must be able to come up with any k of them.
+    static constexpr RaidShape shapes[] = {{2, 1}, {3, 1}, {4, 2}, {2, 2}};
+    const RaidShape shape = shapes[allowed.whole_stripes ? random_.below(4) : 0];
+    made.kind = LayerKind::raid;
+    made.parity_count = shape.parity_count;
+    made.strip_bytes = allowed.whole_stripes && random_.chance(0.6) ? 4096 << random_.below(4) : strip_bytes_max;
+    made.log_slot_count = static_cast<uint32_t>(2 + random_.below(6));
+    allowed.raid = false;
+    below(made, shape.data_count + shape.parity_count, raid_member_bytes(made, shape.data_count),
+          random_.chance(0.7) ? 1 : std::min<uint32_t>(depth, 2), allowed);
+  }
+
+  void below(LayerPlan& made, uint64_t count, uint64_t size_bytes, uint32_t depth, const Allowed& allowed) {
     for (uint64_t i = 0; i < count; i++)
-      made.below.push_back(layer(size_bytes, depth - 1, lvol_allowed));
+      made.below.push_back(layer(size_bytes, depth - 1, allowed));
   }
   env::SimRandom& random_;
   StackPlan& plan_;
@@ -51,13 +97,17 @@ class Draw {
 };
 
 const char* kind_name(LayerKind kind) {
-  static constexpr const char* names[] = {"file", "fault", "raid0", "leg", "lvol"};
+  static constexpr const char* names[] = {"file", "fault", "raid0", "leg", "lvol", "raid"};
   return names[static_cast<size_t>(kind)];
 }
 
 std::string text_of(const LayerPlan& plan) {
   std::string text = kind_name(plan.kind);
   if (plan.tails) text += "+marks";
+  if (plan.kind == LayerKind::raid) {
+    text += std::to_string(plan.below.size() - plan.parity_count) + "+" + std::to_string(plan.parity_count) + "/" +
+            std::to_string(plan.strip_bytes >> 10) + "k";
+  }
   if (plan.below.empty()) return text;
   text += "(";
   for (const LayerPlan& below : plan.below)
@@ -65,16 +115,16 @@ std::string text_of(const LayerPlan& plan) {
   return text + ")";
 }
 
-void collect_legs(const LayerPlan& plan, std::vector<const LayerPlan*>& legs) {
-  if (plan.kind == LayerKind::leg) legs.push_back(&plan);
+void collect(const LayerPlan& plan, LayerKind kind, std::vector<const LayerPlan*>& found) {
+  if (plan.kind == kind) found.push_back(&plan);
   for (const LayerPlan& below : plan.below)
-    collect_legs(below, legs);
+    collect(below, kind, found);
 }
 
-void collect_disks(const LayerPlan& plan, std::vector<const LayerPlan*>& disks) {
-  if (plan.kind == LayerKind::file) disks.push_back(&plan);
-  for (const LayerPlan& below : plan.below)
-    collect_disks(below, disks);
+std::vector<const LayerPlan*> all_of(const LayerPlan& plan, LayerKind kind) {
+  std::vector<const LayerPlan*> found;
+  collect(plan, kind, found);
+  return found;
 }
 
 }  // namespace
@@ -87,10 +137,19 @@ std::string StackPlan::to_string() const {
   return pool ? "pool(" + text_of(top) + ")" : text_of(top);
 }
 
+bool StackPlan::whole_stripes() const {
+  const auto raids = raids_of(top);
+  return std::any_of(raids.begin(), raids.end(), [](const auto* raid) { return raid->strip_bytes < strip_bytes_max; });
+}
+
 StackPlan random_plan(env::SimRandom& random) {
   StackPlan plan;
   plan.pool = random.chance(0.6);
-  plan.top = Draw(random, plan).layer(top_bytes, static_cast<uint32_t>(random.below(4)), !plan.pool);
+  // Small ones run out of space.
+  const uint64_t top_bytes = plan.pool && random.chance(0.4) ? 2 << 20 : 4 << 20;
+  plan.top =
+      Draw(random, plan)
+          .layer(top_bytes, static_cast<uint32_t>(random.chance(0.15) ? 0 : 1 + random.below(3)), {.lvol = !plan.pool});
   return plan;
 }
 
@@ -102,15 +161,13 @@ InSyncSets all_in_sync(const StackPlan& plan) {
 }
 
 std::vector<const LayerPlan*> legs_of(const LayerPlan& plan) {
-  std::vector<const LayerPlan*> legs;
-  collect_legs(plan, legs);
-  return legs;
+  return all_of(plan, LayerKind::leg);
 }
-
+std::vector<const LayerPlan*> raids_of(const LayerPlan& plan) {
+  return all_of(plan, LayerKind::raid);
+}
 std::vector<const LayerPlan*> files_of(const LayerPlan& plan) {
-  std::vector<const LayerPlan*> disks;
-  collect_disks(plan, disks);
-  return disks;
+  return all_of(plan, LayerKind::file);
 }
 
 }  // namespace basalt::sim

@@ -11,7 +11,7 @@
 
 namespace basalt::sim {
 
-enum class LayerKind : uint8_t { file, fault, raid0, leg, lvol };
+enum class LayerKind : uint8_t { file, fault, raid0, leg, lvol, raid };
 
 struct LayerPlan {
   LayerKind kind = LayerKind::file;
@@ -19,6 +19,10 @@ struct LayerPlan {
   uint32_t disk = 0;
   uint64_t size_bytes = 0;  // members of a leg are of one size, whatever they consist of
   bool tails = false;       // leg: marks on its members
+  // raid: the last ones of `below` count as parity
+  uint32_t parity_count = 0;
+  uint64_t strip_bytes = 0;
+  uint32_t log_slot_count = 0;
   std::vector<LayerPlan> below;
   std::string name() const;
 };
@@ -27,6 +31,9 @@ struct StackPlan {
   LayerPlan top;
   bool pool = false;  // the volumes are lvols on the top; else there is one volume, the top itself
   uint32_t disk_count = 0;
+  // Some raid is written in whole stripes: what was not flushed of them may be garbage once a member is lost too
+  // (docs/decisions/006).
+  bool whole_stripes() const;
   std::string to_string() const;
 };
 
@@ -37,6 +44,7 @@ using InSyncSets = std::map<uint32_t, std::vector<bool>>;
 InSyncSets all_in_sync(const StackPlan& plan);
 
 std::vector<const LayerPlan*> legs_of(const LayerPlan& plan);
+std::vector<const LayerPlan*> raids_of(const LayerPlan& plan);
 std::vector<const LayerPlan*> files_of(const LayerPlan& plan);
 
 }  // namespace basalt::sim
