@@ -41,6 +41,9 @@ std::vector<FuzzSeed> seeds() {
   const std::string fresh = encode_gate({});
   return {{"held", FuzzOutput().u8(0).add(held).bytes()},
           {"held-repaired", FuzzOutput().u8(1).add(held).bytes()},
+          {"short", FuzzOutput().u8(0).add(held.substr(0, 20)).bytes()},
+          {"changed", FuzzOutput().u8(0).add(held.substr(0, 10) + "x" + held.substr(11)).bytes()},
+          {"other", FuzzOutput().u8(0).add("x" + held.substr(1)).bytes()},
           {"fresh", FuzzOutput().u8(0).add(fresh).bytes()},
           {"empty", FuzzBytes{}}};
 }

@@ -504,6 +504,48 @@ FuzzOutput associate(unsigned digests, unsigned subsystem) {
   return out;
 }
 
+// Every feature, identify structure, log page and property, and some that are none: two dwords of a right command
+// replaced, several commands to a seed.
+void add_admin_commands(std::vector<FuzzSeed>& out) {
+  struct Kind {
+    const char* name;
+    unsigned which;  // of template_command()
+    uint32_t cdw11;  // or what stands there
+    unsigned end;    // of the numbers in cdw10
+    uint32_t upper;  // of cdw10
+  };
+  const Kind kinds[] = {{"get-feature", 20, 1, 0x20, 0},         {"get-feature-more", 20, 1, 0x20, 0x80},
+                        {"set-feature", 18, 0, 0x20, 0},         {"set-feature-more", 18, 0, 0x20, 0x80},
+                        {"set-feature-odd", 18, 0x901, 0x20, 0}, {"identify", 12, 0, 0x20, 0},
+                        {"log-page", 17, 0, 0x20, 127u << 16}};
+  for (const unsigned subsystem : {0u, 2u}) {
+    for (const Kind& kind : kinds) {
+      for (unsigned first = 0; first < kind.end; first += 8) {
+        FuzzOutput output = associate(0, subsystem);
+        for (unsigned number = first; number < first + 8; number++) {
+          const bool writes = kind.which == 18;  // with its data in the capsule
+          output.u8(step_command).u8(0).u8(writes ? 6 : 4).u8(kind.which);
+          if (writes) output.no_patch();
+          output.u8(1).u16(40).u8(8).u32(kind.upper | number).u32(kind.cdw11);
+        }
+        output.u8(step_wait).u8(0).u8(1).u8(1);
+        const std::string place = std::to_string(first) + "-" + std::to_string(subsystem);
+        out.push_back({std::string(kind.name) + "-" + place, output.bytes()});
+      }
+    }
+  }
+  for (const unsigned type : {0u, 4u}) {  // set, get
+    for (const unsigned size : {0u, 1u}) {
+      FuzzOutput output = associate(0, 0);
+      for (const uint32_t offset : {0x00u, 0x08u, 0x14u, 0x1cu, 0x20u, 0x3cu}) {
+        output.u8(step_command).u8(0).u8(4).u8(23);
+        output.u8(3).u16(0).u8(1).u8(0x7f).u16(4).u8(1).u8(type).u16(40).u8(12).u32(size).u32(offset).u32(0x4001);
+      }
+      out.push_back({"property-" + std::to_string(type) + "-" + std::to_string(size), output.bytes()});
+    }
+  }
+}
+
 std::vector<FuzzSeed> seeds() {
   std::vector<FuzzSeed> out = {{"empty", {}}};
   for (const unsigned digests : {0u, 1u, 2u, 3u}) {
@@ -587,6 +629,23 @@ std::vector<FuzzSeed> seeds() {
                              .u8(step_drop)
                              .u8(1)
                              .bytes()});
+  add_admin_commands(out);
+  const uint8_t ranges[2][16] = {{0, 0, 0, 0, 4}, {0, 0, 0, 0, 2, 0, 0, 0, 8}};
+  FuzzOutput deallocate = associate(0, 0);
+  deallocate.u8(step_command).u8(1).u8(2).u8(7).u8(2);
+  for (const unsigned range : {0u, 1u})
+    deallocate.u16(16 * range).u8(16).add(ranges[range]);
+  out.push_back({"deallocate", deallocate.u8(step_wait).u8(0).u8(1).u8(1).bytes()});
+  FuzzOutput abort = associate(0, 0);
+  abort.u8(step_command).u8(0).u8(1).u8(21).u8(5);
+  abort.u8(step_command).u8(0).u8(4).u8(22).u8(1).u16(40).u8(4).u32(5u << 16);
+  out.push_back({"abort", abort.bytes()});
+  FuzzOutput disable = associate(0, 0);
+  disable.u8(step_enable).u8(0).u8(1).u32(0).u8(step_command).u8(1).u8(0).u8(1);
+  out.push_back({"disable", disable.bytes()});
+  FuzzOutput unknown = associate(0, 0);
+  unknown.u8(step_command).u8(1).u8(4).u8(4).u8(1).u16(0).u8(1).u8(0x7c);
+  out.push_back({"unknown", unknown.bytes()});
   const FuzzBytes raw(200, 0x04);
   out.push_back({"raw", FuzzOutput(associate(0, 0)).u8(step_raw).u8(1).blob(raw).bytes()});
   return out;
