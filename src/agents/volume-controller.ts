@@ -58,6 +58,9 @@ export const controllerTiming: ControllerTiming = Object.freeze({
   quiesceTimeoutMs: 5_000,
 });
 
+/** Another controller may have what this one lacks. */
+const keyErrors = ['CLUSTER_KEY_MISSING', 'CLUSTER_KEY_FILE', 'VOLUME_KEY_DAMAGED'] as const;
+
 /** How long a disk node may take to learn that this controller is admitted. */
 const admissionMs = 2_000;
 
@@ -166,11 +169,25 @@ export class VolumeController {
         });
       } catch (error) {
         await this.#disassemble();
+        if (keyErrors.some((code) => isBasaltError(error, code))) await this.#passOn(signal);
         this.#problem = reason(error);
         this.#setState('idle');
         throw error;
       }
     });
+  }
+
+  /** Whoever is on record from an earlier life and has lost the key since stands in nobody's way who has it. */
+  async #passOn(signal: AbortSignal): Promise<void> {
+    try {
+      const present = await this.#register.refresh(signal);
+      if (present.controller !== this.#options.name) return;
+      await this.#takeRight({ takeover: true, seenEpoch: present.epoch }, signal);
+      await this.#release();
+      this.#holder = null;
+    } catch (error) {
+      this.#log.warn('pass on', { volume: this.#volume.name, error: reason(error) }, 'the right was not given back');
+    }
   }
 
   /**

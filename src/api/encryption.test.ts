@@ -88,6 +88,20 @@ describe('an encrypted volume', () => {
     expect(await bed.read('c2', 'v', 1)).toBe(7);
   });
 
+  it('is passed on by a controller that drove it in an earlier life and has lost its key since', async () => {
+    await bed.startController('c1');
+    await bed.startController('c2');
+    await make('v', true);
+    await bed.write('c1', 'v', 2, 9);
+    await bed.kill('c2');
+    await bed.kill('c1');
+    bed.nodeKeys.set('c1', null);
+    await bed.startController('c1');
+    await bed.startController('c2');
+    await bed.served('v', 'c2');
+    expect(await bed.read('c2', 'v', 2)).toBe(9);
+  });
+
   it('cannot be made where the current key is not in the file, and is another volume than a plain one', async () => {
     await bed.startController('c1');
     await bed.create({ name: 'v', legs: 2, controllers: ['c1'], encrypt: true });
