@@ -4,7 +4,7 @@
 
 import { join } from 'node:path';
 import type { VolumeView } from '../../src/model/api.js';
-import { RunningCluster } from '../integration/running-cluster.js';
+import { RunningCluster, volumeName } from '../integration/running-cluster.js';
 import { defaultCacheDir } from '../lab/image.js';
 import { hostNqn } from '../lab/init.js';
 import type { TwoPathTarget } from './two-path-target.js';
@@ -55,6 +55,17 @@ export class ClusterTarget {
     await this.running_.cluster.daemon(this.killed_).start();
     this.killed_ = null;
     return this.settled();
+  }
+
+  /** Resolves when hosts may use the new size. */
+  async grow(sizeBytes: number): Promise<VolumeView> {
+    await this.running_.cluster.api.resizeVolume(volumeName, { sizeBytes });
+    return this.running_.cluster.waitForVolume(
+      volumeName,
+      `${sizeBytes} bytes`,
+      60_000,
+      (volume) => volume.sizeBytes === sizeBytes,
+    );
   }
 
   async stop(): Promise<void> {

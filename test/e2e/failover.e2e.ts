@@ -2,11 +2,11 @@
 // Goal: a stock Linux host keeps a replicated volume through the death of its active controller, and sees only what it may.
 // Method: the cluster as separate processes on the machine, a guest with a path to each controller, once with each of
 // Debian's kernels; it looks both paths over, makes a file system, and writes with fio --verify while the active controller
-// gets SIGKILL; later that one is started again.
+// gets SIGKILL; later that one is started again, and the volume grows under the mounted file system.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { kernelSeries } from '../lab/kernel.js';
-import { ClusterTarget, volumeBytes } from './cluster-target.js';
+import { ClusterTarget } from './cluster-target.js';
 import { driverComplaints } from './guest-scripts.js';
 import { inspectionScript, strangerScript } from './inspection-script.js';
 import { expectFailover, type FailoverOutcome, type TwoPathTarget } from './two-path-target.js';
@@ -24,6 +24,7 @@ afterAll(async () => {
 describe.each(kernelSeries)('kernel %s', (kernel) => {
   let paths: TwoPathTarget;
   let run: FailoverOutcome | null = null;
+  let bytesBefore = 0;
 
   beforeAll(async () => {
     paths = await cluster.paths();
@@ -39,6 +40,7 @@ describe.each(kernelSeries)('kernel %s', (kernel) => {
 
   test('a Linux host goes on through the standby when the active controller is killed, and sees both paths again', async () => {
     const before = await cluster.volume();
+    bytesBefore = before.sizeBytes;
     run = await expectFailover(paths, paths, {
       name: `cluster-failover-${kernel}`,
       system: { kernel, equipment: [] },
@@ -46,6 +48,9 @@ describe.each(kernelSeries)('kernel %s', (kernel) => {
       connected: inspectionScript,
       restart: async () => {
         await cluster.restartKilled();
+      },
+      grow: async () => {
+        await cluster.grow(before.sizeBytes + 16 * 2 ** 20);
       },
     });
     const after = await cluster.volume();
@@ -63,6 +68,11 @@ describe.each(kernelSeries)('kernel %s', (kernel) => {
     expect(records('discovery_stranger')).toEqual([]);
   });
 
+  test('the host sees that the volume grew, without a reconnect', () => {
+    expect(Number(said('bytes_before'))).toBe(bytesBefore);
+    expect(Number(said('bytes_after'))).toBe(bytesBefore + 16 * 2 ** 20);
+  });
+
   test('both paths show one identity and two controllers', () => {
     expect(said('controllers')).toBe('2');
     expect(saidJson('list')['Devices']).toHaveLength(1);
@@ -75,7 +85,7 @@ describe.each(kernelSeries)('kernel %s', (kernel) => {
     expect(first['cntlid']).not.toBe(second['cntlid']);
     const [space, otherSpace] = [saidJson('id_ns_0'), saidJson('id_ns_1')];
     expect(otherSpace).toEqual(space);
-    expect(space['nsze']).toBe(volumeBytes / 4096);
+    expect(space['nsze']).toBe(bytesBefore / 4096);
     expect(said('ns_descs_1')).toBe(said('ns_descs_0'));
   });
 

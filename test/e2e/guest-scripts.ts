@@ -156,12 +156,15 @@ export interface FailoverScriptOptions {
   readonly connected?: string;
   /** After fio: mark `finished`, GO restarted, then both paths must be there again. @default false */
   readonly pathReturns?: boolean;
+  /** Then: mark `returned`, GO grown, and the disk must be larger without a reconnect. @default false */
+  readonly grows?: boolean;
 }
 
 /**
  * Two paths: connect both, one optimized and one inaccessible, file system, files, then fio with verify, during which the
  * test kills the active controller (mark `writing`, then GO killed). No error may reach the file system.
- * Hands back: subsys_before, subsys_after, subsys_returned (nvme list-subsys; the last with pathReturns), fio (JSON).
+ * Hands back: subsys_before, subsys_after, subsys_returned (nvme list-subsys; the last with pathReturns), fio (JSON),
+ * bytes_before, bytes_after (with grows).
  */
 export function failoverScript(options: FailoverScriptOptions): string {
   const { nqn, paths } = options;
@@ -207,6 +210,7 @@ nvme list-subsys "$disk" >/run/after
 cat /run/after
 value_file subsys_after /run/after
 ${options.pathReturns === true ? pathReturns : ''}
+${options.grows === true ? diskGrows : ''}
 step check
 umount /mnt || fail "umount"
 fsck_clean "$disk"
@@ -230,6 +234,21 @@ nvme list-subsys "$disk" >/run/returned
 cat /run/returned
 value_file subsys_returned /run/returned
 write_files /mnt/returned /run/sums_returned
+`;
+
+const diskGrows = `
+step "the volume grows"
+bytes_before=$(blockdev --getsize64 "$disk")
+value bytes_before "$bytes_before"
+mark returned
+wait_go grown 90
+is_larger() { [ "$(blockdev --getsize64 "$disk")" -gt "$bytes_before" ]; }
+until_ok 60 is_larger || { dmesg | tail -n 20; fail "the host does not see the new size"; }
+value bytes_after "$(blockdev --getsize64 "$disk")"
+last_block=$(($(blockdev --getsize64 "$disk") / 4096 - 1))
+dd if=/dev/urandom of=/run/last bs=4096 count=1 2>/dev/null
+dd if=/run/last of="$disk" bs=4096 seek=$last_block conv=notrunc,fsync 2>/dev/null || fail "writing the last block"
+dd if="$disk" bs=4096 skip=$last_block count=1 2>/dev/null | cmp - /run/last || fail "the last block differs"
 `;
 
 export interface KernelTargetOptions {

@@ -27,6 +27,8 @@ export interface FailoverOptions {
   readonly connected?: string;
   /** Brings back what was killed; the guest must then see both paths again. */
   readonly restart?: () => Promise<void>;
+  /** Then: makes the volume larger; the guest must see that without a reconnect. */
+  readonly grow?: () => Promise<void>;
   /** @default plainSystem */
   readonly system?: GuestSystem;
   readonly signal?: AbortSignal;
@@ -54,6 +56,7 @@ export async function expectFailover(
     ...(options.writeSeconds === undefined ? {} : { writeSeconds: options.writeSeconds }),
     ...(options.connected === undefined ? {} : { connected: options.connected }),
     pathReturns: options.restart !== undefined,
+    grows: options.grow !== undefined,
   });
   const guest = await Guest.boot({
     name: options.name,
@@ -71,6 +74,11 @@ export async function expectFailover(
       await guest.waitForMark('finished', { timeoutMs: 180_000 });
       await options.restart();
       guest.go('restarted');
+    }
+    if (options.grow !== undefined) {
+      await guest.waitForMark('returned', { timeoutMs: 180_000 });
+      await options.grow();
+      guest.go('grown');
     }
     const result = await guest.result();
     expect(result.rc, result.log).toBe(0);
