@@ -42,7 +42,11 @@ class HostAuthenticates : public ::testing::TestWithParam<const char*> {
     options.authentication.host = keys.host;
     options.authentication.policy = {auth::default_hashes(), {auth::GroupId::ffdhe2048}};
   }
-  ~HostAuthenticates() override { close(); }
+  ~HostAuthenticates() override {
+    close();
+    // The namespace goes before its disk.
+    EXPECT_TRUE(world.net.run(world.target->delete_subsystem(basalt::testing::test_subnqn)).ok());
+  }
   void close() {
     if (controller) world.net.run_void(controller->close());
     controller.reset();
