@@ -58,12 +58,12 @@ TEST(HistoryFile, NamesAreWrittenAndReadBackWhateverTheyAreMadeOf) {
   std::istringstream in(head + R"({"op":"snapshot","device":"a","inv":1,"end":2,"status":"ok"})"
                                "\n"
                                R"({"op":"snapshot","device":"a\n\u0000","inv":1,"end":2,"status":"ok"})");
-  const auto history = read_history(in);
+  auto history = read_history(in);
   ASSERT_TRUE(history.ok()) << history.error().message;
   std::ostringstream out;
   write_history(*history, out);
   std::istringstream written(out.str());
-  const auto again = read_history(written);
+  auto again = read_history(written);
   ASSERT_TRUE(again.ok()) << again.error().message;
   EXPECT_EQ(again->devices[2].name, std::string("a\n\0", 3));
 }

@@ -10,7 +10,7 @@ namespace basalt::sim {
 namespace {
 enum Kind : uint32_t { disk, controller, network, store, all, surprise, kind_count };
 enum Intense : uint32_t { division, old_controller, one_power_cut, intense_count };
-constexpr double intense_chance = 0.6;
+constexpr double strikes_intense_chance = 0.6;
 constexpr Duration pause_max = milliseconds(900);
 constexpr uint64_t step_mix = 0x9e3779b97f4a7c15;
 }  // namespace
@@ -56,7 +56,7 @@ std::string Nemesis::summary() const {
 
 void Nemesis::step(uint32_t index) {
   random_ = env::SimRandom(seed_ ^ (index + 1) * step_mix);
-  if (plan_.intense != 0 && random_.chance(intense_chance)) {
+  if (plan_.intense != 0 && random_.chance(strikes_intense_chance)) {
     intense_strike();
     return pass(pause_max);
   }

@@ -18,7 +18,7 @@ namespace {
 constexpr double steady_chance = 0.25;
 // Drawn apart, and so that the plans in test/sim remain what they were when they were found.
 constexpr uint64_t intense_mix = 0x1e7;
-constexpr double intense_chance = 0.4;
+constexpr double run_intense_chance = 0.4;
 
 ClusterShape random_shape(env::SimRandom& random, bool steady) {
   ClusterShape shape;
@@ -41,7 +41,7 @@ ClusterShape random_shape(env::SimRandom& random, bool steady) {
 // In some runs every strike is a story of its own, and there is time between requests, so that marks come and go.
 void make_intense(const RunOptions& options, bool steady, ClusterShape* shape, WorkloadMix* mix, Nemesis::Plan* plan) {
   env::SimRandom random(options.seed ^ intense_mix);
-  const bool chosen = random.chance(intense_chance) || Nemesis::needs_intense(options.bugs);
+  const bool chosen = random.chance(run_intense_chance) || Nemesis::needs_intense(options.bugs);
   if (steady || !chosen) return;
   plan->intense = Nemesis::random_intense(random, options.bugs);
   plan->step_count = std::min<uint32_t>(plan->step_count, 12);
