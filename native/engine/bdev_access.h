@@ -51,7 +51,7 @@ class BdevAccess {
   BdevAccess(std::string name, bdev::Bdev& bdev) : name_(std::move(name)), bdev_(bdev), info_(bdev.info()) {}
 
   const std::string& name() const { return name_; }
-  const bdev::BdevInfo& info() const { return info_; }  // as it was when opened
+  const bdev::BdevInfo& info() const { return info_; }            // as it was when opened
   uint64_t count_blocks() const { return bdev_.count_blocks(); }  // now
 
   void submit(Transfer* transfer);  // any thread

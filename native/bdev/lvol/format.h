@@ -171,7 +171,9 @@ struct BlockIdentity {
 };
 
 // What a block says of itself, whether it is intact or not.
-inline const BlockHeader& header_of(const uint8_t* block) { return *reinterpret_cast<const BlockHeader*>(block); }
+inline const BlockHeader& header_of(const uint8_t* block) {
+  return *reinterpret_cast<const BlockHeader*>(block);
+}
 inline Uuid uuid_of(const uint8_t* bytes) {
   Uuid uuid;
   std::memcpy(uuid.bytes.data(), bytes, 16);

@@ -27,9 +27,11 @@ Task<Result<std::unique_ptr<lvs::BlockMemory>>> LvStore::read_superblock(lvs::De
     const uint64_t address_blocks = uint64_t{slot} * lvs::superblock_stride_blocks;
     const uint8_t* block = area.block(address_blocks);
     traces |= lvs::header_of(block).magic == lvs::block_magic;
-    if (!lvs::block_matches(block, lvs::BlockType::superblock, lvs::uuid_of(lvs::header_of(block).store_uuid), address_blocks))
+    if (!lvs::block_matches(block, lvs::BlockType::superblock, lvs::uuid_of(lvs::header_of(block).store_uuid),
+                            address_blocks))
       continue;
-    if (newest != nullptr && std::memcmp(lvs::header_of(newest).store_uuid, lvs::header_of(block).store_uuid, 16) != 0) {
+    if (newest != nullptr &&
+        std::memcmp(lvs::header_of(newest).store_uuid, lvs::header_of(block).store_uuid, 16) != 0) {
       co_return corrupt("superblocks of two different stores");
     }
     if (newest == nullptr || lvs::header_of(block).generation > lvs::header_of(newest).generation) newest = block;
@@ -101,7 +103,8 @@ Task<Outcome> LvStore::read_directory(const lvs::Superblock& superblock) {
     const nvme::Status status = co_await device_.transfer(IoType::read, address_blocks, 1, memory.data());
     if (!status.ok()) co_return lvs::io_error("reading the directory", status);
     const bool right = lvs::block_matches(memory.data(), lvs::BlockType::directory, uuid_, address_blocks) &&
-                       lvs::header_of(memory.data()).index == d && lvs::header_of(memory.data()).generation <= generation_;
+                       lvs::header_of(memory.data()).index == d &&
+                       lvs::header_of(memory.data()).generation <= generation_;
     if (!right || !pages_.read_directory(d, memory.data() + sizeof(lvs::BlockHeader))) {
       co_return corrupt("directory page " + std::to_string(d) + " is damaged");
     }
