@@ -26,6 +26,7 @@ class MemberTest : public ::testing::TestWithParam<const char*> {
     disk.release();
     for (auto& member : members)
       (void)world.net.run(member->close());
+    world.close();
   }
   Member& make(const std::string& name) {
     MemberOptions options;

@@ -26,6 +26,7 @@ class NvmfWorld {
   ~NvmfWorld() {
     disk.release();
     if (set) world.net.run_void(set->close());
+    world.close();
   }
   Outcome attach(bool both) {
     set = std::make_unique<NvmfController>(world.host, options);

@@ -44,8 +44,7 @@ class HostAuthenticates : public ::testing::TestWithParam<const char*> {
   }
   ~HostAuthenticates() override {
     close();
-    // The namespace goes before its disk.
-    EXPECT_TRUE(world.net.run(world.target->delete_subsystem(basalt::testing::test_subnqn)).ok());
+    world.close();
   }
   void close() {
     if (controller) world.net.run_void(controller->close());

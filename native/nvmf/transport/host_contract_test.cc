@@ -29,6 +29,7 @@ class HostTransportContract : public ::testing::TestWithParam<const char*> {
   }
   ~HostTransportContract() override {
     if (controller) world.net.run_void(controller->close());
+    world.close();
   }
   HostControllerOptions options() {
     HostControllerOptions out;
