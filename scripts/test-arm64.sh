@@ -31,7 +31,7 @@ private_apt() {
 }
 
 unpack_libraries() {
-  if [[ -e "$folder/complete" ]]; then
+  if [[ "$(cat "$folder/complete" 2>/dev/null)" == "${packages[*]}" ]]; then
     say "arm64 libraries: unpacked already"
     return
   fi
@@ -46,13 +46,13 @@ unpack_libraries() {
     die "cannot download; package source: $(cat "$folder/apt/sources.list")"
   fi
   for package in "$folder"/packages/*.deb; do dpkg -x "$package" "$sysroot"; done
-  touch "$folder/complete"
+  echo "${packages[*]}" >"$folder/complete"
 }
 
 unpack_libraries
 say "building build/arm64"
 if ! BASALT_SYSROOT="$sysroot" logged "$cache/logs/arm64-build.log" cmake -G Ninja -B build/arm64 -S . \
-  -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64.cmake" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache ||
+  -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64.cmake" -DBASALT_ONCE=ON -DCMAKE_CXX_COMPILER_LAUNCHER=ccache ||
   ! logged "$cache/logs/arm64-build.log" ninja -C build/arm64; then
   grep -E -A 6 '[Ee]rror|FAILED|undefined reference' "$cache/logs/arm64-build.log" | head -n 60 >&2
   die "the arm64 build failed (all of it in .cache/logs/arm64-build.log)"
