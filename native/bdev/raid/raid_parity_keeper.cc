@@ -47,8 +47,11 @@ Task<bool> RaidParityBdev::keep_once() {
   }
   if (want_checkpoint_) {
     want_checkpoint_ = false;
+    const uint64_t before = durable_tail_;
     co_await checkpoint();
-    wake_all();
+    // Where the oldest record is still being carried out nothing is free yet: those who wait would only ask again,
+    // without end. finish_band() asks when there is something new.
+    if (durable_tail_ != before) wake_all();
     co_return true;
   }
   if (want_clean_) {

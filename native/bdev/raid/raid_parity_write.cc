@@ -426,6 +426,10 @@ void RaidParityBdev::finish_band(Band* band) {
   Workspace* workspace = std::exchange(band->workspace, nullptr);
   if (band->locked) locks_.release(&band->range);
   bands_->give(band);
+  if (!lists_->checkpoint_waits.empty()) {
+    want_checkpoint_ = true;
+    kick_keeper();
+  }
   op->band_count--;
   advance(op);
   if (workspace == nullptr) return;
