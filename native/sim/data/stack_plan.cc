@@ -36,8 +36,8 @@ struct Allowed {
   bool whole_stripes = true;  // legs copy what nobody writes: their members must not lose it
 };
 
-// KNOWN FAULT, not found yet: with this on, about one seed in fifty sees a block, in a power cut with a member lost, that
-// differs from what was written by what a neighbour in its stripe changed (docs/testing.md, "Known faults").
+// KNOWN FAULT, not found yet: with this on, about one seed in fifty sees a block, in a power cut with a member lost,
+// that differs from what was written by what a neighbour in its stripe changed (docs/testing.md, "Known faults").
 constexpr bool raid_below_lvol = false;
 
 class Draw {
@@ -152,9 +152,9 @@ StackPlan random_plan(env::SimRandom& random) {
   plan.pool = random.chance(0.6);
   // Small ones run out of space.
   const uint64_t top_bytes = plan.pool && random.chance(0.4) ? 2 << 20 : 4 << 20;
-  plan.top =
-      Draw(random, plan)
-          .layer(top_bytes, static_cast<uint32_t>(random.chance(0.15) ? 0 : 1 + random.below(3)), {.lvol = !plan.pool, .raid = !plan.pool || raid_below_lvol});
+  plan.top = Draw(random, plan)
+                 .layer(top_bytes, static_cast<uint32_t>(random.chance(0.15) ? 0 : 1 + random.below(3)),
+                        {.lvol = !plan.pool, .raid = !plan.pool || raid_below_lvol});
   return plan;
 }
 
