@@ -13,8 +13,8 @@ endif()
 
 # The C library comes with the cross compiler, everything else from the unpacked packages.
 set(library_dir ${BASALT_SYSROOT}/usr/lib/aarch64-linux-gnu)
-set(CMAKE_C_FLAGS_INIT "-isystem ${BASALT_SYSROOT}/usr/include")
-set(CMAKE_CXX_FLAGS_INIT "-isystem ${BASALT_SYSROOT}/usr/include")
+set(CMAKE_C_FLAGS_INIT "-isystem ${BASALT_SYSROOT}/usr/include -isystem ${BASALT_SYSROOT}/usr/include/aarch64-linux-gnu")
+set(CMAKE_CXX_FLAGS_INIT "-isystem ${BASALT_SYSROOT}/usr/include -isystem ${BASALT_SYSROOT}/usr/include/aarch64-linux-gnu")
 set(CMAKE_EXE_LINKER_FLAGS_INIT "-L${library_dir} -Wl,-rpath-link,${library_dir}")
 set(ENV{PKG_CONFIG_LIBDIR} "${library_dir}/pkgconfig:${BASALT_SYSROOT}/usr/share/pkgconfig")
 set(ENV{PKG_CONFIG_SYSROOT_DIR} "${BASALT_SYSROOT}")
