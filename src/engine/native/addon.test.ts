@@ -84,7 +84,7 @@ describe('the addon in its environments', () => {
   });
 
   it('moves bytes natively while the event loop is blocked for 2 s', async () => {
-    // An association with a keep-alive of 500 ms would be lost if JavaScript had a part in it.
+    // An association with a keep-alive of 1.5 s would be lost if JavaScript had a part in it.
     const [target, host] = [start(), start()];
     await target.rpc('bdev_malloc_create', { name: 'm0', num_blocks: 4096, block_size: 4096 });
     await target.rpc('nvmf_create_transport', { trtype: 'TCP' });
@@ -94,7 +94,7 @@ describe('the addon in its environments', () => {
     const listen_address = { trtype: 'TCP', traddr: '127.0.0.1', trsvcid: '0' } as const;
     const { trsvcid } = await target.rpc('nvmf_subsystem_add_listener', { nqn, listen_address });
     const path = { trtype: 'TCP', traddr: '127.0.0.1', trsvcid, subnqn: nqn } as const;
-    const [bdev] = await host.rpc('bdev_nvme_attach_controller', { name: 'c', ...path, keep_alive_ms: 500 });
+    const [bdev] = await host.rpc('bdev_nvme_attach_controller', { name: 'c', ...path, keep_alive_ms: 1500 });
     const [before] = await target.rpc('nvmf_subsystem_get_controllers', { nqn });
     const handle = await host.openBdev(bdev ?? '');
     const big = new Uint8Array(host.allocate(16 * 1024 * 1024)).fill(9);
