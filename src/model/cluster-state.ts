@@ -5,6 +5,7 @@
 // Invariants:  - an object that cannot be read is left out and named in `unreadable`; the others are not affected
 //              - `version(kind)` grows whenever something of that kind changed, so that a loop can see that nothing did
 
+import type { CordonObject, HandOverObject, JobObject } from './jobs.js';
 import { keys } from './keys.js';
 import type {
   ClusterKeyObject,
@@ -42,6 +43,11 @@ interface Kinds {
   poolNames: PoolNameObject;
   pgMaps: PgMapObject;
   tombstones: TombstoneObject;
+  /** `disk/<id>` or `node/<name>`. */
+  cordons: CordonObject;
+  jobs: JobObject;
+  /** By volume. */
+  handOvers: HandOverObject;
   leaderships: Leadership;
   observedReplicas: ObservedReplica;
   observedVolumes: ObservedVolume;
@@ -61,6 +67,9 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   poolNames: { prefix: keys.poolNames, codec: codecs.poolName },
   pgMaps: { prefix: keys.pgMaps, codec: codecs.pgMap },
   tombstones: { prefix: keys.tombstones, codec: codecs.tombstone },
+  cordons: { prefix: keys.cordons, codec: codecs.cordon },
+  jobs: { prefix: keys.jobs, codec: codecs.job },
+  handOvers: { prefix: keys.handOvers, codec: codecs.handOver },
   leaderships: { prefix: keys.leaderships, codec: codecs.leadership },
   observedReplicas: { prefix: keys.observedReplicas, codec: codecs.observedReplica },
   observedVolumes: { prefix: keys.observedVolumes, codec: codecs.observedVolume },

@@ -174,6 +174,15 @@ export const errorTable = Object.freeze({
     4,
     'wait until it has grown, then ask again',
   ),
+  JOB_ENDED: row('job {id} has ended already ({state})', 409, 4, 'start a new one if it is still wanted'),
+  JOB_FAILED: row('job {id} ({kind}) failed: {detail}', 409, 8, 'see `basalt job show`, then start a new one'),
+  DRAIN_REFUSED: row('{kind} {name} cannot be drained: {problem}', 422, 8, 'make the change that the message names'),
+  IDEMPOTENCY_CONFLICT: row(
+    'idempotency key {key} was used for another request',
+    409,
+    5,
+    'draw a new key for each new request',
+  ),
   ENGINE_FAILED: row('engine refused {method}: {detail}', 502, 1, 'see the log of the node'),
   API_UNREACHABLE: row(
     'API server at {endpoint} cannot be reached: {detail}',

@@ -31,6 +31,14 @@ export const keys = Object.freeze({
   pgMap: (poolId: string) => `${root}pgmaps/${poolId}`,
   tombstones: `${root}tombstones/`,
   tombstone: (replicaId: string) => `${root}tombstones/${replicaId}`,
+  /** Of disks and nodes that shall get nothing new, or hold nothing. */
+  cordons: `${root}cordons/`,
+  cordon: (kind: 'disk' | 'node', name: string) => `${root}cordons/${kind}/${name}`,
+  jobs: `${root}jobs/`,
+  job: (id: string) => `${root}jobs/${id}`,
+  /** Whom the holder of an epoch shall hand the volume over to. */
+  handOvers: `${root}handovers/`,
+  handOver: (volumeId: string) => `${root}handovers/${volumeId}`,
   leaderships: `${root}leadership/`,
   leadership: (volumeId: string) => `${root}leadership/${volumeId}`,
   observedReplicas: `${root}observed/replicas/`,

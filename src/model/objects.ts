@@ -8,6 +8,7 @@
 import Type, { type Static, type TSchema } from 'typebox';
 import { checker } from './check.js';
 import { BasaltError } from './errors.js';
+import { CordonObject, HandOverObject, JobObject } from './jobs.js';
 import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
 import { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
 import { RouteRange } from './route.js';
@@ -131,6 +132,8 @@ export const VolumeObject = Type.Object(
     route: Type.Optional(Type.Array(RouteRange, { minItems: 1 })),
     /** Nodes that may serve it, in the order of preference. */
     controllers: Type.Array(Name),
+    /** Of each of them, which range of controller ids it hands out; absent: by their order. */
+    controllerSlots: Type.Optional(Type.Array(Type.Integer({ minimum: 0 }))),
     /** Host NQNs that may connect. None: nobody. */
     hosts: Type.Array(Nqn),
     nbd: Type.Array(NbdExport),
@@ -275,6 +278,9 @@ export const codecs = Object.freeze({
   poolName: codec(PoolNameObject),
   pgMap: codec(PgMapObject),
   tombstone: codec(TombstoneObject),
+  cordon: codec(CordonObject),
+  job: codec(JobObject),
+  handOver: codec(HandOverObject),
   leadership: codec(Leadership),
   observedReplica: codec(ObservedReplica),
   observedVolume: codec(ObservedVolume),
