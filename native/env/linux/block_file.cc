@@ -47,6 +47,8 @@ class LinuxBlockFile final : public BlockFile {
  public:
   LinuxBlockFile(FileBackend& backend, Descriptor descriptor, const FileLimits& limits)
       : backend_(backend), descriptor_(std::move(descriptor)), limits_(limits) {}
+  // Closing alone is not enough: a child that another thread has just forked keeps the lock until it calls exec.
+  ~LinuxBlockFile() override { flock(descriptor_.fd(), LOCK_UN); }
   const FileLimits& limits() const override { return limits_; }
   void submit(FileIo* io) override { backend_.submit(descriptor_.fd(), io); }
 

@@ -235,6 +235,27 @@ TEST_P(LinuxEnvTest, AFileInUseMissingOrTakenIsRefusedExactly) {
   EXPECT_FALSE(poller->open(directory).ok());
 }
 
+// What a child has between fork and exec: the same open file under another descriptor.
+TEST_P(LinuxEnvTest, AFileThatWasClosedCanBeOpenedAtOnceWhateverAForkedChildStillHolds) {
+  FileOptions options;
+  options.path = folder + "/disk";
+  options.create_bytes = 1 << 20;
+  auto file = poller->open(options);
+  ASSERT_TRUE(file.ok());
+  int held = -1;
+  for (int fd = 0; fd < 1024 && held < 0; fd++) {
+    char name[4096] = {};
+    const std::string link = "/proc/self/fd/" + std::to_string(fd);
+    if (readlink(link.c_str(), name, sizeof(name) - 1) > 0 && options.path == name) held = dup(fd);
+  }
+  ASSERT_GE(held, 0);
+  options.create_bytes = 0;
+  EXPECT_EQ(poller->open(options).error().code, Errc::busy);
+  *file = nullptr;
+  EXPECT_TRUE(poller->open(options).ok());
+  close(held);
+}
+
 TEST_P(LinuxEnvTest, WakeEndsAWait) {
   std::thread other([&] {
     usleep(20'000);
