@@ -58,7 +58,7 @@ describe('the addon in its environments', () => {
 
   it('lets a process exit while I/O is in flight', async () => {
     const run = promisify(execFile);
-    await run(process.execPath, ['-e', endlessWrites], { env: childEnv, timeout: 10_000 });
+    await run(process.execPath, ['-e', endlessWrites], { env: childEnv, timeout: 60_000 });
   });
 
   it('lets a process end by itself when its engine is idle and not closed', async () => {
@@ -69,7 +69,7 @@ describe('the addon in its environments', () => {
       engine.rpc('rpc_get_methods', '{}').then((answer) => console.log(JSON.parse(answer).result.length > 0));`;
     const { stdout } = await promisify(execFile)(process.execPath, ['-e', script], {
       env: childEnv,
-      timeout: 10_000,
+      timeout: 60_000,
     });
     expect(stdout.trim()).toBe('true');
   });
