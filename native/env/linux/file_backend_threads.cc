@@ -25,15 +25,26 @@ constexpr unsigned thread_count = 4;
 static_assert(sizeof(Iovec) == sizeof(iovec) && offsetof(Iovec, base) == offsetof(iovec, iov_base) &&
               offsetof(Iovec, length_bytes) == offsetof(iovec, iov_len));
 
+// Emulators and filters of system calls, under which io_uring is missing, often do not know RWF_DSYNC either.
+ssize_t write_durably(int fd, const iovec* iov, int count, off_t offset) {
+  ssize_t moved = pwritev2(fd, iov, count, offset, RWF_DSYNC);
+  if (moved >= 0 || (errno != ENOSYS && errno != EOPNOTSUPP)) return moved;
+  moved = pwritev(fd, iov, count, offset);
+  return moved >= 0 && fdatasync(fd) != 0 ? -1 : moved;
+}
+
 int transfer(int fd, FileIo& io) {
   const bool writing = io.type == FileIo::Type::write;
   const uint64_t expected_bytes = iovec_bytes(io.iov, io.iov_count);
   const auto* iov = reinterpret_cast<const iovec*>(io.iov);
   const auto offset = static_cast<off_t>(io.offset_bytes);
+  const auto count = static_cast<int>(io.iov_count);
   ssize_t moved;
   do {
-    moved = writing ? pwritev2(fd, iov, static_cast<int>(io.iov_count), offset, io.fua ? RWF_DSYNC : 0)
-                    : preadv2(fd, iov, static_cast<int>(io.iov_count), offset, 0);
+    if (!writing)
+      moved = preadv(fd, iov, count, offset);
+    else
+      moved = io.fua ? write_durably(fd, iov, count, offset) : pwritev(fd, iov, count, offset);
   } while (moved < 0 && errno == EINTR);
   if (moved < 0) return errno;
   if (static_cast<uint64_t>(moved) != expected_bytes) return writing ? ENOSPC : EIO;
