@@ -80,7 +80,7 @@ export class ControllerAgent {
 
   #changed(): void {
     const { state } = this.#options.link;
-    const kinds = ['volumes', 'leaderships', 'lives', 'observedReplicas'] as const;
+    const kinds = ['volumes', 'leaderships', 'lives', 'observedReplicas', 'handOvers'] as const;
     const seen = kinds.map((kind) => state.version(kind)).join(' ');
     if (seen === this.#seen) return;
     this.#seen = seen;

@@ -81,7 +81,7 @@ export class DiskAgent {
   /** Wakes the loop only for what concerns replicas. */
   #changed(): void {
     const { state } = this.#options.link;
-    const kinds = ['volumes', 'leaderships', 'observedReplicas', 'tombstones'] as const;
+    const kinds = ['volumes', 'leaderships', 'observedReplicas', 'tombstones', 'cordons'] as const;
     const seen = kinds.map((kind) => state.version(kind)).join(' ');
     if (seen === this.#seen) return;
     this.#seen = seen;
@@ -316,6 +316,10 @@ export class DiskAgent {
     for (const disk of this.#disks) {
       const lvstore = (await lvstoreOn(context.engine, disk.bdev)) ?? disk.lvstore;
       const object = diskObject(this.#opener, { ...disk, lvstore });
+      if (link.state.get('cordons', `disk/${object.id}`)?.mode === 'removed') {
+        this.#written.delete(object.id);
+        continue;
+      }
       const text = codecs.disk.encode(object);
       if (this.#written.get(object.id) === text) continue;
       await link.commit({ put: [{ key: keys.disk(object.id), text }] }, signal);

@@ -16,6 +16,7 @@ import { ensureCluster } from './cluster-identity.js';
 import { type AgentContext, reason } from './context.js';
 import { ControllerAgent } from './controller-agent.js';
 import { DiskAgent } from './disk-agent.js';
+import { JobAgent } from './job-agent.js';
 import { openListener, openTransport } from './listener.js';
 import { assertNameFree } from './node-name.js';
 import { PlacementAgent, type PlacementTiming } from './placement-agent.js';
@@ -44,6 +45,7 @@ export class NodeAgent {
   #disks: DiskAgent | null = null;
   #controllers: ControllerAgent | null = null;
   #placement: PlacementAgent | null = null;
+  #jobs: JobAgent | null = null;
   #live: LiveObject | null = null;
 
   constructor(options: NodeAgentOptions) {
@@ -107,18 +109,22 @@ export class NodeAgent {
       timing: this.#options.placement ?? {},
     });
     this.#placement.start();
+    this.#jobs = new JobAgent({ context, link: this.#link, live: () => this.#live });
+    this.#jobs.start();
     context.log.info({ node: node.name, internal, hosts, incarnation }, 'node is up');
   }
 
   /** Tells the cluster, then gives away every volume that this node drives. */
   async drain(): Promise<void> {
     await this.#announce(true).catch(() => {});
+    await this.#jobs?.release(this.#stop.signal).catch(() => {});
     await this.#controllers?.handOver();
   }
 
   async stop(): Promise<void> {
     this.#stop.abort(new Error('node stopped'));
     await this.#placement?.stop();
+    await this.#jobs?.stop();
     await this.#controllers?.stop();
     await this.#disks?.stop();
     await this.#link.close();

@@ -13,6 +13,7 @@ import { type PgMapObject, type PoolObject, widthOf } from '../model/pools.js';
 import { assertPlaceable } from '../placement/pg-problem.js';
 import type { PgPlanner } from '../placement/planner.js';
 import { madeFor, mapOf, poolDisks, problemOf, promisedPerPg } from '../placement/pool.js';
+import { cordonedOf, cordonOf, isEmptied } from '../reconcile/cordons.js';
 import { planRebuild, type RebuildLimits, type VolumeChange } from '../reconcile/rebuild.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
@@ -42,7 +43,17 @@ export interface PlacementAgentOptions {
 
 const gatherMs = 50;
 
-const watched = ['lives', 'nodes', 'disks', 'pools', 'pgMaps', 'volumes', 'leaderships', 'observedReplicas'] as const;
+const watched = [
+  'lives',
+  'nodes',
+  'disks',
+  'cordons',
+  'pools',
+  'pgMaps',
+  'volumes',
+  'leaderships',
+  'observedReplicas',
+] as const;
 
 export class PlacementAgent {
   readonly #options: PlacementAgentOptions;
@@ -170,7 +181,10 @@ export class PlacementAgent {
         copies: redundancy.kind === 'copies',
       });
       const pgBytes = promisedPerPg(state, pool);
-      const plan = await this.#options.planner.plan(problemOf(pool, { disks, map: stored.value, pgBytes }), signal);
+      const plan = await this.#options.planner.plan(
+        problemOf(pool, { disks, map: stored.value, pgBytes, full: cordonedOf(state, disks) }),
+        signal,
+      );
       const next = mapOf(plan, { poolId: pool.id, version: stored.value.version + 1, disks });
       const put = [{ key: stored.key, text: codecs.pgMap.encode(next) }];
       const done = await this.#options.link.commit(
@@ -191,10 +205,13 @@ export class PlacementAgent {
     return Number.POSITIVE_INFINITY;
   }
 
-  /** New disks count when they are up, known ones until they are given up. */
+  /** New disks count when they are up and not cordoned, known ones until they are given up or drained. */
   #isUsable(disk: DiskObject, map: PgMapObject): boolean {
-    if (this.#options.link.state.get('lives', disk.node) !== null) return true;
-    return !this.#lostNodes().has(disk.node) && map.disks.some((entry) => entry.id === disk.id);
+    const { state } = this.#options.link;
+    const cordon = cordonOf(state, disk);
+    const known = map.disks.some((entry) => entry.id === disk.id);
+    if (isEmptied(cordon) || (cordon !== null && !known)) return false;
+    return state.get('lives', disk.node) !== null || (!this.#lostNodes().has(disk.node) && known);
   }
 
   #settledAt(poolId: string, disks: string): number {

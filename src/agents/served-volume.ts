@@ -5,8 +5,17 @@
 
 import { BasaltError } from '../model/errors.js';
 import { cntlidRange, keys, nguidOf, nqns, volumeSerial } from '../model/keys.js';
-import { type Address, codecs, formatVersion, type ObservedVolume, type VolumeObject } from '../model/objects.js';
+import {
+  type Address,
+  codecs,
+  formatVersion,
+  type Leadership,
+  type ObservedVolume,
+  type VolumeObject,
+} from '../model/objects.js';
+import { controllerSlot } from '../reconcile/controllers.js';
 import { type ExportAction, noExport, type ObservedExport, planExport } from '../reconcile/exports.js';
+import { namedSuccessor, shouldHandOver } from '../reconcile/hand-over.js';
 import { decidePromotion } from '../reconcile/promotion.js';
 import { ensureSlot, slotName } from './assembly.js';
 import type { ClusterLink } from './cluster-link.js';
@@ -52,6 +61,8 @@ export class ServedVolume {
   #wish: { what: string; sinceMs: number } | null = null;
   /** The present holder's epoch, and when this node first saw it. */
   #led: { epoch: number; sinceMs: number } | null = null;
+  /** The epoch that was given away last. */
+  #handedOver = -1;
   #pass: Promise<void> = Promise.resolve();
 
   constructor(options: ServedVolumeOptions, volume: VolumeObject) {
@@ -108,9 +119,24 @@ export class ServedVolume {
         .demote(`epoch ${leadership.epoch} belongs to ${leadership.controller ?? 'nobody'}`)
         .catch((error) => this.#log.warn('demote', { error: reason(error) }, 'demotion failed'));
     }
+    this.#followWish(leadership);
     this.#exports.wake();
     this.#promotions.wake();
     this.#controller.poke();
+  }
+
+  /** Somebody asked for the volume to be driven elsewhere. Once for an epoch: afterwards it is another one's. */
+  #followWish(leadership: Leadership | null): void {
+    const { link, node, context } = this.#options;
+    if (leadership === null || this.#controller.state !== 'active') return;
+    if (this.#controller.view.epoch !== leadership.epoch || this.#handedOver === leadership.epoch) return;
+    const to = shouldHandOver(link.state, { volume: this.#volume, leadership, me: node });
+    if (to === null) return;
+    this.#handedOver = leadership.epoch;
+    context.log.info({ volume: this.#volume.name, to }, 'handing the volume over');
+    this.#controller
+      .handOver()
+      .catch((error) => this.#log.warn('hand-over', { error: reason(error) }, 'hand-over failed'));
   }
 
   /** Gives the volume to another controller, if this one has it. */
@@ -269,7 +295,7 @@ export class ServedVolume {
   }
 
   async #createSubsystem(nqn: string): Promise<void> {
-    const range = cntlidRange(Math.max(0, this.#volume.controllers.indexOf(this.#options.node)));
+    const range = cntlidRange(controllerSlot(this.#volume, this.#options.node));
     await this.#options.context.engine.rpc('nvmf_create_subsystem', {
       nqn,
       serial_number: volumeSerial(this.#volume.id),
@@ -337,7 +363,9 @@ export class ServedVolume {
     // A process that answers on its connection is alive, whatever became of its lease.
     const alive = new Set([...lives.map((live) => live.name), ...connected]);
     const driving = this.#controller.state !== 'idle';
-    return decidePromotion({ me: node, leadership, order: this.#volume.controllers, candidates, alive, lost, driving });
+    const successor = namedSuccessor(link.state, leadership);
+    const order = this.#volume.controllers;
+    return decidePromotion({ me: node, leadership, order, candidates, alive, lost, successor, driving });
   }
 
   #replicasMade(): boolean {

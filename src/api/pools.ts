@@ -24,6 +24,7 @@ import { assertPlaceable, type PgPlan } from '../placement/pg-problem.js';
 import { countPerDisk } from '../placement/plan-pgs.js';
 import type { PgPlanner } from '../placement/planner.js';
 import { mapOf, pgCountDefault, poolDisks, problemOf, promisedPerPg } from '../placement/pool.js';
+import { cordonedOf, cordonOf, isEmptied } from '../reconcile/cordons.js';
 import type { Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { readState } from './read-state.js';
@@ -64,7 +65,10 @@ export async function drawPool(
   const { name, redundancy, domain = 'node' } = request;
   assertSupported(redundancy);
   const selector = { class: request.class ?? null, tags: request.tags ?? [] };
-  const disks = poolDisks(state, { pool: { domain, selector }, usable: (disk) => isUp(state, disk) });
+  const disks = poolDisks(state, {
+    pool: { domain, selector },
+    usable: (disk) => isUp(state, disk) && cordonOf(state, disk) === null,
+  });
   const width = widthOf(redundancy);
   assertPlaceable(disks, { width, domain, field, copies: redundancy.kind === 'copies' });
   const pgCount = request.pgCount ?? pgCountDefault(disks.length, width);
@@ -127,16 +131,40 @@ export async function planPool(deps: PoolDeps, name: string, request: PoolPlanRe
   assertKnown(state, request);
   const disks = poolDisks(state, {
     pool,
-    usable: (disk) =>
-      !isLeftOut(request, disk) && (isUp(state, disk) || map?.disks.some((entry) => entry.id === disk.id) === true),
+    usable: (disk) => !isLeftOut(request, disk) && mayHold(state, disk, map),
     weights: new Map(Object.entries(request.weights ?? {})),
   });
   const { redundancy, domain } = pool;
   const width = widthOf(redundancy);
   assertPlaceable(disks, { width, domain, field: 'without', copies: redundancy.kind === 'copies' });
   const pgBytes = promisedPerPg(state, pool);
-  const plan = await deps.planner.plan(problemOf(pool, { disks, map, pgBytes }));
+  const plan = await deps.planner.plan(problemOf(pool, { disks, map, pgBytes, full: cordonedOf(state, disks) }));
   return planView({ state, pool, map, disks, plan, pgBytes }, request.bytesPerSecond ?? bytesPerSecondDefault);
+}
+
+/** What moves when the pool does without those disks as well. @throws PLACEMENT_IMPOSSIBLE */
+export async function planWithout(
+  deps: Pick<PoolDeps, 'planner'>,
+  state: ClusterState,
+  at: { pool: PoolObject; disks: ReadonlySet<string> },
+): Promise<PoolPlanView> {
+  const { pool } = at;
+  const map = state.get('pgMaps', pool.id);
+  const usable = (disk: DiskObject): boolean => !at.disks.has(disk.id) && mayHold(state, disk, map);
+  const disks = poolDisks(state, { pool, usable });
+  const { redundancy, domain } = pool;
+  assertPlaceable(disks, { width: widthOf(redundancy), domain, field: 'disks', copies: redundancy.kind === 'copies' });
+  const pgBytes = promisedPerPg(state, pool);
+  const plan = await deps.planner.plan(problemOf(pool, { disks, map, pgBytes, full: cordonedOf(state, disks) }));
+  return planView({ state, pool, map, disks, plan, pgBytes }, bytesPerSecondDefault);
+}
+
+/** As the placement agent has it: new disks count when they are up, known ones until they are given up. */
+function mayHold(state: ClusterState, disk: DiskObject, map: PgMapObject | null): boolean {
+  const cordon = cordonOf(state, disk);
+  const known = map?.disks.some((entry) => entry.id === disk.id) === true;
+  if (isEmptied(cordon) || (cordon !== null && !known)) return false;
+  return known || isUp(state, disk);
 }
 
 interface PlanFacts {

@@ -12,7 +12,9 @@ import { isLoopback, splitHostPort } from '../model/config.js';
 import { BasaltError, errorTable } from '../model/errors.js';
 import { Line } from './line.js';
 import { openApiDocument } from './openapi.js';
+import { cordonRoutes } from './routes/cordons.js';
 import { diskRoutes } from './routes/disks.js';
+import { jobRoutes } from './routes/jobs.js';
 import { keyRoutes } from './routes/keys.js';
 import { nodeRoutes } from './routes/nodes.js';
 import { poolRoutes } from './routes/pools.js';
@@ -36,7 +38,9 @@ export const routes: readonly Route[] = [
   ...volumeRoutes,
   ...nodeRoutes,
   ...diskRoutes,
+  ...cordonRoutes,
   ...poolRoutes,
+  ...jobRoutes,
   ...keyRoutes,
   ...statusRoutes,
 ];

@@ -15,6 +15,7 @@ import type {
   ObservedVolume,
   VolumeObject,
 } from '../model/objects.js';
+import { cordonOf } from '../reconcile/cordons.js';
 import { replicaBytes, volumeSize } from '../reconcile/growth.js';
 
 export function nodeView(state: ClusterState, name: string): NodeView | null {
@@ -29,6 +30,7 @@ export function nodeView(state: ClusterState, name: string): NodeView | null {
     internal: live?.internal ?? null,
     hosts: live?.hosts ?? null,
     location: node.location ?? {},
+    cordon: state.get('cordons', `node/${name}`)?.mode ?? null,
   };
 }
 
@@ -55,6 +57,7 @@ function diskView(state: ClusterState, disk: DiskObject, promised: ReadonlyMap<s
     class: disk.class ?? diskClassDefault,
     tags: disk.tags ?? [],
     weight: disk.weight ?? 1,
+    cordon: cordonOf(state, disk),
   };
 }
 

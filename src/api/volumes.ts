@@ -20,6 +20,7 @@ import type { PgMapObject, PoolObject } from '../model/pools.js';
 import { chooseSeed } from '../placement/choose-seed.js';
 import { legDataBytesAt, legSizeBytes, replicaBytesAt } from '../placement/leg-size.js';
 import type { PgPlanner } from '../placement/planner.js';
+import { cordonOf } from '../reconcile/cordons.js';
 import { volumeSize } from '../reconcile/growth.js';
 import type { Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
@@ -32,7 +33,7 @@ const mib = 1024 * 1024;
 const defaultCopies = 2;
 const defaultLegs = 4;
 const defaultStripeBytes = 64 * 1024;
-const defaultLeaseMs = 300;
+export const defaultLeaseMs = 300;
 const defaultControllers = 2;
 
 export interface VolumeDeps {
@@ -321,14 +322,21 @@ function spaceOf(
 ): { availableBytes: (number | null)[]; capacityBytes: number[]; awayText: string } {
   const promised = promisedPerDisk(state);
   const away = new Set<string>();
+  const cordoned = new Set<string>();
   const availableBytes = map.disks.map((entry) => {
     const disk = state.get('disks', entry.id);
+    if (disk !== null && cordonOf(state, disk) !== null) {
+      cordoned.add(entry.id);
+      return null;
+    }
     if (disk !== null && isUp(state, disk)) return entry.capacityBytes - (promised.get(entry.id) ?? 0);
     away.add(entry.node);
     return null;
   });
   const capacityBytes = map.disks.map((disk) => disk.capacityBytes);
-  return { availableBytes, capacityBytes, awayText: `nodes that are down: ${[...away].join(', ') || 'none'}` };
+  const awayText = `nodes that are down: ${[...away].join(', ') || 'none'}`;
+  const cordonText = cordoned.size === 0 ? '' : `; cordoned disks: ${[...cordoned].join(', ')}`;
+  return { availableBytes, capacityBytes, awayText: awayText + cordonText };
 }
 
 function chooseControllers(state: ClusterState, asked: readonly string[] | undefined): string[] {
@@ -343,7 +351,9 @@ function chooseControllers(state: ClusterState, asked: readonly string[] | undef
   if (asked !== undefined) return [...asked];
   const firsts = state.all('volumes').map((volume) => volume.controllers[0]);
   const load = (name: string): number => firsts.filter((first) => first === name).length;
-  const up = known.filter((name) => state.get('lives', name)?.draining === false);
+  const up = known.filter(
+    (name) => state.get('lives', name)?.draining === false && state.get('cordons', `node/${name}`) === null,
+  );
   if (up.length === 0)
     throw new BasaltError('PLACEMENT_IMPOSSIBLE', {
       field: 'controllers',
@@ -352,7 +362,7 @@ function chooseControllers(state: ClusterState, asked: readonly string[] | undef
   return up.sort((a, b) => load(a) - load(b) || (a < b ? -1 : 1)).slice(0, defaultControllers);
 }
 
-function firstLeadership(volume: VolumeObject, leaseMs: number): Leadership {
+export function firstLeadership(volume: VolumeObject, leaseMs: number): Leadership {
   return {
     format: formatVersion,
     volumeId: volume.id,

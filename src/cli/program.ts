@@ -5,8 +5,10 @@
 import { Command, CommanderError } from 'commander';
 import { BasaltError } from '../model/errors.js';
 import { addAttachCommands } from './commands/attach.js';
+import { addCordonCommands } from './commands/cordon.js';
 import { addDaemonCommands } from './commands/daemons.js';
 import { addFsckCommand } from './commands/fsck.js';
+import { addJobCommands } from './commands/job.js';
 import { addKeyCommands } from './commands/key.js';
 import { addPoolCommands } from './commands/pool.js';
 import { addStatusCommand } from './commands/status.js';
@@ -52,10 +54,12 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
     .showSuggestionAfterError()
     .exitOverride()
     .configureOutput({ writeOut: world.out, writeErr: () => {}, outputError: () => {} });
-  addDaemonCommands(program, world, exit);
+  const node = addDaemonCommands(program, world, exit);
   addVolumeCommands(program, world);
   addPoolCommands(program, world);
   addAttachCommands(program, world);
+  addCordonCommands(program, node, world);
+  addJobCommands(program, world);
   addKeyCommands(program, world);
   addStatusCommand(program, world);
   addFsckCommand(program, world, exit);

@@ -6,6 +6,7 @@ import type {
   AttachRequest,
   ClusterKeyView,
   DiskView,
+  DrainPlanView,
   ErrorView,
   NodeView,
   PoolCreateRequest,
@@ -18,6 +19,7 @@ import type {
   VolumeView,
 } from '../model/api.js';
 import { BasaltError, type ErrorCode, type ErrorFields, errorTable } from '../model/errors.js';
+import type { CordonKind, JobView } from '../model/jobs.js';
 
 export interface ApiClientOptions {
   /** `http://127.0.0.1:7420`, or without the scheme. */
@@ -120,6 +122,43 @@ export class ApiClient {
 
   detach(name: string, request: AttachRequest): Promise<VolumeView> {
     return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/detach`, request);
+  }
+
+  /** Answers when the wish is written down: the job says when the volume is there. */
+  moveController(name: string, to: string): Promise<JobView> {
+    return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/move-controller`, { to });
+  }
+
+  jobs(): Promise<JobView[]> {
+    return this.#call('GET', '/v1/jobs');
+  }
+
+  job(id: string): Promise<JobView> {
+    return this.#call('GET', `/v1/jobs/${encodeURIComponent(id)}`);
+  }
+
+  cancelJob(id: string): Promise<JobView> {
+    return this.#call('POST', `/v1/jobs/${encodeURIComponent(id)}/cancel`);
+  }
+
+  cordon(kind: CordonKind, name: string): Promise<{ kind: CordonKind; name: string }> {
+    return this.#call('POST', `/v1/${kind}s/${encodeURIComponent(name)}/cordon`);
+  }
+
+  uncordon(kind: CordonKind, name: string): Promise<{ kind: CordonKind; name: string }> {
+    return this.#call('POST', `/v1/${kind}s/${encodeURIComponent(name)}/uncordon`);
+  }
+
+  drain(kind: CordonKind, name: string): Promise<JobView> {
+    return this.#call('POST', `/v1/${kind}s/${encodeURIComponent(name)}/drain`);
+  }
+
+  drainPlan(kind: CordonKind, name: string): Promise<DrainPlanView> {
+    return this.#call('POST', `/v1/${kind}s/${encodeURIComponent(name)}/drain-plan`);
+  }
+
+  async removeDisk(name: string): Promise<void> {
+    await this.#call('DELETE', `/v1/disks/${encodeURIComponent(name)}`);
   }
 
   async #call<T>(method: string, path: string, body?: unknown): Promise<T> {

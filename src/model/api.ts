@@ -3,6 +3,7 @@
 // What travels between the API server and its clients.
 
 import Type, { type Static } from 'typebox';
+import { CordonKind, CordonMode } from './jobs.js';
 import { DiskClass, DiskSelector, DiskTags, DiskWeight, DomainLevel, Location } from './location.js';
 import { Address, ClusterKeyId, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
 import { pgCountMax, Redundancy } from './pools.js';
@@ -137,6 +138,28 @@ export const PoolPlanView = Type.Object(
 );
 export type PoolPlanView = Static<typeof PoolPlanView>;
 
+export const MoveControllerRequest = Type.Object({ to: Name }, strict);
+export type MoveControllerRequest = Static<typeof MoveControllerRequest>;
+
+/** What draining a disk or a node moves. */
+export const DrainPlanView = Type.Object(
+  {
+    kind: CordonKind,
+    name: Type.String(),
+    replicas: Type.Integer(),
+    /** At most: replicas are thin. */
+    bytes: Type.Integer(),
+    /** How each pool would be mapped without it. */
+    pools: Type.Array(PoolPlanView),
+    /** Whom each volume would be handed over to. */
+    controllers: Type.Array(Type.Object({ volume: Name, to: Name }, strict)),
+    /** What would keep it from going on at once. */
+    waitsFor: Type.Union([Type.String(), Type.Null()]),
+  },
+  strict,
+);
+export type DrainPlanView = Static<typeof DrainPlanView>;
+
 export const AttachRequest = Type.Object(
   {
     host: Type.Optional(Nqn),
@@ -230,6 +253,8 @@ export const NodeView = Type.Object(
     internal: Type.Union([Address, Type.Null()]),
     hosts: Type.Union([Address, Type.Null()]),
     location: Location,
+    /** Null: it takes new work. */
+    cordon: Type.Union([CordonMode, Type.Null()]),
   },
   strict,
 );
@@ -248,6 +273,8 @@ export const DiskView = Type.Object(
     class: DiskClass,
     tags: DiskTags,
     weight: DiskWeight,
+    /** Its own, or its node's. */
+    cordon: Type.Union([CordonMode, Type.Null()]),
   },
   strict,
 );

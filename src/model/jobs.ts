@@ -86,3 +86,7 @@ export type CordonObject = Static<typeof CordonObject>;
 
 export const HandOverObject = Type.Object({ format: Format, volumeId: Uuid, to: Name, epoch: Count }, strict);
 export type HandOverObject = Static<typeof HandOverObject>;
+
+/** What the API shows. */
+export const JobView = Type.Omit(JobObject, ['format']);
+export type JobView = Static<typeof JobView>;

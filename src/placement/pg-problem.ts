@@ -11,6 +11,8 @@ export interface PgProblemDisk {
   readonly domain: string;
   /** Size times weight. Above 0. */
   readonly capacityBytes: number;
+  /** It keeps what it has and gets nothing more. */
+  readonly full?: true;
 }
 
 export interface PgProblem {

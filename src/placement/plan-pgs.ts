@@ -4,6 +4,7 @@
 //
 // Invariants:  - the same problem has the same plan, whatever the order of its disks
 //              - every PG has `width` disks of distinct domains; none holds more than it has room for
+//              - a disk that is full keeps its PGs and gets no other
 
 import { BasaltError } from '../model/errors.js';
 import { evenPgBytesMax, fairShares, type Landscape, landscapeOf, optimumBytes } from './capacity.js';
@@ -41,6 +42,7 @@ export function planPgs(problem: PgProblem, solve: SolveLinear): PgPlan {
     targets: wanted,
     capacityBytes: landscape.disks.map((disk) => disk.capacityBytes),
     pgBytes: problem.pgBytes ?? [],
+    full: new Set(landscape.disks.flatMap((disk, index) => (disk.full === true ? [index] : []))),
   });
   if (unfilled.length > 0) throw noRoom(problem, unfilled);
   return {

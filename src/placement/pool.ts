@@ -55,10 +55,21 @@ export function pgsOfVolume(volume: VolumeObject, pgCount: number): number[] {
 
 export function problemOf(
   pool: Pick<PoolObject, 'redundancy' | 'pgCount'>,
-  at: { disks: readonly PgDisk[]; map: PgMapObject | null; pgBytes: readonly number[] | null },
+  at: {
+    disks: readonly PgDisk[];
+    map: PgMapObject | null;
+    pgBytes: readonly number[] | null;
+    /** Disks that get no PG that they do not have. */
+    full?: ReadonlySet<string>;
+  },
 ): PgProblem {
   return {
-    disks: at.disks.map(({ id, domain, capacityBytes }) => ({ id, domain, capacityBytes })),
+    disks: at.disks.map(({ id, domain, capacityBytes }) => ({
+      id,
+      domain,
+      capacityBytes,
+      ...(at.full?.has(id) === true ? { full: true as const } : {}),
+    })),
     pgCount: pool.pgCount,
     width: widthOf(pool.redundancy),
     current: at.map === null ? null : diskIdsOf(at.map),

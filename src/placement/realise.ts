@@ -17,6 +17,8 @@ export interface RealiseRequest {
   readonly targets: readonly number[];
   readonly capacityBytes: readonly number[];
   readonly pgBytes: readonly number[];
+  /** Disks that get nothing, by number. */
+  readonly full?: ReadonlySet<number>;
 }
 
 /** PGs that still miss a disk, because nothing that has room is in another domain. */
@@ -71,6 +73,7 @@ class Board {
   /** `leaving`: a member that would go; -1 when a place is free. */
   fits(pg: number, disk: number, leaving: number): boolean {
     const bytes = this.#request.pgBytes[pg] ?? 0;
+    if (this.#request.full?.has(disk) === true) return false;
     if ((this.#loadBytes[disk] ?? 0) + bytes > (this.#request.capacityBytes[disk] ?? 0)) return false;
     return this.apart(pg, disk, leaving);
   }

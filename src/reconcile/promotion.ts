@@ -16,6 +16,8 @@ export interface PromotionView {
   readonly alive: ReadonlySet<string>;
   /** Names whose connection broke after it had stood. */
   readonly lost: ReadonlySet<string>;
+  /** Whom the last holder handed the volume over to, by name. */
+  readonly successor?: string | null;
   /** This process drives the volume, or is on the way to. */
   readonly driving: boolean;
 }
@@ -25,6 +27,8 @@ export type PromotionDecision =
   | { readonly do: 'promote'; readonly delayMs: number; readonly why: string };
 
 export const standbyStepMs = 250;
+/** How long the others leave a volume to the one that it was handed over to. */
+export const successorGraceMs = 500;
 
 export function decidePromotion(view: PromotionView): PromotionDecision {
   const { me, leadership } = view;
@@ -35,8 +39,19 @@ export function decidePromotion(view: PromotionView): PromotionDecision {
   if (holder === me) return { do: 'promote', delayMs: 0, why: 'held it before this process began' };
   if (holder !== null && view.alive.has(holder) && !view.lost.has(holder))
     return { do: 'nothing', why: `${holder} drives it` };
+  const successor = successorOf(view);
+  if (successor === me) return { do: 'promote', delayMs: 0, why: 'it was handed over to this node' };
   const standbys = view.order.filter((name) => name !== holder && view.candidates.has(name) && !view.lost.has(name));
   const rank = Math.max(0, standbys.indexOf(me));
   const why = holder === null ? 'nobody holds it' : `${holder} is gone`;
-  return { do: 'promote', delayMs: rank * standbyStepMs, why };
+  const graceMs = successor === null ? 0 : successorGraceMs;
+  return { do: 'promote', delayMs: graceMs + rank * standbyStepMs, why };
+}
+
+/** Only while nobody holds the volume, and while that one can be expected to come. */
+function successorOf(view: PromotionView): string | null {
+  const { leadership, successor = null } = view;
+  if (leadership.controller !== null || successor === null) return null;
+  const able = view.order.includes(successor) && view.candidates.has(successor) && !view.lost.has(successor);
+  return able ? successor : null;
 }

@@ -12,6 +12,7 @@ import type { ClusterState } from '../model/cluster-state.js';
 import type { Leadership, LegPlacement, ReplicaPlacement, VolumeObject } from '../model/objects.js';
 import type { TombstoneObject } from '../model/pools.js';
 import { diskIdsOf, pgsOfVolume } from '../placement/pool.js';
+import { cordonOf } from './cordons.js';
 
 export interface RebuildLimits {
   /** Legs of the whole cluster that are rebuilt at once. */
@@ -240,6 +241,7 @@ function survey(view: View): { candidates: Candidate[]; runningOn: Map<string, n
       if (copying.length > 0) return;
       const good = leg.replicas.filter((entry) => inSync.has(entry.replica) && up(entry)).length;
       const lost = leg.replicas.some((entry) => view.lostNodes.has(entry.node) || isMissing(state, entry));
+      if (!lost && staysOnCordoned(state, leg, disks)) return;
       candidates.push({ volume, leg: index, disks, good, lost });
     });
   }
@@ -261,6 +263,17 @@ function withSuccessors(view: View, at: { volume: VolumeObject; leg: number; dis
   const old = replicas.map((entry): ReplicaPlacement => (stays(entry) ? entry : { ...entry, leaving: true }));
   const missing = at.disks.filter((disk) => !old.some((entry) => entry.leaving !== true && entry.disk === disk));
   return { replicas: [...old, ...missing.map((disk) => newReplica(view, disk))] };
+}
+
+/** Draining its disk was called off: what has not moved by then stays, although the map names other disks. */
+function staysOnCordoned(state: ClusterState, leg: LegPlacement, disks: readonly string[]): boolean {
+  const astray = leg.replicas.filter((entry) => !disks.includes(entry.disk));
+  return (
+    astray.length > 0 &&
+    astray.every(
+      (entry) => entry.leaving !== true && cordonOf(state, { id: entry.disk, node: entry.node }) === 'cordon',
+    )
+  );
 }
 
 /** Each of the PG's disks has a replica that stays, and nothing else does. */

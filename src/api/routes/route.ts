@@ -3,6 +3,7 @@
 // A route as data: what serves it, and what the OpenAPI document says about it.
 
 import type { TSchema } from 'typebox';
+import type { Clock } from '../../env/clock.js';
 import type { Random } from '../../env/random.js';
 import type { PgPlanner } from '../../placement/planner.js';
 import type { Store } from '../../store/store.js';
@@ -12,6 +13,8 @@ import type { Line } from '../line.js';
 export interface ApiDeps {
   readonly store: Store;
   readonly random: Random;
+  /** @default the machine's */
+  readonly clock?: Clock;
   readonly planner: PgPlanner;
   /** @default the server's own */
   readonly line?: Line;

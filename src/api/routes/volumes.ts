@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Type from 'typebox';
-import { AttachRequest, VolumeCreateRequest, VolumeResizeRequest, VolumeView } from '../../model/api.js';
+import {
+  AttachRequest,
+  MoveControllerRequest,
+  VolumeCreateRequest,
+  VolumeResizeRequest,
+  VolumeView,
+} from '../../model/api.js';
 import { checker } from '../../model/check.js';
 import { BasaltError } from '../../model/errors.js';
+import { JobView } from '../../model/jobs.js';
+import { moveController } from '../jobs.js';
 import { readState } from '../read-state.js';
 import { volumeView } from '../views.js';
 import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume, resizeVolume } from '../volumes.js';
@@ -12,6 +20,7 @@ import { type ApiDeps, ok, type Route } from './route.js';
 const checkCreate = checker(VolumeCreateRequest);
 const checkResize = checker(VolumeResizeRequest);
 const checkAttach = checker(AttachRequest);
+const checkMove = checker(MoveControllerRequest);
 
 async function show(deps: ApiDeps, name: string): Promise<VolumeView> {
   const { state } = await readState(deps.store);
@@ -85,6 +94,19 @@ export const volumeRoutes: readonly Route[] = [
       await resizeVolume(deps, nameOf(request), checkResize(request.body));
       return ok(await show(deps, nameOf(request)));
     },
+  },
+  {
+    method: 'POST',
+    path: '/v1/volumes/:name/move-controller',
+    summary:
+      'Hands a volume over to another controller node while hosts use it, as a job. A node that is none of its controllers becomes one first.',
+    body: MoveControllerRequest,
+    response: JobView,
+    status: 202,
+    run: async (deps, request) => ({
+      status: 202,
+      body: await moveController(deps, nameOf(request), checkMove(request.body).to),
+    }),
   },
   {
     method: 'POST',

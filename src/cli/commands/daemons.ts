@@ -44,11 +44,13 @@ interface NodeOptions extends CommonOptions {
   readonly logLevel?: string;
 }
 
-export function addDaemonCommands(parent: Command, world: CliWorld, exit: Exit): void {
+/** Returns `node`, which has more words than the one that runs it. */
+export function addDaemonCommands(parent: Command, world: CliWorld, exit: Exit): Command {
   addStore(parent, world, exit);
   addApi(parent, world, exit);
-  addNode(parent, world, exit);
+  const node = addNode(parent, world, exit);
   addUp(parent, world, exit);
+  return node;
 }
 
 const logLevels = 'debug, info, warn, error or silent (default: info)';
@@ -87,8 +89,8 @@ function addApi(parent: Command, world: CliWorld, exit: Exit): void {
     });
 }
 
-function addNode(parent: Command, world: CliWorld, exit: Exit): void {
-  parent
+function addNode(parent: Command, world: CliWorld, exit: Exit): Command {
+  return parent
     .command('node')
     .description('run one node: disks, controllers of volumes, or both')
     .option('--name <name>', 'the node; with --config, one of its nodes')

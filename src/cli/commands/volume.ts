@@ -8,6 +8,7 @@ import { apiClient } from '../api-option.js';
 import type { CliWorld } from '../launch.js';
 import { type CommonOptions, print, table } from '../output.js';
 import { formatBytes, parseBytes, parseCount, parseWords } from '../sizes.js';
+import { jobText, waitForJob } from './job.js';
 
 interface CreateOptions extends CommonOptions {
   readonly size: string;
@@ -56,6 +57,18 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
     .requiredOption('--size <bytes>', 'its new size, such as 20G; a multiple of 4096')
     .option('--wait <seconds>', 'how long to wait until hosts have it; 0: not at all', '60')
     .action((name: string, _options, command: Command) => resize(world, name, command.optsWithGlobals()));
+  volume
+    .command('move-controller <name>')
+    .description('hand a volume over to another controller node while hosts use it')
+    .requiredOption('--to <node>', 'the node that shall drive it; hosts must have a path to it')
+    .option('--wait <seconds>', 'how long to wait until it does; 0: not at all', '60')
+    .action(async (name: string, _options, command: Command) => {
+      const options: CommonOptions & { readonly to: string; readonly wait: string } = command.optsWithGlobals();
+      const client = await apiClient(world, options);
+      const asked = await client.moveController(name, options.to);
+      const job = await waitForJob(world, client, { job: asked, wait: options.wait });
+      print(world, options, job, jobText(job));
+    });
   volume
     .command('delete <name>')
     .description('delete a volume that nobody is attached to, with all its data')

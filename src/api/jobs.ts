@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Starting, showing and cancelling jobs. Nodes run them (src/agents/job-agent.ts); here they are only written down.
+//
+// Invariants:  - a job comes into the store together with what it stands on, or not at all
+//              - while a job is under way, the same wish again gives that job
+
+import type { Clock } from '../env/clock.js';
+import { systemClock } from '../env/clock.js';
+import type { Random } from '../env/random.js';
+import type { ClusterState } from '../model/cluster-state.js';
+import { BasaltError } from '../model/errors.js';
+import { hasEnded, type JobKind, type JobObject, type JobView } from '../model/jobs.js';
+import { keys } from '../model/keys.js';
+import { codecs, formatVersion } from '../model/objects.js';
+import { controllerNodes } from '../reconcile/controllers.js';
+import type { Change, Store, Txn } from '../store/store.js';
+import { attempt } from './attempt.js';
+import { readState } from './read-state.js';
+import { requireVolume } from './volumes.js';
+
+export interface JobDeps {
+  readonly store: Store;
+  readonly random: Random;
+  /** @default the machine's */
+  readonly clock?: Clock;
+}
+
+export interface JobWish {
+  readonly kind: JobKind;
+  readonly arguments: Readonly<Record<string, string>>;
+  readonly total: number;
+  readonly unit: string;
+}
+
+export function jobView({ format: _, ...view }: JobObject): JobView {
+  return view;
+}
+
+/** The job that does it already, or a new one with the change that writes it down. */
+export function jobFor(
+  deps: JobDeps,
+  state: ClusterState,
+  wish: JobWish,
+): { job: JobObject; changes: Change[]; conditions: Txn['conditions'] } {
+  const same = JSON.stringify(wish.arguments);
+  const known = state
+    .all('jobs')
+    .find((job) => !hasEnded(job) && job.kind === wish.kind && JSON.stringify(job.arguments) === same);
+  if (known !== undefined && !known.cancelling) return { job: known, changes: [], conditions: [] };
+  const createdAtMs = Math.floor((deps.clock ?? systemClock).wallMs());
+  const job: JobObject = {
+    format: formatVersion,
+    id: deps.random.uuid(),
+    kind: wish.kind,
+    arguments: { ...wish.arguments },
+    state: 'queued',
+    cancelling: false,
+    progress: { done: 0, total: wish.total, unit: wish.unit },
+    waitsFor: null,
+    createdAtMs,
+    startedAtMs: null,
+    endedAtMs: null,
+    error: null,
+    runner: null,
+    events: [],
+  };
+  const key = keys.job(job.id);
+  return {
+    job,
+    conditions: [{ key, modRevision: 0 }],
+    changes: [{ kind: 'put', key, value: codecs.job.encode(job) }],
+  };
+}
+
+export async function listJobs(deps: Pick<JobDeps, 'store'>): Promise<JobView[]> {
+  const { state } = await readState(deps.store);
+  return state
+    .all('jobs')
+    .sort((a, b) => a.createdAtMs - b.createdAtMs || (a.id < b.id ? -1 : 1))
+    .map(jobView);
+}
+
+export async function showJob(deps: Pick<JobDeps, 'store'>, id: string): Promise<JobView> {
+  const job = (await readState(deps.store)).state.get('jobs', id);
+  if (job === null) throw new BasaltError('NOT_FOUND', { kind: 'job', name: id });
+  return jobView(job);
+}
+
+/** Asks for the job's end. The job says when it has ended, and how. */
+export function cancelJob(deps: Pick<JobDeps, 'store'>, id: string): Promise<JobView> {
+  return attempt<JobView>(deps.store, async ({ state }) => {
+    const stored = state.stored('jobs', id);
+    if (stored === null) throw new BasaltError('NOT_FOUND', { kind: 'job', name: id });
+    const job = stored.value;
+    if (hasEnded(job) && job.state !== 'cancelled') throw new BasaltError('JOB_ENDED', { id, state: job.state });
+    if (hasEnded(job) || job.cancelling) return { txn: null, result: jobView(job) };
+    const next = { ...job, cancelling: true };
+    const txn: Txn = {
+      conditions: [{ key: stored.key, modRevision: stored.revision }],
+      changes: [{ kind: 'put', key: stored.key, value: codecs.job.encode(next) }],
+    };
+    return { txn, result: jobView(next) };
+  });
+}
+
+/** Has the volume driven by `to` from soon on, with its hosts' I/O under way. */
+export function moveController(deps: JobDeps, name: string, to: string): Promise<JobView> {
+  return attempt<JobView>(deps.store, async ({ state }) => {
+    const { value: volume } = requireVolume(state, name);
+    assertController(state, to);
+    const others = state
+      .all('jobs')
+      .find(
+        (job) => !hasEnded(job) && job.kind === 'volume.move-controller' && job.arguments['volumeId'] === volume.id,
+      );
+    if (others !== undefined && others.arguments['to'] !== to)
+      throw new BasaltError('BUSY', {
+        kind: 'volume',
+        name: volume.name,
+        detail: `job ${others.id} hands it over to ${others.arguments['to']}`,
+      });
+    const holder = state.get('leaderships', volume.id)?.controller ?? null;
+    if (holder !== null && state.get('lives', holder)?.kind === 'embedded')
+      throw new BasaltError('BUSY', { kind: 'volume', name: volume.name, detail: `open in the process ${holder}` });
+    const wish = {
+      kind: 'volume.move-controller' as const,
+      arguments: { volumeId: volume.id, volume: volume.name, to },
+    };
+    const { job, changes, conditions } = jobFor(deps, state, { ...wish, total: 1, unit: 'volumes' });
+    return { txn: changes.length === 0 ? null : { conditions, changes }, result: jobView(job) };
+  });
+}
+
+function assertController(state: ClusterState, to: string): void {
+  const able = controllerNodes(state);
+  if (able.includes(to)) return;
+  const node = state.get('nodes', to);
+  const list = `those that can take it are ${able.join(', ') || 'none'}`;
+  const problem =
+    node === null || !node.roles.includes('controller')
+      ? `${to} is no controller node; ${list}`
+      : `${to} is down, stopping or cordoned; ${list}`;
+  throw new BasaltError('INVALID_ARGUMENT', { field: 'to', problem });
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What draining a disk or a node has left to do. Replicas move by the map: a disk that is drained is in no pool's map, and
+// what follows from that is the placement agent's work (rebuild.ts). Here are the rest and the counting: controllers are
+// handed over one volume after the other, and what is still there is found from the store alone.
+//
+// Invariants:  - a node leaves a volume's controllers only while another one serves it
+//              - done means: no volume, no map and no tombstone names the disks, and no volume the node
+
+import type { ClusterState, Stored } from '../model/cluster-state.js';
+import type { CordonKind } from '../model/jobs.js';
+import { codecs, type VolumeObject } from '../model/objects.js';
+import { controllerNodes, withController, withoutController } from './controllers.js';
+import { notReady } from './hand-over.js';
+import { isActive, type MoveStep, planMoveController } from './move-controller.js';
+import { both, removal, replace } from './store-step.js';
+
+export interface DrainTarget {
+  readonly kind: CordonKind;
+  readonly name: string;
+}
+
+export interface DrainRest {
+  readonly replicas: number;
+  /** Volumes that the node is a controller of. */
+  readonly controllers: number;
+  /** Maps that name one of the disks. */
+  readonly maps: number;
+  /** Replicas that were moved and that the disk has yet to delete; one whose node is away does so when it is back. */
+  readonly tombstones: number;
+}
+
+export function drainedDisks(state: ClusterState, target: DrainTarget): ReadonlySet<string> {
+  const disks = state.all('disks').filter((disk) => (target.kind === 'disk' ? disk.id : disk.node) === target.name);
+  return new Set(disks.map((disk) => disk.id));
+}
+
+export function restOf(state: ClusterState, target: DrainTarget): DrainRest {
+  const disks = drainedDisks(state, target);
+  const on = (entry: { disk: string }): boolean => disks.has(entry.disk);
+  const volumes = state.all('volumes');
+  return {
+    replicas: volumes.reduce((sum, { legs }) => sum + legs.flatMap((leg) => leg.replicas.filter(on)).length, 0),
+    controllers: target.kind === 'node' ? volumes.filter((volume) => serves(volume, target.name)).length : 0,
+    maps: state.all('pgMaps').filter((map) => map.disks.some((disk) => disks.has(disk.id))).length,
+    tombstones: state.all('tombstones').filter((entry) => on(entry) && isUp(state, entry.disk)).length,
+  };
+}
+
+function isUp(state: ClusterState, disk: string): boolean {
+  const node = state.get('disks', disk)?.node;
+  return node !== undefined && state.get('lives', node) !== null;
+}
+
+function serves(volume: VolumeObject, node: string): boolean {
+  return volume.phase === 'live' && volume.controllers.includes(node);
+}
+
+/** The next hand-over that can be done; null: none now. `why`: what the others wait for. */
+export function planVacating(
+  state: ClusterState,
+  node: string,
+): { change: Extract<MoveStep, { do: 'change' }> | null; why: string | null } {
+  let why: string | null = null;
+  for (const volume of state.all('volumes')) {
+    const stored = serves(volume, node) ? state.stored('volumes', volume.id) : null;
+    if (stored === null) continue;
+    const step = vacate(state, stored, node);
+    if (step.do === 'change') return { change: step, why: null };
+    if (step.do !== 'done') why ??= step.why;
+  }
+  return { change: null, why };
+}
+
+/** After a drain a volume has a standby where there are nodes for one. */
+const othersWanted = 2;
+
+function vacate(state: ClusterState, stored: Stored<VolumeObject>, node: string): MoveStep {
+  const volume = stored.value;
+  const leadership = state.get('leaderships', volume.id);
+  if (leadership === null) return { do: 'wait', why: `${volume.name} is being made` };
+  const able = controllerNodes(state).filter((name) => name !== node);
+  const others = volume.controllers.filter((name) => able.includes(name));
+  const spare = able.find((name) => !volume.controllers.includes(name));
+  const more = spare === undefined || others.length >= othersWanted ? null : withController(volume, spare);
+  if (more !== null)
+    return { do: 'change', why: `${spare} becomes a standby of ${volume.name}`, step: replace(stored, encode(more)) };
+  if (others.length === 0) return { do: 'wait', why: `${volume.name} has no other controller node that is up` };
+  if (leadership.controller === node) {
+    // In the volume's order: hosts are connected to those that were there before.
+    const to = others.find((name) => notReady(state, volume, name) === null) ?? others[0] ?? '';
+    return planMoveController(state, { volumeId: volume.id, to });
+  }
+  const exported = volume.nbd.find((entry) => entry.node === node);
+  if (exported !== undefined) return { do: 'wait', why: `${volume.name} is exported over NBD at ${exported.path}` };
+  const holder = leadership.controller;
+  const driven = holder !== null && (isActive(state, leadership, holder) || isEmbedded(state, holder));
+  if (leadership.epoch > 0 && !driven) return { do: 'wait', why: `nobody drives ${volume.name} for now` };
+  const step = both(
+    replace(stored, encode(withoutController(volume, node))),
+    removal(state.stored('handOvers', volume.id)),
+  );
+  return { do: 'change', why: `${node} serves ${volume.name} no more`, step };
+}
+
+function isEmbedded(state: ClusterState, name: string): boolean {
+  return state.get('lives', name)?.kind === 'embedded';
+}
+
+function encode(volume: VolumeObject): string {
+  return codecs.volume.encode(volume);
+}
+
+/** Why replicas of the target do not move now; null: nothing is in their way. */
+export function waitingFor(state: ClusterState, target: DrainTarget): string | null {
+  const disks = drainedDisks(state, target);
+  for (const volume of state.all('volumes')) {
+    if (!volume.legs.some((leg) => leg.replicas.some((entry) => disks.has(entry.disk)))) continue;
+    if (volume.phase === 'deleting') return `${volume.name} is being deleted`;
+    const leadership = state.get('leaderships', volume.id);
+    const holder = leadership?.controller ?? null;
+    if ((leadership?.epoch ?? 0) > 0 && (holder === null || state.get('lives', holder) === null))
+      return `nobody drives ${volume.name}: its replicas are copied when it is served`;
+  }
+  const rest = restOf(state, target);
+  if (rest.maps > 0) return 'the pools have no maps without it yet';
+  if (rest.replicas === 0 && rest.tombstones > 0) return 'moved replicas are being deleted';
+  return null;
+}
