@@ -118,20 +118,12 @@ export class Assembly {
   }
 
   async build(shape: AssemblyShape): Promise<void> {
-    const { engine, volume, epoch } = this.#options;
-    for (let leg = 0; leg < volume.legs.length; leg++) {
-      const members = shape.members.filter((entry) => entry.leg === leg);
-      // Known before it is made: its first events may come before the answer.
-      this.#legs.push(this.legName(leg));
-      await engine.rpc('basalt_leg_create', {
-        name: this.legName(leg),
-        epoch,
-        members: members.map((entry) => ({ name: entry.name, in_sync: true })),
-        all_dirty: shape.allDirty && members.length > 1,
-        lease_ms: shape.leaseMs,
-        ...(this.#tails(leg, shape.size) ?? {}),
-      });
-    }
+    const { engine, volume } = this.#options;
+    // Known before they are made: their first events may come before the answers.
+    this.#legs.push(...volume.legs.map((_, leg) => this.legName(leg)));
+    const made = await Promise.allSettled(volume.legs.map((_, leg) => this.#createLeg(leg, shape)));
+    // All have ended by now: what is torn down after a failure is all there is.
+    for (const outcome of made) if (outcome.status === 'rejected') throw outcome.reason;
     await engine.rpc('bdev_raid_create', {
       name: this.raidName,
       raid_level: 'raid0',
@@ -142,6 +134,18 @@ export class Assembly {
     await this.#encrypt(shape.dataKey);
     await engine.rpc('basalt_slot_set', { name: slotName(volume.id), bdev_name: this.#top });
     this.#backing = true;
+  }
+
+  async #createLeg(leg: number, shape: AssemblyShape): Promise<void> {
+    const members = shape.members.filter((entry) => entry.leg === leg);
+    await this.#options.engine.rpc('basalt_leg_create', {
+      name: this.legName(leg),
+      epoch: this.#options.epoch,
+      members: members.map((entry) => ({ name: entry.name, in_sync: true })),
+      all_dirty: shape.allDirty && members.length > 1,
+      lease_ms: shape.leaseMs,
+      ...(this.#tails(leg, shape.size) ?? {}),
+    });
   }
 
   /** What the slot stands on. */

@@ -77,7 +77,7 @@ describe('a volume', () => {
     expect(view).toMatchObject({ epoch: 2, health: 'redundant' });
     watch.close();
     await watching;
-    expect(left[0]).toMatchObject({ epoch: 1, controller: null, clean: true });
+    expect(left[0]).toMatchObject({ epoch: 2, controller: 'c2', instance: null, clean: true });
     expect(await bed.read('c2', 'v1', 0)).toBe(5);
   });
 

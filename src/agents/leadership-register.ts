@@ -54,6 +54,11 @@ export class LeadershipRegister {
     return this.#known !== null;
   }
 
+  /** As the watch showed it: a swap finds out whether it is still so. */
+  assume(found: Versioned<Leadership>): void {
+    this.#known = found;
+  }
+
   /** @throws NOT_FOUND when the volume has no leadership */
   refresh(signal: AbortSignal): Promise<Leadership> {
     return this.#inTurn(() => this.#refresh(signal));

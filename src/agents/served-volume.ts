@@ -15,11 +15,13 @@ import {
 } from '../model/objects.js';
 import { controllerSlot } from '../reconcile/controllers.js';
 import { type ExportAction, noExport, type ObservedExport, planExport } from '../reconcile/exports.js';
-import { namedSuccessor, shouldHandOver } from '../reconcile/hand-over.js';
+import { namedSuccessor, notReady, shouldHandOver } from '../reconcile/hand-over.js';
+import { isGranted } from '../reconcile/membership.js';
 import { decidePromotion } from '../reconcile/promotion.js';
 import { ensureSlot, slotName } from './assembly.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import type { Versioned } from './leadership-register.js';
 import { listenAddress } from './listener.js';
 import { publishSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
@@ -63,6 +65,8 @@ export class ServedVolume {
   #led: { epoch: number; sinceMs: number } | null = null;
   /** The epoch that was given away last. */
   #handedOver = -1;
+  /** The granted epoch that this node tried to use last. */
+  #tried = -1;
   #pass: Promise<void> = Promise.resolve();
 
   constructor(options: ServedVolumeOptions, volume: VolumeObject) {
@@ -135,7 +139,7 @@ export class ServedVolume {
     this.#handedOver = leadership.epoch;
     context.log.info({ volume: this.#volume.name, to }, 'handing the volume over');
     this.#controller
-      .handOver()
+      .handOver(to)
       .catch((error) => this.#log.warn('hand-over', { error: reason(error) }, 'hand-over failed'));
   }
 
@@ -143,7 +147,14 @@ export class ServedVolume {
   async handOver(): Promise<void> {
     this.#draining = true;
     await this.#promotions.stop();
-    await this.#controller.handOver();
+    await this.#controller.handOver(this.#nextInLine());
+  }
+
+  /** Who can follow this node at once; null: whoever comes. */
+  #nextInLine(): string | null {
+    const { link, node } = this.#options;
+    const others = this.#volume.controllers.filter((name) => name !== node);
+    return others.find((name) => notReady(link.state, this.#volume, name) === null) ?? null;
   }
 
   /** The volume is no longer this node's: nothing of it stays. One that is being deleted is not handed to anybody. */
@@ -151,7 +162,7 @@ export class ServedVolume {
     this.#retired = true;
     await this.#promotions.stop();
     const stays = this.#options.link.state.get('volumes', this.#volume.id)?.phase === 'live';
-    if (stays) await this.#controller.handOver();
+    if (stays) await this.#controller.handOver(this.#nextInLine());
     await this.#controller.demote('volume left this node');
     await this.#exports.stop();
     await this.#applyExports();
@@ -335,12 +346,22 @@ export class ServedVolume {
 
   async #promote(seenEpoch: number, signal: AbortSignal): Promise<void> {
     try {
-      await this.#controller.promote({ takeover: true, seenEpoch, signal });
+      const granted = this.#granted();
+      await this.#controller.promote({ takeover: true, seenEpoch, granted, signal });
     } catch (error) {
       // Another one won: nothing is wrong, and nothing is to be tried before the store says so.
       if (error instanceof BasaltError && error.code === 'VOLUME_LED') return;
       throw error;
     }
+  }
+
+  /** What was drawn for this node, once: where using it failed, only an epoch of its own helps. */
+  #granted(): Versioned<Leadership> | null {
+    const { link, node } = this.#options;
+    const stored = link.state.stored('leaderships', this.#volume.id);
+    if (stored === null || !isGranted(stored.value, node) || this.#tried === stored.value.epoch) return null;
+    this.#tried = stored.value.epoch;
+    return { value: stored.value, revision: stored.revision };
   }
 
   #decide(): ReturnType<typeof decidePromotion> {

@@ -15,11 +15,20 @@ import { unwrapDataKey } from '../model/cluster-key.js';
 import { BasaltError, isBasaltError } from '../model/errors.js';
 import type { Leadership, MemberState, VolumeObject } from '../model/objects.js';
 import { volumeSize } from '../reconcile/growth.js';
-import { type Holder, holds, planHandOver, planNewEpoch, planTakeover } from '../reconcile/membership.js';
+import {
+  type Holder,
+  holds,
+  isGranted,
+  planAccept,
+  planGrant,
+  planHandOver,
+  planNewEpoch,
+  planTakeover,
+} from '../reconcile/membership.js';
 import { Assembly, type AssemblyShape, ensureSlot } from './assembly.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { GrowthWorker } from './growth-worker.js';
-import { type LeadershipPort, LeadershipRegister } from './leadership-register.js';
+import { type LeadershipPort, LeadershipRegister, type Versioned } from './leadership-register.js';
 import { MembershipWorker } from './membership-worker.js';
 import { Backoff } from './signal.js';
 import { type AttachedMember, type ResolveReplica, takeOver } from './takeover.js';
@@ -72,6 +81,14 @@ export interface ControllerView {
   readonly problem: string | null;
   /** What growing waits for. */
   readonly growth: string | null;
+}
+
+export interface PromoteOptions {
+  readonly takeover: boolean;
+  readonly seenEpoch?: number;
+  /** An epoch that the last holder drew for this controller, as it stands in the store: it is used as it is. */
+  readonly granted?: Versioned<Leadership> | null;
+  readonly signal?: AbortSignal;
 }
 
 export class VolumeController {
@@ -155,7 +172,7 @@ export class VolumeController {
    *         VOLUME_UNAVAILABLE when a leg has no member that can be reached; for an encrypted volume CLUSTER_KEY_MISSING,
    *         CLUSTER_KEY_FILE and VOLUME_KEY_DAMAGED, with nothing changed
    */
-  promote(options: { takeover: boolean; seenEpoch?: number; signal?: AbortSignal }): Promise<void> {
+  promote(options: PromoteOptions): Promise<void> {
     return this.#exclusive(async () => {
       if (this.#state === 'active') return;
       this.#life = new AbortController();
@@ -164,7 +181,7 @@ export class VolumeController {
       this.#setState('promoting');
       try {
         await this.#withKey(async (dataKey) => {
-          await this.#takeRight(options, signal);
+          if (!this.#adopt(options.granted ?? null)) await this.#takeRight(options, signal);
           await this.#assemble(dataKey, signal);
         });
       } catch (error) {
@@ -191,10 +208,10 @@ export class VolumeController {
   }
 
   /**
-   * Gives the volume away in good order. Resolves with whether it was left clean. A promotion that is under way, or waits
+   * Gives the volume away in good order, to `to` when one is named. Resolves with whether it was left clean. A promotion that is under way, or waits
    * for replicas, ends first.
    */
-  handOver(): Promise<boolean> {
+  handOver(to: string | null = null): Promise<boolean> {
     if (this.#state === 'promoting') this.#life.abort(new Error('the volume is handed over'));
     return this.#exclusive(async () => {
       if (this.#state !== 'active' || this.#assembly === null) {
@@ -204,7 +221,7 @@ export class VolumeController {
       this.#setState('closing');
       const clean = await this.#settle(this.#assembly);
       await this.#worker?.stop();
-      const recorded = await this.#recordHandOver(clean).catch((error) => {
+      const recorded = await this.#recordHandOver(clean, to).catch((error) => {
         this.#log.warn('hand-over', { volume: this.#volume.name, error: reason(error) }, 'hand-over was not recorded');
         return false;
       });
@@ -224,12 +241,13 @@ export class VolumeController {
   }
 
   /** `clean` null: as it was recorded before. */
-  async #recordHandOver(clean: boolean | null): Promise<boolean> {
+  async #recordHandOver(clean: boolean | null, to: string | null = null): Promise<boolean> {
     const holder = this.#holder;
     for (;;) {
       if (holder === null || !holds(this.#register.known, holder)) return false;
-      if (await this.#register.swap((present) => planHandOver(present, clean ?? present.clean), this.#life.signal))
-        return true;
+      const plan = (present: Leadership): Leadership =>
+        clean === true && to !== null ? planGrant(present, to) : planHandOver(present, clean ?? present.clean);
+      if (await this.#register.swap(plan, this.#life.signal)) return true;
     }
   }
 
@@ -271,6 +289,16 @@ export class VolumeController {
     } finally {
       dataKey.fill(0);
     }
+  }
+
+  /** Step 1, when the last holder did it for this one. The swap after the takeover finds out whether it still holds. */
+  #adopt(granted: Versioned<Leadership> | null): boolean {
+    const { name, context } = this.#options;
+    if (granted === null || !isGranted(granted.value, name) || granted.value.epoch <= this.#fencedBy) return false;
+    this.#register.assume(granted);
+    this.#before = granted.value;
+    this.#holder = { controller: name, instance: context.random.uuid() };
+    return true;
   }
 
   /** Step 1: a new epoch by swap, which gives the in-sync sets. */
@@ -317,11 +345,12 @@ export class VolumeController {
       return;
     }
     if (plan.next === null) throw this.#unavailable(plan.empty);
-    await this.#swapAsHolder((present) => planTakeover(present, taken).next, signal);
+    if (isGranted(before, this.#options.name)) await this.#accept(before.epoch, taken, signal);
+    else await this.#swapAsHolder((present) => planTakeover(present, taken).next, signal);
     for (const member of taken) {
       if (plan.left.some((entry) => entry.replica === member.replica)) await assembly.detach(member.name);
     }
-    const signedStop = before.clean && this.#before?.controller === null;
+    const signedStop = before.clean && (this.#before?.controller === null || isGranted(before, this.#options.name));
     const ignore = context.planted?.ignoreLeftoverLease === true;
     if (!plan.allTaken && !signedStop && !ignore) await this.#outwaitLeases(before, takenAtMs, signal);
     const stay = taken.filter((member) => !plan.left.some((entry) => entry.replica === member.replica));
@@ -355,6 +384,17 @@ export class VolumeController {
     this.#fencedBy = Math.max(this.#fencedBy, outcome.fencedBy);
     const now = await this.#register.refresh(signal);
     throw new BasaltError('VOLUME_FENCED', { name: this.#volume.name, epoch: Math.max(now.epoch, outcome.fencedBy) });
+  }
+
+  /** Makes a granted epoch this instance's own. */
+  async #accept(epoch: number, taken: readonly AttachedMember[], signal: AbortSignal): Promise<void> {
+    const holder = this.#holder;
+    while (holder !== null) {
+      const swapped = await this.#register.swap((present) => planAccept(present, { epoch, holder, taken }), signal);
+      if (holds(this.#register.known, holder)) return;
+      if (swapped || !isGranted(this.#register.known, holder.controller)) break;
+    }
+    throw new BasaltError('VOLUME_FENCED', { name: this.#volume.name, epoch: this.#register.known.epoch });
   }
 
   async #swapAsHolder(plan: (present: Leadership) => Leadership | null, signal: AbortSignal): Promise<void> {

@@ -2,7 +2,17 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatVersion, type InSyncMember, type Leadership } from '../model/objects.js';
-import { holds, outOfSync, planHandOver, planJoin, planNewEpoch, planShrink, planTakeover } from './membership.js';
+import {
+  holds,
+  outOfSync,
+  planAccept,
+  planGrant,
+  planHandOver,
+  planJoin,
+  planNewEpoch,
+  planShrink,
+  planTakeover,
+} from './membership.js';
 
 const volumeId = '11111111-1111-4111-8111-111111111111';
 const id = (leg: number, index: number): string => `22222222-2222-4222-8222-0000000${leg}000${index}`;
@@ -152,5 +162,21 @@ describe('membership', () => {
   it('is handed over with the sets as they are', () => {
     const from = leadership([['a', 'b']]);
     expect(planHandOver(from, true)).toEqual({ ...from, controller: null, instance: null, clean: true });
+  });
+
+  it('is granted to a successor under the next epoch, which one instance of it can use', () => {
+    const from = leadership([['a', 'b']]);
+    const granted = planGrant(from, 'n2');
+    expect(granted).toEqual({ ...from, epoch: from.epoch + 1, controller: 'n2', instance: null, clean: true });
+    const taken = ['a', 'b'].map((replica) => ({ leg: 0, replica, incarnation: 'x' }));
+    const first = { controller: 'n2', instance: '44444444-4444-4444-8444-444444444444' };
+    const second = { controller: 'n2', instance: '55555555-5555-4555-8555-555555555555' };
+    const at = { epoch: granted.epoch, taken };
+    const accepted = planAccept(granted, { ...at, holder: first });
+    expect(accepted).toMatchObject({ epoch: granted.epoch, instance: first.instance, clean: false });
+    expect(accepted === null ? null : planAccept(accepted, { ...at, holder: second })).toBeNull();
+    expect(planAccept(granted, { ...at, holder: { ...first, controller: 'n3' } })).toBeNull();
+    expect(planAccept(planNewEpoch(granted, second), { ...at, holder: first })).toBeNull();
+    expect(planAccept(granted, { ...at, taken: [], holder: first })).toBeNull();
   });
 });

@@ -4,7 +4,7 @@
 // Callers put the next one into the store by compare-and-swap; only then does it count.
 //
 // Invariants:  - no function returns a leg without a member
-//              - an epoch grows by taking over, and by nothing else
+//              - an epoch grows by taking over, or by being granted to a successor; it has one instance that uses it
 //              - whoever is not named as the controller changes nothing but by taking over
 
 import { sameMachineBoot } from '../model/incarnation.js';
@@ -133,6 +133,26 @@ export function planJoin(present: Leadership, member: TakenMember): Leadership |
 /** The holder's own signed stop. `clean` only when everything is equal and flushed. */
 export function planHandOver(present: Leadership, clean: boolean): Leadership {
   return { ...present, controller: null, instance: null, clean };
+}
+
+/** The same, with the next epoch drawn for `to` already. What is not clean is for whoever comes, and takes it over. */
+export function planGrant(present: Leadership, to: string): Leadership {
+  return { ...present, epoch: present.epoch + 1, controller: to, instance: null, clean: true };
+}
+
+/** The present epoch was drawn for `controller` by the one before, and nobody has begun to use it. */
+export function isGranted(present: Leadership, controller: string): boolean {
+  return present.controller === controller && present.instance === null && present.clean;
+}
+
+/** What the takeover of members made of a granted epoch, which is the holder's from then on; null: it is not to be had. */
+export function planAccept(
+  present: Leadership,
+  at: { epoch: number; holder: Holder; taken: readonly TakenMember[] },
+): Leadership | null {
+  if (present.epoch !== at.epoch || !isGranted(present, at.holder.controller)) return null;
+  const { next } = planTakeover(present, at.taken);
+  return next === null ? null : { ...next, instance: at.holder.instance };
 }
 
 type PlacedLegs = readonly { readonly replicas: readonly { replica: string; leaving?: true | undefined }[] }[];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
 import { formatVersion, type Leadership } from '../model/objects.js';
-import { decidePromotion, type PromotionView, standbyStepMs } from './promotion.js';
+import { decidePromotion, type PromotionView, standbyStepMs, successorGraceMs } from './promotion.js';
 
 function heldBy(controller: string | null): Leadership {
   const volumeId = '11111111-1111-4111-8111-111111111111';
@@ -35,6 +35,14 @@ describe('promotion', () => {
   it('replaces one whose connection broke, at once, and one whose lease ran out', () => {
     expect(decidePromotion(view({ lost: new Set(['n1']) }))).toMatchObject({ do: 'promote', delayMs: 0 });
     expect(decidePromotion(view({ alive: new Set(['n2', 'n3']) }))).toMatchObject({ do: 'promote', delayMs: 0 });
+  });
+
+  it('leaves what was handed over to the one that it was handed to, for as long as that one can be expected', () => {
+    const handed = { leadership: heldBy(null), successor: 'n3' };
+    expect(decidePromotion(view({ ...handed, me: 'n3' }))).toMatchObject({ do: 'promote', delayMs: 0 });
+    expect(decidePromotion(view({ ...handed, me: 'n1' }))).toMatchObject({ delayMs: successorGraceMs });
+    expect(decidePromotion(view({ ...handed, me: 'n1', lost: new Set(['n3']) }))).toMatchObject({ delayMs: 0 });
+    expect(decidePromotion(view({ successor: 'n3', me: 'n3' })).do).toBe('nothing');
   });
 
   it('lets standbys go one after the other, in the order of the volume', () => {

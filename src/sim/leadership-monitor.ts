@@ -3,7 +3,7 @@
 // Looks at every leadership object that the store takes: what must hold whoever wrote it.
 //
 // Rules:  - an epoch never goes back
-//         - an epoch has one holder: its instance never changes but to nobody
+//         - an epoch has one holder: its instance never changes but to nobody, or from nobody where it was drawn for one
 //         - a leg always has a member
 
 import { keys } from '../model/keys.js';
@@ -44,7 +44,10 @@ export class LeadershipMonitor {
     if (last === undefined) return;
     if (next.epoch < last.epoch) this.#fail(`the epoch goes back from ${last.epoch}`, next);
     if (next.epoch > last.epoch) this.#takeovers++;
-    else if (next.instance !== null && next.instance !== last.instance) this.#fail('two holders of one epoch', next);
+    else if (next.instance !== null && next.instance !== last.instance) {
+      const granted = last.instance === null && last.controller === next.controller;
+      if (!granted) this.#fail('two holders of one epoch', next);
+    }
     this.#count(last, next);
   }
 
@@ -64,8 +67,10 @@ export class LeadershipMonitor {
       if (next.legs.some((leg) => leg.inSync.length === 1)) this.#rareEvents.reach('leg_on_one_member');
     }
     if (sizeOf(next) > sizeOf(last)) this.#rareEvents.reach('member_taken_back');
-    if (next.epoch > last.epoch && last.instance !== null) this.#rareEvents.reach('controller_taken_over');
+    if (next.epoch > last.epoch && last.instance !== null && next.instance !== null)
+      this.#rareEvents.reach('controller_taken_over');
     if (next.instance === null && last.instance !== null) this.#rareEvents.reach('controller_handed_over');
+    if (next.instance === null && next.controller !== null) this.#rareEvents.reach('controller_granted');
   }
 
   #fail(what: string, at: Leadership): void {

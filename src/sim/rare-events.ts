@@ -3,6 +3,7 @@
 // What random runs are meant to reach, counted: a kind of event that never happens in many runs is not tested by them.
 
 export const rareEventTexts = {
+  controller_granted: 'a controller drew the next epoch for its successor',
   controller_handed_over: 'a controller gave its volume up in good order',
   controller_taken_over: 'a controller took a volume from one that had not let go',
   intruder_refused: 'a replica refused a controller of an old epoch',

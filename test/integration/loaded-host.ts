@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A host with a verifying load on the volume of a RunningCluster: what most tests of a cluster of processes begin with.
+// Owner: the test; close() on every path.
+
+import { systemClock } from '../../src/env/clock.js';
+import { type RunningCluster, TestHost } from './running-cluster.js';
+import { type BlockOracle, type LoadReport, VerifyingLoad } from './verifying-load.js';
+
+const waitMsMax = 60_000;
+
+export class LoadedHost {
+  readonly host: TestHost;
+  readonly load: VerifyingLoad;
+
+  private constructor(host: TestHost, load: VerifyingLoad) {
+    this.host = host;
+    this.load = load;
+  }
+
+  /** Resolves when the volume is whole and the load under way. */
+  static async start(running: RunningCluster, oracle: BlockOracle, depth = 16): Promise<LoadedHost> {
+    const host = await TestHost.connect(await running.settled());
+    const loaded = new LoadedHost(host, new VerifyingLoad(host.engine, host.bdev, oracle));
+    loaded.load.start(depth);
+    await loaded.progress(500);
+    return loaded;
+  }
+
+  /** So many more requests complete. */
+  async progress(count: number): Promise<void> {
+    const goal = this.load.completed + count;
+    await this.until('progress', () => this.load.completed >= goal);
+  }
+
+  async until(what: string, met: () => boolean): Promise<void> {
+    const endMs = systemClock.now() + waitMsMax;
+    while (!met()) {
+      if (systemClock.now() > endMs) throw new Error(`no ${what}: ${JSON.stringify(this.load.report())}`);
+      await systemClock.sleep(10);
+    }
+  }
+
+  /** Ends the load and reads every block. Rejects when a request failed; the report names what was read wrong. */
+  async finish(): Promise<LoadReport> {
+    await this.load.stop();
+    await this.load.verifyAll();
+    return this.load.report();
+  }
+
+  close(): Promise<void> {
+    return this.host.close();
+  }
+}
