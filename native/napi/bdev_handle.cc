@@ -29,6 +29,11 @@ struct BdevHandle::Op : Transfer {
   Pending pending;
   Napi::ObjectReference memory_object;  // keeps the memory
 
+  // None where no promise can be made.
+  static Op* make(Napi::Env env, std::shared_ptr<Inbox> to) {
+    auto op = std::make_unique<Op>(env, std::move(to));
+    return op->pending.made() ? op.release() : nullptr;
+  }
   static void transferred(Transfer* transfer) {
     const std::shared_ptr<Op> self(static_cast<Op*>(transfer));
     self->inbox->deliver([self](Napi::Env env) { self->settle(env); });
@@ -129,14 +134,15 @@ Napi::Value BdevHandle::move(const Napi::CallbackInfo& call, Transfer::Type type
     Napi::RangeError::New(env, text).ThrowAsJavaScriptException();
     return {};
   }
-  auto* op = new Op(env, opening_.inbox);
+  auto* op = Op::make(env, opening_.inbox);
+  if (op == nullptr) return {};
   op->type = type;
   op->offset_bytes = *offset_bytes;
   op->length_bytes = view->bytes;
   op->memory = view->memory;
   op->memory_object = Napi::Persistent(view->object);
   op->done = Op::transferred;
-  const Napi::Promise promise = op->pending.promise();
+  const Napi::Promise promise = op->pending.promise(env);
   opening_.access->submit(op);
   return promise;
 }
@@ -152,10 +158,11 @@ Napi::Value BdevHandle::write(const Napi::CallbackInfo& call) {
 Napi::Value BdevHandle::flush(const Napi::CallbackInfo& call) {
   const Napi::Env env = call.Env();
   if (refuse_closed(env)) return {};
-  auto* op = new Op(env, opening_.inbox);
+  auto* op = Op::make(env, opening_.inbox);
+  if (op == nullptr) return {};
   op->type = Transfer::Type::flush;
   op->done = Op::transferred;
-  const Napi::Promise promise = op->pending.promise();
+  const Napi::Promise promise = op->pending.promise(env);
   opening_.access->submit(op);
   return promise;
 }
@@ -165,7 +172,8 @@ Napi::Value BdevHandle::close(const Napi::CallbackInfo& call) {
   if (!closing_.IsEmpty()) return closing_.Value();
   auto inbox = opening_.inbox;
   auto pending = std::make_shared<Pending>(env, inbox);
-  closing_ = Napi::Reference<Napi::Promise>::New(pending->promise(), 1);
+  if (!pending->made()) return {};
+  closing_ = Napi::Reference<Napi::Promise>::New(pending->promise(env), 1);
   const bool was_usable = opening_.engine_open && usable();
   open_ = false;
   if (!was_usable) {

@@ -23,6 +23,7 @@ Napi::Value error_value(Napi::Env env, const Error& error) {
 
 // Memory given to JavaScript as an ArrayBuffer goes back when that is collected, whatever became of the engine.
 struct Block {
+  Block(std::shared_ptr<UserMemory> from, size_t size) : owner(std::move(from)), bytes(size) {}
   std::shared_ptr<UserMemory> owner;
   size_t bytes;
 };
@@ -93,12 +94,13 @@ Napi::Value EngineHandle::rpc(const Napi::CallbackInfo& info) {
   if (!params) return {};
   auto inbox = inbox_;
   auto pending = std::make_shared<Pending>(env, inbox);
+  if (!pending->made()) return {};
   host_->engine().call(*method, *params, [inbox, pending](std::string answer) {
     inbox->deliver([pending, answer = std::move(answer)](Napi::Env env) {
       pending->resolve(env, Napi::String::New(env, answer));
     });
   });
-  return pending->promise();
+  return pending->promise(env);
 }
 
 Napi::Value EngineHandle::on_event(const Napi::CallbackInfo& info) {
@@ -132,7 +134,11 @@ Napi::Value EngineHandle::allocate(const Napi::CallbackInfo& info) {
     Napi::RangeError::New(env, "bytes: more than the engine's memory has left").ThrowAsJavaScriptException();
     return {};
   }
-  return Napi::ArrayBuffer::New(env, block, *bytes, give_back, new Block{memory, static_cast<size_t>(*bytes)});
+  auto owned = std::make_unique<Block>(memory, static_cast<size_t>(*bytes));
+  const auto buffer = Napi::ArrayBuffer::New(env, block, *bytes, give_back, owned.get());
+  if (buffer.IsEmpty()) return give_back(env, block, owned.release()), env.Undefined();
+  owned.release();  // give_back's
+  return buffer;
 }
 
 Napi::Value EngineHandle::open_bdev(const Napi::CallbackInfo& info) {
@@ -142,6 +148,7 @@ Napi::Value EngineHandle::open_bdev(const Napi::CallbackInfo& info) {
   if (!name) return {};
   auto inbox = inbox_;
   auto pending = std::make_shared<Pending>(env, inbox);
+  if (!pending->made()) return {};
   Engine* engine = &host_->engine();
   host_->engine().open_bdev(*name, [inbox, pending, engine, open = open_](Result<BdevAccess*> access) {
     inbox->deliver([pending, engine, open, inbox, access = std::move(access)](Napi::Env env) {
@@ -150,24 +157,25 @@ Napi::Value EngineHandle::open_bdev(const Napi::CallbackInfo& info) {
       pending->resolve(env, BdevHandle::make(env, {engine, open, access.value(), inbox}));
     });
   });
-  return pending->promise();
+  return pending->promise(env);
 }
 
 Napi::Value EngineHandle::close(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!closing_.IsEmpty()) return closing_.Value();
   if (!*open_) return env.Undefined();  // its constructor threw
-  *open_ = false;
   auto inbox = inbox_;
   auto pending = std::make_shared<Pending>(env, inbox);
-  closing_ = Napi::Reference<Napi::Promise>::New(pending->promise(), 1);
+  if (!pending->made()) return {};
+  *open_ = false;
+  closing_ = Napi::Reference<Napi::Promise>::New(pending->promise(env), 1);
   host_->begin_stop([this, inbox, pending] {
     inbox->deliver([this, pending](Napi::Env env) {
       closed();
       pending->resolve(env, env.Undefined());
     });
   });
-  return pending->promise();
+  return pending->promise(env);
 }
 
 // The engine has stopped: its threads end at once.

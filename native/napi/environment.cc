@@ -27,19 +27,23 @@ void Environment::tear_down() {
   inbox_->shut();
 }
 
-Pending::Pending(Napi::Env env, std::shared_ptr<Inbox> inbox)
-    : deferred_(Napi::Promise::Deferred::New(env)), inbox_(std::move(inbox)) {
+Pending::Pending(Napi::Env env, std::shared_ptr<Inbox> inbox) : inbox_(std::move(inbox)) {
+  if (napi_create_promise(env, &deferred_, &promise_) != napi_ok) {
+    deferred_ = nullptr;
+    return;
+  }
   inbox_->hold(env);
 }
 
+// Settling fails only in an environment that is ending, where nobody waits.
 void Pending::resolve(Napi::Env env, Napi::Value value) {
   inbox_->let_go(env);
-  deferred_.Resolve(value);
+  napi_resolve_deferred(env, deferred_, value);
 }
 
 void Pending::reject(Napi::Env env, Napi::Value error) {
   inbox_->let_go(env);
-  deferred_.Reject(error);
+  napi_reject_deferred(env, deferred_, error);
 }
 
 Napi::Value illegal_state(Napi::Env env, const char* message) {

@@ -36,16 +36,20 @@ class Environment {
   std::set<EngineHandle*> engines_;
 };
 
-// A promise's two ends; settled on the JavaScript thread. Holds the event loop until then.
+// A promise's two ends; settled on the JavaScript thread. Holds the event loop until then. In a worker that is being
+// terminated no promise can be made: nothing must be begun then, and the caller returns without a value.
 class Pending {
  public:
   Pending(Napi::Env env, std::shared_ptr<Inbox> inbox);
-  Napi::Promise promise() const { return deferred_.Promise(); }
+  bool made() const { return deferred_ != nullptr; }
+  Napi::Promise promise(Napi::Env env) const { return {env, promise_}; }  // in the scope that made it
   void resolve(Napi::Env env, Napi::Value value);
   void reject(Napi::Env env, Napi::Value error);
 
  private:
-  Napi::Promise::Deferred deferred_;
+  // Not a Napi::Promise::Deferred: that leaves both without a value when it fails.
+  napi_deferred deferred_ = nullptr;
+  napi_value promise_ = nullptr;
   std::shared_ptr<Inbox> inbox_;
 };
 

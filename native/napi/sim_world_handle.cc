@@ -108,7 +108,8 @@ Napi::Value SimWorldHandle::create_engine(const Napi::CallbackInfo& info) {
   const auto bugs = info[2].As<Napi::Object>();
   auto seat = std::make_unique<SimSeat>(SimSeat{state_, *node, {}});
   if (!read_flag(bugs, "noGate", &seat->bugs.no_gate) || !read_flag(bugs, "forgetEpoch", &seat->bugs.forget_epoch) ||
-      !read_flag(bugs, "ignoreLease", &seat->bugs.ignore_lease)) {
+      !read_flag(bugs, "ignoreLease", &seat->bugs.ignore_lease) ||
+      !read_flag(bugs, "cutUnheld", &seat->bugs.cut_unheld)) {
     return {};
   }
   const auto external = Napi::External<SimSeat>::New(env, seat.get());
