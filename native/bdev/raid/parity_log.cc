@@ -10,7 +10,12 @@
 // Slots are used in the order of sequence numbers. A slot is free again when its write was applied, every member
 // flushed, and the superblocks say (`log_tail`) that the record is done with; only then is it overwritten, so that an
 // older record of the same blocks can never outlive a newer one. Writes that need no record (whole stripes) wait for
-// the same when a record of the same blocks is still in the log.
+// the same when a record of the same blocks is still in the log. And a record's write waits until whole stripes that
+// lie under it are flushed: its parity fits no other data than that which it was computed from.
+//
+// A copy that rots is made good from the others, like any other strip.
+//
+// A member that comes back may hold records of before it left. They are erased before it gets new ones.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -37,27 +42,71 @@ bool RaidParityBdev::log_has(const ParityBand& band) const {
   return false;
 }
 
+// Erases whatever records a member has; the flush with which it joins makes that durable. False: not now.
+Task<bool> RaidParityBdev::blank_log(uint32_t member) {
+  constexpr uint32_t at_once_max = 16;
+  const Handle device = members_[member];
+  for (uint32_t first = 0; first < superblock_.log_slot_count; first += at_once_max) {
+    const uint32_t end = std::min(first + at_once_max, superblock_.log_slot_count);
+    Fan writes(end - first);
+    for (uint32_t index = first; index < end; index++) {
+      const uint64_t page = parity::log_first_page + uint64_t{index} * superblock_.log_slot_pages;
+      writes.add(device, IoType::write, page * page_factor(), page_factor(), lists_->zeroes.get());
+    }
+    co_await writes;
+    for (size_t i = 0; i < writes.count(); i++) {
+      if (writes.status(i).ok()) continue;
+      if (members_[member] && &members_[member].bdev() == &device.bdev()) member_failed(member, writes.status(i));
+      co_return false;
+    }
+  }
+  co_return true;
+}
+
+// A write as the records of it tell.
+struct RaidParityBdev::FoundRecord {
+  parity::RecordHeader header;
+  std::vector<uint8_t> data;                        // of the roles, one after the other
+  std::map<uint32_t, std::vector<uint8_t>> parity;  // by role
+  uint32_t having() const {
+    uint32_t roles = 0;
+    for (const auto& [role, bytes] : parity)
+      roles |= 1u << role;
+    return roles;
+  }
+};
+
+// A slot that cannot be read is as one without a record, while what it may have told can be had from the others.
+Task<nvme::Status> RaidParityBdev::read_slot(uint32_t member, uint32_t index, uint8_t* slot) {
+  const uint64_t first = (parity::log_first_page + uint64_t{index} * superblock_.log_slot_pages) * page_factor();
+  Fan all(1);
+  all.add(members_[member], IoType::read, first, uint64_t{superblock_.log_slot_pages} * page_factor(), slot);
+  co_await all;
+  if (all.status(0).type() != nvme::StatusType::media) co_return all.status(0);
+  Fan head(1);
+  head.add(members_[member], IoType::read, first, page_factor(), slot);
+  co_await head;
+  parity::RecordHeader header;
+  std::memcpy(&header, slot, sizeof(header));
+  const bool done_with =
+      head.status(0).ok() && (!parity::valid_record(header, superblock_) || header.sequence < durable_tail_);
+  if (!done_with && !redundant(in_sync_)) co_return all.status(0);
+  std::memset(slot, 0, parity::page_bytes);
+  co_return nvme::status::success;
+}
+
 // Reads the logs of all members of the set that are there, and applies what may not have been applied.
 Task<nvme::Status> RaidParityBdev::replay() {
-  struct Found {
-    parity::RecordHeader header;
-    std::vector<uint8_t> data;                        // of the roles, one after the other
-    std::map<uint32_t, std::vector<uint8_t>> parity;  // by role
-  };
-  std::map<uint64_t, Found> found;
-  const uint64_t slot_blocks = uint64_t{superblock_.log_slot_pages} * page_factor();
-  std::vector<uint8_t> memory(slot_blocks * layout_.block_bytes + parity::page_bytes);
+  std::map<uint64_t, FoundRecord> found;
+  const uint64_t slot_bytes = uint64_t{superblock_.log_slot_pages} * parity::page_bytes;
+  std::vector<uint8_t> memory(slot_bytes + parity::page_bytes);
   auto* slot = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory.data()) + parity::page_bytes - 1) /
                                           parity::page_bytes * parity::page_bytes);
   for (uint32_t member = 0; member < member_count(); member++) {
     if (!usable(member)) continue;
     for (uint32_t index = 0; index < superblock_.log_slot_count; index++) {
-      Fan read(1);
-      read.add(members_[member], IoType::read,
-               (parity::log_first_page + uint64_t{index} * superblock_.log_slot_pages) * page_factor(), slot_blocks,
-               slot);
-      co_await read;
-      if (!read.status(0).ok()) co_return read.status(0);
+      const nvme::Status status = co_await read_slot(member, index, slot);
+      if (!status.ok()) co_return status;
       parity::RecordHeader header;
       std::memcpy(&header, slot, sizeof(header));
       if (!parity::valid_record(header, superblock_)) continue;
@@ -66,7 +115,7 @@ Task<nvme::Status> RaidParityBdev::replay() {
       const uint8_t* payload = slot + parity::page_bytes;
       if (crc32c(0, payload, header.payload_bytes) != header.payload_crc32c) continue;
       next_sequence_ = std::max(next_sequence_, header.sequence + 1);
-      Found& record = found[header.sequence];
+      FoundRecord& record = found[header.sequence];
       // Members tell the same of one write. Where they do not, one of them was out and has a record of before: the
       // newer set's counts.
       if (!record.parity.empty() && !parity::same_write(header, record.header)) {
@@ -81,30 +130,71 @@ Task<nvme::Status> RaidParityBdev::replay() {
     }
   }
   for (auto& [sequence, record] : found) {
-    // One of the members that should have it is of the set and does not: it was not durable, so nothing has changed.
-    const uint32_t present = layout_.roles_of(record.header.stripe, in_sync_ & ~failed_);
-    uint32_t having = 0;
-    for (const auto& [role, bytes] : record.parity)
-      having |= 1u << role;
-    if ((record.header.parity_roles & present & ~having) != 0) continue;
-    const nvme::Status status = co_await replay_record(record.header, record.data, record.parity);
+    const bool known = co_await complete(record);
+    if (!known) continue;
+    const nvme::Status status = co_await replay_record(record);
     if (!status.ok()) co_return status;
     parity_stats_.replayed_count++;
   }
   co_return nvme::status::success;
 }
 
-Task<nvme::Status> RaidParityBdev::replay_record(const parity::RecordHeader& header, std::vector<uint8_t>& data,
-                                                 std::map<uint32_t, std::vector<uint8_t>>& parities) {
+// A member of the set that should have the record does not. It may never have been durable there, then nothing has
+// changed in place; or it was, and has rotted. The other copies tell what that member's parity becomes, and to carry
+// the write out is right in both cases. False: they do not, because as many members as there is parity are out of it;
+// then it counts as one that was never durable.
+Task<bool> RaidParityBdev::complete(FoundRecord& record) {
+  const parity::RecordHeader& header = record.header;
+  const uint32_t present = layout_.roles_of(header.stripe, in_sync_ & ~failed_);
+  const uint32_t wanted = header.parity_roles & present & ~record.having();
+  if (wanted == 0) co_return true;
+  if (bugs_.skip_incomplete) co_return false;
+  const size_t strip_bytes = size_t{header.column_count} * layout_.block_bytes;
+  const uint32_t changed = ((1u << header.role_count) - 1) << header.first_role;
+  const uint32_t beside = layout_.data_roles() & present & ~changed;  // the strips that it leaves as they are
+  const ParityCodec::Recovery* recovery = recovery_for(changed | beside | record.having(), wanted);
+  if (recovery == nullptr) co_return false;
+  const size_t page_strip_bytes = (strip_bytes + parity::page_bytes - 1) / parity::page_bytes * parity::page_bytes;
+  const std::unique_ptr<uint8_t, Workspace::Free> memory(
+      static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, member_count() * page_strip_bytes)));
+  BASALT_ASSERT(memory != nullptr);
+  const auto strip = [&](uint32_t role) { return memory.get() + role * page_strip_bytes; };
+  Fan reads(member_count());
+  for_each_bit(beside, [&](uint32_t role) {
+    reads.add(members_[layout_.member_of(header.stripe, role)], IoType::read,
+              layout_.member_block(header.stripe, header.column), header.column_count, strip(role));
+  });
+  co_await reads;
+  for (size_t i = 0; i < reads.count(); i++) {
+    if (!reads.status(i).ok()) co_return false;
+  }
+  for (uint32_t i = 0; i < header.role_count; i++)
+    std::memcpy(strip(header.first_role + i), record.data.data() + i * strip_bytes, strip_bytes);
+  for (const auto& [role, bytes] : record.parity)
+    std::memcpy(strip(role), bytes.data(), strip_bytes);
+  uint8_t* from[ParityCodec::data_count_max];
+  uint8_t* to[ParityCodec::strip_count_max];
+  for (size_t i = 0; i < recovery->sources().size(); i++)
+    from[i] = strip(recovery->sources()[i]);
+  for (size_t i = 0; i < recovery->results().size(); i++)
+    to[i] = strip(recovery->results()[i]);
+  recovery->run(strip_bytes, from, to);
+  for (const uint8_t role : recovery->results())
+    record.parity[role].assign(strip(role), strip(role) + strip_bytes);
+  co_return true;
+}
+
+Task<nvme::Status> RaidParityBdev::replay_record(FoundRecord& record) {
+  const parity::RecordHeader& header = record.header;
   Fan writes(member_count());
   const size_t strip_bytes = size_t{header.column_count} * layout_.block_bytes;
   const uint64_t block = layout_.member_block(header.stripe, header.column);
   for (uint32_t i = 0; i < header.role_count; i++) {
     const uint32_t member = layout_.member_of(header.stripe, header.first_role + i);
     if (!usable(member)) continue;
-    writes.add(members_[member], IoType::write, block, header.column_count, data.data() + i * strip_bytes);
+    writes.add(members_[member], IoType::write, block, header.column_count, record.data.data() + i * strip_bytes);
   }
-  for (auto& [role, bytes] : parities) {
+  for (auto& [role, bytes] : record.parity) {
     const uint32_t member = layout_.member_of(header.stripe, role);
     if (usable(member)) writes.add(members_[member], IoType::write, block, header.column_count, bytes.data());
   }

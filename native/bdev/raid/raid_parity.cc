@@ -49,6 +49,7 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
       codec_(geometry.data_count, geometry.parity_count),
       members_(size_t{geometry.data_count} + geometry.parity_count),
       rebuilt_blocks_(members_.size()),
+      rebuild_numbers_(members_.size()),
       slots_(geometry.log_slot_count),
       ops_(std::make_unique<Pool<Op>>(child_io_count_max)),
       bands_(std::make_unique<Pool<Band>>(child_io_count_max)),
@@ -180,6 +181,7 @@ void RaidParityBdev::finish(Op* op) {
 void RaidParityBdev::start_flush(Op* op) {
   const uint32_t targets = (in_sync_ | copied_) & ~failed_;
   op->missed = in_sync_ & failed_;
+  op->followed = unflushed_.flush_begins();
   op->band_count = 1;  // this loop's own
   for_each_bit(targets, [&](uint32_t member) {
     ChildIo* child = children_.take();
@@ -204,7 +206,14 @@ void RaidParityBdev::flush_child_done(Io* io) {
     op->missed |= 1u << member;
     raid->member_failed(member, status);
   }
-  if (--op->band_count == 0 && !raid->settle_flush(op)) raid->lists_->parked_flushes.push_back(op);
+  if (--op->band_count > 0) return;
+  const bool followed = op->followed;
+  if (followed) raid->unflushed_.flush_ended(op->missed == 0);
+  if (!raid->settle_flush(op)) raid->lists_->parked_flushes.push_back(op);
+  if (followed && !raid->lists_->checkpoint_waits.empty()) {
+    raid->want_checkpoint_ = true;
+    raid->kick_keeper();
+  }
 }
 
 // What a member that left held unflushed is on the others' media: they were flushed, and its share is recovered from
@@ -239,8 +248,8 @@ Task<Outcome> RaidParityBdev::close() {
   home().cancel(&lists_->rest_timer);
   co_await gate_.close();
   if (!offline_ && failed_ == 0 && !resyncing()) {
-    co_await checkpoint();
-    co_await set_clean(true);
+    const bool flushed = co_await checkpoint(Flush::always);
+    if (flushed) co_await set_clean(true);
   }
   BASALT_ASSERT(children_.in_use() == 0);
   co_return success();

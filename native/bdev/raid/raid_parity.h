@@ -11,11 +11,14 @@
 //    (parity_log.cc), so that no later loss of up to m members changes a block that was not being written
 //  - operations on one codeword are ordered by the range lock; rebuild, repair and scrub take part in it. A plain read
 //    has one place to read from and needs no lock
+//  - a record's parity fits the data beside it on the media: what whole stripes left there unflushed is flushed first
 //  - parity that may be wrong (after an unclean end, until made right) is never used to change parity, and never to
-//    recover data while the data itself is there
+//    recover data while the data itself is there; after a crash it is made right, durably, before the data is shown
+//  - a member joins the set when it and all others are flushed, and every record that it should have is in its log
 //  - before the first write after a rest the superblocks say `not clean`
 #pragma once
 
+#include <bit>
 #include <functional>
 #include <map>
 #include <memory>
@@ -28,6 +31,7 @@
 #include "bdev/raid/codec.h"
 #include "bdev/raid/parity_format.h"
 #include "bdev/raid/parity_layout.h"
+#include "bdev/raid/unflushed_map.h"
 #include "bdev/range_lock.h"
 
 namespace basalt::bdev {
@@ -37,8 +41,18 @@ struct RaidPlantedBugs {
   bool no_record = false;
   bool record_not_durable = false;
   bool no_flush_before_reuse = false;
+  bool no_flush_before_record = false;  // of what whole stripes left in caches
+  bool no_flush_before_clean = false;
+  bool no_flush_before_join = false;  // of a rebuilt member, and of those that it was rebuilt from
+  bool keep_old_records = false;      // in the log of a member that comes back
+  bool show_unsettled = false;        // reads do not wait until the parity of a torn stripe is right
+  bool leave_after_replay = false;    // members that are not here
+  bool skip_incomplete = false;       // a record that one of its members has lost counts as never made durable
   bool whole_stripes_ignore_log = false;
   bool trust_parity = false;  // after an unclean end parity is believed as it is
+
+  bool any() const { return *this != RaidPlantedBugs{}; }
+  bool operator==(const RaidPlantedBugs&) const = default;
 };
 
 struct RaidParityOptions {
@@ -91,7 +105,8 @@ class RaidParityBdev final : public Bdev {
                                                               std::vector<Handle> members, RaidParityEvents events);
   // Finds out from superblocks what the members are; some may be missing. Replays the log. not_found: no superblock.
   // corrupt: damaged ones, two members for one place, another raid's member, a shrunken device. busy: too few members
-  // to know that no newer set exists. Nothing is written in these cases.
+  // to know that no newer set exists. Nothing is written in these cases. A member whose superblocks cannot be read is
+  // as one that is missing (`member_failed` names it); one of which one can be read does not vouch for the set.
   static Task<Result<std::unique_ptr<RaidParityBdev>>> load(Reactor& home, std::string name,
                                                             std::vector<Handle> members, RaidParityEvents events,
                                                             const RaidPlantedBugs& bugs = {});
@@ -131,7 +146,7 @@ class RaidParityBdev final : public Bdev {
   uint32_t all_members() const { return (1u << member_count()) - 1; }
 
   // raid_parity_open.cc
-  Task<Outcome> open(bool clean);
+  Task<Outcome> open(bool clean, bool shrunk);
   void adopt(std::vector<Handle> members);
 
   // raid_parity.cc
@@ -174,6 +189,7 @@ class RaidParityBdev final : public Bdev {
 
   // raid_parity_read.cc
   void start_read_band(Band* band);
+  void read_strip(Band* band);
   static void read_child_done(Io* child);
   void recover(Band* band);
   static void read_granted(RangeEntry* entry);
@@ -183,13 +199,17 @@ class RaidParityBdev final : public Bdev {
   static void repair_child_done(Io* child);
   void part_ended(Band* band);
   const ParityCodec::Recovery* recovery_for(uint32_t present, uint32_t wanted);
+  nvme::Status why_unrecoverable() const;
 
   // parity_log.cc
   bool log_has(const ParityBand& band) const;
   bool slot_free() const;
+  Task<bool> blank_log(uint32_t member);
+  struct FoundRecord;
+  Task<nvme::Status> read_slot(uint32_t member, uint32_t index, uint8_t* slot);
   Task<nvme::Status> replay();
-  Task<nvme::Status> replay_record(const parity::RecordHeader& header, std::vector<uint8_t>& data,
-                                   std::map<uint32_t, std::vector<uint8_t>>& parities);
+  Task<bool> complete(FoundRecord& record);
+  Task<nvme::Status> replay_record(FoundRecord& record);
 
   // raid_parity_keeper.cc: everything durable about the set is written by one coroutine at a time.
   void kick_keeper();
@@ -198,7 +218,8 @@ class RaidParityBdev final : public Bdev {
   Task<uint32_t> write_superblocks(uint32_t members);  // those that have it
   Task<void> shrink();
   Task<void> join();
-  Task<void> checkpoint();
+  enum class Flush : uint8_t { when_wanted, always };
+  Task<bool> checkpoint(Flush flush);
   Task<void> set_clean(bool clean);
   void arm_rest();
   static void rested(Work* timer);
@@ -210,6 +231,11 @@ class RaidParityBdev final : public Bdev {
   Task<nvme::Status> rebuild_band(uint32_t member, ParityBand band, Workspace& workspace);
   void suspect_from(uint64_t stripe);
   Task<void> resync();
+  void settle_and_read(Band* band);
+  Task<void> settle_waiting();
+  Task<bool> settle_stripe(uint64_t stripe, Workspace& workspace);
+  // More members than data strips: parity can be compared with something.
+  bool redundant(uint32_t members) const { return static_cast<uint32_t>(std::popcount(members)) > layout_.data_count; }
   Task<nvme::Status> check_band(ParityBand band, bool rewrite, Workspace& workspace, bool* differed);
   Task<nvme::Status> check_locked(ParityBand band, bool rewrite, Workspace& workspace, bool* differed);
 
@@ -217,7 +243,7 @@ class RaidParityBdev final : public Bdev {
   // A member that has failed is still of the recorded set.
   bool broken() const { return ((in_sync_ | copied_) & failed_) != 0; }
   // Whether parity of this stripe may be wrong.
-  bool suspect(uint64_t stripe) const { return stripe >= resync_stripe_; }
+  bool suspect(uint64_t stripe) const { return stripe >= resync_stripe_ && (settled_.empty() || !settled_[stripe]); }
   uint64_t page_factor() const { return parity::page_bytes / layout_.block_bytes; }
 
   RaidParityEvents events_;
@@ -232,15 +258,22 @@ class RaidParityBdev final : public Bdev {
   uint32_t in_sync_ = 0;         // of the recorded set
   uint32_t failed_ = 0;          // of in_sync_ or joining_: broken, will leave
   uint32_t joining_ = 0;         // receives all writes, is being rebuilt
-  uint32_t copied_ = 0;          // of joining_: equal and flushed; the set that holds it may be on disk
+  uint32_t logging_ = 0;         // of joining_: its log is blank and gets records
+  uint32_t copied_ = 0;          // of joining_: equal; flushes count it, and the set that holds it may be on disk
   std::vector<uint64_t> rebuilt_blocks_;
-  uint64_t resync_stripe_ = 0;  // parity is right before it
+  std::vector<uint32_t> rebuild_numbers_;  // by member, to tell rebuilds of one place apart
+  uint64_t resync_stripe_ = 0;             // parity is right before it
   bool resync_runs_ = false;
+  // After an unclean end: stripes that need not wait for the resync, and how many coroutines make others so.
+  std::vector<bool> settled_;
+  uint32_t settler_count_ = 0;
   bool offline_ = false;  // more than m members are gone
   bool keeper_runs_ = false;
   bool closing_ = false;
   bool may_write_ = false;  // `not clean` is on the disks of the set
   bool want_checkpoint_ = false;
+  bool want_flush_ = false;  // with the checkpoint, though it may find no record that is done with
+  uint64_t woken_at_flush_ = 0;
   bool want_dirty_ = false;
   bool want_clean_ = false;
   uint32_t want_join_ = 0;    // members whose rebuild has ended
@@ -249,6 +282,7 @@ class RaidParityBdev final : public Bdev {
   uint64_t next_sequence_ = 1;
   uint64_t durable_tail_ = 1;  // records before it are done with, durably
   std::vector<LogSlot> slots_;
+  UnflushedMap unflushed_;
   RaidParityStats parity_stats_;
   RangeLock locks_;
   Gate gate_;

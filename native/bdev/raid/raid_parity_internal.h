@@ -22,7 +22,8 @@ struct RaidParityBdev::Op {
   uint32_t band_count = 0;  // in flight
   bool all_started = false;
   bool starting = false;
-  uint32_t missed = 0;  // flush: members that do not have it
+  uint32_t missed = 0;    // flush: members that do not have it
+  bool followed = false;  // flush: the map of what is unflushed follows it
   nvme::Status status;
   ListNode node;
 };
@@ -85,9 +86,11 @@ struct RaidParityBdev::LogSlot {
 struct RaidParityBdev::Lists {
   static constexpr size_t workspace_count = 16;
   List<Band, &Band::node> workspace_waits;
-  List<Band, &Band::node> parked;            // for failed members to leave the set
-  List<Band, &Band::node> checkpoint_waits;  // for a log slot, or for the log to forget what lies under a full write
-  List<Band, &Band::node> dirty_waits;       // for `not clean` to be on disk
+  List<Band, &Band::node> parked;  // for failed members to leave the set
+  // For a log slot, for the log to forget what lies under a full write, or for a flush of one below a partial write.
+  List<Band, &Band::node> checkpoint_waits;
+  List<Band, &Band::node> settle_waits;  // reads of stripes whose parity may be wrong
+  List<Band, &Band::node> dirty_waits;   // for `not clean` to be on disk
   List<Op, &Op::node> parked_flushes;
   std::vector<std::unique_ptr<Workspace>> workspaces;
   std::vector<Workspace*> free_workspaces;

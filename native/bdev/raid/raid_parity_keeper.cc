@@ -4,6 +4,7 @@
 // write, a checkpoint of the log, `clean` after a rest.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "bdev/raid/raid_parity.h"
 #include "bdev/raid/raid_parity_internal.h"
@@ -48,18 +49,22 @@ Task<bool> RaidParityBdev::keep_once() {
   if (want_checkpoint_) {
     want_checkpoint_ = false;
     const uint64_t before = durable_tail_;
-    co_await checkpoint();
+    (void)co_await checkpoint(Flush::when_wanted);
     // Where the oldest record is still being carried out nothing is free yet: those who wait would only ask again,
-    // without end. finish_band() asks when there is something new.
-    if (durable_tail_ != before) wake_all();
+    // without end. finish_band() asks when there is something new, and so does a flush from above when it ends.
+    if (durable_tail_ != before || woken_at_flush_ != unflushed_.flush_count()) {
+      woken_at_flush_ = unflushed_.flush_count();
+      wake_all();
+    }
     co_return true;
   }
   if (want_clean_) {
     want_clean_ = false;
     if (write_count_ == 0 && !resyncing() && lists_->rest_timer.activity == activity_) {
-      co_await checkpoint();
+      const bool flushed = co_await checkpoint(bugs_.no_flush_before_clean ? Flush::when_wanted : Flush::always);
       // A write may have begun meanwhile; it saw `not clean` and would not ask again.
-      if (write_count_ == 0 && lists_->rest_timer.activity == activity_) co_await set_clean(true);
+      if ((flushed || bugs_.no_flush_before_clean) && write_count_ == 0 && lists_->rest_timer.activity == activity_)
+        co_await set_clean(true);
       wake_all();
     }
     co_return true;
@@ -115,41 +120,64 @@ Task<void> RaidParityBdev::shrink() {
     const uint32_t having = co_await write_superblocks(staying);
     if (having != staying) co_return;  // another one has failed: again, without it
     in_sync_ = staying;
-    if (resyncing()) resync_stripe_ = layout_.strip_count;  // its data can be had in no other way: parity is believed
   }
   failed_ &= ~leaving;
   joining_ &= ~leaving;
+  logging_ &= ~leaving;
   copied_ &= ~leaving;
   for_each_bit(leaving, [&](uint32_t member) {
     members_[member] = {};
     rebuilt_blocks_[member] = 0;
   });
+  if (!resyncing()) co_return;
+  if (redundant(in_sync_)) {
+    suspect_from(resync_stripe_);
+  } else {
+    resync_stripe_ = layout_.strip_count;  // data can be had in no other way: parity is believed
+  }
 }
 
-// A rebuilt member becomes one of the set.
+// A rebuilt member becomes one of the set. It was made from what the others had in their caches: from here on flushes
+// count it, and what was written until here is flushed everywhere. Records from before it took part leave the log: as
+// it does not have them, they would look as if they had never been durable.
 Task<void> RaidParityBdev::join() {
-  const uint32_t coming = want_join_ & ~failed_;
+  uint32_t coming = want_join_ & ~failed_;
   want_join_ = 0;
   if (coming == 0) co_return;
+  copied_ |= coming;
+  if (!bugs_.no_flush_before_join) {
+    const bool flushed = co_await checkpoint(Flush::always);
+    if (!flushed) {
+      want_join_ |= coming & ~failed_;  // after the next shrink
+      co_return;
+    }
+  }
   superblock_.epoch++;
   superblock_.in_sync = in_sync_ | coming;
-  copied_ |= coming;
-  const uint32_t having = co_await write_superblocks(in_sync_ | coming);
+  // Itself first: it is complete, and must know its place before another member names it.
+  coming = co_await write_superblocks(coming);
+  const uint32_t having = coming == 0 ? 0 : co_await write_superblocks(in_sync_ | coming);
   // Others have failed: the next shrink writes what is so then. A joining one that failed is not in its set.
   in_sync_ |= having & coming;
   joining_ &= ~(having & coming);
+  logging_ &= ~(having & coming);
   copied_ &= ~(having & coming);
   for_each_bit(having & coming, [&](uint32_t member) {
     if (events_.member_rebuilt) events_.member_rebuilt(members_[member].info().name);
   });
 }
 
-// Flushes all members, then says that the records up to the first unfinished write are done with.
-Task<void> RaidParityBdev::checkpoint() {
+// Flushes all members, then says that the records up to the first unfinished write are done with. False: the members
+// were not flushed.
+Task<bool> RaidParityBdev::checkpoint(Flush flush) {
   uint64_t tail = durable_tail_;
   while (tail < next_sequence_ && slots_[tail % slots_.size()].applied)
     tail++;
-  if (tail == durable_tail_ || broken()) co_return;
+  const bool wanted = std::exchange(want_flush_, false) || flush == Flush::always;
+  if (broken()) co_return false;
+  const bool followed = wanted && unflushed_.flush_begins();
+  // Another flush is under way, from above: whoever wants one waits for its end.
+  if (tail == durable_tail_ && !followed && flush != Flush::always) co_return false;
   parity_stats_.checkpoint_count++;
   Fan flushes(member_count());
   uint32_t order[ParityCodec::strip_count_max];
@@ -165,17 +193,20 @@ Task<void> RaidParityBdev::checkpoint() {
     member_failed(order[i], flushes.status(i));
     all = false;
   }
+  if (followed) unflushed_.flush_ended(all);
   if (!all) {
     want_checkpoint_ = true;
-    co_return;
+    co_return false;
   }
+  if (tail == durable_tail_) co_return true;
   superblock_.log_tail = tail;
   const uint32_t set = in_sync_;
-  if ((co_await write_superblocks(set)) == set) {
-    durable_tail_ = tail;
-  } else {
+  if ((co_await write_superblocks(set)) != set) {
     want_checkpoint_ = true;
+    co_return false;
   }
+  durable_tail_ = tail;
+  co_return true;
 }
 
 Task<void> RaidParityBdev::set_clean(bool clean) {

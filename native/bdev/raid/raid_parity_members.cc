@@ -55,37 +55,38 @@ Outcome RaidParityBdev::replace_member(uint32_t index, Handle device) {
   members_[index] = device;
   joining_ |= bit;
   rebuilt_blocks_[index] = 0;
+  rebuild_numbers_[index]++;
   spawn(rebuild(index));
   return success();
 }
 
-// Range by range, from the first to the last; writes have gone to the new member as well since it joined.
+// Range by range, from the first to the last; writes have gone to the new member as well since it came, and records
+// since its log is blank. The writes that it has no record of end before their range is rebuilt.
 Task<void> RaidParityBdev::rebuild(uint32_t member) {
   const uint32_t bit = 1u << member;
+  const uint32_t number = rebuild_numbers_[member];
+  const auto over = [&] {
+    return closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0 || rebuild_numbers_[member] != number;
+  };
+  const bool blank = bugs_.keep_old_records || co_await blank_log(member);
+  if (blank && !over()) logging_ |= bit;
   Workspace workspace(layout_, columns_max_);
-  for (uint64_t stripe = 0; stripe < layout_.strip_count; stripe++) {
+  for (uint64_t stripe = 0; stripe < layout_.strip_count && blank; stripe++) {
     for (uint32_t column = 0; column < layout_.strip_blocks; column += columns_max_) {
-      if (closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0) break;
+      if (over()) break;
       ParityBand band;
       band.stripe = stripe;
       band.column = column;
       band.column_count = std::min(columns_max_, layout_.strip_blocks - column);
       const nvme::Status status = co_await rebuild_band(member, band, workspace);
-      if (!status.ok()) member_failed(member, status);
+      if (!status.ok() && !over()) member_failed(member, status);
     }
-    if (closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0) break;
+    if (over()) break;
     rebuilt_blocks_[member] = (stripe + 1) * layout_.strip_blocks;
   }
-  if (!closing_ && ((joining_ & ~failed_) & bit) != 0) {
-    Fan flush(1);
-    flush.add(members_[member], IoType::flush, 0, 0, nullptr);
-    co_await flush;
-    if (flush.status(0).ok()) {
-      want_join_ |= bit;
-      kick_keeper();
-    } else {
-      member_failed(member, flush.status(0));
-    }
+  if (blank && !over()) {
+    want_join_ |= bit;
+    kick_keeper();
   }
   gate_.leave();
 }
@@ -122,6 +123,7 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band
     if (!all) continue;
     uint8_t* to[1] = {workspace.strip(role)};
     recovery->run(size_t{band.column_count} * layout_.block_bytes, from, to);
+    if (((joining_ & ~failed_) >> member & 1) == 0) break;  // it has left meanwhile
     Fan write(1);
     write.add(members_[member], IoType::write, range.first_block, band.column_count, to[0]);
     co_await write;
@@ -135,32 +137,69 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band
 // Parity from `stripe` on may be wrong: it is made right again in the background.
 void RaidParityBdev::suspect_from(uint64_t stripe) {
   resync_stripe_ = std::min(resync_stripe_, stripe);
-  if (resync_runs_ || in_sync_ != all_members() || !gate_.enter()) return;
+  if (stripe < settled_.size()) settled_[stripe] = false;
+  if (resync_runs_ || !redundant(in_sync_) || !gate_.enter()) return;
   resync_runs_ = true;
   spawn(resync());
 }
 
 Task<void> RaidParityBdev::resync() {
   Workspace workspace(layout_, columns_max_);
-  while (resyncing() && !closing_ && !offline_ && !broken()) {
+  while (resyncing() && !closing_ && !offline_ && !broken() && redundant(in_sync_)) {
     const uint64_t stripe = resync_stripe_;
-    bool ended = true;
-    for (uint32_t column = 0; column < layout_.strip_blocks && ended; column += columns_max_) {
-      ParityBand band;
-      band.stripe = stripe;
-      band.column = column;
-      band.column_count = std::min(columns_max_, layout_.strip_blocks - column);
-      bool differed = false;
-      const nvme::Status status = co_await check_band(band, true, workspace, &differed);
-      ended = status.ok() && !closing_;
-    }
+    const bool settled = !suspect(stripe) || co_await settle_stripe(stripe, workspace);
     // An error while it ran may have set it back.
-    if (ended && resync_stripe_ == stripe) resync_stripe_ = stripe + 1;
-    if (!ended && !broken()) break;
+    if (settled && resync_stripe_ == stripe) resync_stripe_ = stripe + 1;
+    if (!settled && !broken()) break;
   }
   resync_runs_ = false;
-  if (!resyncing()) arm_rest();
+  if (!resyncing()) {
+    settled_ = {};
+    arm_rest();
+  }
   gate_.leave();
+}
+
+// The stripe's parity fits its data, durably.
+Task<bool> RaidParityBdev::settle_stripe(uint64_t stripe, Workspace& workspace) {
+  for (uint32_t column = 0; column < layout_.strip_blocks; column += columns_max_) {
+    ParityBand band;
+    band.stripe = stripe;
+    band.column = column;
+    band.column_count = std::min(columns_max_, layout_.strip_blocks - column);
+    bool differed = false;
+    const nvme::Status status = co_await check_band(band, true, workspace, &differed);
+    if (!status.ok() || closing_) co_return false;
+  }
+  co_return true;
+}
+
+// Reads of stripes that may be torn: a few at a time are settled first, each stripe once.
+void RaidParityBdev::settle_and_read(Band* band) {
+  constexpr uint32_t settlers_max = 4;
+  lists_->settle_waits.push_back(band);
+  if (settler_count_ == settlers_max) return;
+  settler_count_++;
+  spawn(settle_waiting());
+}
+
+Task<void> RaidParityBdev::settle_waiting() {
+  Workspace workspace(layout_, columns_max_);
+  while (Band* band = lists_->settle_waits.pop_front()) {
+    const uint64_t stripe = band->shape.stripe;
+    if (!settled_.empty() && suspect(stripe) && redundant(in_sync_ & ~failed_)) {
+      const bool settled = co_await settle_stripe(stripe, workspace);
+      if (settled && stripe < settled_.size()) settled_[stripe] = true;
+    }
+    // Where it cannot be (a bad sector, a member that fails), the data is as good as it gets.
+    band->later.run = [](Work* work) {
+      Band* settled = static_cast<Band::Later*>(work)->band;
+      settled->raid->read_strip(settled);
+    };
+    band->later.band = band;
+    home().defer(&band->later);
+  }
+  settler_count_--;
 }
 
 // Compares the parity of a band with its data and rewrites it where it differs. Ok when both could be read (and
@@ -172,7 +211,7 @@ Task<nvme::Status> RaidParityBdev::check_band(ParityBand band, bool rewrite, Wor
   RangeHeld held(*this, range);
   co_await held;
   nvme::Status result = nvme::status::success;
-  if (in_sync_ != all_members() || failed_ != 0) {
+  if (failed_ != 0) {
     result = nvme::status::internal_path_error;
   } else {
     result = co_await check_locked(band, rewrite, workspace, differed);
@@ -181,22 +220,43 @@ Task<nvme::Status> RaidParityBdev::check_band(ParityBand band, bool rewrite, Wor
   co_return result;
 }
 
+// With members missing, what they held is recovered first; then there is less parity to compare.
 Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, Workspace& workspace, bool* differed) {
   const uint64_t block = layout_.member_block(band.stripe, band.column);
   const size_t length_bytes = size_t{band.column_count} * layout_.block_bytes;
+  const uint32_t present = layout_.roles_of(band.stripe, in_sync_);
+  const uint32_t absent_data = layout_.data_roles() & ~present;
+  const ParityCodec::Recovery* recovery = absent_data == 0 ? nullptr : recovery_for(present, absent_data);
+  if (absent_data != 0 && recovery == nullptr) co_return nvme::status::internal_path_error;
+  uint32_t sources = present & layout_.data_roles();
+  for (size_t i = 0; recovery != nullptr && i < recovery->sources().size(); i++)
+    sources |= 1u << recovery->sources()[i];
   Fan reads(member_count());
-  for (uint32_t role = 0; role < member_count(); role++) {
+  for_each_bit(present, [&](uint32_t role) {
     reads.add(members_[layout_.member_of(band.stripe, role)], IoType::read, block, band.column_count,
               workspace.strip(role));
-  }
+  });
   co_await reads;
-  uint32_t unreadable = 0;  // parities: they are rewritten
-  for (uint32_t role = 0; role < member_count(); role++) {
-    const nvme::Status status = reads.status(role);
+  uint32_t unreadable = 0;  // parities that nothing is recovered from: they are rewritten
+  uint32_t left = present;
+  for (size_t i = 0; i < reads.count(); i++, left &= left - 1) {
+    const nvme::Status status = reads.status(i);
     if (status.ok()) continue;
+    const auto role = static_cast<uint32_t>(std::countr_zero(left));
     if (raid_member_failed(status)) member_failed(layout_.member_of(band.stripe, role), status);
-    if (role < layout_.data_count || status.type() != nvme::StatusType::media) co_return status;
+    if ((sources >> role & 1) != 0 || status.type() != nvme::StatusType::media) co_return status;
     unreadable |= 1u << role;
+  }
+  // One of them may have left meanwhile.
+  if ((present & ~layout_.roles_of(band.stripe, in_sync_ & ~failed_)) != 0) co_return nvme::status::internal_path_error;
+  if (recovery != nullptr) {
+    uint8_t* from[ParityCodec::data_count_max];
+    uint8_t* to[ParityCodec::strip_count_max];
+    for (size_t i = 0; i < recovery->sources().size(); i++)
+      from[i] = workspace.strip(recovery->sources()[i]);
+    for (size_t i = 0; i < recovery->results().size(); i++)
+      to[i] = workspace.strip(recovery->results()[i]);
+    recovery->run(length_bytes, from, to);
   }
   std::vector<uint8_t> fresh(length_bytes * layout_.parity_count);
   uint8_t* parities[ParityCodec::parity_count_max];
@@ -204,16 +264,13 @@ Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, W
     parities[i] = fresh.data() + i * length_bytes;
   codec_.encode(length_bytes, workspace.strips.data(), parities);
   Fan writes(member_count());
-  for (uint32_t i = 0; i < layout_.parity_count; i++) {
-    const uint32_t role = layout_.data_count + i;
-    const bool same =
-        (unreadable >> role & 1) == 0 && std::memcmp(parities[i], workspace.strip(role), length_bytes) == 0;
-    if (same) continue;
+  for_each_bit(present & layout_.parity_roles(), [&](uint32_t role) {
+    uint8_t* parity = parities[role - layout_.data_count];
+    if ((unreadable >> role & 1) == 0 && std::memcmp(parity, workspace.strip(role), length_bytes) == 0) return;
     *differed = true;
-    if (rewrite) {
-      writes.add(members_[layout_.member_of(band.stripe, role)], IoType::write, block, band.column_count, parities[i]);
-    }
-  }
+    if (!rewrite) return;
+    writes.add(members_[layout_.member_of(band.stripe, role)], IoType::write, block, band.column_count, parity, true);
+  });
   co_await writes;
   for (size_t i = 0; i < writes.count(); i++) {
     if (!writes.status(i).ok()) co_return writes.status(i);

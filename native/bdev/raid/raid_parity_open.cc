@@ -20,10 +20,16 @@ struct PageMemory {
       static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, parity::page_bytes))};
 };
 
-// The newer valid superblock of a device. not_found: it has none; corrupt: only damaged ones, or nonsense.
-Task<Result<Superblock>> read_superblock(Handle device) {
+struct FoundSuperblock : Superblock {
+  bool unsure = false;  // the other slot cannot be read, and may have held a newer one
+};
+
+// The newer valid superblock of a device. not_found: it has none; corrupt: only damaged ones, or nonsense; io: it
+// cannot be read.
+Task<Result<FoundSuperblock>> read_superblock(Handle device) {
   PageMemory memory;
-  Result<Superblock> newest = Error{Errc::not_found, device.info().name + ": no raid superblock"};
+  Result<FoundSuperblock> newest = Error{Errc::not_found, device.info().name + ": no raid superblock"};
+  nvme::Status unreadable;
   bool damaged = false;
   const uint64_t factor = parity::page_bytes / device.info().block_size_bytes;
   if (device.info().count_blocks < (parity::superblock_pages[1] + 1) * factor) co_return newest;
@@ -37,15 +43,18 @@ Task<Result<Superblock>> read_superblock(Handle device) {
     io.iov_count = 1;
     const nvme::Status status = co_await io_wait(device, io);
     if (!status.ok()) {
-      co_return Error{Errc::io, device.info().name + ": reading the raid superblock: " + nvme::to_string(status)};
+      unreadable = status;
+      continue;
     }
-    Superblock found;
-    std::memcpy(&found, memory.bytes.get(), sizeof(found));
+    FoundSuperblock found;
+    std::memcpy(static_cast<Superblock*>(&found), memory.bytes.get(), sizeof(Superblock));
     const parity::PageState state = parity::check(found);
     damaged |= state == parity::PageState::damaged;
     if (state == parity::PageState::valid && (!newest || found.generation > newest->generation)) newest = found;
   }
   if (!newest) {
+    if (!unreadable.ok())
+      co_return Error{Errc::io, device.info().name + ": reading the raid superblock: " + nvme::to_string(unreadable)};
     if (damaged)
       co_return Error{Errc::corrupt, device.info().name +
                                          ": both raid superblocks are damaged or one is and "
@@ -54,6 +63,7 @@ Task<Result<Superblock>> read_superblock(Handle device) {
   }
   auto judged = parity::judge(*newest, device.info().count_blocks, device.info().block_size_bytes);
   if (!judged) co_return Error{judged.error().code, device.info().name + ": " + judged.error().message};
+  newest->unsure = !unreadable.ok();
   co_return newest;
 }
 
@@ -166,16 +176,31 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
   if (members.empty()) co_return Error{Errc::invalid_argument, "base_bdevs: none given"};
   auto checked = check_members(home, members);
   if (!checked) co_return std::move(checked).error();
-  std::vector<Superblock> found;
-  for (const Handle& member : members) {
-    auto superblock = co_await read_superblock(member);
-    if (!superblock) co_return std::move(superblock).error();
-    found.push_back(*superblock);
+  std::vector<FoundSuperblock> found;
+  std::vector<Error> unreadable;
+  for (size_t i = 0; i < members.size();) {
+    auto superblock = co_await read_superblock(members[i]);
+    if (!superblock && superblock.error().code != Errc::io) co_return std::move(superblock).error();
+    if (superblock) {
+      found.push_back(*superblock);
+      i++;
+      continue;
+    }
+    // As if it were not here.
+    unreadable.push_back(std::move(superblock).error());
+    if (events.member_failed) events.member_failed(members[i].info().name, unreadable.back().message);
+    members.erase(members.begin() + static_cast<std::ptrdiff_t>(i));
   }
-  const Superblock* newest = &found[0];
-  for (const Superblock& s : found) {
-    if (s.epoch > newest->epoch || (s.epoch == newest->epoch && s.generation > newest->generation)) newest = &s;
+  const Superblock* newest = nullptr;
+  for (const FoundSuperblock& s : found) {
+    if (s.unsure) continue;
+    if (newest == nullptr || s.epoch > newest->epoch ||
+        (s.epoch == newest->epoch && s.generation > newest->generation)) {
+      newest = &s;
+    }
   }
+  if (newest == nullptr && !unreadable.empty()) co_return std::move(unreadable.front());
+  if (newest == nullptr) co_return Error{Errc::io, name + ": one raid superblock of each member cannot be read"};
   if (std::string_view(newest->name, newest->name_length_bytes) != name) {
     co_return Error{Errc::not_found, "base_bdevs: they carry raid '" +
                                          std::string(newest->name, newest->name_length_bytes) + "', not '" + name +
@@ -184,10 +209,11 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
   const uint32_t count = uint32_t{newest->data_count} + newest->parity_count;
   std::vector<Handle> places(count);
   uint32_t seen = 0;
+  uint32_t sure_count = 0;  // members of the newest set that surely know no newer one
   uint64_t log_tail = 1;
   bool clean = true;
   for (size_t i = 0; i < members.size(); i++) {
-    const Superblock& s = found[i];
+    const FoundSuperblock& s = found[i];
     const std::string& device = members[i].info().name;
     if (std::memcmp(s.uuid, newest->uuid, sizeof(s.uuid)) != 0) {
       co_return Error{Errc::corrupt, "base_bdevs: " + device + " belongs to another raid"};
@@ -209,14 +235,17 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
       continue;
     }
     seen |= 1u << s.member;
+    sure_count += s.unsure ? 0 : 1;
     log_tail = std::max(log_tail, s.log_tail);
     clean &= s.clean != 0;
   }
-  // Any newer set has at least k members: one of these must be among them.
-  const uint32_t needed = std::max<uint32_t>(newest->data_count, newest->parity_count + 1u);
-  if (static_cast<uint32_t>(std::popcount(seen)) < needed) {
-    co_return Error{Errc::busy, name + ": " + std::to_string(std::popcount(seen)) +
-                                    " members of its last set are here; " + std::to_string(needed) + " are needed"};
+  // A newer set than this one began with at least k of its members, and each of those knows: fewer may be unheard.
+  const auto set_count = static_cast<uint32_t>(std::popcount(newest->in_sync));
+  const uint32_t k = newest->data_count;
+  const uint32_t needed = set_count < k ? k : std::max(k, set_count + 1 - k);
+  if (sure_count < needed) {
+    co_return Error{Errc::busy, name + ": " + std::to_string(sure_count) + " members of its last set are here; " +
+                                    std::to_string(needed) + " are needed"};
   }
   Superblock geometry = *newest;
   geometry.log_tail = log_tail;
@@ -227,7 +256,12 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
   raid->adopt(std::move(places));
   raid->in_sync_ = seen;
   raid->bugs_ = bugs;
-  auto opened = co_await raid->open(clean);
+  auto opened = co_await raid->open(clean, seen != newest->in_sync);
+  // The slot that could not be read as well, and the one that was, last.
+  if (opened && sure_count < static_cast<uint32_t>(std::popcount(seen))) {
+    const uint32_t having = co_await raid->write_superblocks(raid->in_sync_);
+    if (having != raid->in_sync_) opened = Error{Errc::io, name + ": writing the superblocks failed"};
+  }
   if (!opened) {
     raid->events_ = {};
     raid->offline_ = true;
@@ -245,8 +279,15 @@ void RaidParityBdev::adopt(std::vector<Handle> members) {
   }
 }
 
-// Replays the log under the new epoch, then serves.
-Task<Outcome> RaidParityBdev::open(bool clean) {
+// Replays the log under the new epoch, then serves. `shrunk`: members of the last set are not here.
+Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
+  if (!clean && shrunk && !bugs_.leave_after_replay) {
+    // They have left, before anything changes: with other members at the next try their records would be judged anew.
+    superblock_.epoch++;
+    superblock_.in_sync = in_sync_;
+    const uint32_t told = co_await write_superblocks(in_sync_);
+    if (told != in_sync_) co_return Error{Errc::io, info_.name + ": writing the superblocks failed"};
+  }
   if (!clean) {
     const nvme::Status replayed = co_await replay();
     if (!replayed.ok()) co_return Error{Errc::io, info_.name + ": replaying the log: " + nvme::to_string(replayed)};
@@ -266,10 +307,12 @@ Task<Outcome> RaidParityBdev::open(bool clean) {
   const uint32_t having = co_await write_superblocks(in_sync_);
   if (having != in_sync_) co_return Error{Errc::io, info_.name + ": writing the superblocks failed"};
   may_write_ = superblock_.clean == 0;
-  const bool whole = in_sync_ == all_members();
   resync_stripe_ = layout_.strip_count;
-  // With a member missing, parity is all there is of its data.
-  if (!clean && whole && !bugs_.trust_parity) suspect_from(0);
+  // With m members missing, parity is all there is of their data.
+  if (!clean && redundant(in_sync_) && !bugs_.trust_parity) {
+    if (!bugs_.show_unsettled) settled_.assign(layout_.strip_count, false);
+    suspect_from(0);
+  }
   co_return success();
 }
 

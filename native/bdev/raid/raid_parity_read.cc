@@ -10,6 +10,12 @@
 namespace basalt::bdev {
 
 void RaidParityBdev::start_read_band(Band* band) {
+  // After a crash, what is shown has to stay so when a member is lost later.
+  if (!settled_.empty() && suspect(band->shape.stripe)) return settle_and_read(band);
+  read_strip(band);
+}
+
+void RaidParityBdev::read_strip(Band* band) {
   const uint32_t member = layout_.member_of(band->shape.stripe, band->shape.first_role);
   if (usable(member)) {
     ChildIo* child = child_for(band, band->shape.first_role, IoType::read, read_child_done);
@@ -60,7 +66,7 @@ void RaidParityBdev::recover_part(Band* band) {
   band->recovery = recovery_for(present, 1u << role);
   if (band->recovery == nullptr) {
     // Later, because this may be inside submit().
-    band->status = offline_ ? nvme::status::internal_path_error : nvme::status::unrecovered_read_error;
+    band->status = why_unrecoverable();
     band->later.run = [](Work* work) {
       Band* failed = static_cast<Band::Later*>(work)->band;
       failed->raid->fail_band(failed, failed->status);
@@ -135,6 +141,13 @@ void RaidParityBdev::part_ended(Band* band) {
   band->part_column += band->part_count;
   if (band->part_column < band->shape.column + band->shape.column_count) return recover_part(band);
   finish_band(band);
+}
+
+// Too few members are left, whether the keeper has noticed or not: then it is the raid that is lost to whoever asks. Or
+// some of them cannot read the place.
+nvme::Status RaidParityBdev::why_unrecoverable() const {
+  const bool too_few = static_cast<uint32_t>(std::popcount(in_sync_ & ~failed_)) < layout_.data_count;
+  return offline_ || too_few ? nvme::status::internal_path_error : nvme::status::unrecovered_read_error;
 }
 
 // Made once for each pair of sets; nullptr: too few are present.

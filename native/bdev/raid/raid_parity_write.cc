@@ -2,7 +2,9 @@
 // The way of a written band: range lock -> (not clean, durably) -> plan -> read sources -> compute parity -> log
 // record, durable on the parity members -> in place -> acknowledged when all of the set have it.
 //
-// All data roles at once ("full") need no sources and no record.
+// All data roles at once ("full") need no sources and no record. What that leaves unflushed is flushed before a band of
+// some roles goes over it: a power cut may leave any part of a full band, while the record of the other one is durable
+// and brings back a parity that fits all of it.
 #include <algorithm>
 #include <cstring>
 
@@ -69,6 +71,10 @@ void RaidParityBdev::prepare(Band* band) {
       lists_->checkpoint_waits.push_back(band);
       return kick_keeper();
     }
+  } else if (unflushed_.has(band->range.first_block, band->range.end_block) && !bugs_.no_flush_before_record) {
+    want_checkpoint_ = want_flush_ = true;
+    lists_->checkpoint_waits.push_back(band);
+    return kick_keeper();
   }
   const bool zeroes = moves_zeroes(band->op->io->type) && band->shape.role_count == layout_.data_count;
   if (zeroes || band->method == Band::Method::plain) return write_in_place(band);
@@ -169,8 +175,8 @@ RaidParityBdev::Answer RaidParityBdev::take_answer(Io* child) {
 
 void RaidParityBdev::read_sources(Band* band) {
   if (band->method == Band::Method::recover && band->recovery == nullptr) {
-    // Too few are left to know what the stripe holds.
-    return fail_band(band, nvme::status::unrecovered_read_error);
+    const nvme::Status why = why_unrecoverable();
+    return fail_band(band, why.type() == nvme::StatusType::path ? why : nvme::status::write_fault);
   }
   const size_t length_bytes = size_t{band->shape.column_count} * layout_.block_bytes;
   band->waiting_count = 1;  // this loop's own
@@ -266,11 +272,11 @@ void RaidParityBdev::compute_full(Band* band) {
   }
 }
 
-// The record goes to the parity members of the set; one that is being rebuilt has nothing to protect yet.
+// The record goes to the parity members of the set, and to those that will be of it: what is in the log then counts.
 void RaidParityBdev::write_record(Band* band) {
   if (offline_) return fail_band(band, nvme::status::internal_path_error);
   const ParityBand& shape = band->shape;
-  const uint32_t logged = band->parities & layout_.roles_of(shape.stripe, in_sync_ & ~failed_);
+  const uint32_t logged = band->parities & layout_.roles_of(shape.stripe, (in_sync_ | logging_) & ~failed_);
   if (logged == 0 || bugs_.no_record) return write_in_place(band);
   if (!slot_free()) {
     want_checkpoint_ = true;
@@ -419,6 +425,8 @@ void RaidParityBdev::fail_band(Band* band, nvme::Status status) {
 void RaidParityBdev::finish_band(Band* band) {
   Op* op = band->op;
   if (band->sequence != 0) slots_[band->sequence % slots_.size()].applied = true;
+  if (band->stage == Band::Stage::written && band->method == Band::Method::full)
+    unflushed_.add(band->range.first_block, band->range.end_block);
   if (band->counted) {
     write_count_--;
     arm_rest();

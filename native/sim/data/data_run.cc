@@ -33,8 +33,7 @@ bool has_marks(const StackPlan& plan) {
 StackPlan fitting_plan(env::SimRandom& random, const DataBugs& bugs) {
   const bool mirror = bugs.leg.skip_marks || bugs.leg.clear_before_flush || bugs.leg.ignore_own_marks ||
                       bugs.leg.ignore_order || bugs.leg.ack_before_flush;
-  const bool raid = bugs.raid.no_record || bugs.raid.record_not_durable || bugs.raid.no_flush_before_reuse ||
-                    bugs.raid.whole_stripes_ignore_log || bugs.raid.trust_parity;
+  const bool raid = bugs.raid.any();
   StackPlan plan = random_plan(random);
   while ((mirror && !has_marks(plan)) || (raid && raids_of(plan.top).empty()))
     plan = random_plan(random);
@@ -225,12 +224,6 @@ class DataRun {
     const bool unsettled_lost = plan_.whole_stripes() && stack.raids_degraded();
     if (const std::string wrong = data_.judge(stack, state.rule, adopt, unsettled_lost); !wrong.empty()) {
       fail(Failure::correctness, about(state) + ": " + wrong);
-    }
-    // Until its parity is right again, a raid does not know better than before the crash what it would lose with a
-    // member.
-    if (adopt && plan_.whole_stripes() &&
-        !stack.world().run_until([&] { return !stack.raids_resyncing(); }, drain_limit)) {
-      return fail(Failure::liveness, about(state) + ": the parity of a raid is never made right");
     }
     const Outcome closed = stack.close();
     if (!closed) fail(Failure::correctness, about(state) + ": closing: " + closed.error().message);

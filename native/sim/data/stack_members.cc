@@ -45,16 +45,15 @@ bool Stack::is_lost(const LayerPlan* parent, size_t member) const {
                      [&](const Lost& lost) { return lost.parent == parent && lost.member == member; });
 }
 
-// How many more it can lose and be loaded again.
+// How many more it can lose.
 size_t Stack::spare_count(const LayerPlan& plan) const {
   const bdev::RaidParityBdev* found = raid(plan);
   if (found == nullptr) return 0;
   const size_t data_count = plan.below.size() - plan.parity_count;
-  const size_t needed = std::max<size_t>(data_count, plan.parity_count + 1);
   size_t usable = 0;
   for (uint32_t i = 0; i < plan.below.size(); i++)
     usable += found->member(i).state == bdev::RaidMemberState::in_sync && !is_lost(&plan, i);
-  return usable > needed ? usable - needed : 0;
+  return usable > data_count ? usable - data_count : 0;
 }
 
 std::vector<uint32_t> Stack::absent_members(env::SimRandom& random) const {
@@ -62,7 +61,12 @@ std::vector<uint32_t> Stack::absent_members(env::SimRandom& random) const {
   const auto raids = raids_of(plan_.top);
   if (raids.empty()) return absent;
   const LayerPlan& plan = *raids[random.below(raids.size())];
-  for (size_t left = random.below(spare_count(plan) + 1); left > 0;) {
+  // Those that are gone at once could be a newer set, unless they are too few for one.
+  const auto gone = static_cast<size_t>(std::count_if(plan.below.begin(), plan.below.end(),
+                                                      [&](const LayerPlan& member) { return this->absent(member); }));
+  const size_t data_count = plan.below.size() - plan.parity_count;
+  const size_t unheard_max = data_count - 1 > gone ? data_count - 1 - gone : 0;
+  for (size_t left = random.below(std::min(spare_count(plan), unheard_max) + 1); left > 0;) {
     const size_t member = random.below(plan.below.size());
     const uint32_t id = plan.below[member].id;
     const bool there = raid(plan)->member(static_cast<uint32_t>(member)).state == bdev::RaidMemberState::in_sync;
@@ -129,7 +133,7 @@ bool Stack::lose_member(env::SimRandom& random) {
   }
   for (const LayerPlan* plan : raids_of(plan_.top)) {
     const bool alone = std::all_of(lost_.begin(), lost_.end(), [&](const Lost& lost) { return lost.parent == plan; });
-    if (!alone || spare_count(*plan) == 0 || raid(*plan)->resyncing()) continue;
+    if (!alone || spare_count(*plan) == 0) continue;
     for (size_t i = 0; i < plan->below.size(); i++) {
       if (legs_of(plan->below[i]).empty() && !is_lost(plan, i)) choices.push_back({plan, i});
     }

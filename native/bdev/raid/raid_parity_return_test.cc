@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// raid5 and raid6 in power cuts after members came back, and in two crashes in a row.
+#include <gtest/gtest.h>
+
+#include "bdev/raid/raid_cut_test_util.h"
+#include "bdev/raid/raid_parity.h"
+
+namespace basalt::bdev {
+namespace {
+
+using Rig = RaidRig;
+using Geometry = RaidRig::Geometry;
+
+// ---- Members that come back -----------------------------------------------------------------------------------------
+
+// The member that has the only record of a write goes; the others know nothing of it, and write the block again.
+TEST(RaidParityReturn, AMemberBringsNoRecordsFromBeforeItLeft) {
+  for (const bool broken : {false, true}) {
+    Settled settled({3, 1, 8192}, 1, {.keep_old_records = broken});
+    const auto parity = static_cast<size_t>(settled.rig.raid->layout().member_of(0, 3));
+    ASSERT_TRUE(settled.carry_out({0, 1}));
+    settled.rig.cut_power();
+    Revived without(settled.rig, 2, members_but(1u << parity, 4));
+    ASSERT_EQ(without.refused, "");
+    Expectation expected(1);
+    ASSERT_TRUE(expected.carry_out(without.rig, {0, 1}));
+    ASSERT_TRUE(without.rig.raid->replace_member(static_cast<uint32_t>(parity), without.rig.handle(parity)));
+    ASSERT_TRUE(without.rig.fixture.run_until([&] { return !without.rig.raid->degraded(); }));
+    ASSERT_TRUE(expected.carry_out(without.rig, {}));
+    without.rig.cut_power();
+    Revived after(without.rig, 3, {0, 1, 2, 3});
+    EXPECT_EQ(after.judge(expected, 1, false).empty(), !broken);
+  }
+}
+
+// While a member is out a write changes data alone. Rebuilt from caches, its parity must not outlive that data.
+TEST(RaidParityReturn, ARebuiltMemberFitsWhatIsOnTheMediaOfTheOthers) {
+  for (const bool broken : {false, true}) {
+    bool wrong = false;
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+      Settled settled({3, 1, 8192}, seed, {.no_flush_before_join = broken});
+      Rig& rig = settled.rig;
+      const ParityLayout& layout = rig.raid->layout();
+      const uint32_t parity = layout.member_of(0, 3);
+      const uint32_t other = layout.member_of(0, 1);
+      rig.raid->member_lost("d" + std::to_string(parity));
+      ASSERT_TRUE(settled.carry_out({0, 1}));
+      rig.add_disk(raid_cut_member_blocks);
+      ASSERT_TRUE(rig.raid->replace_member(parity, rig.handle(4)));
+      ASSERT_TRUE(rig.fixture.run_until([&] { return !rig.raid->degraded(); }));
+      rig.cut_power();
+      Revived after(rig, seed, members_but(1u << parity | 1u << other, 5));
+      wrong |= !after.judge(settled.expected, settled.count_blocks, true).empty();
+    }
+    EXPECT_EQ(wrong, broken);
+  }
+}
+
+// A write and a flush at any moment of a rebuild: what the flush covered is on the new member when that one counts.
+TEST(RaidParityReturn, WhatWasFlushedDuringARebuildIsOnTheNewMember) {
+  for (const bool broken : {false, true}) {
+    bool wrong = false;
+    for (int64_t delay_us = 0; delay_us < 4000 && !wrong; delay_us += 20) {
+      Settled settled({3, 1, 8192}, 1 + static_cast<uint64_t>(delay_us), {.no_flush_before_join = broken});
+      Rig& rig = settled.rig;
+      const uint32_t member = rig.raid->layout().member_of(0, 0);
+      rig.raid->member_lost("d" + std::to_string(member));
+      ASSERT_TRUE(settled.carry_out({12, 1}));
+      rig.add_disk(raid_cut_member_blocks);
+      ASSERT_TRUE(rig.raid->replace_member(member, rig.handle(4)));
+      rig.fixture.world.run_for(microseconds(delay_us));
+      ASSERT_TRUE(settled.carry_out({0, 1}));
+      ASSERT_TRUE(settled.carry_out({}));
+      ASSERT_TRUE(settled.carry_out({2, 1}));
+      ASSERT_TRUE(rig.fixture.run_until([&] { return !rig.raid->degraded(); }));
+      rig.cut_power();
+      Revived after(rig, 1, members_but(1u << member, 5));
+      wrong |= !after.judge(settled.expected, settled.count_blocks, false).empty();
+    }
+    EXPECT_EQ(wrong, broken);
+  }
+}
+
+// ---- Two crashes ----------------------------------------------------------------------------------------------------
+
+// What a read showed after a crash is what later losses leave, also where a whole stripe was torn.
+TEST(RaidParityCrash, WhatWasReadAfterwardsStaysSo) {
+  struct Case {
+    Geometry geometry;
+    uint32_t lost_first;
+    uint32_t lost_then;
+  };
+  for (const Case& one : {Case{{3, 1, 8192}, 0, 0b10}, Case{{4, 2, 8192}, 0, 0b110}, Case{{4, 2, 8192}, 0b10, 0b110}}) {
+    for (const bool broken : {false, true}) {
+      bool wrong = false;
+      const size_t n = one.geometry.k + one.geometry.m;
+      for (uint64_t seed = 1; seed <= 12; seed++) {
+        Settled settled(one.geometry, seed, {.show_unsettled = broken});
+        ASSERT_TRUE(settled.carry_out({0, settled.count_blocks}));
+        settled.rig.cut_power();
+        Revived first(settled.rig, seed, members_but(one.lost_first, n));
+        ASSERT_EQ(first.refused, "");
+        const auto shown = first.read(settled.count_blocks);
+        first.rig.cut_power();
+        Revived then(first.rig, seed, members_but(one.lost_then, n));
+        ASSERT_EQ(then.refused, "");
+        wrong |= then.read(settled.count_blocks) != shown;
+      }
+      EXPECT_EQ(wrong, broken) << one.geometry.k << "+" << one.geometry.m << ", first without " << one.lost_first;
+    }
+  }
+}
+
+// One try without some members, cut again, and another one without others: refused or right.
+TEST(RaidParityCrash, ALoadThatWasCutDoesNotMisleadTheNextOne) {
+  for (const bool broken : {false, true}) {
+    bool wrong = false;
+    const Geometry geometry{4, 2, 8192};
+    for (uint64_t first_admitted = 1; first_admitted <= 2; first_admitted++) {
+      for (uint64_t then_admitted = 0; then_admitted <= 24; then_admitted++) {
+        Settled settled(geometry, 1 + then_admitted, {.leave_after_replay = broken});
+        Rig& rig = settled.rig;
+        const ParityLayout layout = rig.raid->layout();
+        ASSERT_TRUE(settled.carry_out({0, 1}));  // not clean, before the power counts
+        rig.power.admitted = first_admitted;
+        for (auto& disk : rig.disks)
+          disk->power = &rig.power;
+        (void)settled.carry_out({8, 1});
+        rig.cut_power();
+        for (const uint32_t p : {4u, 5u}) {
+          const uint32_t without_record = 1u << layout.member_of(1, p);
+          const uint32_t with_record = 1u << layout.member_of(1, 9 - p);
+          Rig copy(geometry, 1, raid_cut_member_blocks);
+          for (size_t i = 0; i < rig.disks.size(); i++)
+            copy.disks[i]->contents() = rig.disks[i]->contents();
+          copy.bugs = rig.bugs;
+          for (auto& disk : copy.disks)
+            disk->power = &copy.power;
+          copy.power.admitted = then_admitted;
+          auto loaded = copy.load(members_but(without_record, 6));
+          if (loaded) copy.raid = std::move(*loaded);
+          for (auto& disk : copy.disks)
+            disk->lose_power(copy.random);
+          copy.power.cut = true;
+          if (copy.raid != nullptr) copy.close();
+          Revived after(copy, 1, members_but(with_record | 1u << layout.member_of(1, 3), 6));
+          if (!after.refused.empty()) continue;
+          wrong |= !after.judge(settled.expected, settled.count_blocks, true).empty();
+        }
+      }
+    }
+    EXPECT_EQ(wrong, broken);
+  }
+}
+
+}  // namespace
+}  // namespace basalt::bdev
