@@ -94,6 +94,7 @@ class TargetQueue {
   void execute_io(Request* request);
   nvme::Status start_io(Request* request);
   nvme::Status start_read_write(Request* request, ns::Namespace& space);
+  Task<void> run_snapshot(Request* request, ns::Namespace* space);  // queue_snapshot.cc
   nvme::Status start_compare(Request* request, ns::Namespace& space);
   nvme::Status start_deallocate(Request* request, ns::Namespace& space);
   // queue_fused.cc
