@@ -28,8 +28,10 @@ export async function ensureSlot(
   sizeBytes: number = volume.sizeBytes,
 ): Promise<string> {
   const name = slotName(volume.id);
-  const bdevs = await engine.rpc('bdev_get_bdevs', {});
-  const present = bdevs.find((bdev) => bdev.name === name);
+  const [present] = await engine.rpc('bdev_get_bdevs', { name }).catch((error: unknown) => {
+    if (isEngineError(error, 'noDevice')) return [];
+    throw error;
+  });
   const shape = { num_blocks: sizeBytes / volume.blockSizeBytes, block_size: volume.blockSizeBytes };
   if (present !== undefined) {
     if (present.num_blocks < shape.num_blocks)

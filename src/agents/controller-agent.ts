@@ -2,7 +2,7 @@
 //
 // The controller side of a node: serves every volume that names the node among its controllers, as active or standby.
 
-import type { Address } from '../model/objects.js';
+import type { Address, VolumeObject } from '../model/objects.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { PeerWatcher } from './peer-watcher.js';
@@ -33,6 +33,11 @@ export function replicaResolver(link: ClusterLink): ResolveReplica {
   };
 }
 
+/** Looked at volume by volume. */
+const ownKinds = ['volumes', 'leaderships', 'handOvers', 'observedReplicas'] as const;
+/** A change of them may concern every volume. */
+const sharedKinds = ['lives'] as const;
+
 export class ControllerAgent {
   readonly #options: ControllerAgentOptions;
   readonly #volumes = new Map<string, ServedVolume>();
@@ -41,11 +46,14 @@ export class ControllerAgent {
   readonly #loop: ReconcileLoop;
   #unsubscribe: (() => void) | null = null;
   #seen = '';
+  /** Of each volume, what it was shown last: revisions of what is its own, versions of what is everybody's. */
+  readonly #shown = new Map<string, string>();
+  #peerChanges = 0;
 
   constructor(options: ControllerAgentOptions) {
     this.#options = options;
     const { context, link, node } = options;
-    this.#peers = new PeerWatcher({ context, link, node, onChange: () => this.#loop.wake() });
+    this.#peers = new PeerWatcher({ context, link, node, onChange: () => this.#peersChanged() });
     this.#loop = new ReconcileLoop({
       name: 'controller agent',
       clock: context.clock,
@@ -80,12 +88,33 @@ export class ControllerAgent {
 
   #changed(): void {
     const { state } = this.#options.link;
-    const kinds = ['volumes', 'leaderships', 'lives', 'observedReplicas', 'handOvers'] as const;
-    const seen = kinds.map((kind) => state.version(kind)).join(' ');
+    const seen = [...ownKinds, ...sharedKinds].map((kind) => state.version(kind)).join(' ');
     if (seen === this.#seen) return;
     this.#seen = seen;
     this.#peers.wake();
     this.#loop.wake();
+  }
+
+  #peersChanged(): void {
+    this.#peerChanges += 1;
+    this.#loop.wake();
+  }
+
+  /** A node with a thousand volumes does not look at all of them whenever one of them changes. */
+  #show(served: ServedVolume, volume: VolumeObject): void {
+    const { state } = this.#options.link;
+    const replicas = volume.legs.flatMap((leg) => leg.replicas.map((entry) => entry.replica));
+    const own = [
+      state.stored('volumes', volume.id)?.revision,
+      state.stored('leaderships', volume.id)?.revision,
+      state.stored('handOvers', volume.id)?.revision,
+      ...replicas.map((replica) => state.stored('observedReplicas', replica)?.revision),
+    ];
+    const shared = sharedKinds.map((kind) => state.version(kind));
+    const shown = [...own, ...shared, this.#peerChanges].join(' ');
+    if (this.#shown.get(volume.id) === shown) return;
+    this.#shown.set(volume.id, shown);
+    served.update(volume);
   }
 
   async #pass(): Promise<void> {
@@ -96,6 +125,7 @@ export class ControllerAgent {
     const gone = [...this.#volumes].filter(([id]) => !wanted.some((volume) => volume.id === id));
     for (const [id, served] of gone) {
       this.#volumes.delete(id);
+      this.#shown.delete(id);
       // Not awaited here: the other volumes must not wait for it.
       const retiring = served
         .retire()
@@ -107,7 +137,7 @@ export class ControllerAgent {
     }
     for (const volume of wanted) {
       const known = this.#volumes.get(volume.id);
-      if (known !== undefined) known.update(volume);
+      if (known !== undefined) this.#show(known, volume);
       else this.#serve(volume.id);
     }
   }

@@ -37,12 +37,23 @@ export interface DiskAgentOptions {
 /** Of every lvol. */
 const lvolBlockBytes = 4096;
 const replicaPrefix = nqns.replica('');
+const replicasAtOnce = 4;
+/** A transaction of the store holds a bounded number of keys. */
+const reportsAtOnce = 64;
+
+/** What the store is told about one replica. */
+interface Report {
+  readonly key: string;
+  readonly text: string;
+}
 
 export class DiskAgent {
   readonly #options: DiskAgentOptions;
   readonly #loop: ReconcileLoop;
   readonly #opener: DiskOpener;
   readonly #written = new Map<string, string>();
+  /** Made in this pass, and not yet in the store. */
+  readonly #reports: Report[] = [];
   #disks: OpenDisk[] = [];
   #unsubscribe: (() => void)[] = [];
   #seen = '';
@@ -90,27 +101,48 @@ export class DiskAgent {
 
   async #pass(signal: AbortSignal): Promise<void> {
     await this.#reportDisks(signal);
+    // Of a pass that was broken off: what it found is found again.
+    this.#reports.length = 0;
     const failures: unknown[] = [];
-    const blocked = new Set<string>();
-    for (const action of planDiskNode(this.#desired(), await this.#observe())) {
+    // Everything of one replica is one after the other; several replicas are under way at once.
+    const queue = byReplica(planDiskNode(this.#desired(), await this.#observe()));
+    const work = async (): Promise<void> => {
+      for (let actions = queue.shift(); actions !== undefined; actions = queue.shift()) {
+        const failure = await this.#carryOutAll(actions, signal);
+        if (failure !== null) failures.push(failure.error);
+        if (this.#reports.length >= reportsAtOnce) await this.#sendReports(signal);
+      }
+    };
+    // All of them end, also when one fails, before anything else is begun.
+    const ended = await Promise.allSettled(Array.from({ length: replicasAtOnce }, work));
+    for (const outcome of ended) if (outcome.status === 'rejected') throw outcome.reason;
+    await this.#sendReports(signal);
+    if (failures.length > 0) throw failures[0];
+    await this.#reportDisks(signal);
+  }
+
+  /** What fails for one replica does not keep the others waiting. */
+  async #carryOutAll(actions: readonly DiskAction[], signal: AbortSignal): Promise<{ error: unknown } | null> {
+    for (const action of actions) {
       signal.throwIfAborted();
-      const replica = typeof action.replica === 'string' ? action.replica : action.replica.replica;
-      // What fails for one replica does not keep the others waiting.
-      if (blocked.has(replica)) continue;
       try {
         await this.#carryOut(action, signal);
       } catch (error) {
-        blocked.add(replica);
-        failures.push(error);
         if (action.do === 'grow-lvol') await this.#reportSmall(action.replica, reason(error), signal);
         this.#options.context.log.debug(
-          { action: action.do, replica, error: reason(error) },
+          { action: action.do, replica: replicaOf(action), error: reason(error) },
           'disk agent: action failed',
         );
+        return { error };
       }
     }
-    if (failures.length > 0) throw failures[0];
-    await this.#reportDisks(signal);
+    return null;
+  }
+
+  /** One write of the store for many replicas. */
+  async #sendReports(signal: AbortSignal): Promise<void> {
+    const put = this.#reports.splice(0);
+    if (put.length > 0) await this.#options.link.commit({ put }, signal);
   }
 
   #desired(): DesiredReplica[] {
@@ -244,7 +276,7 @@ export class DiskAgent {
         await engine.rpc('bdev_lvol_delete', { name: lvolPath(action.replica), epoch: action.epoch });
         return;
       case 'report':
-        await this.#report(action.replica, action.state, signal);
+        this.#reports.push(this.#report(action.replica, action.state));
         return;
       case 'forget':
         await this.#forget(action.replica, signal);
@@ -255,21 +287,18 @@ export class DiskAgent {
   /** It is served as it is; the volume's status says why that is all. */
   async #reportSmall(replica: DesiredReplica, problem: string, signal: AbortSignal): Promise<void> {
     if (replica.reportedProblem === problem || replica.reported !== 'ready') return;
-    await this.#put(replica, { state: 'ready', sizeBytes: replica.reportedBytes, problem }, signal);
+    const put = [this.#reportOf(replica, { state: 'ready', sizeBytes: replica.reportedBytes, problem })];
+    await this.#options.link.commit({ put }, signal);
   }
 
-  #report(replica: DesiredReplica, state: 'ready' | 'missing', signal: AbortSignal): Promise<void> {
+  #report(replica: DesiredReplica, state: 'ready' | 'missing'): Report {
     const madeBytes = this.#options.link.state.get('volumes', replica.volumeId)?.legSizeBytes;
     const grown = state === 'ready' && replica.sizeBytes !== madeBytes;
-    return this.#put(replica, grown ? { state, sizeBytes: replica.sizeBytes } : { state }, signal);
+    return this.#reportOf(replica, grown ? { state, sizeBytes: replica.sizeBytes } : { state });
   }
 
-  async #put(
-    replica: DesiredReplica,
-    observed: Pick<ObservedReplica, 'state' | 'sizeBytes' | 'problem'>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { link, node } = this.#options;
+  #reportOf(replica: DesiredReplica, observed: Pick<ObservedReplica, 'state' | 'sizeBytes' | 'problem'>): Report {
+    const { node } = this.#options;
     const { volumeId, disk } = replica;
     const text = codecs.observedReplica.encode({
       format: formatVersion,
@@ -279,7 +308,7 @@ export class DiskAgent {
       node,
       ...observed,
     });
-    await link.commit({ put: [{ key: keys.observedReplica(replica.replica), text }] }, signal);
+    return { key: keys.observedReplica(replica.replica), text };
   }
 
   /** The replica is gone: it leaves the volume; the last one takes the volume's objects along. */
@@ -326,6 +355,21 @@ export class DiskAgent {
       this.#written.set(object.id, text);
     }
   }
+}
+
+function replicaOf(action: DiskAction): string {
+  return typeof action.replica === 'string' ? action.replica : action.replica.replica;
+}
+
+/** In the order of the plan, which has what frees space first. */
+function byReplica(actions: readonly DiskAction[]): DiskAction[][] {
+  const groups = new Map<string, DiskAction[]>();
+  for (const action of actions) {
+    const group = groups.get(replicaOf(action));
+    if (group === undefined) groups.set(replicaOf(action), [action]);
+    else group.push(action);
+  }
+  return [...groups.values()];
 }
 
 function observedSubsystem(subsystem: SubsystemDescription): ObservedSubsystem {

@@ -2,6 +2,7 @@
 
 import { ensureCluster } from '../agents/cluster-identity.js';
 import { ClusterKeyFile } from '../agents/cluster-key-file.js';
+import { FollowedStore } from '../api/followed-store.js';
 import { startApiServer } from '../api/server.js';
 import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
@@ -15,7 +16,7 @@ import { version } from './version.js';
 export function runApi(config: CompiledConfig, output: DaemonOutput): Promise<number> {
   const log = daemonLog(config, 'basalt-api');
   return runDaemon(log, output, async (signal) => {
-    const store = openStore(config, log);
+    const store = new FollowedStore(openStore(config, log), systemClock);
     await ensureCluster(store, { clock: systemClock, random: systemRandom, log }, signal);
     const server = await startApiServer({
       store,

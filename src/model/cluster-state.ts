@@ -80,6 +80,10 @@ const kinds = Object.keys(prefixes) as Kind[];
 export class ClusterState {
   readonly #maps = new Map<Kind, Map<string, Stored<unknown>>>(kinds.map((kind) => [kind, new Map()]));
   readonly #versions = new Map<Kind, number>();
+  /** Of each kind, its objects in order, since it changed last. */
+  readonly #ordered = new Map<Kind, readonly unknown[]>();
+  /** Kinds whose objects a copy shows as well. */
+  readonly #shared = new Set<Kind>();
   readonly #lastLives = new Map<string, LiveObject>();
   readonly unreadable = new Map<string, string>();
 
@@ -88,7 +92,8 @@ export class ClusterState {
     const kind = kinds.find((entry) => key.startsWith(prefixes[entry].prefix));
     if (kind === undefined) return;
     this.#versions.set(kind, this.version(kind) + 1);
-    const map = this.#map(kind);
+    this.#ordered.delete(kind);
+    const map = this.#own(kind);
     const id = key.slice(prefixes[kind].prefix.length);
     this.unreadable.delete(key);
     if (text === null) {
@@ -114,6 +119,22 @@ export class ClusterState {
     for (const entry of entries) this.apply(entry.key, entry.value, entry.revision);
   }
 
+  /** As it is now, whatever is applied here later. Costs little: what does not change is not copied. */
+  copy(): ClusterState {
+    const copy = new ClusterState();
+    for (const kind of kinds) {
+      copy.#maps.set(kind, this.#map(kind));
+      copy.#versions.set(kind, this.version(kind));
+      const ordered = this.#ordered.get(kind);
+      if (ordered !== undefined) copy.#ordered.set(kind, ordered);
+      copy.#shared.add(kind);
+      this.#shared.add(kind);
+    }
+    for (const [name, live] of this.#lastLives) copy.#lastLives.set(name, live);
+    for (const [key, problem] of this.unreadable) copy.unreadable.set(key, problem);
+    return copy;
+  }
+
   version(kind: Kind): number {
     return this.#versions.get(kind) ?? 0;
   }
@@ -127,9 +148,13 @@ export class ClusterState {
   }
 
   all<K extends Kind>(kind: K): Kinds[K][] {
-    return [...this.#map(kind).entries()]
+    const known = this.#ordered.get(kind) as readonly Kinds[K][] | undefined;
+    if (known !== undefined) return [...known];
+    const ordered = [...this.#map(kind).entries()]
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([, stored]) => stored.value as Kinds[K]);
+    this.#ordered.set(kind, ordered);
+    return [...ordered];
   }
 
   /** What a process last said about itself, also when its lease has run out since. */
@@ -145,6 +170,15 @@ export class ClusterState {
   poolByName(name: string): PoolObject | null {
     const entry = this.get('poolNames', name);
     return entry === null ? null : this.get('pools', entry.poolId);
+  }
+
+  /** To be changed: nobody else sees it. */
+  #own(kind: Kind): Map<string, Stored<unknown>> {
+    const map = this.#map(kind);
+    if (!this.#shared.delete(kind)) return map;
+    const own = new Map(map);
+    this.#maps.set(kind, own);
+    return own;
   }
 
   #map(kind: Kind): Map<string, Stored<unknown>> {
