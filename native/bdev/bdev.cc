@@ -8,6 +8,16 @@ Task<Outcome> Bdev::set_attribute(std::string value) {
   co_return Error{Errc::unsupported, info_.name + ": a " + info_.product + " bdev keeps no attribute"};
 }
 
+Task<Outcome> Bdev::snapshot(std::string name, std::function<bool()> may_begin) {
+  (void)name;
+  (void)may_begin;
+  co_return Error{Errc::unsupported, info_.name + ": a " + info_.product + " bdev has no snapshots"};
+}
+
+Task<Outcome> Bdev::prepare_snapshot() {
+  co_return Error{Errc::unsupported, info_.name + ": a " + info_.product + " bdev has no snapshots"};
+}
+
 void Bdev::set_size(uint64_t count_blocks) {
   if (count_blocks == info_.count_blocks) return;
   __atomic_store_n(&info_.count_blocks, count_blocks, __ATOMIC_RELEASE);

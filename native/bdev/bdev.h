@@ -19,6 +19,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "base/iovec.h"
@@ -129,6 +130,14 @@ class Bdev {
   static constexpr size_t attribute_bytes_max = 1024;
   virtual Task<Outcome> set_attribute(std::string value);
   virtual std::string attribute() const { return {}; }  // empty: never set
+
+  // What the device holds becomes a read-only device of its own beside this one, called `name`, durably: in it is what
+  // had completed before, and nothing that is submitted afterwards. Data is as stable as a flush has made it.
+  // `may_begin` is asked once, right before the point of no return; false from it: Errc::fenced, and nothing was made.
+  // exists: the name is taken. unsupported: the device cannot (see lvol).
+  virtual Task<Outcome> snapshot(std::string name, std::function<bool()> may_begin);
+  // What the first snapshot of a device has to do beforehand, so that snapshot() itself is short.
+  virtual Task<Outcome> prepare_snapshot();
 
   // For read leases: when the latest command that the device completed with success was sent to it. A device that
   // nobody else can take over always answers now.

@@ -18,6 +18,7 @@ struct PlantedBugs {
   bool no_gate = false;       // replicas let every controller in, whatever its epoch
   bool forget_epoch = false;  // a restarted replica does not remember what it had accepted
   bool ignore_lease = false;  // reads are answered however old the members' last word is
+  bool cut_unheld = false;    // members cut their snapshots one after another, while requests go on
 };
 
 struct EngineConfig {

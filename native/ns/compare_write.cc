@@ -78,7 +78,7 @@ void Namespace::run_compares() {
     if (!request->running && !must_wait(*request)) {
       NsIo& io = request->io;
       io.type = bdev::IoType::write;
-      const nvme::Status status = judge(io);
+      const nvme::Status status = judge(io.host, Access::write);
       if (!status.ok()) {
         end(request, status, nvme::status::failed_fused.dnr());
         return;  // it ran the others
@@ -103,7 +103,7 @@ void Namespace::read_ended(CompareWrite* request) {
   io.type = bdev::IoType::write;
   nvme::Status compare = io.status;
   if (compare.ok() && !is_as_expected(*request)) compare = nvme::status::compare_failure.dnr();
-  const nvme::Status gate = judge(io);
+  const nvme::Status gate = judge(io.host, Access::write);
   if (compare.ok() && gate.ok()) {
     io.fua = request->fua;
     io.iov = request->data;

@@ -65,10 +65,10 @@ void Namespace::arrive(Work* work) {
   io->owner->dispatch(io);
 }
 
-nvme::Status Namespace::judge(const NsIo& io) {
+nvme::Status Namespace::judge(const HostId& host, Access access) {
   if (closed_) return nvme::status::invalid_namespace.dnr();
   if (options_.planted_no_gate) return nvme::status::success;
-  if (taking_over_ || !reservation_.allows(io.host, access_of(io.type))) {
+  if (taking_over_ || !reservation_.allows(host, access)) {
     stats_.conflict_count++;
     if (reservation_.one_writer()) reach(Mark::fence_hit);
     return nvme::status::reservation_conflict.dnr();
@@ -77,7 +77,7 @@ nvme::Status Namespace::judge(const NsIo& io) {
 }
 
 void Namespace::dispatch(NsIo* io) {
-  const nvme::Status status = judge(*io);
+  const nvme::Status status = judge(io->host, access_of(io->type));
   if (!status.ok()) {
     io->status = status;
     io->done = io->user_done;
@@ -221,6 +221,7 @@ Task<nvme::Status> Namespace::apply(Reservation next, HostId host) {
   });
   if (drain.count > 0) reach(Mark::gate_closed);
   co_await drain;
+  co_await snapshots_;
   std::string encoded = encode_gate(record);
   auto stored = co_await bdev_.set_attribute(std::move(encoded));
   reservation_ = std::move(next);

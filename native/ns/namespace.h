@@ -14,6 +14,7 @@
 
 #include <coroutine>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -112,6 +113,11 @@ class Namespace {
   Task<nvme::Status> register_host(HostId host, RegisterFields fields);
   Task<nvme::Status> acquire(HostId host, AcquireFields fields);
   Task<nvme::Status> release(HostId host, ReleaseFields fields);
+
+  // Snapshots of the bdev (bdev.h), for who may write. A takeover waits for one that has begun, and refuses one that
+  // has not.
+  Task<nvme::Status> prepare_snapshot(HostId host);
+  Task<nvme::Status> snapshot(HostId host, std::string name);
   const Reservation& reservation() const { return reservation_; }
   const NamespaceStats& stats() const { return stats_; }
   size_t in_flight_count() const { return in_flight_count_; }
@@ -123,7 +129,7 @@ class Namespace {
   Namespace(bdev::Bdev& bdev, const NamespaceOptions& options, const GateRecord& record);
 
   void dispatch(NsIo* io);
-  nvme::Status judge(const NsIo& io);
+  nvme::Status judge(const HostId& host, Access access);
   static void arrive(Work* work);
   static void device_done(bdev::Io* io);
   static void send_back(NsIo* io);
@@ -138,6 +144,8 @@ class Namespace {
   void end(CompareWrite* request, nvme::Status compare, nvme::Status write);
   bool is_kept_out(const NsIo& io);
   Task<nvme::Status> apply(Reservation next, HostId host);
+  // snapshot.cc
+  bool begin_snapshot(const HostId& host);
   void unlock();
   void leave();
 
@@ -162,6 +170,7 @@ class Namespace {
   List<CompareWrite, &CompareWrite::compare_node> compares_;  // in the order of their arrival
   List<NsIo, &NsIo::flight_node> kept_out_;                   // by a compare that runs
   NamespaceStats stats_;
+  Drain snapshots_;             // that have begun
   size_t in_flight_count_ = 0;  // admitted commands and running reservation commands
   std::coroutine_handle<> close_waiter_;
 };

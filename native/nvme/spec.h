@@ -35,6 +35,8 @@ enum class NvmOpcode : uint8_t {
   reservation_report = 0x0e,
   reservation_acquire = 0x11,
   reservation_release = 0x15,
+  // Vendor specific, between the nodes of a cluster only.
+  snapshot = 0x81,
 };
 
 enum class FabricsType : uint8_t {
@@ -486,6 +488,13 @@ struct ReservationReportHeader {
   uint8_t reserved10[14];
 };
 static_assert(sizeof(ReservationReportHeader) == 24);
+
+// ---- Snapshot (ours) -----------------------------------------------------------------------------------------------
+
+// CDW10: 0 cut, 1 prepare. Data: what the snapshot is to be called, with zeroes behind; not used to prepare.
+constexpr uint32_t snapshot_cut = 0;
+constexpr uint32_t snapshot_prepare = 1;
+constexpr uint32_t snapshot_name_bytes = 64;
 
 // ---- Dataset Management --------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { volumeSnapshots } from './contract-snapshot.js';
 import { type Engine, type EngineError, type EngineErrorName, engineErrorCodes, isEngineError } from './engine.js';
 import type { AuthenticationPolicy, KeyNames } from './methods.js';
 
@@ -64,6 +65,7 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
     snapshots(start, () => world);
     fabric(start, () => world);
     keys(start);
+    volumeSnapshots(start, (disk) => world.diskPath(disk));
   });
 }
 

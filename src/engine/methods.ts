@@ -509,6 +509,15 @@ export interface MethodMap {
   basalt_slot_set: { params: { name: string; bdev_name: string | null }; result: true };
   /** Only larger, and not larger than its backing. Connected hosts are told. */
   basalt_slot_resize: { params: { name: string; num_blocks: number }; result: true };
+  /**
+   * One instant of all legs below the slot: requests are held, those in flight end, every member cuts a snapshot. The
+   * members are those in sync, all of them, else `busy`. After an error some of them may have theirs, or get it yet.
+   */
+  basalt_slot_snapshot: {
+    params: { name: string; members: { name: string; snapshot_name: string }[]; hold_ms: number };
+    /** How long requests were held. */
+    result: { held_us: number };
+  };
   basalt_slot_quiesce: { params: { name: string; timeout_ms: number }; result: true };
   basalt_slot_resume: { params: { name: string }; result: true };
 

@@ -49,6 +49,7 @@ const bugs: Readonly<Record<string, keyof PlantedBugs>> = {
   shrink_without_consent: 'shrinkWithoutConsent',
   ignore_read_lease: 'ignoreReadLease',
   ignore_leftover_lease: 'ignoreLeftoverLease',
+  cut_leg_by_leg: 'cutLegByLeg',
 };
 
 /** @throws {RangeError} naming the field that is wrong */

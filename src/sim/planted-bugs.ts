@@ -13,6 +13,8 @@ export interface PlantedBugs extends ControlBugs {
   readonly forgetEpoch?: boolean;
   /** Reads are answered however old the members' last word is. */
   readonly ignoreReadLease?: boolean;
+  /** The members of a volume cut their snapshots one after another, while requests go on. */
+  readonly cutLegByLeg?: boolean;
 }
 
 export const noBugs: PlantedBugs = Object.freeze({});
@@ -22,5 +24,6 @@ export function enginePlants(bugs: PlantedBugs): AddonPlantedBugs {
     noGate: bugs.skipFence === true,
     forgetEpoch: bugs.forgetEpoch === true,
     ignoreLease: bugs.ignoreReadLease === true,
+    cutUnheld: bugs.cutLegByLeg === true,
   };
 }

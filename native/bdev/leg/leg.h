@@ -160,6 +160,9 @@ class LegBdev final : public Bdev {
   // in the set and equal, else: busy, no_space; nothing has changed then. The size that the leg has already: success.
   Task<Outcome> grow(uint64_t count_blocks);
 
+  // Whether all members of the set hold the same, but for what is in flight: their names then. busy, fenced: why not.
+  Result<std::vector<std::string>> equal_members() const;
+
   // Resync: 0 bytes/s is no limit. A paused one goes on from where it was, here or under the next controller.
   void set_resync(uint64_t bytes_per_s, bool paused);
 

@@ -169,6 +169,21 @@ Outcome LegBdev::abandon_member(const std::string& name) {
   return success();
 }
 
+Result<std::vector<std::string>> LegBdev::equal_members() const {
+  const auto busy = [this](const char* why) { return Error{Errc::busy, info_.name + ": " + why}; };
+  if (fenced_) return Error{Errc::fenced, info_.name + ": is fenced"};
+  if (!open_) return busy("is being opened");
+  if (growing_) return busy("is growing");
+  if (failed_ != 0) return busy("a member failed");
+  if (must_have_ != in_sync_) return busy("a member is joining the set");
+  if (!dirty_.empty()) return busy("regions are being made equal");
+  std::vector<std::string> names;
+  for (const Member& member : members_) {
+    if (member.state == MemberState::in_sync) names.push_back(member.handle.info().name);
+  }
+  return names;
+}
+
 LegMemberInfo LegBdev::info_of(uint32_t slot) const {
   const Member& member = members_[slot];
   return {member.handle.info().name, member.state,          (failed_ & bit(slot)) != 0, member.resync,

@@ -63,6 +63,26 @@ Task<Outcome> Lvol::set_attribute(std::string value) {
   co_return outcome;
 }
 
+Task<Outcome> Lvol::snapshot(std::string name, std::function<bool()> may_begin) {
+  LvStoreOwner* owner = store_.owner_;
+  if (owner != nullptr) {
+    Outcome begun = owner->snapshot_begins(store_, name);
+    if (!begun) co_return begun;
+  }
+  LvolOptions options;
+  options.name = name;
+  auto making = store_.snapshot_lvol(info_.name, std::move(options), std::move(may_begin));
+  Result<Lvol*> made = co_await making;
+  if (owner != nullptr) owner->snapshot_ended(store_, name, made ? *made : nullptr);
+  if (!made) co_return std::move(made).error();
+  co_return success();
+}
+
+Task<Outcome> Lvol::prepare_snapshot() {
+  Outcome prepared = co_await store_.prepare_snapshot(info_.name);
+  co_return prepared;
+}
+
 uint64_t Lvol::allocated_bytes() const {
   return uint64_t{layer_->map.mapped_count()} * store_.layout_.cluster_bytes;
 }

@@ -61,6 +61,8 @@ class Lvol final : public Bdev {
   Task<Outcome> close() override;
   Task<Outcome> set_attribute(std::string value) override;
   std::string attribute() const override { return layer_->attribute; }
+  Task<Outcome> snapshot(std::string name, std::function<bool()> may_begin) override;
+  Task<Outcome> prepare_snapshot() override;
 
   const std::string& name() const { return info_.name; }
   const Uuid& uuid() const { return info_.uuid; }

@@ -112,6 +112,56 @@ TEST(LvTree, a_snapshot_keeps_what_was_and_the_lvol_goes_on) {
   check();
 }
 
+struct Owner final : LvStoreOwner {
+  bool refuses = false;
+  std::vector<std::string> heard;
+  Outcome snapshot_begins(LvStore&, const std::string& name) override {
+    heard.push_back("begins " + name);
+    if (refuses) return Error{Errc::exists, name};
+    return success();
+  }
+  void snapshot_ended(LvStore&, const std::string& name, Lvol* made) override {
+    heard.push_back((made != nullptr && made->name() == name ? "made " : "not made ") + name);
+  }
+};
+
+TEST(LvTree, a_snapshot_asked_for_at_the_lvol_is_told_to_the_store_s_owner) {
+  Tree t;
+  t.lvol("a");
+  t.write("a", 0, 8, 1);
+  Owner owner;
+  t.store->set_owner(&owner);
+  EXPECT_TRUE(run(t.world, t.store->find("a")->prepare_snapshot()).ok());
+  bool allowed = true;
+  uint32_t asked = 0;
+  const std::function<bool()> may_begin = [&] {
+    asked++;
+    return allowed;
+  };
+  EXPECT_TRUE(run(t.world, t.store->find("a")->snapshot("s1", may_begin)).ok());
+  EXPECT_EQ(asked, 1u);
+  t.write("a", 0, 8, 2);
+  EXPECT_TRUE(t.reads("s1", 0, 8, 1));
+  allowed = false;
+  const Outcome fenced = run(t.world, t.store->find("a")->snapshot("s2", may_begin));
+  ASSERT_FALSE(fenced.ok());
+  EXPECT_EQ(fenced.error().code, Errc::fenced);
+  allowed = true;
+  const Outcome again = run(t.world, t.store->find("a")->snapshot("s1", may_begin));
+  ASSERT_FALSE(again.ok());
+  EXPECT_EQ(again.error().code, Errc::exists);
+  EXPECT_EQ(asked, 2u);  // the name comes first
+  owner.refuses = true;
+  EXPECT_FALSE(run(t.world, t.store->find("a")->snapshot("s3", may_begin)).ok());
+  EXPECT_EQ(owner.heard, (std::vector<std::string>{"begins s1", "made s1", "begins s2", "not made s2", "begins s1",
+                                                   "not made s1", "begins s3"}));
+  t.reload();
+  EXPECT_TRUE(t.reads("s1", 0, 8, 1));
+  EXPECT_TRUE(t.reads("a", 0, 8, 2));
+  EXPECT_EQ(t.store->find("s2"), nullptr);
+  EXPECT_EQ(t.store->list().size(), 2u);
+}
+
 TEST(LvTree, a_write_into_a_snapshotted_cluster_writes_its_own_blocks_only) {
   Tree t;
   t.lvol("a");

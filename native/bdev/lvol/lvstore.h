@@ -71,6 +71,17 @@ struct LvStoreStats {
   uint64_t memory_bytes = 0;   // of the maps
 };
 
+// Who gives the store's lvols their names outside. Hears of snapshots that were asked for at an lvol (Bdev::snapshot).
+class LvStoreOwner {
+ public:
+  // An error from it: none is made.
+  virtual Outcome snapshot_begins(LvStore& store, const std::string& name) = 0;
+  virtual void snapshot_ended(LvStore& store, const std::string& name, Lvol* made) = 0;  // null: it was not made
+
+ protected:
+  ~LvStoreOwner() = default;
+};
+
 class LvStore final : private lvs::JournalHost {
  public:
   // Errc::exists: the base holds an lvstore or something else (and force is not set). unsupported: the base cannot
@@ -93,8 +104,12 @@ class LvStore final : private lvs::JournalHost {
   // for the time of one journal write.
   Task<Result<Lvol*>> create_lvol(LvolOptions options);
   // A snapshot of a writable lvol, named and identified by the options (size_bytes is not used). Its size is that of
-  // the lvol. unsupported: more than lvs::layer_depth_max layers below.
-  Task<Result<Lvol*>> snapshot_lvol(std::string name, LvolOptions options);
+  // the lvol. unsupported: more than lvs::layer_depth_max layers below. fenced: `may_begin`, asked when nothing else
+  // has to be waited for but the lvol's own requests, said no.
+  Task<Result<Lvol*>> snapshot_lvol(std::string name, LvolOptions options, std::function<bool()> may_begin = {});
+  // Whether it could be made now; afterwards it is one journal block.
+  Task<Outcome> prepare_snapshot(std::string name);
+  void set_owner(LvStoreOwner* owner) { owner_ = owner; }
   // A writable lvol that begins as what a snapshot holds, or what another lvol holds at this instant.
   Task<Result<Lvol*>> clone_lvol(std::string name, LvolOptions options);
   // In any order. What others still read of it stays, unnamed, until it can be given to the only one that does.
@@ -249,6 +264,7 @@ class LvStore final : private lvs::JournalHost {
   Task<void> reads_passed();
 
   Reactor& reactor_;
+  LvStoreOwner* owner_ = nullptr;
   const lvs::Layout layout_;
   const Uuid uuid_;
   const std::string name_;

@@ -107,7 +107,18 @@ void LvStore::cut_ended(Lvol* lvol, Op* hold) {
   lvol->attributes_changed_.wake_all();
 }
 
-Task<Result<Lvol*>> LvStore::snapshot_lvol(std::string name, LvolOptions options) {
+Task<Outcome> LvStore::prepare_snapshot(std::string name) {
+  Busy busy(*this);
+  co_await control_.take();
+  Turn turn(*this);
+  Result<Layer*> source = writable(name);
+  if (!source) co_return std::move(source).error();
+  if ((*source)->depth() >= lvs::layer_depth_max) co_return too_deep(name);
+  Outcome outcome = co_await enable_layers();
+  co_return outcome;
+}
+
+Task<Result<Lvol*>> LvStore::snapshot_lvol(std::string name, LvolOptions options, std::function<bool()> may_begin) {
   if (options.uuid.is_zero()) options.uuid = random_uuid();
   Busy busy(*this);
   co_await control_.take();
@@ -129,6 +140,10 @@ Task<Result<Lvol*>> LvStore::snapshot_lvol(std::string name, LvolOptions options
   record.uuid = options.uuid;
   record.text = options.name;
   Lvol* lvol = (*source)->lvol.get();
+  if (may_begin && !may_begin()) {
+    drop_unpublished(head_id);
+    co_return Error{Errc::fenced, name + ": another writer has it"};
+  }
   Op hold;
   co_await cut(lvol, &hold);
   outcome = co_await commit({&record, 1}, true);

@@ -174,6 +174,45 @@ Task<uint64_t> Member::reported_key() {
   co_return highest;
 }
 
+Task<Outcome> Member::prepare_snapshot() {
+  auto asking = snapshot_command(nvme::snapshot_prepare, std::string());
+  Outcome prepared = co_await asking;
+  co_return prepared;
+}
+
+Task<Outcome> Member::snapshot(std::string name, std::function<bool()> may_begin) {
+  if (may_begin && !may_begin()) co_return Error{Errc::fenced, options_.name + ": another writer has it"};
+  auto asking = snapshot_command(nvme::snapshot_cut, std::move(name));
+  Outcome made = co_await asking;
+  co_return made;
+}
+
+Task<Outcome> Member::snapshot_command(uint32_t step, std::string name) {
+  char data[nvme::snapshot_name_bytes] = {};
+  if (name.size() >= sizeof(data)) co_return Error{Errc::invalid_argument, name + ": has more than 63 characters"};
+  if (!taken() || busy_ || closing_ || !gate_.enter()) {
+    co_return Error{Errc::unreachable, options_.name + ": is not connected"};
+  }
+  Gate::Leaver leaver(gate_);
+  std::memcpy(data, name.data(), name.size());
+  nvmf::HostController::Call call;
+  call.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::snapshot);
+  call.command.nsid = options_.nsid;
+  call.command.cdw10 = step;
+  call.direction = nvme::DataDirection::host_to_controller;
+  call.data = data;
+  call.data_bytes = sizeof(data);
+  const auto answer = co_await controller_->io_call(call);
+  if (answer.lost) co_return Error{Errc::unreachable, options_.name + ": lost while a snapshot was asked for"};
+  if (answer.status.ok()) co_return success();
+  Errc code = Errc::io;
+  if (answer.status.is(nvme::status::reservation_conflict)) code = Errc::fenced;
+  if (answer.status.is(nvme::status::capacity_exceeded)) code = Errc::no_space;
+  if (answer.status.is(nvme::status::invalid_opcode)) code = Errc::unsupported;
+  if (answer.status.is(nvme::status::invalid_field)) code = Errc::invalid_argument;
+  co_return Error{code, options_.name + ": snapshot: " + nvme::to_string(answer.status)};
+}
+
 void Member::fail(Error reason) {
   if (controller_) controller_->abort(std::move(reason));
 }

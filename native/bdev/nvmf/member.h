@@ -68,6 +68,10 @@ class Member final : public Bdev, nvmf::HostController::Listener {
 
   void submit(Io* io) override;
   Task<Outcome> close() override;
+  // Carried out behind the replica's gate, under this association's epoch. An answer that never came (unreachable):
+  // it may have been made, or be made yet.
+  Task<Outcome> snapshot(std::string name, std::function<bool()> may_begin) override;
+  Task<Outcome> prepare_snapshot() override;
 
  private:
   struct DeadlineTimer : Timer {
@@ -78,6 +82,7 @@ class Member final : public Bdev, nvmf::HostController::Listener {
   Task<Result<MemberInfo>> takeover_steps(uint64_t epoch, Duration timeout);
   Task<Outcome> acquire(uint64_t epoch);
   Task<uint64_t> reported_key();
+  Task<Outcome> snapshot_command(uint32_t step, std::string name);
   void send(Flight* flight);
   void answered(Flight* flight);
   void finish(Flight* flight, nvme::Status status);

@@ -108,6 +108,7 @@ void LvolModule::adopt(std::unique_ptr<bdev::LvStore> store, const std::string& 
   held->base = base;
   held->reported_free_clusters = held->store->stats().free_clusters;
   held->thresholds_percent.assign(std::begin(thresholds_default), std::end(thresholds_default));
+  held->store->set_owner(this);
   const std::string name = held->store->name();
   stores_.emplace(name, std::move(held));
   if (!space_timer_.armed() && !engine_.stopping()) engine_.management().arm_after(&space_timer_, space_interval);

@@ -18,7 +18,7 @@
 
 namespace basalt::rpc {
 
-class LvolModule final : public Module {
+class LvolModule final : public Module, bdev::LvStoreOwner {
  public:
   explicit LvolModule(Engine& engine);
   void register_methods(Dispatcher& dispatcher) override;
@@ -44,6 +44,10 @@ class LvolModule final : public Module {
     Held* held = nullptr;
     std::string name;  // within its store
   };
+
+  // Snapshots that were asked for through a replica's gate become bdevs like others.
+  Outcome snapshot_begins(bdev::LvStore& store, const std::string& name) override;
+  void snapshot_ended(bdev::LvStore& store, const std::string& name, bdev::Lvol* made) override;
 
   // lvol.cc
   Result<Held*> find(const std::string& name, const std::optional<Uuid>& uuid);

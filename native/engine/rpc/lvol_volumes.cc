@@ -106,6 +106,16 @@ Task<RpcResult> LvolModule::derive(JsonValue params, bool snapshot) {
   co_return JsonValue(name);
 }
 
+Outcome LvolModule::snapshot_begins(bdev::LvStore& store, const std::string& name) {
+  return engine_.bdevs().reserve(lvol_bdev_name(store, name));
+}
+
+void LvolModule::snapshot_ended(bdev::LvStore& store, const std::string& name, bdev::Lvol* made) {
+  const std::string bdev_name = lvol_bdev_name(store, name);
+  if (made == nullptr) return engine_.bdevs().withdraw(bdev_name);
+  engine_.bdevs().publish_foreign(bdev_name, *made);
+}
+
 Task<RpcResult> LvolModule::delete_lvol(JsonValue params) {
   Fields in(params);
   const std::string name = in.string("name");

@@ -17,6 +17,7 @@ std::unique_ptr<Module> make_leg(Engine& engine);
 std::unique_ptr<Module> make_nvme(Engine& engine);
 std::unique_ptr<Module> make_lvol(Engine& engine);
 std::unique_ptr<Module> make_slot(Engine& engine);
+std::unique_ptr<Module> make_slot_snapshot(Engine& engine);
 std::unique_ptr<Module> make_bdev_crypto(Engine& engine);
 std::unique_ptr<Module> make_raid(Engine& engine);
 std::unique_ptr<Module> make_bdev_error(Engine& engine);

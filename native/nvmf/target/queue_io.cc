@@ -117,12 +117,16 @@ Status TargetQueue::start_io(Request* request) {
     case NvmOpcode::reservation_report:
     case NvmOpcode::reservation_acquire:
     case NvmOpcode::reservation_release:
+    case NvmOpcode::snapshot:
       break;
     default:
       return status::invalid_opcode.dnr();
   }
   ns::Namespace* space = find_namespace(request->command.nsid);
   if (space == nullptr) return status::invalid_namespace.dnr();
+  // Only who drives a replica may: to hosts of volumes there is no such command.
+  const bool snapshots = opcode_of(request) == NvmOpcode::snapshot;
+  if (snapshots && !space->options().one_writer) return status::invalid_opcode.dnr();
   const Status access = ana_status(*space);
   if (!access.ok()) return access;
   switch (opcode_of(request)) {
@@ -138,6 +142,9 @@ Status TargetQueue::start_io(Request* request) {
       return start_compare(request, *space);
     case NvmOpcode::dataset_management:
       return start_deallocate(request, *space);
+    case NvmOpcode::snapshot:
+      spawn(run_snapshot(request, space));
+      return status::success;
     default:
       spawn(run_reservation(request, space));
       return status::success;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -71,7 +72,28 @@ class TestDisk final : public bdev::Bdev {
     co_return success();
   }
   std::string attribute() const override { return attribute_; }
+  // Asks `may_begin` when `hold_snapshots` ends; the snapshot is there when `keep_snapshots` ends.
+  Task<Outcome> snapshot(std::string name, std::function<bool()> may_begin) override {
+    while (hold_snapshots)
+      co_await sleep_for(home(), milliseconds(1));
+    if (!may_begin()) co_return Error{Errc::fenced, name};
+    snapshots_begun++;
+    while (keep_snapshots)
+      co_await sleep_for(home(), milliseconds(1));
+    if (snapshots.contains(name)) co_return Error{Errc::exists, name};
+    snapshots[name] = bytes;
+    co_return success();
+  }
+  Task<Outcome> prepare_snapshot() override {
+    prepare_count++;
+    co_return success();
+  }
 
+  std::map<std::string, std::vector<uint8_t>> snapshots;
+  bool hold_snapshots = false;
+  bool keep_snapshots = false;
+  size_t snapshots_begun = 0;
+  size_t prepare_count = 0;
   std::vector<uint8_t> bytes;
   std::function<nvme::Status(const bdev::Io&)> on_io;
   bool hold = false;

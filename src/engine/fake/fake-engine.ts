@@ -26,8 +26,9 @@ import { bdevMethods, type Handler } from './methods-bdev.js';
 import { cryptoMethods } from './methods-crypto.js';
 import { keyringMethods } from './methods-keyring.js';
 import { legMethods } from './methods-leg.js';
-import { lvolMethods } from './methods-lvol.js';
+import { lvolMethods, snapshotLvol } from './methods-lvol.js';
 import { makeSubsystem, nvmfMethods } from './methods-nvmf.js';
+import { snapshotMethods } from './methods-snapshot.js';
 import { FakeNetwork } from './network.js';
 import { IoStatus, Refused, reservationConflict } from './refusal.js';
 import { discoveryNqn, EngineState } from './state.js';
@@ -55,6 +56,7 @@ const handlers: Record<string, Handler> = {
   ...nvmfMethods,
   ...keyringMethods,
   ...legMethods,
+  ...snapshotMethods,
 };
 
 /** One association of a host with one of this engine's namespaces behind a gate. */
@@ -195,6 +197,12 @@ export class FakeEngine implements Engine {
     if (connection === undefined) throw new IoStatus(0x370, 'Host Path Error (0x370)');
     const stored = this.#state.lvols.get(connection.lvol);
     if (stored?.lvol.gate.holder !== connectionId) throw reservationConflict();
+  }
+
+  /** A command like others: judged by `admit` before. */
+  snapshot(connectionId: string, name: string): void {
+    const connection = this.#connections.get(connectionId);
+    if (connection !== undefined) snapshotLvol(this.#state, connection.lvol, name);
   }
 
   forget(connectionId: string): void {

@@ -178,6 +178,16 @@ export class LegIo implements FakeIo {
     this.numBlocks = numBlocks;
   }
 
+  /** The members of the set, when all of them hold the same. */
+  equalMembers(): string[] {
+    if (this.fenced) throw new Refused('fenced', 'the leg is fenced');
+    if (this.members.some((member) => member.failed)) throw new Refused('busy', 'a member failed');
+    if (this.members.some((member) => member.state === 'copied'))
+      throw new Refused('busy', 'a member is joining the set');
+    if (this.dirty) throw new Refused('busy', 'regions are being made equal');
+    return this.members.filter((member) => member.state === 'in_sync').map((member) => member.bdev.name);
+  }
+
   add(bdev: FakeBdev): void {
     if (this.fenced) throw new Refused('fenced', 'the leg is fenced');
     const member: LegMember = { bdev, state: 'joining', failed: false, syncedBlocks: 0 };

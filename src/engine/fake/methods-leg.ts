@@ -96,7 +96,8 @@ function publishMember(state: EngineState, name: string, taken: Taken, peer: Pee
     peer.forget(taken.connection);
   };
   state.bdevs.set(name, bdev);
-  state.members.set(name, { bdev, association, leg: null });
+  const snapshot = (called: string): Promise<void> => run(async () => peer.snapshot(taken.connection, called));
+  state.members.set(name, { bdev, association, snapshot, leg: null });
 }
 
 function createLeg(state: EngineState, fields: Fields): unknown {

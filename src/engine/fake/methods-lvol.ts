@@ -220,6 +220,30 @@ function derive(snapshot: boolean): Handler {
   };
 }
 
+/** Through the gate of a replica, which has judged already. */
+export function snapshotLvol(state: EngineState, bdevName: string, name: string): void {
+  const stored = state.lvols.get(bdevName);
+  const lvstore = stored?.disk.lvstore ?? null;
+  if (stored === undefined || lvstore === null) throw new Refused('notFound', `lvol ${bdevName} does not exist`);
+  const { disk, lvol } = stored;
+  if (disk.broken) throw new Refused('io', `${bdevName}: the disk fails`);
+  state.assertFree(`${lvstore.name}/${name}`);
+  const below = lvol.blocks;
+  lvol.blocks = new SparseBlocks(blockBytes, below);
+  const made: StoredLvol = {
+    name,
+    uuid: state.network.random.uuid(),
+    numBlocks: lvol.numBlocks,
+    thin: true,
+    blocks: below,
+    readOnly: true,
+    snapshot: true,
+    gate: { ...lvol.gate },
+  };
+  lvstore.lvols.set(name, made);
+  publish(state, disk, lvstore, made);
+}
+
 function deleteLvol(state: EngineState, fields: Fields): true {
   const name = fields.string('name');
   const epoch = epochOf(fields);

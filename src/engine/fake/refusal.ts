@@ -6,7 +6,7 @@ import { type EngineErrorName, engineErrorCodes } from '../engine.js';
 
 export class Refused extends Error {
   readonly code: number;
-  readonly data: Record<string, unknown> | null;
+  data: Record<string, unknown> | null;
   constructor(name: EngineErrorName, message: string, data: Record<string, unknown> | null = null) {
     super(message);
     this.code = engineErrorCodes[name];

@@ -46,6 +46,8 @@ export interface FakeSubsystem {
 export interface FakeMember {
   readonly bdev: FakeBdev;
   readonly association: Association;
+  /** Through the replica's gate. */
+  snapshot(name: string): Promise<void>;
   leg: LegIo | null;
 }
 

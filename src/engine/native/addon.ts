@@ -47,6 +47,7 @@ export interface AddonPlantedBugs {
   noGate: boolean;
   forgetEpoch: boolean;
   ignoreLease: boolean;
+  cutUnheld: boolean;
 }
 
 export interface AddonDiskFaults {

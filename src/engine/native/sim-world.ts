@@ -62,7 +62,7 @@ export class SimWorld {
 
   /** The engine of a new process on the node of that name, which is made when it is new. */
   createEngine(node: string, options: SimEngineOptions): Engine {
-    const planted = { noGate: false, forgetEpoch: false, ignoreLease: false, ...options.planted };
+    const planted = { noGate: false, forgetEpoch: false, ignoreLease: false, cutUnheld: false, ...options.planted };
     const config = addonConfig({ memoryBytes: 256 * 1024 * 1024, ...options });
     const engine = this.#addon.createEngine(node, config, planted);
     const { onTrace } = options;
