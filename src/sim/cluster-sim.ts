@@ -71,10 +71,17 @@ export const plainShape: ClusterShape = {
 };
 
 const diskBytes = 32 * MiB;
+const disksAddedMax = 2;
 const volumeName = 'v1';
 const leaseTtlSeconds = 2;
 const restartAfterMs = 300;
 const rebuildSettleMs = 300;
+
+function diskNode(index: number): object {
+  const name = `d${index + 1}`;
+  const disks = [{ path: `/disks/${name}`, createBytes: diskBytes }];
+  return { name, roles: ['disk'], internalPort: 21_000 + index, disks };
+}
 
 export interface ClusterSimOptions {
   /** Hears of every line of the trace. */
@@ -146,6 +153,19 @@ export class ClusterSim {
     const found = this.processes.get(name);
     if (found === undefined) throw new Error(`no node ${name}`);
     return found;
+  }
+
+  /** One more machine with a disk, which the cluster has not seen before. null: there are enough. */
+  addDiskNode(): string | null {
+    const index = this.diskNodes.length;
+    if (index >= this.shape.disks + disksAddedMax) return null;
+    const [config] = compileConfig({ nodes: [diskNode(index)] }).nodes;
+    if (config === undefined) throw new Error('no node was compiled');
+    const process = this.#process(config);
+    this.processes.set(config.name, process);
+    process.start();
+    this.rareEvents.reach('disk_node_added');
+    return config.name;
   }
 
   /** Once it has started. */
@@ -276,12 +296,7 @@ export class ClusterSim {
   }
 
   #configs(): CompiledNode[] {
-    const disks = Array.from({ length: this.shape.disks }, (_, index) => ({
-      name: `d${index + 1}`,
-      roles: ['disk'],
-      internalPort: 21_000 + index,
-      disks: [{ path: `/disks/d${index + 1}`, createBytes: diskBytes }],
-    }));
+    const disks = Array.from({ length: this.shape.disks }, (_, index) => diskNode(index));
     const controllers = Array.from({ length: this.shape.controllers }, (_, index) => ({
       name: `c${index + 1}`,
       roles: ['controller'],

@@ -43,6 +43,30 @@ describe('the operator', () => {
     cluster.close();
   });
 
+  it('keeps a pool that holds a volume, and deletes it when the volume is gone', async () => {
+    const cluster = await started(4n);
+    const { operator } = cluster;
+    operator.makePool('p1', { copies: 2, pgCount: 4 });
+    expect(operator.unrest(cluster.state)).toBe('no answer about p1');
+    expect(await cluster.runUntil(atRest(cluster), 10_000)).toBe(true);
+    expect([operator.madePools, operator.freePool]).toEqual([['p1'], 'p2']);
+    operator.makeIn('w1', 'p1');
+    expect(await cluster.runUntil(atRest(cluster), 10_000)).toBe(true);
+    expect(cluster.state.volumeByName('w1')?.pool).toBe(cluster.state.poolByName('p1')?.id);
+    operator.deletePool('p1');
+    expect(await cluster.runUntil(atRest(cluster), 10_000)).toBe(true);
+    expect(operator.madePools).toEqual(['p1']);
+    operator.delete('w1');
+    expect(await cluster.runUntil(atRest(cluster), 10_000)).toBe(true);
+    operator.deletePool('p1');
+    expect(await cluster.runUntil(atRest(cluster), 10_000)).toBe(true);
+    expect(cluster.state.poolByName('p1')).toBeNull();
+    operator.makeIn('w1', 'p1');
+    expect(await cluster.runUntil(atRest(cluster), 10_000)).toBe(true);
+    expect(operator.made).toEqual([]);
+    cluster.close();
+  });
+
   it('sees a volume that somebody else has deleted, and two of one name', async () => {
     const cluster = await started(3n);
     const { operator, server } = cluster;

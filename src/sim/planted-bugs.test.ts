@@ -5,11 +5,9 @@
 
 import { describe, expect, it } from 'vitest';
 import type { PlantedBugs } from './planted-bugs.js';
+import { recipes } from './recipes.js';
 import { type RunOptions, type RunResult, run } from './run.js';
 
-const small = { disks: 2, copies: 2, controllers: 2, hosts: 2, legs: 1 };
-const busy = { writers: 2, readers: 0, readChance: 0.5, flushChance: 0, blocksMax: 1, blocksOwn: 2, thinkMaxMs: 5 };
-const readers = { ...busy, readers: 6, readChance: 0, blocksOwn: 64 };
 const seedsMax = 150;
 
 interface Planted {
@@ -18,25 +16,12 @@ interface Planted {
 }
 
 const planted: readonly Planted[] = [
-  {
-    bug: 'skipFence',
-    options: { faults: ['parked writes'], mix: { ...busy, readChance: 0.2, blocksOwn: 1 }, shape: small },
-  },
-  { bug: 'promoteBeforeTakeover', options: { faults: ['failover with a disk away'], mix: busy, shape: small } },
-  { bug: 'shrinkWithoutConsent', options: { faults: ['even split'], mix: busy, shape: small } },
-  {
-    bug: 'ignoreLeftoverLease',
-    options: {
-      faults: ['even split'],
-      mix: readers,
-      shape: { ...small, leaseMs: 1000, timing: { attachTimeoutMs: 100, attachRetryMs: 50, graceMs: 1_500 } },
-    },
-  },
-  { bug: 'ignoreReadLease', options: { faults: ['even split'], mix: readers, shape: small } },
-  {
-    bug: 'forgetEpoch',
-    options: { faults: ['kill the active', 'restart under an intruder'], mix: busy, shape: small },
-  },
+  { bug: 'skipFence', options: recipes.parkedWrites },
+  { bug: 'promoteBeforeTakeover', options: recipes.diskAway },
+  { bug: 'shrinkWithoutConsent', options: recipes.split },
+  { bug: 'ignoreLeftoverLease', options: recipes.splitLongLease },
+  { bug: 'ignoreReadLease', options: recipes.splitReaders },
+  { bug: 'forgetEpoch', options: recipes.intruders },
 ];
 
 async function firstFailure({ bug, options }: Planted): Promise<{ seed: bigint; result: RunResult } | null> {

@@ -21,6 +21,19 @@ describe('a random run', () => {
   }
 });
 
+describe('a run in which somebody changes the cluster', () => {
+  it('adds disk nodes, has others replaced, makes pools and volumes in them, and passes', {
+    timeout: 120_000,
+  }, async () => {
+    const changes = ['add a disk node', 'away for long', 'make a pool', 'make a volume in a pool'] as const;
+    const result = await run({ seed: 7n, changes, shape: { rebuildAfterMs: 300 } });
+    expect(result, result.explanation).toMatchObject({ failure: 'none' });
+    const count = (name: string): number => result.rareEvents.find((event) => event.name === name)?.count ?? 0;
+    for (const name of ['disk_node_added', 'pool_made', 'volume_made', 'replica_moved'])
+      expect(count(name), `${name}: ${result.summary}`).toBeGreaterThan(0);
+  });
+});
+
 describe('a reduced run', () => {
   const seed = 4n;
   async function notes(reduction: Reduction): Promise<{ result: RunResult; notes: string[] }> {
@@ -96,6 +109,20 @@ describe('a simulated cluster', () => {
     expect(await cluster.runUntil(() => cluster.history.pending === 0, 5_000)).toBe(true);
     expect(cluster.history.violation).toBeNull();
     expect(cluster.monitor.violation).toBeNull();
+    cluster.close();
+  });
+
+  it('gives what a node held to one that was added, when it is away for too long', async () => {
+    const cluster = new ClusterSim(3n, { ...plainShape, rebuildAfterMs: 300 });
+    await cluster.start();
+    expect(cluster.addDiskNode()).toBe('d3');
+    cluster.process('d2').kill();
+    const nodes = (): string[] => cluster.view.legs.flat().map(({ node }) => node);
+    const moved = (): boolean => cluster.redundant && !nodes().includes('d2');
+    expect(await cluster.runUntil(moved, 20_000)).toBe(true);
+    expect(cluster.rareEvents.count('replica_moved')).toBeGreaterThan(0);
+    expect([cluster.addDiskNode(), cluster.addDiskNode()]).toEqual(['d4', null]);
+    expect(cluster.violation).toBeNull();
     cluster.close();
   });
 

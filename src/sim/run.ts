@@ -4,11 +4,13 @@
 // bounded time, and what hosts saw is judged.
 
 import { SeededRandom } from '../env/seeded-random.js';
+import { type ChangeName, ClusterChanges, drawChanges } from './cluster-changes.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
 import { drawNemesis, type FaultName, Nemesis } from './nemesis.js';
 import type { Reduction } from './plan.js';
 import { noBugs, type PlantedBugs } from './planted-bugs.js';
 import type { RareEvent } from './rare-events.js';
+import { drawRecipe } from './recipes.js';
 import type { WorkloadMix } from './sim-host.js';
 import { blockBytes } from './stamp.js';
 import type { TraceListener } from './trace.js';
@@ -23,6 +25,7 @@ export interface RunOptions {
   readonly shape?: Partial<ClusterShape>;
   readonly mix?: Partial<WorkloadMix>;
   readonly faults?: readonly FaultName[];
+  readonly changes?: readonly ChangeName[];
 }
 
 export interface RunResult {
@@ -50,10 +53,13 @@ const readMsMax = 30_000;
 
 export async function run(options: RunOptions): Promise<RunResult> {
   const random = new SeededRandom(options.seed ^ 0x5eedn);
-  const { reduction = {} } = options;
-  const drawn = { ...drawShape(random), ...options.shape, bugs: options.bugs ?? noBugs };
-  const mix = { ...drawMix(random), ...options.mix };
-  const plan = drawNemesis(random, options.faults ?? null);
+  const { reduction = {}, bugs = noBugs } = options;
+  const named = options.shape ?? options.mix ?? options.faults ?? options.changes;
+  const recipe = named === undefined ? drawRecipe(options.seed, bugs) : null;
+  const drawn = { ...drawShape(random), ...recipe?.shape, ...options.shape, bugs };
+  const mix = { ...drawMix(random), ...recipe?.mix, ...options.mix };
+  const plan = drawNemesis(random, options.faults ?? recipe?.faults ?? null);
+  const kinds = options.changes ?? (named === undefined && recipe === null ? drawChanges(options.seed) : []);
   const shape = reduced(drawn, reduction);
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
@@ -75,11 +81,15 @@ export async function run(options: RunOptions): Promise<RunResult> {
   try {
     await cluster.start();
     const nemesis = new Nemesis(cluster, options.seed, plan);
+    const changes = new ClusterChanges(cluster, options.seed, kinds);
     cluster.startWorkload(mix, reduction);
     await cluster.runFor(200);
-    for (let step = 0; step < plan.steps && cluster.violation === null; step++)
-      if (reduction.steps?.includes(step) ?? true) await nemesis.step(step, reduction.pauseMsMax);
-    summary += `; ${nemesis.summary}`;
+    for (let step = 0; step < plan.steps && cluster.violation === null; step++) {
+      if (reduction.steps?.includes(step) === false) continue;
+      changes.step(step);
+      await nemesis.step(step, reduction.pauseMsMax);
+    }
+    summary += `; ${nemesis.summary}${changes.summary}`;
     const problem = await settle(cluster);
     return problem === null ? finish('none', '') : finish(problem.kind, problem.text);
   } catch (error) {
