@@ -25,6 +25,7 @@ namespace basalt {
   X(lease_refused_read, "a leg held back a read, because a lease had run out")              \
   X(lost_member_swapped_out, "writes went on after the store had let a failed member go")   \
   X(member_lost_last, "every member of a leg had failed")                                   \
+  X(old_copy_ended, "a host had the old copies of its changes ended before it resent them") \
   X(parked_write, "a write waited for the removal of a failed member")                      \
   X(path_replay, "a host resent a request on another path")                                 \
   X(r2t_stalled, "a write waited for room before its data was asked for")                   \

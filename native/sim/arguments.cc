@@ -111,8 +111,7 @@ std::string check_bugs(const Arguments& arguments) {
       options.suite = suite;
       if (plant(name, &options)) continue;
       const std::string has = bug_list(suite);
-      return "--bug: suite " + std::string(suite_name(suite)) +
-             (has.empty() ? " has no planted bugs" : " has no planted bug '" + name + "'; it has " + has);
+      return "--bug: suite " + std::string(suite_name(suite)) + " has no planted bug '" + name + "'; it has " + has;
     }
   }
   return "";

@@ -56,7 +56,9 @@ TEST(Arguments, AreRefusedWithTheOptionAndWhatWouldBeRight) {
       {{"--plan", ""}, "--plan: a path, not ''"},
       {{"--plan", "a.json", "--seed", "1"}, "--plan: says what runs; --seed does not go with it"},
       {{"--speed", "3", "--suite", "data"}, "--speed: says what runs; --suite does not go with it"},
-      {{"--suite", "data", "--bug", "skip_fence"}, "--bug: suite data has no planted bugs"},
+      {{"--suite", "data", "--bug", "skip_fence"},
+       "--bug: suite data has no planted bug 'skip_fence'; it has skip_marks, clear_before_flush, ignore_own_marks, "
+       "reuse_early, reuse_unzeroed"},
       {{"--suite", "cluster", "--require-coverage"},
        "--require-coverage: only all suites together reach every rare event; leave out --suite"},
       {{"--history", "h"}, "--history: needs one run, --plan FILE or --suite cluster-ts --seed N"},

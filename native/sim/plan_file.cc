@@ -108,6 +108,7 @@ std::string read_member(const std::string& name, const Value& value, PlanFile* o
 
 const std::vector<BugName>& bug_names() {
   static const std::vector<Suite> both = {Suite::cluster, Suite::cluster_ts};
+  static const std::vector<Suite> mirrors = {Suite::cluster, Suite::data};
   static const std::vector<BugName> names = {
       {"skip_fence", &PlantedBugs::skip_fence, both},
       {"promote_before_takeover", &PlantedBugs::promote_before_takeover, both},
@@ -116,9 +117,12 @@ const std::vector<BugName>& bug_names() {
       {"ignore_read_lease", &PlantedBugs::ignore_read_lease, both},
       {"ignore_leftover_lease", &PlantedBugs::ignore_leftover_lease, {Suite::cluster_ts}},
       {"read_unequal", &PlantedBugs::read_unequal},
-      {"skip_marks", &PlantedBugs::skip_marks},
-      {"clear_before_flush", &PlantedBugs::clear_before_flush},
-      {"ignore_own_marks", &PlantedBugs::ignore_own_marks},
+      {"skip_marks", &PlantedBugs::skip_marks, mirrors},
+      {"clear_before_flush", &PlantedBugs::clear_before_flush, mirrors},
+      {"ignore_own_marks", &PlantedBugs::ignore_own_marks, mirrors},
+      {"reuse_early", &PlantedBugs::reuse_early, {Suite::data}},
+      {"reuse_unzeroed", &PlantedBugs::reuse_unzeroed, {Suite::data}},
+      {"resend_at_once", &PlantedBugs::resend_at_once, {Suite::target}},
   };
   return names;
 }

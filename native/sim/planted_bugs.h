@@ -13,8 +13,11 @@ struct PlantedBugs {
   bool skip_marks = false;               // data goes out before its region is marked
   bool clear_before_flush = false;       // marks are cleared although nothing was flushed
   bool ignore_own_marks = false;         // a resync asks only the survivors' marks
+  bool resend_at_once = false;           // a host resends changes while an old copy may still land (target suite)
   bool read_unequal = false;             // after a takeover nothing is made equal
-  bool ignore_leftover_lease = false;    // serve although an old controller out of reach may still answer reads
+  bool reuse_early = false;            // an lvstore reuses clusters before it is stable that they are free (data suite)
+  bool reuse_unzeroed = false;         // and does not zero them (data suite)
+  bool ignore_leftover_lease = false;  // serve although an old controller out of reach may still answer reads
   bool operator==(const PlantedBugs&) const = default;
 };
 

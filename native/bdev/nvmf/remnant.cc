@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/probe.h"
 #include "bdev/nvmf/multipath.h"
 
 namespace basalt::bdev {
@@ -89,6 +90,7 @@ Task<void> Remnants::ask(std::shared_ptr<Remnant> remnant, NvmfPath* path) {
   std::erase(remnant->asking, association);
   switch (remains) {
     case Remains::ended:
+      reach(Mark::old_copy_ended);
       remnant->ended = true;
       break;
     case Remains::in_progress:

@@ -139,6 +139,25 @@ TEST(SimNetwork, AStallEndsByItself) {
   EXPECT_EQ(Network::received(*net.far), "late");
 }
 
+TEST(SimNetwork, AHeldConnectionIsOvertakenByAnotherAlsoAfterItsEnd) {
+  Network net;
+  net.connect();
+  const auto far = std::move(net.far);
+  net.world.hold_connections("a", port + 1, seconds(9));  // has none
+  net.world.hold_connections("a", port, seconds(3));
+  Network::send(*net.near, "old");
+  net.near.reset();
+  net.connect();
+  Network::send(*net.near, "new");
+  net.world.run_for(seconds(2));
+  EXPECT_EQ(Network::received(*net.far), "new");
+  EXPECT_EQ(Network::received(*far), "");
+  net.world.run_for(seconds(2));
+  EXPECT_EQ(Network::received(*far), "old");
+  std::string rest;
+  EXPECT_EQ(Network::receive(*far, &rest), Transfer::State::closed);
+}
+
 TEST(SimNetwork, NobodyTellsOfAVanishedMachineUntilItIsBack) {
   Network net;
   net.connect();

@@ -52,6 +52,7 @@ class SimSocket final : public StreamSocket {
 
   SimNode& node() { return *node_; }
   const std::string& peer_node() const { return peer_node_; }
+  uint16_t peer_port() const { return peer_port_; }  // where this end has connected to; 0: it was accepted
   void attach(SimPoller* poller) { poller_ = poller; }
   static void join(SimSocket& one, SimSocket& other);
   void begin_connect(const Address& address, Duration delay);
@@ -60,6 +61,7 @@ class SimSocket final : public StreamSocket {
   void reset();     // both ends; bytes on their way are lost
   void killed();    // this end's process: the kernel closes for it
   void vanished();  // this end's machine: nobody tells the peer
+  void hold_sent(Instant until);
   void deliver_later();
 
  private:
@@ -84,12 +86,14 @@ class SimSocket final : public StreamSocket {
   SimNode* node_;
   SimPoller* poller_;
   std::string peer_node_;
+  uint16_t peer_port_ = 0;
   SimSocket* other_ = nullptr;
   State state_ = State::connecting;
   std::vector<uint8_t> input_;
   size_t input_at_ = 0;             // the first unread byte
   std::deque<Segment> on_the_way_;  // towards this end
   size_t on_the_way_bytes_ = 0;
+  Instant held_until_;  // nothing of it arrives before
   // The peer's machine has vanished: nothing answers, until it is up again and knows nothing of this connection.
   SimNode* vanished_peer_ = nullptr;
   size_t unanswered_bytes_ = 0;

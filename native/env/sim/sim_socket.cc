@@ -221,6 +221,7 @@ void SimSocket::deliver_later() {
 void SimSocket::deliver() {
   SimWorld& world = node_->world();
   if (state_ == State::broken || world.partitioned(peer_node_, node_->name())) return;  // healing delivers again
+  if (world.now() < held_until_) return;                                                // so does the end of the hold
   while (!on_the_way_.empty() && on_the_way_.front().arrives <= world.now()) {
     Segment& segment = on_the_way_.front();
     input_.insert(input_.end(), segment.bytes.begin(), segment.bytes.end());
@@ -230,6 +231,14 @@ void SimSocket::deliver() {
   }
   deliver_later();
   notify();
+}
+
+void SimSocket::hold_sent(Instant until) {
+  if (other_ == nullptr || other_->held_until_ >= until) return;
+  other_->held_until_ = until;
+  node_->world().at(until, [socket = other_, alive = other_->alive_] {
+    if (*alive) socket->deliver();
+  });
 }
 
 // ---- connecting ----------------------------------------------------------------------------------------------------
@@ -243,6 +252,7 @@ Result<std::unique_ptr<StreamSocket>> SimPoller::connect(const Address& address)
 
 // No answer is no error: whoever connects tries again until the other side answers; the caller's time-out decides.
 void SimSocket::begin_connect(const Address& address, Duration delay) {
+  peer_port_ = address.port;
   SimWorld& world = node_->world();
   world.at(world.now() + delay, [this, alive = alive_, address, delay] {
     if (!*alive || state_ != State::connecting) return;

@@ -155,6 +155,12 @@ void SimWorld::cut_connections(const std::string& one, const std::string& other)
   }
 }
 
+void SimWorld::hold_connections(const std::string& from, uint16_t port, Duration duration) {
+  for (SimSocket* socket : sockets_) {
+    if (socket->node().name() == from && socket->peer_port() == port) socket->hold_sent(now_ + duration);
+  }
+}
+
 SimDisk& SimWorld::disk(const std::string& node, const std::string& path) {
   auto& disk = disks_[node + ":" + path];
   if (disk == nullptr) disk = std::make_unique<SimDisk>();

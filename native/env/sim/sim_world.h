@@ -80,6 +80,9 @@ class SimWorld {
   bool partitioned(const std::string& from, const std::string& to) const;
   void stall(const std::string& from, const std::string& to, Duration duration);  // a partition that heals by itself
   void set_link(const std::string& from, const std::string& to, const SimLink& link);
+  // What a node has on its way to this port, on the connections that there are, arrives only after so long: also what
+  // it had sent on one that it closes meanwhile. Other connections between the two go on.
+  void hold_connections(const std::string& from, uint16_t port, Duration duration);
   // Resets every connection between two nodes; bytes on their way are lost.
   void cut_connections(const std::string& one, const std::string& other);
 

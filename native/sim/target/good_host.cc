@@ -8,13 +8,13 @@
 
 namespace basalt::sim {
 
-GoodHost::GoodHost(env::SimWorld& world, size_t index, const env::Address& address, bool digests, Arena& arena)
+GoodHost::GoodHost(env::SimWorld& world, size_t index, Options options, Arena& arena)
     : world_(world),
       node_(world.add_node("h" + std::to_string(index))),
       index_(index),
-      address_(address),
+      options_(std::move(options)),
       reactor_(node_, arena, {}),
-      transport_({.digests = {digests, digests}}),
+      transport_({.digests = {options_.digests, options_.digests}}),
       oracle_(index + 1, own_blocks) {
   BASALT_ASSERT(reactor_.init().ok());
   loop_ = node_.start(reactor_, {});
@@ -36,14 +36,18 @@ Task<void> GoodHost::connect_path() {
   options.connect_timeout = milliseconds(800);
   options.command_timeout = seconds(2);
   options.keep_alive_ms = 500;
+  options.resend_at_once = options_.resend_at_once;
   controller_ = std::make_unique<bdev::NvmfController>(reactor_, options);
-  for (;;) {
-    const nvmf::HostAddress target{address_.host, std::to_string(address_.port)};
-    auto adding = controller_->add_path(transport_, target);
-    const Outcome added = co_await adding;
-    if (added) break;
-    co_await sleep_for(reactor_, milliseconds(50));
+  for (const env::Address& path : options_.paths) {
+    const nvmf::HostAddress target{path.host, std::to_string(path.port)};
+    for (;;) {
+      auto adding = controller_->add_path(transport_, target);
+      const Outcome added = co_await adding;
+      if (added) break;
+      co_await sleep_for(reactor_, milliseconds(50));
+    }
   }
+  controller_->bdevs().front()->set_policy(options_.policy);
   connected_ = true;
 }
 

@@ -17,7 +17,13 @@ namespace basalt::sim {
 class GoodHost {
  public:
   static constexpr uint64_t own_blocks = 64;
-  GoodHost(env::SimWorld& world, size_t index, const env::Address& address, bool digests, Arena& arena);
+  struct Options {
+    std::vector<env::Address> paths;  // all optimized
+    bdev::PathPolicy policy;
+    bool digests = false;
+    bool resend_at_once = false;  // a bug for the simulator to catch
+  };
+  GoodHost(env::SimWorld& world, size_t index, Options options, Arena& arena);
   ~GoodHost();
 
   void connect();  // in the background, for as long as it takes
@@ -46,7 +52,7 @@ class GoodHost {
   env::SimWorld& world_;
   env::SimNode& node_;
   const size_t index_;
-  const env::Address address_;
+  const Options options_;
   Reactor reactor_;
   std::unique_ptr<env::LoopHandle> loop_;
   nvmf::TcpHostTransport transport_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/target/target_run.h"
 
+#include <utility>
+
 #include "sim/process.h"
 #include "sim/target/good_host.h"
 #include "sim/target/rude_host.h"
@@ -39,17 +41,13 @@ class TargetRun {
       : random_(options.seed ^ 0x7a26e7),
         world_(options.seed, random_knobs(random_)),
         target_options_(random_target(random_)),
+        resend_at_once_(options.bugs.resend_at_once),
         target_(world_, target_options_, arena_) {}
 
   RunResult run() {
     target_.open();
-    // One path each: a host that resends on another one while the first still has a copy is beyond what a target alone
-    // can order.
-    const std::vector<env::Address> addresses = target_.addresses();
-    for (size_t i = 0; i < target_options_.good_host_count; i++) {
-      const env::Address& path = addresses[random_.below(addresses.size())];
-      good_.push_back(std::make_unique<GoodHost>(world_, i, path, random_.chance(0.3), arena_));
-    }
+    for (size_t i = 0; i < target_options_.good_host_count; i++)
+      good_.push_back(std::make_unique<GoodHost>(world_, i, random_host(), arena_));
     // Most commands of some hosts are as long as they may be.
     const double long_chance = random_.chance(0.5) ? 0.3 : 0.02;
     for (size_t i = 0; i < 1 + random_.below(3); i++)
@@ -78,6 +76,18 @@ class TargetRun {
   }
 
  private:
+  GoodHost::Options random_host() {
+    static constexpr bdev::PathSelector selectors[] = {bdev::PathSelector::round_robin, bdev::PathSelector::queue_depth,
+                                                       bdev::PathSelector::latency, bdev::PathSelector::stay};
+    GoodHost::Options host;
+    host.paths = target_.addresses();
+    if (random_.chance(0.4)) host.paths = {host.paths[random_.below(host.paths.size())]};
+    host.policy.selector = selectors[random_.below(std::size(selectors))];
+    host.digests = random_.chance(0.3);
+    host.resend_at_once = resend_at_once_;
+    return host;
+  }
+
   bool failed() const { return result_.failure != Failure::none; }
   void fail(Failure failure, const std::string& what) {
     if (failed()) return;
@@ -105,7 +115,7 @@ class TargetRun {
     GoodHost& host = *good_[random_.below(good_.size())];
     RudeHost& rude = *rude_[random_.below(rude_.size())];
     const std::string name = host.node().name();
-    switch (random_.below(7)) {
+    switch (random_.below(9)) {
       case 0:
         return world_.cut_connections(name, "t");
       case 1:
@@ -117,6 +127,10 @@ class TargetRun {
       case 4:
         target_.disk().slow_chance = random_.chance(0.5) ? 0.02 : 0;
         return;
+      case 5:
+        return hold_a_path(name);
+      case 6:
+        return leave_copies_behind(name);
       default:
         if (rude.up()) {
           rude.kill(random_.chance(0.5));
@@ -124,6 +138,29 @@ class TargetRun {
           rude.start();
         }
     }
+  }
+
+  // One path is late, with all that lies on it; the host gives it up or not, and goes on by another.
+  void hold_a_path(const std::string& name) {
+    const std::vector<env::Address> addresses = target_.addresses();
+    const env::Address& path = addresses[random_.below(addresses.size())];
+    world_.hold_connections(name, path.port,
+                            milliseconds(static_cast<int64_t>(400 + random_.below(random_.chance(0.8) ? 1400 : 6000))));
+  }
+
+  // Some commands stay in the device for a while, and their connections end meanwhile.
+  void leave_copies_behind(const std::string& name) {
+    env::SimDisk& disk = target_.disk();
+    const double slow_chance = std::exchange(disk.slow_chance, 0.5);
+    const Duration slow_delay =
+        std::exchange(disk.slow_delay, milliseconds(static_cast<int64_t>(100 + random_.below(2000))));
+    for (int round = 0; round < 4; round++) {
+      work();
+      world_.run_for(milliseconds(1));
+    }
+    disk.slow_chance = slow_chance;
+    disk.slow_delay = slow_delay;
+    world_.cut_connections(name, "t");
   }
 
   void judge() {
@@ -182,6 +219,7 @@ class TargetRun {
   Arena arena_{size_t{512} << 20};
   env::SimWorld world_;
   const TargetNodeOptions target_options_;
+  const bool resend_at_once_;
   TargetNode target_;
   std::vector<std::unique_ptr<GoodHost>> good_;
   std::vector<std::unique_ptr<RudeHost>> rude_;

@@ -25,6 +25,23 @@ TEST(TargetRun, RudeHostsHurtOnlyThemselves) {
   }
 }
 
+// An old copy lies on a path that is late, and lands on what was written since over another one.
+TEST(TargetRun, AHostThatResendsAtOnceIsCaught) {
+  constexpr uint64_t seeds_max = 60;
+  for (uint64_t seed = 1; seed <= seeds_max; seed++) {
+    RunOptions options;
+    options.seed = seed;
+    options.bugs.resend_at_once = true;
+    const RunResult result = run_target(options);
+    if (result.failure == Failure::none) continue;
+    EXPECT_EQ(result.failure, Failure::correctness) << result.explanation;
+    std::printf("caught by seed %llu\n", static_cast<unsigned long long>(seed));
+    return;
+  }
+  ADD_FAILURE() << "no violation in " << seeds_max
+                << " seeds: npm run sim -- --suite target --bug resend_at_once --seeds " << seeds_max;
+}
+
 TEST(TargetRun, OneSeedGivesOneHistory) {
   RunOptions options;
   options.seed = 4;
