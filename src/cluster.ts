@@ -16,6 +16,7 @@ import type { Logger } from './agents/context.js';
 import { replicaResolver } from './agents/controller-agent.js';
 import { liveTtlSeconds } from './agents/node-agent.js';
 import { publishSize } from './agents/publish-size.js';
+import { snapshotPort } from './agents/snapshot-port.js';
 import { StoreLink } from './agents/store-link.js';
 import { type ControllerTiming, VolumeController } from './agents/volume-controller.js';
 import { ApiClient } from './client/api-client.js';
@@ -184,6 +185,7 @@ export class Cluster {
       resolve: replicaResolver(link),
       onServing: async () => {},
       publishSize: (servedBytes, signal) => publishSize(link, volume.id, { servedBytes, signal }),
+      snapshots: snapshotPort(link, volume.id),
       onChange: () => {},
       timing,
     });

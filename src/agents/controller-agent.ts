@@ -36,7 +36,7 @@ export function replicaResolver(link: ClusterLink): ResolveReplica {
 /** Looked at volume by volume. */
 const ownKinds = ['volumes', 'leaderships', 'handOvers', 'observedReplicas'] as const;
 /** A change of them may concern every volume. */
-const sharedKinds = ['lives'] as const;
+const sharedKinds = ['lives', 'snapshots'] as const;
 
 export class ControllerAgent {
   readonly #options: ControllerAgentOptions;

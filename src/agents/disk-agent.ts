@@ -6,7 +6,14 @@
 import type { SubsystemDescription } from '../engine/engine.js';
 import type { CompiledDisk } from '../model/config.js';
 import { keys, nqns } from '../model/keys.js';
-import { type Address, codecs, formatVersion, type ObservedReplica, type VolumeObject } from '../model/objects.js';
+import {
+  type Address,
+  codecs,
+  formatVersion,
+  type ObservedReplica,
+  type ReplicaPlacement,
+  type VolumeObject,
+} from '../model/objects.js';
 import {
   type DesiredReplica,
   type DiskAction,
@@ -21,6 +28,7 @@ import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
 import { listenAddress } from './listener.js';
 import { ReconcileLoop } from './reconcile-loop.js';
+import { cloneLvol, SnapshotKeeper } from './snapshot-keeper.js';
 
 export interface DiskAgentOptions {
   readonly context: AgentContext;
@@ -51,6 +59,7 @@ export class DiskAgent {
   readonly #options: DiskAgentOptions;
   readonly #loop: ReconcileLoop;
   readonly #opener: DiskOpener;
+  readonly #keeper: SnapshotKeeper;
   readonly #written = new Map<string, string>();
   /** Made in this pass, and not yet in the store. */
   readonly #reports: Report[] = [];
@@ -61,6 +70,7 @@ export class DiskAgent {
   constructor(options: DiskAgentOptions) {
     this.#options = options;
     const { engine, clock, random, log } = options.context;
+    this.#keeper = new SnapshotKeeper(options);
     this.#opener = { engine, random, clusterId: options.clusterId, node: options.node };
     this.#loop = new ReconcileLoop({
       name: 'disk agent',
@@ -92,7 +102,7 @@ export class DiskAgent {
   /** Wakes the loop only for what concerns replicas. */
   #changed(): void {
     const { state } = this.#options.link;
-    const kinds = ['volumes', 'leaderships', 'observedReplicas', 'tombstones', 'cordons'] as const;
+    const kinds = ['volumes', 'leaderships', 'observedReplicas', 'tombstones', 'cordons', 'snapshots'] as const;
     const seen = kinds.map((kind) => state.version(kind)).join(' ');
     if (seen === this.#seen) return;
     this.#seen = seen;
@@ -118,6 +128,7 @@ export class DiskAgent {
     for (const outcome of ended) if (outcome.status === 'rejected') throw outcome.reason;
     await this.#sendReports(signal);
     if (failures.length > 0) throw failures[0];
+    await this.#keeper.pass(this.#disks, signal);
     await this.#reportDisks(signal);
   }
 
@@ -180,20 +191,22 @@ export class DiskAgent {
         replicas.flatMap((replica) => {
           const disk = this.#disks.find((entry) => entry.lvstore.uuid === replica.disk);
           if (disk === undefined) return [];
-          return [this.#desiredReplica(volume, { leg, replica: replica.replica, disk })];
+          return [this.#desiredReplica(volume, { leg, placed: replica, disk })];
         }),
       ),
     );
   }
 
-  #desiredReplica(volume: VolumeObject, at: { leg: number; replica: string; disk: OpenDisk }): DesiredReplica {
+  #desiredReplica(volume: VolumeObject, at: { leg: number; placed: ReplicaPlacement; disk: OpenDisk }): DesiredReplica {
     const { state } = this.#options.link;
+    const { replica, source } = at.placed;
     const leadership = state.get('leaderships', volume.id);
-    const reported = state.get('observedReplicas', at.replica);
+    const reported = state.get('observedReplicas', replica);
     const controllers = new Set(volume.controllers);
     if (leadership !== null && leadership.controller !== null) controllers.add(leadership.controller);
     return {
-      replica: at.replica,
+      replica,
+      ...(source === undefined ? {} : { source }),
       volumeId: volume.id,
       leg: at.leg,
       lvstore: at.disk.lvstore.name,
@@ -226,6 +239,9 @@ export class DiskAgent {
   async #carryOut(action: DiskAction, signal: AbortSignal): Promise<void> {
     const { engine } = this.#options.context;
     switch (action.do) {
+      case 'clone-lvol':
+        await cloneLvol(engine, action);
+        return;
       case 'create-lvol':
         await engine.rpc('bdev_lvol_create', {
           lvol_name: action.replica.replica,

@@ -50,6 +50,12 @@ export class LeadershipRegister {
     return this.#known.value;
   }
 
+  /** The same, with the revision to expect of it. */
+  get versioned(): Versioned<Leadership> {
+    if (this.#known === null) throw new BasaltError('INTERNAL', { detail: 'leadership used before it was read' });
+    return this.#known;
+  }
+
   get isKnown(): boolean {
     return this.#known !== null;
   }

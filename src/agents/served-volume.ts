@@ -26,6 +26,7 @@ import { listenAddress } from './listener.js';
 import { publishSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { withDeadline } from './signal.js';
+import { snapshotPort } from './snapshot-port.js';
 import type { ResolveReplica } from './takeover.js';
 import { type ControllerTiming, VolumeController } from './volume-controller.js';
 
@@ -87,6 +88,7 @@ export class ServedVolume {
       resolve: options.resolve,
       onServing: (serving) => this.#setServing(serving),
       publishSize: (servedBytes, signal) => publishSize(options.link, volume.id, { servedBytes, signal }),
+      snapshots: snapshotPort(options.link, volume.id),
       onChange: () => {
         this.#reports.wake();
         if (this.#controller.state === 'idle') this.#promotions.wake();

@@ -31,6 +31,8 @@ import { GrowthWorker } from './growth-worker.js';
 import { type LeadershipPort, LeadershipRegister, type Versioned } from './leadership-register.js';
 import { MembershipWorker } from './membership-worker.js';
 import { Backoff } from './signal.js';
+import type { SnapshotPort } from './snapshot-port.js';
+import { SnapshotWorker } from './snapshot-worker.js';
 import { type AttachedMember, type ResolveReplica, takeOver } from './takeover.js';
 
 export type ControllerState = 'idle' | 'promoting' | 'active' | 'closing';
@@ -45,6 +47,8 @@ export interface VolumeControllerOptions {
   readonly onServing: (serving: boolean) => Promise<void>;
   /** Puts the size that is served now into the volume's object, where it is larger than what that says. */
   readonly publishSize: (servedBytes: number, signal: AbortSignal) => Promise<void>;
+  /** Absent: nobody asks this controller for snapshots. */
+  readonly snapshots?: SnapshotPort;
   /** Something that `view` shows is different. */
   readonly onChange: () => void;
   readonly timing?: Partial<ControllerTiming>;
@@ -101,6 +105,7 @@ export class VolumeController {
   #assembly: Assembly | null = null;
   #worker: MembershipWorker | null = null;
   #growth: GrowthWorker | null = null;
+  #snapshots: SnapshotWorker | null = null;
   /** As the watch last showed it. */
   #seen: Leadership | null = null;
   #holder: Holder | null = null;
@@ -163,6 +168,7 @@ export class VolumeController {
   poke(): void {
     this.#worker?.poke();
     this.#growth?.poke();
+    this.#snapshots?.poke();
   }
 
   /**
@@ -219,6 +225,8 @@ export class VolumeController {
         return false;
       }
       this.#setState('closing');
+      // It holds requests and lets them go, as what follows does.
+      await this.#snapshots?.stop();
       const clean = await this.#settle(this.#assembly);
       await this.#worker?.stop();
       const recorded = await this.#recordHandOver(clean, to).catch((error) => {
@@ -444,6 +452,8 @@ export class VolumeController {
       onChange: () => this.#options.onChange(),
     });
     this.#growth = growth;
+    const snapshots = this.#snapshotWorker(assembly, holder);
+    this.#snapshots = snapshots;
     this.#unsubscribe = context.engine.on('event', (event) => worker.handle(event));
     await assembly.build(shape);
     this.#dirty = shape.allDirty && shape.members.length > this.#volume.legs.length;
@@ -451,7 +461,21 @@ export class VolumeController {
     this.#setState('active');
     worker.start();
     growth.start();
+    snapshots?.start();
     context.log.info({ volume: this.#volume.name, epoch: assembly.epoch }, 'controller serves the volume');
+  }
+
+  #snapshotWorker(assembly: Assembly, holder: Holder): SnapshotWorker | null {
+    const { context, snapshots } = this.#options;
+    if (snapshots === undefined) return null;
+    return new SnapshotWorker({
+      context,
+      volume: () => this.#volume,
+      assembly,
+      register: this.#register,
+      holder,
+      snapshots,
+    });
   }
 
   #refreshDirty(assembly: Assembly): void {
@@ -540,6 +564,8 @@ export class VolumeController {
     this.#worker = null;
     const growth = this.#growth;
     this.#growth = null;
+    const snapshots = this.#snapshots;
+    this.#snapshots = null;
     if (assembly === null) return;
     await assembly.fence();
     await this.#options
@@ -547,6 +573,7 @@ export class VolumeController {
       .catch((error) => this.#log.warn('serving', { error: reason(error) }, 'paths could not be closed'));
     await worker?.stop();
     await growth?.stop();
+    await snapshots?.stop();
     await assembly.tearDown();
     const { engine } = this.#options.context;
     await engine.rpc('basalt_slot_resume', { name: await ensureSlot(engine, this.#volume) }).catch(() => {});

@@ -208,6 +208,32 @@ describe('the rest of the API', () => {
     expect((await call('GET', '/v1/health')).body.ok).toBe(true);
   });
 
+  it('have snapshots, asked for by name, and clones that are volumes like others', async () => {
+    await call('POST', '/v1/volumes', { name: 'v7', sizeBytes: 8 * MiB, legs: 2 });
+    await bed.redundant('v7');
+    const path = '/v1/volumes/v7/snapshots';
+    expect((await call('POST', path, { name: 'a/b' })).body).toMatchObject({ code: 'INVALID_ARGUMENT', field: 'name' });
+    const asked = await call('POST', path, { name: 's1' });
+    expect(asked).toMatchObject({ status: 201, body: { name: 's1', volume: 'v7' } });
+    expect(await call('POST', path, { name: 's1' })).toMatchObject({ status: 200, body: { id: asked.body.id } });
+    await expect.poll(async () => (await call('GET', `${path}/s1`)).body.state).toBe('ready');
+    expect((await call('GET', path)).body).toMatchObject([{ name: 's1', copies: 2, problem: null }]);
+    const clone = await call('POST', `${path}/s1/clone`, { name: 'v8' });
+    expect(clone).toMatchObject({ status: 201, body: { name: 'v8', sizeBytes: 8 * MiB } });
+    expect(await call('POST', `${path}/s1/clone`, { name: 'v8' })).toMatchObject({ status: 200 });
+    expect((await call('POST', `${path}/s1/clone`, { name: 'v7' })).body).toMatchObject({ code: 'ALREADY_EXISTS' });
+    await bed.redundant('v8');
+    const refused = await call('DELETE', '/v1/volumes/v7');
+    expect(refused).toMatchObject({ status: 409, body: { code: 'BUSY' } });
+    expect(await call('DELETE', `${path}/s1`)).toMatchObject({ status: 200, body: { deleted: 'v7@s1' } });
+    expect((await call('DELETE', `${path}/s1`)).body).toMatchObject({ code: 'NOT_FOUND' });
+    const none = { name: 'v9', sizeBytes: 8 * MiB, legs: 2, controllers: [] };
+    await call('POST', '/v1/volumes', none);
+    const unserved = await call('POST', '/v1/volumes/v9/snapshots', { name: 's1' });
+    expect(unserved).toMatchObject({ status: 503, body: { code: 'VOLUME_UNAVAILABLE' } });
+    for (const name of ['v7', 'v8', 'v9']) expect((await call('DELETE', `/v1/volumes/${name}`)).status).toBe(200);
+  });
+
   it('describes every route in its OpenAPI document, which is plain JSON', async () => {
     const { body } = await call('GET', '/v1/openapi.json');
     expect(Object.keys(body.paths)).toContain('/v1/volumes/{name}/attach');

@@ -19,6 +19,7 @@ import { keyRoutes } from './routes/keys.js';
 import { nodeRoutes } from './routes/nodes.js';
 import { poolRoutes } from './routes/pools.js';
 import type { ApiDeps, Route } from './routes/route.js';
+import { snapshotRoutes } from './routes/snapshots.js';
 import { statusRoutes } from './routes/status.js';
 import { volumeRoutes } from './routes/volumes.js';
 
@@ -36,6 +37,7 @@ export interface ApiServer {
 
 export const routes: readonly Route[] = [
   ...volumeRoutes,
+  ...snapshotRoutes,
   ...nodeRoutes,
   ...diskRoutes,
   ...cordonRoutes,

@@ -27,6 +27,7 @@ import { attempt } from './attempt.js';
 import { encryptNew, type KeyStore } from './encryption.js';
 import type { Line } from './line.js';
 import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
+import { snapshotsOf } from './snapshot-views.js';
 import { promisedPerDisk } from './views.js';
 
 const mib = 1024 * 1024;
@@ -339,7 +340,7 @@ function spaceOf(
   return { availableBytes, capacityBytes, awayText: awayText + cordonText };
 }
 
-function chooseControllers(state: ClusterState, asked: readonly string[] | undefined): string[] {
+export function chooseControllers(state: ClusterState, asked: readonly string[] | undefined): string[] {
   const known = state
     .all('nodes')
     .filter((node) => node.roles.includes('controller'))
@@ -397,6 +398,8 @@ function checkUnused(state: ClusterState, volume: VolumeObject, leadership: Lead
   if (volume.nbd.length > 0) throw busy(`exported over NBD at ${volume.nbd.map((entry) => entry.path).join(', ')}`);
   const holder = leadership?.controller ?? null;
   if (holder !== null && state.get('lives', holder)?.kind === 'embedded') throw busy(`open in the process ${holder}`);
+  const snapshots = snapshotsOf(state, volume.id).map(({ name }) => name);
+  if (snapshots.length > 0) throw busy(`it has snapshots, which go first: ${snapshots.join(', ')}`);
 }
 
 function checkPathFree(state: ClusterState, volume: VolumeObject, wish: { node: string; path: string }): void {

@@ -111,6 +111,43 @@ describe('basalt', () => {
     expect((await basalt(['volume', 'delete', 'v2'])).code).toBe(0);
   });
 
+  it('makes, shows, lists and deletes snapshots, and makes volumes of them', async () => {
+    const json = async (...args: string[]): Promise<{ code: number; value: unknown }> => {
+      const run = await basalt([...args, '--json']);
+      return { code: run.code, value: JSON.parse(run.out === '' ? run.err : run.out) };
+    };
+    expect((await basalt(['volume', 'create', 'v3', '--size', '8M', '--legs', '2'])).code).toBe(0);
+    const made = await json('snapshot', 'create', 'v3@before');
+    expect(made.value).toMatchObject({ name: 'before', volume: 'v3', state: 'ready', copies: 2, clones: [] });
+    expect((await json('snapshot', 'create', 'v3@before')).value).toMatchObject({ state: 'ready' });
+    const cloned = await json('volume', 'create', 'v4', '--from', 'v3@before');
+    expect(cloned.value).toMatchObject({ name: 'v4', sizeBytes: 8 * 2 ** 20, phase: 'live', controller: 'c1' });
+    expect((await basalt(['snapshot', 'list', 'v3'])).out).toMatch(
+      /^NAME +SIZE +STATE +COPIES +CUT AT +CLONES\nbefore +8 MiB +ready +2\/2 +\d{4}-\S+Z +1\n$/,
+    );
+    const shown = (await basalt(['snapshot', 'show', 'v3@before'])).out;
+    expect(shown).toMatch(/^name +v3@before\n/);
+    expect(shown).toMatch(/copies +2 of 2\nclones +v4\nleg 0 +d\d: up, d\d: up\n/);
+    const fails = async (args: string[], code: number, error: string, about: string): Promise<void> => {
+      const run = await basalt(args);
+      expect([run.code, run.out]).toEqual([code, '']);
+      expect(run.err).toContain(`[${error}]`);
+      expect(run.err).toContain(about);
+    };
+    await fails(['volume', 'create', 'v5', '--from', 'v3@before', '--size', '8M'], 2, 'INVALID_ARGUMENT', '--size');
+    await fails(['volume', 'create', 'v5'], 2, 'INVALID_ARGUMENT', '--size: is missing');
+    await fails(['volume', 'create', 'v3', '--from', 'v3@before'], 4, 'ALREADY_EXISTS', 'v3');
+    await fails(['volume', 'create', 'v5', '--from', 'v3@after'], 3, 'NOT_FOUND', 'snapshot v3@after');
+    await fails(['snapshot', 'create', 'v3'], 2, 'INVALID_ARGUMENT', '<volume>@<snapshot>');
+    await fails(['snapshot', 'create', 'v9@s'], 3, 'NOT_FOUND', 'volume v9');
+    await fails(['snapshot', 'list', 'v9'], 3, 'NOT_FOUND', 'volume v9');
+    await fails(['volume', 'delete', 'v3'], 4, 'BUSY', 'before');
+    expect((await basalt(['snapshot', 'delete', 'v3@before'])).out).toBe('snapshot v3@before is being deleted\n');
+    expect((await basalt(['snapshot', 'list', 'v3'])).out).toBe('no snapshots\n');
+    expect((await basalt(['volume', 'delete', 'v3'])).code).toBe(0);
+    expect((await basalt(['volume', 'delete', 'v4'])).code).toBe(0);
+  });
+
   it('makes key files, and never over one that is there', async () => {
     expect((await basalt(['key', 'create', '--file', '/keys'])).out).toBe('made /keys with cluster key first\n');
     const taken = await basalt(['key', 'create', '--file', '/taken']);

@@ -11,6 +11,7 @@ import { addFsckCommand } from './commands/fsck.js';
 import { addJobCommands } from './commands/job.js';
 import { addKeyCommands } from './commands/key.js';
 import { addPoolCommands } from './commands/pool.js';
+import { addSnapshotCommands } from './commands/snapshot.js';
 import { addStatusCommand } from './commands/status.js';
 import { addVolumeCommands } from './commands/volume.js';
 import type { CliWorld } from './launch.js';
@@ -56,6 +57,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
     .configureOutput({ writeOut: world.out, writeErr: () => {}, outputError: () => {} });
   const node = addDaemonCommands(program, world, exit);
   addVolumeCommands(program, world);
+  addSnapshotCommands(program, world);
   addPoolCommands(program, world);
   addAttachCommands(program, world);
   addCordonCommands(program, node, world);

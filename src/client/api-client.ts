@@ -4,6 +4,7 @@
 
 import type {
   AttachRequest,
+  CloneRequest,
   ClusterKeyView,
   DiskView,
   DrainPlanView,
@@ -13,6 +14,7 @@ import type {
   PoolPlanRequest,
   PoolPlanView,
   PoolView,
+  SnapshotView,
   StatusView,
   VolumeCreateRequest,
   VolumeResizeRequest,
@@ -116,6 +118,27 @@ export class ApiClient {
     await this.#call('DELETE', `/v1/volumes/${encodeURIComponent(name)}${query}`);
   }
 
+  /** Answers when the wish is written down: its `state` shows when it is made. */
+  createSnapshot(volume: string, name: string): Promise<SnapshotView> {
+    return this.#call('POST', `/v1/volumes/${encodeURIComponent(volume)}/snapshots`, { name });
+  }
+
+  snapshots(volume: string): Promise<SnapshotView[]> {
+    return this.#call('GET', `/v1/volumes/${encodeURIComponent(volume)}/snapshots`);
+  }
+
+  snapshot(volume: string, name: string): Promise<SnapshotView> {
+    return this.#call('GET', snapshotPath(volume, name));
+  }
+
+  async deleteSnapshot(volume: string, name: string): Promise<void> {
+    await this.#call('DELETE', snapshotPath(volume, name));
+  }
+
+  cloneSnapshot(volume: string, name: string, request: CloneRequest): Promise<VolumeView> {
+    return this.#call('POST', `${snapshotPath(volume, name)}/clone`, request);
+  }
+
   attach(name: string, request: AttachRequest): Promise<VolumeView> {
     return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/attach`, request);
   }
@@ -200,6 +223,10 @@ export class ApiClient {
     }
     return new BasaltError('INTERNAL', { detail: `${this.endpoint} answered with status ${status}` });
   }
+}
+
+function snapshotPath(volume: string, name: string): string {
+  return `/v1/volumes/${encodeURIComponent(volume)}/snapshots/${encodeURIComponent(name)}`;
 }
 
 function parse(text: string): unknown {

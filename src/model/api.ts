@@ -41,6 +41,20 @@ export const VolumeResizeRequest = Type.Object(
 );
 export type VolumeResizeRequest = Static<typeof VolumeResizeRequest>;
 
+export const SnapshotCreateRequest = Type.Object({ name: Name }, strict);
+export type SnapshotCreateRequest = Static<typeof SnapshotCreateRequest>;
+
+/** A volume that begins as a snapshot. */
+export const CloneRequest = Type.Object(
+  {
+    name: Name,
+    controllers: Type.Optional(Type.Array(Name, { maxItems: 15, uniqueItems: true })),
+    leaseMs: Type.Optional(Type.Integer({ minimum: 10, maximum: 1000 })),
+  },
+  strict,
+);
+export type CloneRequest = Static<typeof CloneRequest>;
+
 export const PoolCreateRequest = Type.Object(
   {
     name: Name,
@@ -221,6 +235,36 @@ export const VolumeView = Type.Object(
   strict,
 );
 export type VolumeView = Static<typeof VolumeView>;
+
+export const SnapshotView = Type.Object(
+  {
+    id: Uuid,
+    name: Name,
+    volume: Name,
+    /** `pending`: not cut yet. `failed`: it was not made, and is not tried any more. */
+    state: Type.Union([Type.Literal('pending'), Type.Literal('ready'), Type.Literal('failed')]),
+    createdAtMs: Type.Integer(),
+    /** Null until it is ready. */
+    cutAtMs: Type.Union([Type.Integer(), Type.Null()]),
+    /** For how long the volume's requests were held. */
+    heldUs: Type.Union([Type.Integer(), Type.Null()]),
+    sizeBytes: Type.Union([Type.Integer(), Type.Null()]),
+    /** What the volume keeps of everything. */
+    copiesWanted: Type.Integer(),
+    /** Of the leg that has the fewest, on disks that can be reached now. */
+    copies: Type.Integer(),
+    legs: Type.Array(
+      Type.Array(
+        Type.Object({ node: Name, disk: Uuid, state: Type.Union([Type.Literal('up'), Type.Literal('down')]) }, strict),
+      ),
+    ),
+    /** Volumes that began as it. */
+    clones: Type.Array(Name),
+    problem: Type.Union([Type.String(), Type.Null()]),
+  },
+  strict,
+);
+export type SnapshotView = Static<typeof SnapshotView>;
 
 /** Ids of cluster keys; what keys are made of is never sent. */
 export const ClusterKeyView = Type.Object(

@@ -129,7 +129,8 @@ export function unwrapDataKey(ring: KeyRing | null, volume: Wrapped): Buffer {
   const { keyId, wrappedKey } = volume.encryption;
   const key = ring?.find(keyId) ?? null;
   if (key === null) throw missingKey(`volume ${volume.name}`, keyId, ring);
-  const dataKey = key.open(Buffer.from(wrappedKey, 'base64'), associatedWith(volume.id));
+  const drawnFor = volume.encryption.drawnFor ?? volume.id;
+  const dataKey = key.open(Buffer.from(wrappedKey, 'base64'), associatedWith(drawnFor));
   if (dataKey === null || dataKey.length !== dataKeyBytes)
     throw new BasaltError('VOLUME_KEY_DAMAGED', { name: volume.name, keyId });
   return dataKey;

@@ -22,6 +22,7 @@ import type {
 } from './objects.js';
 import { codecs } from './objects.js';
 import type { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
+import type { SnapshotNameObject, SnapshotObject } from './snapshots.js';
 
 export interface Stored<T> {
   readonly key: string;
@@ -48,6 +49,9 @@ interface Kinds {
   jobs: JobObject;
   /** By volume. */
   handOvers: HandOverObject;
+  snapshots: SnapshotObject;
+  /** `<volume id>/<name>`. */
+  snapshotNames: SnapshotNameObject;
   leaderships: Leadership;
   observedReplicas: ObservedReplica;
   observedVolumes: ObservedVolume;
@@ -70,6 +74,8 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   cordons: { prefix: keys.cordons, codec: codecs.cordon },
   jobs: { prefix: keys.jobs, codec: codecs.job },
   handOvers: { prefix: keys.handOvers, codec: codecs.handOver },
+  snapshots: { prefix: keys.snapshots, codec: codecs.snapshot },
+  snapshotNames: { prefix: keys.snapshotNames, codec: codecs.snapshotName },
   leaderships: { prefix: keys.leaderships, codec: codecs.leadership },
   observedReplicas: { prefix: keys.observedReplicas, codec: codecs.observedReplica },
   observedVolumes: { prefix: keys.observedVolumes, codec: codecs.observedVolume },

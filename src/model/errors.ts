@@ -183,6 +183,12 @@ export const errorTable = Object.freeze({
     5,
     'draw a new key for each new request',
   ),
+  SNAPSHOT_FAILED: row(
+    'snapshot {name} could not be made: {detail}',
+    503,
+    6,
+    'bring the volume back to health, then ask for it again',
+  ),
   ENGINE_FAILED: row('engine refused {method}: {detail}', 502, 1, 'see the log of the node'),
   API_UNREACHABLE: row(
     'API server at {endpoint} cannot be reached: {detail}',

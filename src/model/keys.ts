@@ -39,6 +39,10 @@ export const keys = Object.freeze({
   /** Whom the holder of an epoch shall hand the volume over to. */
   handOvers: `${root}handovers/`,
   handOver: (volumeId: string) => `${root}handovers/${volumeId}`,
+  snapshots: `${root}snapshots/`,
+  snapshot: (id: string) => `${root}snapshots/${id}`,
+  snapshotNames: `${root}names/snapshots/`,
+  snapshotName: (volumeId: string, name: string) => `${root}names/snapshots/${volumeId}/${name}`,
   leaderships: `${root}leadership/`,
   leadership: (volumeId: string) => `${root}leadership/${volumeId}`,
   observedReplicas: `${root}observed/replicas/`,

@@ -12,6 +12,7 @@ import { CordonObject, HandOverObject, JobObject } from './jobs.js';
 import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
 import { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
 import { RouteRange } from './route.js';
+import { SnapshotNameObject, SnapshotObject } from './snapshots.js';
 
 export const formatVersion = 1;
 
@@ -86,6 +87,8 @@ export const ReplicaPlacement = Type.Object(
     node: Name,
     /** Its PG has another disk now: it goes as soon as the others hold everything. */
     leaving: Type.Optional(Type.Literal(true)),
+    /** The lvol of the same disk that it begins as: of a clone. Absent: it begins empty. */
+    source: Type.Optional(Type.String()),
   },
   strict,
 );
@@ -106,6 +109,8 @@ export const VolumeEncryption = Type.Object(
     keyId: ClusterKeyId,
     /** The data key, sealed by AES-256-GCM: nonce, ciphertext, tag; base64 (docs/security.md). */
     wrappedKey: Type.String({ pattern: '^[A-Za-z0-9+/]+={0,2}$', maxLength: 256 }),
+    /** The volume that the data key was drawn for, when that is another one: clones are read with their origin's. */
+    drawnFor: Type.Optional(Uuid),
   },
   strict,
 );
@@ -139,6 +144,8 @@ export const VolumeObject = Type.Object(
     nbd: Type.Array(NbdExport),
     /** Absent: its data is stored as it is. Versions that do not know the field refuse the volume. */
     encryption: Type.Optional(VolumeEncryption),
+    /** Of a clone: the snapshot that it began as, and what that was called. */
+    origin: Type.Optional(Type.Object({ snapshotId: Uuid, volume: Name, snapshot: Name }, strict)),
     phase: Type.Union([Type.Literal('live'), Type.Literal('deleting')]),
     /** Deleted without waiting for nodes that are away. */
     forced: Type.Optional(Type.Literal(true)),
@@ -281,6 +288,8 @@ export const codecs = Object.freeze({
   cordon: codec(CordonObject),
   job: codec(JobObject),
   handOver: codec(HandOverObject),
+  snapshot: codec(SnapshotObject),
+  snapshotName: codec(SnapshotNameObject),
   leadership: codec(Leadership),
   observedReplica: codec(ObservedReplica),
   observedVolume: codec(ObservedVolume),

@@ -9,6 +9,8 @@
 
 export interface DesiredReplica {
   readonly replica: string;
+  /** The lvol that it begins as; absent: empty. */
+  readonly source?: string;
   readonly volumeId: string;
   readonly leg: number;
   readonly lvstore: string;
@@ -41,6 +43,7 @@ export interface ObservedDiskNode {
 
 export type DiskAction =
   | { readonly do: 'create-lvol'; readonly replica: DesiredReplica }
+  | { readonly do: 'clone-lvol'; readonly replica: DesiredReplica; readonly source: string }
   | { readonly do: 'grow-lvol'; readonly replica: DesiredReplica }
   | { readonly do: 'report'; readonly replica: DesiredReplica; readonly state: 'ready' | 'missing' }
   | { readonly do: 'create-subsystem'; readonly replica: DesiredReplica }
@@ -92,7 +95,9 @@ function planReplica(
     return replica.reported === 'missing' ? gone : [...gone, { do: 'report', replica, state: 'missing' }];
   }
   const actions: DiskAction[] = [];
-  if (!exists) actions.push({ do: 'create-lvol', replica });
+  const { source } = replica;
+  if (!exists && source !== undefined) actions.push({ do: 'clone-lvol', replica, source });
+  else if (!exists) actions.push({ do: 'create-lvol', replica });
   actions.push(...planExport(replica, subsystem));
   // Last: one that cannot grow is served as it is.
   if ((observed.lvols.get(lvolPath(replica)) ?? replica.sizeBytes) < replica.sizeBytes)

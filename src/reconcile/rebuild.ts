@@ -98,7 +98,8 @@ function planVolume(view: View, volume: VolumeObject): VolumeChange | null {
   if (volume.phase === 'deleting') return planBurial(view, volume);
   const leadership = view.state.get('leaderships', volume.id);
   if (leadership === null) return null;
-  if (leadership.epoch === 0) return planExchange(view, volume, leadership);
+  // A clone holds what its snapshot does from its first moment.
+  if (leadership.epoch === 0 && volume.origin === undefined) return planExchange(view, volume, leadership);
   return planDrop(volume, leadership);
 }
 

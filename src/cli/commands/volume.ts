@@ -9,9 +9,11 @@ import type { CliWorld } from '../launch.js';
 import { type CommonOptions, print, table } from '../output.js';
 import { formatBytes, parseBytes, parseCount, parseWords } from '../sizes.js';
 import { jobText, waitForJob } from './job.js';
+import { parseSnapshotName } from './snapshot.js';
 
 interface CreateOptions extends CommonOptions {
-  readonly size: string;
+  readonly size?: string;
+  readonly from?: string;
   readonly pool?: string;
   readonly copies?: string;
   readonly legs?: string;
@@ -26,7 +28,8 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
   volume
     .command('create <name>')
     .description('create a thin, striped and replicated volume')
-    .requiredOption('--size <bytes>', 'size, such as 1G; a multiple of 4096')
+    .option('--size <bytes>', 'size, such as 1G; a multiple of 4096')
+    .option('--from <volume@snapshot>', 'begin as this snapshot, with its size and on its disks')
     .option('--pool <name>', 'pool whose PGs hold it (default: one for the number of copies)')
     .option('--copies <number>', 'replicas of every byte (default: 2, or what the pool keeps)')
     .option('--legs <number>', 'placement groups to stripe over (default: 4)')
@@ -81,6 +84,36 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
 }
 
 async function create(world: CliWorld, name: string, options: CreateOptions): Promise<void> {
+  const waitMs = parseCount(options.wait, '--wait') * 1000;
+  const client = await apiClient(world, options);
+  const asked = options.from === undefined ? createNew : createClone;
+  let volume = await asked(client, name, options);
+  if (waitMs > 0) volume = await waitServed(world, client, { volume, waitMs });
+  print(world, options, volume, volumeText(volume));
+}
+
+/** What a snapshot decides is not to be said again. */
+const decidedBySnapshot = ['size', 'pool', 'copies', 'legs', 'stripe', 'encrypt'] as const;
+
+function createClone(client: ApiClient, name: string, options: CreateOptions): Promise<VolumeView> {
+  for (const option of decidedBySnapshot) {
+    if (options[option] === undefined) continue;
+    throw new BasaltError('INVALID_ARGUMENT', {
+      field: `--${option}`,
+      problem: 'is decided by the snapshot of --from',
+    });
+  }
+  const at = parseSnapshotName(options.from ?? '', '--from');
+  const controllers = options.controllers === undefined ? {} : { controllers: parseWords(options.controllers) };
+  return client.cloneSnapshot(at.volume, at.snapshot, { name, ...controllers });
+}
+
+function createNew(client: ApiClient, name: string, options: CreateOptions): Promise<VolumeView> {
+  if (options.size === undefined)
+    throw new BasaltError('INVALID_ARGUMENT', {
+      field: '--size',
+      problem: 'is missing; or name a snapshot with --from',
+    });
   const request: VolumeCreateRequest = {
     name,
     sizeBytes: parseBytes(options.size, '--size'),
@@ -91,11 +124,7 @@ async function create(world: CliWorld, name: string, options: CreateOptions): Pr
     ...(options.controllers === undefined ? {} : { controllers: parseWords(options.controllers) }),
     ...(options.encrypt === true ? { encrypt: true } : {}),
   };
-  const waitMs = parseCount(options.wait, '--wait') * 1000;
-  const client = await apiClient(world, options);
-  let volume = await client.createVolume(request);
-  if (waitMs > 0) volume = await waitServed(world, client, { volume, waitMs });
-  print(world, options, volume, volumeText(volume));
+  return client.createVolume(request);
 }
 
 interface ResizeOptions extends CommonOptions {

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a volume's controller needs of the store to make snapshots.
+
+import type { Stored } from '../model/cluster-state.js';
+import { keys } from '../model/keys.js';
+import { codecs } from '../model/objects.js';
+import type { SnapshotObject } from '../model/snapshots.js';
+import type { ClusterLink } from './cluster-link.js';
+
+export interface SnapshotPort {
+  /** Of this volume, as the watch last showed them, oldest first. */
+  all(): Stored<SnapshotObject>[];
+  /** False: the object, or the leadership when its revision is given, is another one by now. */
+  swap(
+    present: Stored<SnapshotObject>,
+    to: { next: SnapshotObject; leadershipRevision?: number },
+    signal: AbortSignal,
+  ): Promise<boolean>;
+}
+
+export function snapshotPort(link: ClusterLink, volumeId: string): SnapshotPort {
+  return {
+    all: () =>
+      link.state
+        .all('snapshots')
+        .filter((snapshot) => snapshot.volumeId === volumeId)
+        .sort((a, b) => a.createdAtMs - b.createdAtMs || (a.id < b.id ? -1 : 1))
+        .flatMap((snapshot) => link.state.stored('snapshots', snapshot.id) ?? []),
+    swap: (present, { next, leadershipRevision }, signal) => {
+      const leadership =
+        leadershipRevision === undefined ? [] : [{ key: keys.leadership(volumeId), revision: leadershipRevision }];
+      const expect = [{ key: present.key, revision: present.revision }, ...leadership];
+      return link.commit({ expect, put: [{ key: present.key, text: codecs.snapshot.encode(next) }] }, signal);
+    },
+  };
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Asking for snapshots, deleting them, and making volumes of them: checks against one reading of the store, then one
+// transaction on exactly that. Whoever drives the volume cuts; disk nodes make and remove what lies on their disks.
+//
+// Invariants:  - the same request twice has the effect of one
+//              - a snapshot does not go while a volume that begins as it is still being made
+
+import type { Clock } from '../env/clock.js';
+import type { CloneRequest, SnapshotCreateRequest } from '../model/api.js';
+import type { ClusterState, Stored } from '../model/cluster-state.js';
+import { BasaltError } from '../model/errors.js';
+import { keys } from '../model/keys.js';
+import { codecs, formatVersion, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
+import { type SnapshotObject, snapshotLvol } from '../model/snapshots.js';
+import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
+import type { Change, Txn } from '../store/store.js';
+import { attempt } from './attempt.js';
+import { clonesOf, copyIsUp } from './snapshot-views.js';
+import { promisedPerDisk } from './views.js';
+import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume, type VolumeDeps } from './volumes.js';
+
+/** Of one volume: so many layers an lvol may have below it. */
+const snapshotsMax = 64;
+
+export type SnapshotDeps = Pick<VolumeDeps, 'store' | 'random'>;
+
+export function requireSnapshot(state: ClusterState, volume: VolumeObject, name: string): Stored<SnapshotObject> {
+  const id = state.get('snapshotNames', `${volume.id}/${name}`)?.snapshotId ?? name;
+  const stored = state.stored('snapshots', id);
+  if (stored === null || stored.value.volumeId !== volume.id || stored.value.phase === 'deleting')
+    throw new BasaltError('NOT_FOUND', { kind: 'snapshot', name: `${volume.name}@${name}` });
+  return stored;
+}
+
+/** True: asked for now. False: it was there already. One that failed is tried again. */
+export function createSnapshot(
+  deps: SnapshotDeps,
+  clock: Pick<Clock, 'wallMs'>,
+  wish: { volume: string; request: SnapshotCreateRequest },
+): Promise<{ made: boolean; id: string }> {
+  return attempt<{ made: boolean; id: string }>(deps.store, async ({ state }) => {
+    const { value: volume, key, revision } = requireVolume(state, wish.volume);
+    const { name } = wish.request;
+    const known = state.get('snapshotNames', `${volume.id}/${name}`);
+    const existing = known === null ? null : state.stored('snapshots', known.snapshotId);
+    if (existing !== null && existing.value.phase !== 'failed')
+      return { txn: null, result: { made: false, id: existing.value.id } };
+    if (state.get('leaderships', volume.id)?.controller == null)
+      throw unavailable(volume, 'no controller serves it: a snapshot is cut by whoever does');
+    const count = state.all('snapshots').filter((entry) => entry.volumeId === volume.id).length;
+    if (existing === null && count >= snapshotsMax)
+      throw new BasaltError('INVALID_ARGUMENT', {
+        field: 'name',
+        problem: `${volume.name} has ${snapshotsMax} snapshots, the most there may be`,
+      });
+    if (existing !== null) return again(existing);
+    const id = deps.random.uuid();
+    const snapshot: SnapshotObject = {
+      format: formatVersion,
+      id,
+      name,
+      volumeId: volume.id,
+      phase: 'wanted',
+      createdAtMs: Math.floor(clock.wallMs()),
+      failedCount: 0,
+      leftovers: [],
+    };
+    const nameKey = keys.snapshotName(volume.id, name);
+    const txn: Txn = {
+      conditions: [
+        { key, modRevision: revision },
+        { key: nameKey, modRevision: 0 },
+      ],
+      changes: [
+        { kind: 'put', key: keys.snapshot(id), value: codecs.snapshot.encode(snapshot) },
+        // Unchanged, but for its revision: who is about to delete the volume looks again.
+        { kind: 'put', key, value: codecs.volume.encode(volume) },
+        {
+          kind: 'put',
+          key: nameKey,
+          value: codecs.snapshotName.encode({ format: formatVersion, snapshotId: id }),
+        },
+      ],
+    };
+    return { txn, result: { made: true, id } };
+  });
+}
+
+function again(existing: Stored<SnapshotObject>): { txn: Txn; result: { made: boolean; id: string } } {
+  const { problem: _, ...rest } = existing.value;
+  const value = codecs.snapshot.encode({ ...rest, phase: 'wanted', failedCount: 0 });
+  const conditions = [{ key: existing.key, modRevision: existing.revision }];
+  return {
+    txn: { conditions, changes: [{ kind: 'put', key: existing.key, value }] },
+    result: { made: true, id: existing.value.id },
+  };
+}
+
+/** Its name is free at once; disk nodes remove what is on their disks, those that are away when they are back. */
+export function deleteSnapshot(deps: SnapshotDeps, at: { volume: string; snapshot: string }): Promise<void> {
+  return attempt<void>(deps.store, async ({ state, placementRevision }) => {
+    const { value: volume } = requireVolume(state, at.volume);
+    const stored = requireSnapshot(state, volume, at.snapshot);
+    const unmade = clonesOf(state, stored.value.id).filter((clone) => !isMade(state, clone));
+    if (unmade.length > 0)
+      throw new BasaltError('BUSY', {
+        kind: 'snapshot',
+        name: `${volume.name}@${stored.value.name}`,
+        detail: `volume ${unmade.map(({ name }) => name).join(', ')} is being made of it`,
+      });
+    const next = planDeletion(stored.value);
+    const change: Change =
+      next === null
+        ? { kind: 'delete', key: stored.key }
+        : { kind: 'put', key: stored.key, value: codecs.snapshot.encode(next) };
+    const txn: Txn = {
+      conditions: [
+        { key: stored.key, modRevision: stored.revision },
+        // Clones change it: none has begun since.
+        { key: keys.placement, modRevision: placementRevision },
+      ],
+      changes: [change, { kind: 'delete', key: keys.snapshotName(volume.id, stored.value.name) }],
+    };
+    return { txn, result: undefined };
+  });
+}
+
+/** Its disks have what they need of the snapshot. */
+function isMade(state: ClusterState, clone: VolumeObject): boolean {
+  const sourced = clone.legs.flatMap((leg) => leg.replicas).filter((entry) => entry.source !== undefined);
+  return sourced.every((entry) => state.get('observedReplicas', entry.replica) !== null);
+}
+
+/** True: made now. False: that volume is there already, and began as this snapshot. */
+export function cloneSnapshot(
+  deps: SnapshotDeps,
+  at: { volume: string; snapshot: string; request: CloneRequest },
+): Promise<{ made: boolean; id: string }> {
+  return attempt<{ made: boolean; id: string }>(deps.store, async ({ state, placementRevision }) => {
+    const { value: volume } = requireVolume(state, at.volume);
+    const stored = requireSnapshot(state, volume, at.snapshot);
+    const { request } = at;
+    const existing = state.volumeByName(request.name);
+    if (existing !== null) {
+      if (existing.origin?.snapshotId !== stored.value.id)
+        throw new BasaltError('ALREADY_EXISTS', { kind: 'volume', name: request.name, field: 'name' });
+      return { txn: null, result: { made: false, id: existing.id } };
+    }
+    const clone = draw(deps, state, { volume, snapshot: stored.value, request });
+    const leadership = codecs.leadership.encode(firstLeadership(clone, request.leaseMs ?? defaultLeaseMs));
+    const name = codecs.volumeName.encode({ format: formatVersion, volumeId: clone.id });
+    const txn: Txn = {
+      conditions: [
+        { key: keys.volumeName(request.name), modRevision: 0 },
+        { key: stored.key, modRevision: stored.revision },
+        { key: keys.placement, modRevision: placementRevision },
+      ],
+      changes: [
+        { kind: 'put', key: keys.volume(clone.id), value: codecs.volume.encode(clone) },
+        { kind: 'put', key: keys.leadership(clone.id), value: leadership },
+        { kind: 'put', key: keys.volumeName(request.name), value: name },
+        { kind: 'put', key: keys.placement, value: JSON.stringify({ format: formatVersion, volumeId: clone.id }) },
+      ],
+    };
+    return { txn, result: { made: true, id: clone.id } };
+  });
+}
+
+function draw(
+  deps: SnapshotDeps,
+  state: ClusterState,
+  of: { volume: VolumeObject; snapshot: SnapshotObject; request: CloneRequest },
+): VolumeObject {
+  const { volume, snapshot, request } = of;
+  const { cut, shape } = snapshot;
+  const fullName = `${volume.name}@${snapshot.name}`;
+  if (snapshot.phase !== 'ready' || cut === undefined || shape === undefined)
+    throw new BasaltError('BUSY', { kind: 'snapshot', name: fullName, detail: 'it is not made yet' });
+  const up = copiesUp(snapshot, volume.legs.length, (copy) => copyIsUp(state, copy));
+  const bare = up.flatMap((copies, leg) => (copies.length === 0 ? [leg] : []));
+  if (bare.length > 0) throw unavailable(volume, `no copy of leg ${bare.join(', ')} of ${fullName} can be reached`);
+  const legs = up.map((copies) => ({
+    replicas: copies.map(
+      ({ replica, disk, node }): ReplicaPlacement => ({
+        replica: deps.random.uuid(),
+        disk,
+        node,
+        source: snapshotLvol(snapshot.id, cut.attempt, replica),
+      }),
+    ),
+  }));
+  checkRoom(state, { volume, legs, legSizeBytes: shape.legSizeBytes });
+  const { encryption } = volume;
+  return {
+    format: formatVersion,
+    id: deps.random.uuid(),
+    name: request.name,
+    sizeBytes: shape.sizeBytes,
+    blockSizeBytes: volume.blockSizeBytes,
+    stripeSizeBytes: volume.stripeSizeBytes,
+    copies: volume.copies,
+    legSizeBytes: shape.legSizeBytes,
+    legs,
+    ...(volume.pool === undefined ? {} : { pool: volume.pool }),
+    ...(shape.route === undefined ? {} : { route: shape.route }),
+    controllers: chooseControllers(state, request.controllers),
+    hosts: [],
+    nbd: [],
+    ...(encryption === undefined ? {} : { encryption: { ...encryption, drawnFor: encryption.drawnFor ?? volume.id } }),
+    origin: { snapshotId: snapshot.id, volume: volume.name, snapshot: snapshot.name },
+    phase: 'live',
+  };
+}
+
+/** A clone may come to differ from its snapshot everywhere: its disks must be able to promise that. */
+function checkRoom(
+  state: ClusterState,
+  of: { volume: VolumeObject; legs: readonly { replicas: readonly ReplicaPlacement[] }[]; legSizeBytes: number },
+): void {
+  const promised = promisedPerDisk(state);
+  const map = of.volume.pool === undefined ? null : state.get('pgMaps', of.volume.pool);
+  const needed = new Map<string, number>();
+  for (const { disk } of of.legs.flatMap((leg) => leg.replicas))
+    needed.set(disk, (needed.get(disk) ?? 0) + of.legSizeBytes);
+  for (const [id, bytes] of needed) {
+    const disk = state.get('disks', id);
+    const capacityBytes = map?.disks.find((entry) => entry.id === id)?.capacityBytes ?? disk?.totalBytes ?? 0;
+    const leftBytes = Math.max(0, capacityBytes - (promised.get(id) ?? 0));
+    if (bytes <= leftBytes) continue;
+    const problem =
+      `disk ${id} on ${disk?.node ?? 'an unknown node'} has ${leftBytes} bytes left, and the volume may come to take ` +
+      `${bytes} there: add disks, or delete volumes`;
+    throw new BasaltError('PLACEMENT_IMPOSSIBLE', { field: 'name', problem });
+  }
+}
+
+function unavailable(volume: VolumeObject, detail: string): BasaltError {
+  return new BasaltError('VOLUME_UNAVAILABLE', { name: volume.name, detail });
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Snapshots of volumes, as they live in the store.
+//
+//   wanted → cutting → ready → deleting → (gone)        cutting → wanted or failed, when a try did not succeed
+//
+// Invariants:  - a try is in the store before the first member is asked to cut for it, and its name is never used again
+//              - `ready` names exactly those copies that were cut at the instant, less those that were lost since
+//              - every lvol that may exist is named: by `cut`, or as a leftover until its disk node has removed it
+
+import Type, { type Static } from 'typebox';
+import { RouteRange } from './route.js';
+
+const strict = { additionalProperties: false } as const;
+const Uuid = Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' });
+const Name = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$' });
+const Format = Type.Literal(1);
+const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+/** A replica of the volume, and so the place of a copy: its disk. */
+export const SnapshotCopy = Type.Object({ leg: Count, replica: Uuid, disk: Uuid, node: Name }, strict);
+export type SnapshotCopy = Static<typeof SnapshotCopy>;
+
+export const SnapshotCut = Type.Object(
+  {
+    /** Distinguishes tries. */
+    attempt: Type.String({ pattern: '^[0-9a-f]{8}$' }),
+    epoch: Count,
+    copies: Type.Array(SnapshotCopy),
+  },
+  strict,
+);
+export type SnapshotCut = Static<typeof SnapshotCut>;
+
+/** An lvol that is to go. */
+export const SnapshotLeftover = Type.Object(
+  {
+    lvol: Type.String(),
+    replica: Uuid,
+    disk: Uuid,
+    node: Name,
+    /** The epoch that it was asked for under: as long as that lasts, the asking may still be on its way. */
+    epoch: Count,
+  },
+  strict,
+);
+export type SnapshotLeftover = Static<typeof SnapshotLeftover>;
+
+/** What of the volume may change later: a clone is made with what was. */
+export const SnapshotShape = Type.Object(
+  { sizeBytes: Count, legSizeBytes: Count, route: Type.Optional(Type.Array(RouteRange, { minItems: 1 })) },
+  strict,
+);
+export type SnapshotShape = Static<typeof SnapshotShape>;
+
+export const SnapshotPhase = Type.Union([
+  Type.Literal('wanted'),
+  Type.Literal('cutting'),
+  Type.Literal('ready'),
+  Type.Literal('failed'),
+  Type.Literal('deleting'),
+]);
+
+export const SnapshotObject = Type.Object(
+  {
+    format: Format,
+    id: Uuid,
+    name: Name,
+    volumeId: Uuid,
+    phase: SnapshotPhase,
+    createdAtMs: Count,
+    /** Tries that did not succeed. */
+    failedCount: Count,
+    /** Of `cutting` and `ready`. */
+    cut: Type.Optional(SnapshotCut),
+    shape: Type.Optional(SnapshotShape),
+    /** When it was cut, and for how long requests were held. */
+    cutAtMs: Type.Optional(Count),
+    heldUs: Type.Optional(Count),
+    leftovers: Type.Array(SnapshotLeftover),
+    /** Why the last try did not succeed. */
+    problem: Type.Optional(Type.String()),
+  },
+  strict,
+);
+export type SnapshotObject = Static<typeof SnapshotObject>;
+
+export const SnapshotNameObject = Type.Object({ format: Format, snapshotId: Uuid }, strict);
+export type SnapshotNameObject = Static<typeof SnapshotNameObject>;
+
+/** What a copy is called on its disk: 62 characters, one fewer than an lvol's name may have. */
+export function snapshotLvol(snapshotId: string, attempt: string, replica: string): string {
+  return `${snapshotId}.${attempt}.${replica.replaceAll('-', '').slice(0, 16)}`;
+}
