@@ -43,11 +43,12 @@ struct RaidPlantedBugs {
   bool no_flush_before_reuse = false;
   bool no_flush_before_record = false;  // of what whole stripes left in caches
   bool no_flush_before_clean = false;
-  bool no_flush_before_join = false;  // of a rebuilt member, and of those that it was rebuilt from
-  bool keep_old_records = false;      // in the log of a member that comes back
-  bool show_unsettled = false;        // reads do not wait until the parity of a torn stripe is right
-  bool leave_after_replay = false;    // members that are not here
-  bool skip_incomplete = false;       // a record that one of its members has lost counts as never made durable
+  bool no_flush_before_join = false;   // of a rebuilt member, and of those that it was rebuilt from
+  bool no_record_for_joining = false;  // a member gets records only when it is of the set
+  bool keep_old_records = false;       // in the log of a member that comes back
+  bool show_unsettled = false;         // reads do not wait until the parity of a torn stripe is right
+  bool leave_after_replay = false;     // members that are not here
+  bool skip_incomplete = false;        // a record that one of its members has lost counts as never made durable
   bool whole_stripes_ignore_log = false;
   bool trust_parity = false;  // after an unclean end parity is believed as it is
 

@@ -69,7 +69,7 @@ Task<void> RaidParityBdev::rebuild(uint32_t member) {
     return closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0 || rebuild_numbers_[member] != number;
   };
   const bool blank = bugs_.keep_old_records || co_await blank_log(member);
-  if (blank && !over()) logging_ |= bit;
+  if (blank && !over() && !bugs_.no_record_for_joining) logging_ |= bit;
   Workspace workspace(layout_, columns_max_);
   for (uint64_t stripe = 0; stripe < layout_.strip_count && blank; stripe++) {
     for (uint32_t column = 0; column < layout_.strip_blocks; column += columns_max_) {
