@@ -52,6 +52,19 @@ describe('what a link put with a lease', () => {
     await link.close();
   });
 
+  it('is all put again after its lease was lost, however much it is', async () => {
+    const { time, server, link, signal } = await bench();
+    const count = 300;
+    for (let index = 0; index < count; index++)
+      await link.commit({ put: [{ key: `${key}-${index}`, text: '"a"', leased: true }] }, signal);
+    server.away = true;
+    await pass(time, 10_000);
+    server.away = false;
+    await pass(time, 10_000);
+    expect(server.list(`${key}-`)).toHaveLength(count);
+    await link.close();
+  });
+
   it('stays away once it was removed', async () => {
     const { time, server, link, signal } = await bench();
     await link.commit({ put: [{ key, text: '"a"', leased: true }] }, signal);

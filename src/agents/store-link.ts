@@ -141,7 +141,7 @@ export class StoreLink implements ClusterLink {
         { keys: differs.map(([each]) => each) },
         'store holds something older; putting it again',
       );
-      void this.#renew();
+      void this.#renew(differs.map(([each]) => each));
     });
   }
 
@@ -175,13 +175,18 @@ export class StoreLink implements ClusterLink {
     return store.grantLease({ ttlSeconds: leaseTtlSeconds, onLost });
   }
 
-  async #renew(): Promise<void> {
+  /** Puts what is leased again; without `keys`, all of it. */
+  async #renew(keys: readonly string[] | null = null): Promise<void> {
     const { signal } = this.#stop;
     const backoff = new Backoff({ clock: this.#options.clock, minMs: 100, maxMs: 2_000 });
     while (!signal.aborted) {
       try {
-        const put = [...this.#leased].map(([key, text]) => ({ key, text, leased: true }));
-        if (put.length > 0) await this.commit({ put }, signal);
+        const put = [...this.#leased]
+          .filter(([key]) => keys?.includes(key) !== false)
+          .map(([key, text]) => ({ key, text, leased: true }));
+        // A transaction holds a bounded number of keys.
+        for (let at = 0; at < put.length; at += putsAtOnce)
+          await this.commit({ put: put.slice(at, at + putsAtOnce) }, signal);
         return;
       } catch (error) {
         this.#log.warn('lease', { error: reason(error) }, 'lease cannot be taken; trying on');
@@ -197,6 +202,7 @@ function toRow(entry: Entry): { key: string; value: string; revision: number } {
 
 const callTimeoutMs = 2_000;
 const repairMs = 1_000;
+const putsAtOnce = 100;
 
 class StoreLeadership implements LeadershipPort {
   readonly #store: Store;
