@@ -14,7 +14,7 @@
 import { NodeAgent } from '../agents/node-agent.js';
 import type { ControllerTiming } from '../agents/volume-controller.js';
 import { volumeView } from '../api/views.js';
-import { attachVolume, createVolume } from '../api/volumes.js';
+import { attachVolume, createVolume, type VolumeDeps } from '../api/volumes.js';
 import type { Engine } from '../engine/engine.js';
 import { SimClockwork } from '../engine/native/sim-clockwork.js';
 import { createSimWorld, type SimWorld } from '../engine/native/sim-world.js';
@@ -106,6 +106,7 @@ export class ClusterSim {
   #healCount = 0;
   #volumeId = '';
   #operator: Operator | null = null;
+  #admin: VolumeDeps | null = null;
   #planner: PgPlanner | null = null;
 
   constructor(seed: bigint, shape: ClusterShape, options: ClusterSimOptions = {}) {
@@ -174,6 +175,12 @@ export class ClusterSim {
     return this.#operator;
   }
 
+  /** What requests are carried out with, once it has started. */
+  get admin(): VolumeDeps {
+    if (this.#admin === null) throw new Error('the cluster has not started');
+    return this.#admin;
+  }
+
   note(text: string): void {
     this.#trace.add('run', 'note', text);
   }
@@ -188,6 +195,7 @@ export class ClusterSim {
     );
     const clock = this.#clockwork.time.clock();
     const admin = { store: this.server.open('admin', clock), random: this.#random.fork(), planner };
+    this.#admin = admin;
     this.#operator = new Operator(admin, clock, this.rareEvents);
     const { copies, legs, sizeBytes, leaseMs, controllers } = this.shape;
     const names = Array.from({ length: controllers }, (_, index) => `c${index + 1}`);

@@ -17,6 +17,14 @@ export interface WriteOp {
   readonly invokedNs: number;
 }
 
+/** A write as a snapshot is judged by: of one block. */
+interface PastWrite {
+  readonly sequence: number;
+  readonly invokedNs: number;
+  /** Of the acknowledgement; infinite: there was none. */
+  endNs: number;
+}
+
 export interface ReadOp {
   readonly client: number;
   readonly lba: number;
@@ -33,6 +41,7 @@ interface Register {
   floor: number;
   /** Writes that were answered with an error: they may happen yet, whatever was written since. */
   readonly open: Set<number>;
+  readonly past: PastWrite[];
 }
 
 const volume = 1;
@@ -90,6 +99,7 @@ export class History {
       if (register.writer !== 0 && register.writer !== at.client) throw new Error(`block ${lba} has another writer`);
       register.writer = at.client;
       register.issued = sequence;
+      register.past.push({ sequence, invokedNs: nowNs, endNs: Number.POSITIVE_INFINITY });
     }
     this.#begin();
     const op = { ...at, sequence, invokedNs: nowNs };
@@ -104,6 +114,8 @@ export class History {
       const register = this.#register(lba);
       if (acknowledged) register.floor = Math.max(register.floor, op.sequence);
       else register.open.add(op.sequence);
+      const past = register.past.findLast((write) => write.sequence === op.sequence);
+      if (past !== undefined && acknowledged) past.endNs = nowNs;
     }
     const status = acknowledged ? 'ok' : 'info';
     this.#line({ op: 'write', ...place(op), ...this.#times(op, nowNs), status, seq: op.sequence });
@@ -124,6 +136,34 @@ export class History {
     for (const [index, value] of values.entries()) this.#judge(op, index, value);
     const texts = values.map((value, index) => valueText(value, { volume, lba: op.lba + index }));
     this.#line({ op: 'read', ...place(op), ...this.#times(op, nowNs), status: 'ok', values: texts });
+  }
+
+  /**
+   * What is wrong with a snapshot that was asked for and made between these times and holds `values`; null: nothing. It is
+   * one read of all blocks, and an instant: no block lacks a write that was acknowledged before a write that another
+   * block holds was asked for. Blocks that hold a write that was never answered are left alone: it may have come late.
+   */
+  judgeSnapshot(at: { askedNs: number; madeNs: number }, values: readonly BlockValue[]): string | null {
+    const held: { lba: number; sequence: number; register: Register }[] = [];
+    let lastNs = Number.NEGATIVE_INFINITY;
+    for (const [lba, value] of values.entries()) {
+      const register = this.#register(lba);
+      const sequence = sequenceOf(value, lba, register);
+      if (sequence === null) return `block ${lba} of the snapshot holds ${valueText(value, { volume, lba })}`;
+      if (register.open.has(sequence)) continue;
+      const write = register.past.find((each) => each.sequence === sequence);
+      if (sequence !== 0 && (write === undefined || write.invokedNs >= at.madeNs))
+        return `block ${lba} of the snapshot holds #${sequence}, which was not asked for before it was made`;
+      held.push({ lba, sequence, register });
+      lastNs = Math.max(lastNs, write?.invokedNs ?? lastNs);
+    }
+    for (const { lba, sequence, register } of held) {
+      const boundNs = Math.max(lastNs, at.askedNs);
+      const missed = register.past.find((write) => write.sequence > sequence && write.endNs < boundNs);
+      if (missed !== undefined)
+        return `block ${lba} of the snapshot holds #${sequence}, but #${missed.sequence} had been acknowledged before`;
+    }
+    return null;
   }
 
   noteFlush(at: { client: number; invokedNs: number; ok: boolean }, nowNs: number): void {
@@ -153,7 +193,7 @@ export class History {
   #register(lba: number): Register {
     let register = this.#registers.get(lba);
     if (register === undefined) {
-      register = { writer: 0, issued: 0, floor: 0, open: new Set() };
+      register = { writer: 0, issued: 0, floor: 0, open: new Set(), past: [] };
       this.#registers.set(lba, register);
     }
     return register;

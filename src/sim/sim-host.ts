@@ -8,7 +8,7 @@ import type { SeededRandom } from '../env/seeded-random.js';
 import type { VirtualClock } from '../env/virtual-clock.js';
 import type { Address } from '../model/objects.js';
 import type { History } from './history.js';
-import { blockBytes, readStamp, writeStamp } from './stamp.js';
+import { type BlockValue, blockBytes, readStamp, writeStamp } from './stamp.js';
 
 export interface SimHostOptions {
   readonly name: string;
@@ -75,13 +75,17 @@ export class SimHost {
   }
 
   /** Tries every path until it stands. */
-  async connect(subnqn: string, paths: readonly Address[]): Promise<void> {
+  connect(subnqn: string, paths: readonly Address[]): Promise<void> {
+    return this.#connectAs(SimHost.nqn(this.name), subnqn, paths);
+  }
+
+  async #connectAs(hostnqn: string, subnqn: string, paths: readonly Address[]): Promise<void> {
     const { engine, clock, name } = this.#options;
     let bdev: string | null = null;
     for (const path of paths) {
       for (;;) {
         try {
-          const controller = { name, subnqn, hostnqn: SimHost.nqn(name), multipath: 'multipath' } as const;
+          const controller = { name, subnqn, hostnqn, multipath: 'multipath' } as const;
           const timing = { ctrlr_loss_timeout_sec: 3600, keep_alive_ms: 500 };
           const names = await engine.rpc('bdev_nvme_attach_controller', {
             ...controller,
@@ -121,6 +125,24 @@ export class SimHost {
 
   stop(): void {
     this.#stopped = true;
+  }
+
+  /** What every block of another volume holds. */
+  async readOther(subnqn: string, paths: readonly Address[]): Promise<BlockValue[]> {
+    const { engine, clock, name } = this.#options;
+    const other = new SimHost({ ...this.#options, name: `${name}-${subnqn.slice(-12)}`, engine, clock });
+    await other.#connectAs(SimHost.nqn(name), subnqn, paths);
+    const handle = other.#handle;
+    if (handle === null) throw new Error('not connected');
+    const values: BlockValue[] = [];
+    const data = Buffer.alloc(16 * blockBytes);
+    for (let lba = 0; lba < other.countBlocks; lba += 16) {
+      await handle.read(lba * blockBytes, data);
+      for (let at = 0; at < data.length; at += blockBytes) values.push(readStamp(data.subarray(at, at + blockBytes)));
+    }
+    await handle.close();
+    await engine.rpc('bdev_nvme_detach_controller', { name: other.name });
+    return values;
   }
 
   /** Every block of the volume once. */
