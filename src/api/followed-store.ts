@@ -40,6 +40,9 @@ export class FollowedStore implements Store {
   readonly #waiting = new Set<{ revision: number; resolve: () => void }>();
   #watch: Watch | null = null;
   #opening: Promise<void> | null = null;
+  /** The question that the store is being asked, and the one that follows it. */
+  #asking: Promise<{ entry: Entry | null; revision: number }> | null = null;
+  #next: Promise<{ entry: Entry | null; revision: number }> | null = null;
   #revision = 0;
   #copy: ClusterState | null = null;
 
@@ -56,10 +59,33 @@ export class FollowedStore implements Store {
     });
     await this.#opening;
     // Answered by the store as it is now: what was committed before is at this revision or below.
-    const { entry, revision } = await this.#store.get(keys.placement, { timeoutMs: callTimeoutMs });
+    const { entry, revision } = await this.#ask();
     if (!(await this.#reached(revision))) return readEverything(this.#store);
     this.#copy ??= this.#state.copy();
     return { state: this.#copy, placementRevision: entry?.modRevision ?? 0 };
+  }
+
+  /** Those that come while the store is asked wait for the next question, which is one for all of them. */
+  #ask(): Promise<{ entry: Entry | null; revision: number }> {
+    if (this.#asking === null) {
+      this.#asking = this.#askNow();
+      return this.#asking;
+    }
+    this.#next ??= this.#asking
+      .catch(() => {})
+      .then(() => {
+        this.#next = null;
+        this.#asking = this.#askNow();
+        return this.#asking;
+      });
+    return this.#next;
+  }
+
+  #askNow(): Promise<{ entry: Entry | null; revision: number }> {
+    const asked = this.#store.get(keys.placement, { timeoutMs: callTimeoutMs }).finally(() => {
+      if (this.#asking === asked) this.#asking = null;
+    });
+    return asked;
   }
 
   async #open(): Promise<void> {

@@ -4,12 +4,14 @@
 //
 // Invariants:  - answers on loopback only, and only to requests that name a loopback host, so that a web page
 //                elsewhere cannot steer it through a browser
+//              - a POST with an idempotency key happens once, and has the same answer ever after
 //              - every failure is {code, message, field?, hint} from the one table
 
 import { type FastifyError, type FastifyInstance, type FastifyReply, fastify } from 'fastify';
 import type { ErrorView } from '../model/api.js';
 import { isLoopback, splitHostPort } from '../model/config.js';
 import { BasaltError, errorTable } from '../model/errors.js';
+import { IdempotentRequests, idempotencyHeader, idempotencyKeyOf } from './idempotency.js';
 import { Line } from './line.js';
 import { openApiDocument } from './openapi.js';
 import { cordonRoutes } from './routes/cordons.js';
@@ -18,7 +20,7 @@ import { jobRoutes } from './routes/jobs.js';
 import { keyRoutes } from './routes/keys.js';
 import { nodeRoutes } from './routes/nodes.js';
 import { poolRoutes } from './routes/pools.js';
-import type { ApiDeps, Route } from './routes/route.js';
+import type { ApiDeps, Reply, Route } from './routes/route.js';
 import { snapshotRoutes } from './routes/snapshots.js';
 import { statusRoutes } from './routes/status.js';
 import { volumeRoutes } from './routes/volumes.js';
@@ -93,19 +95,27 @@ export function buildApp(options: ApiServerOptions): FastifyInstance {
     throw new BasaltError('NOT_FOUND', { kind: 'route', name: `${request.method} ${request.url}` });
   });
   const deps = { ...options, line: options.line ?? new Line() };
-  for (const route of routes) addRoute(app, deps, route);
+  const idempotent = new IdempotentRequests(options.store);
+  for (const route of routes) addRoute(app, deps, { route, idempotent });
   app.get('/v1/openapi.json', async () => openApiDocument(routes, options.version));
   return app;
 }
 
-function addRoute(app: FastifyInstance, options: ApiServerOptions, route: Route): void {
+function addRoute(
+  app: FastifyInstance,
+  options: ApiServerOptions,
+  { route, idempotent }: { route: Route; idempotent: IdempotentRequests },
+): void {
   app.route({
     method: route.method,
     url: route.path,
     handler: async (request, reply) => {
       const params = request.params as Record<string, string>;
       const flags = flagsOf(route, request.query as Record<string, unknown>);
-      const answer = await route.run(options, { params, body: request.body, flags });
+      const { method, url, body } = request;
+      const key = method === 'POST' ? idempotencyKeyOf(request.headers[idempotencyHeader]) : null;
+      const run = (): Promise<Reply> => route.run(options, { params, body, flags });
+      const answer = key === null ? await run() : await idempotent.run({ key, method, url, body }, run);
       await reply.status(answer.status).send(answer.body);
     },
   });

@@ -36,6 +36,9 @@ export const keys = Object.freeze({
   cordon: (kind: 'disk' | 'node', name: string) => `${root}cordons/${kind}/${name}`,
   jobs: `${root}jobs/`,
   job: (id: string) => `${root}jobs/${id}`,
+  /** What was answered to requests with an idempotency key; by the key's digest. */
+  idempotencies: `${root}idempotency/`,
+  idempotency: (digest: string) => `${root}idempotency/${digest}`,
   /** Whom the holder of an epoch shall hand the volume over to. */
   handOvers: `${root}handovers/`,
   handOver: (volumeId: string) => `${root}handovers/${volumeId}`,
