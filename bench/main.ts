@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// npm run bench -- target|js|native|placement [--json] [--seconds N] [--only TEXT]: measures, and prints a table or one JSON object per line.
+// npm run bench -- target|js|native|placement|cluster [--json] [--seconds N] [--only TEXT]: measures, and prints a table or one JSON object per line.
 // How the figures are made and what they are good for: docs/performance.md.
 
 import { availableParallelism, cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
+import { benchCreations } from './cluster/creations.js';
 import { benchJs } from './js/main.js';
 import { benchNative } from './native.js';
 import { benchPlacement } from './placement/main.js';
@@ -24,6 +25,7 @@ const suites: Record<string, Suite> = {
   js: benchJs,
   native: benchNative,
   placement: benchPlacement,
+  cluster: benchCreations,
 };
 const usage = `usage: npm run bench -- ${Object.keys(suites).join('|')} [--json] [--seconds N] [--only TEXT]`;
 
