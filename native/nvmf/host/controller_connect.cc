@@ -166,6 +166,7 @@ Task<Result<std::unique_ptr<HostQueue>>> HostController::connect_queue(uint16_t 
   options.capsule_data_bytes_max = info_.capsule_data_bytes_max;
   options.deadline = reactor_.now() + options_.connect_timeout;
   options.cancelled = &cancelled_;
+  if (options_.authentication.tls) options.tls = options_.authentication.tls->psk(options_.hostnqn, options_.subnqn);
   HostAddress address = options_.address;
   auto queue = co_await transport_.connect(reactor_, std::move(address), options);
   co_return queue;

@@ -23,6 +23,7 @@
 #include "base/work.h"
 #include "nvme/spec.h"
 #include "nvme/status.h"
+#include "nvmf/auth/tls_key.h"
 #include "runtime/reactor.h"
 
 namespace basalt::nvmf {
@@ -116,6 +117,7 @@ struct HostQueueOptions {
   uint32_t capsule_data_bytes_max = 8192;  // in-capsule data of I/O commands
   Instant deadline = Instant::never();     // to be connected
   const bool* cancelled = nullptr;         // becomes true: give up soon
+  crypto::SharedTlsPsk tls;                // not nullptr: by TLS, with this key
 };
 
 class HostTransport {

@@ -64,6 +64,12 @@ Task<void> Target::connect(Request* request) {
   TargetQueue::return_from_home(request, result);
 }
 
+// What TLS has proven is what Connect says; and a host with a key for TLS comes by no other way.
+bool TargetQueue::channel_fits(const Subsystem& subsystem, const std::string& hostnqn) const {
+  if (proven_) return proven_->hostnqn == hostnqn && proven_->subnqn == subsystem.options().nqn;
+  return !listener_.address.secure_channel && subsystem.keys_of(hostnqn).tls == nullptr;
+}
+
 // One host cannot take the connections of all.
 bool Target::host_has_room(const std::string& hostnqn) const {
   size_t count = 0;
@@ -98,6 +104,7 @@ Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand*
     co_return status::connect_invalid_parameters;
   }
   if (!subsystem->allows(options.hostnqn)) co_return status::connect_invalid_host;
+  if (!queue.channel_fits(*subsystem, options.hostnqn)) co_return status::connect_invalid_host;
   if (!subsystem->gate_.enter()) co_return status::connect_controller_busy;
 
   if (subsystem != discovery_.get() && !subsystem->authenticates(options.hostnqn)) {
@@ -148,6 +155,7 @@ Status Target::connect_io(Request* request, const nvme::ConnectCommand& command,
       &controller->listener() != &queue.listener_) {
     return invalid_parameter(request, true, offsetof(nvme::ConnectData, cntlid));
   }
+  if (!queue.channel_fits(*subsystem, hostnqn)) return status::connect_invalid_host;
   if (!controller->enabled()) return status::command_sequence_error.dnr();
   if (!host_has_room(hostnqn)) return status::connect_controller_busy;
   if (command.qid > controller->io_queue_count_max() || controller->has_queue(command.qid)) {

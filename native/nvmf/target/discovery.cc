@@ -12,6 +12,8 @@ namespace {
 constexpr uint8_t trtype_tcp = 3;
 constexpr uint8_t trtype_loopback = 254;
 constexpr uint8_t subtype_nvm = 2;
+constexpr uint8_t treq_secure_channel_required = 1;
+constexpr uint8_t sectype_tls_1_3 = 2;
 
 template <size_t size>
 void put(char (&out)[size], const std::string& text) {
@@ -27,6 +29,10 @@ nvme::DiscoveryLogEntry entry_of(const SubsystemOptions& subsystem, const Listen
   entry.portid = listener.portid;
   entry.cntlid = nvme::cntlid_any;
   entry.asqsz = 32;
+  if (listener.address.secure_channel) {
+    entry.treq = treq_secure_channel_required;
+    entry.tsas[0] = sectype_tls_1_3;
+  }
   put(entry.trsvcid, listener.address.trsvcid);
   put(entry.subnqn, subsystem.nqn);
   put(entry.traddr, listener.address.traddr);
@@ -40,7 +46,9 @@ std::string Controller::discovery_log() const {
   uint64_t count = 0;
   for (const auto& subsystem : target_.all_subsystems()) {
     if (subsystem->options().internal || !subsystem->allows(options_.hostnqn)) continue;
+    const bool has_tls_key = subsystem->keys_of(options_.hostnqn).tls != nullptr;
     for (const auto& path : subsystem->paths()) {
+      if (path->listener.address.secure_channel != has_tls_key) continue;  // not a way for this host
       const nvme::DiscoveryLogEntry entry = entry_of(subsystem->options(), path->listener);
       entries.append(reinterpret_cast<const char*>(&entry), sizeof(entry));
       count++;

@@ -15,6 +15,7 @@
 
 #include "base/work.h"
 #include "nvmf/target/request.h"
+#include "nvmf/target/tls_keys.h"
 #include "runtime/reactor.h"
 
 namespace basalt::nvmf {
@@ -57,6 +58,8 @@ class TargetQueue {
   // Whether the command's payload may use up what others need: only when it does not wait for another node. Replicas
   // (behind a gate) and the queue's own commands end here; what else a namespace stands on is not known.
   BufferUse buffer_use(const Request& request) const;
+  // Who is at the other end, by TLS: before the first command, if at all.
+  void proven(TlsGrant grant) { proven_ = std::make_unique<const TlsGrant>(std::move(grant)); }
   // The connection is gone. Once.
   void disconnect();
 
@@ -79,6 +82,7 @@ class TargetQueue {
   enum class State : uint8_t { fresh, connecting, connected };
 
   // queue.cc
+  bool channel_fits(const Subsystem& subsystem, const std::string& hostnqn) const;  // connect.cc
   void complete_later(Request* request, nvme::Status status);
   void complete(Request* request, nvme::Status status);
   static void return_from_home(Request* request, nvme::Status status);  // on the home reactor
@@ -90,11 +94,11 @@ class TargetQueue {
   nvme::Status compare_step(Request* request);
   nvme::Status deallocate_step(Request* request);
   Task<void> run_reservation(Request* request, ns::Namespace* space);
+  Task<void> run_snapshot(Request* request, ns::Namespace* space);  // queue_snapshot.cc
   nvme::Status plan_io(Request* request);
   void execute_io(Request* request);
   nvme::Status start_io(Request* request);
   nvme::Status start_read_write(Request* request, ns::Namespace& space);
-  Task<void> run_snapshot(Request* request, ns::Namespace* space);  // queue_snapshot.cc
   nvme::Status start_compare(Request* request, ns::Namespace& space);
   nvme::Status start_deallocate(Request* request, ns::Namespace& space);
   // queue_fused.cc
@@ -115,6 +119,7 @@ class TargetQueue {
   Listener& listener_;
   const Callbacks callbacks_;
   State state_ = State::fresh;
+  std::unique_ptr<const TlsGrant> proven_;
   bool disconnecting_ = false;
   bool leaving_ = false;
   uint16_t qid_ = 0;

@@ -279,6 +279,8 @@ Outcome Subsystem::set_host_keys(const std::string& hostnqn, HostKeys keys) {
   for (HostInfo& host : hosts_) {
     if (host.nqn != hostnqn) continue;
     host.keys = std::move(keys);
+    target_.tls_keys().set(hostnqn, options_.nqn, host.keys.tls);
+    target_.discovery_changed();
     return success();
   }
   return Error{Errc::not_found, "host: " + hostnqn + " is not in the list"};
@@ -293,6 +295,7 @@ Outcome Subsystem::add_host(std::string hostnqn, HostKeys keys) {
   for (const HostInfo& host : hosts_) {
     if (host.nqn == hostnqn) return Error{Errc::exists, "host: " + hostnqn + " is allowed already"};
   }
+  target_.tls_keys().set(hostnqn, options_.nqn, keys.tls);
   hosts_.push_back({std::move(hostnqn), std::move(keys)});
   target_.discovery_changed();
   return success();
@@ -301,6 +304,7 @@ Outcome Subsystem::add_host(std::string hostnqn, HostKeys keys) {
 Task<Outcome> Subsystem::remove_host(std::string hostnqn) {
   const size_t erased = std::erase_if(hosts_, [&](const HostInfo& host) { return host.nqn == hostnqn; });
   if (erased == 0) co_return Error{Errc::not_found, "host: " + hostnqn + " is not in the list"};
+  target_.tls_keys().set(hostnqn, options_.nqn, nullptr);
   target_.discovery_changed();
   if (!gate_.enter()) co_return being_deleted();
   if (!options_.allow_any_host) co_await close_controllers(nullptr, &hostnqn);
@@ -363,6 +367,7 @@ Task<void> Subsystem::close_controllers(const SubsystemListener* path, const std
 }
 
 Task<void> Subsystem::close() {
+  target_.tls_keys().remove_subsystem(options_.nqn);
   auto closing = gate_.close();
   co_await closing;
   co_await close_controllers(nullptr, nullptr);

@@ -17,6 +17,7 @@
 #include "base/task.h"
 #include "ns/namespace.h"
 #include "nvmf/auth/secret.h"
+#include "nvmf/auth/tls_key.h"
 #include "nvmf/target/ana.h"
 
 namespace basalt::nvmf {
@@ -54,12 +55,14 @@ struct ControllerInfo {
   Uuid hostid;
   size_t io_queue_count;
 };
-// What a host authenticates with. The names are for people; the secrets go nowhere.
+// What a host authenticates with, and the key of its connections. The names are for people; the secrets go nowhere.
 struct HostKeys {
   auth::SharedSecret host;        // nullptr: it does not have to
   auth::SharedSecret controller;  // nullptr: this side cannot prove itself to the host
   std::string host_name;
   std::string controller_name;
+  auth::SharedTlsKey tls;  // not nullptr: it comes by TLS, and not otherwise
+  std::string tls_name;
 };
 struct HostInfo {
   std::string nqn;

@@ -97,6 +97,10 @@ Task<void> Target::close() {
 Task<Result<Listener*>> Target::open_listener(ListenAddress address) {
   for (const auto& listener : listeners_) {
     if (listener->address == address && address.trsvcid != "0") {
+      if (listener->address.secure_channel != address.secure_channel) {
+        co_return Error{Errc::busy, std::string("listen_address: others listen there with") +
+                                        (listener->address.secure_channel ? "" : "out") + " TLS"};
+      }
       listener->user_count++;
       co_return listener.get();
     }
@@ -135,6 +139,16 @@ Task<void> Target::pass_all_reactors() {
   }
   auto back = hop(home());
   co_await back;
+}
+
+void Target::tls_refused(const std::string& peer, TlsRefusal refusal) {
+  if (tls_refusals_.note(peer, refusal)) spawn(tell_refusal(TlsRefusals::address_of(peer), refusal));
+}
+
+Task<void> Target::tell_refusal(std::string traddr, TlsRefusal refusal) {
+  auto there = hop(home());
+  co_await there;
+  if (on_tls_refused) on_tls_refused(traddr, refusal);
 }
 
 void Target::discovery_changed() {

@@ -5,6 +5,7 @@
 // spread their connections over all reactors.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,8 @@
 #include "nvmf/target/queue.h"
 #include "nvmf/target/queue_authentication.h"
 #include "nvmf/target/subsystem.h"
+#include "nvmf/target/tls_keys.h"
+#include "nvmf/target/tls_refusals.h"
 #include "nvmf/target/transport.h"
 
 namespace basalt::nvmf {
@@ -46,6 +49,13 @@ class Target {
   void set_authentication_policy(auth::Policy policy) { authentication_policy_ = std::move(policy); }
   const auth::Policy& authentication_policy() const { return authentication_policy_; }
 
+  // TLS; both may be used from any thread.
+  TlsKeys& tls_keys() { return tls_keys_; }
+  const TlsRefusals& tls_refusals() const { return tls_refusals_; }
+  // From any thread. Who wants to hear of them does so on the home reactor, once per peer.
+  void tls_refused(const std::string& peer, TlsRefusal refusal);
+  std::function<void(const std::string& traddr, TlsRefusal refusal)> on_tls_refused;
+
   // For subsystems and controllers.
   Task<Result<Listener*>> open_listener(ListenAddress address);
   Task<void> close_listener(Listener* listener);
@@ -67,6 +77,7 @@ class Target {
   Task<void> connect(Request* request);
   Task<nvme::Status> connect_admin(Request* request, const nvme::ConnectCommand* command, nvme::ConnectData* data);
   nvme::Status connect_io(Request* request, const nvme::ConnectCommand& command, const nvme::ConnectData& data);
+  Task<void> tell_refusal(std::string traddr, TlsRefusal refusal);
 
   const std::vector<Reactor*> reactors_;
   const TargetLimits limits_;
@@ -78,6 +89,8 @@ class Target {
   List<QueueAuthentication, &QueueAuthentication::node> unauthenticated_;  // oldest first
   size_t unauthenticated_count_ = 0;
   auth::Policy authentication_policy_;
+  TlsKeys tls_keys_;
+  TlsRefusals tls_refusals_;
   Gate gate_;
   uint16_t next_portid_ = 1;
   uint64_t discovery_generation_ = 1;

@@ -15,8 +15,12 @@ namespace basalt::nvmf {
 struct ListenAddress {
   std::string trtype = "TCP";  // "TCP", "LOOPBACK"
   std::string traddr;
-  std::string trsvcid;  // decimal port; "0": any free one
-  bool operator==(const ListenAddress&) const = default;
+  std::string trsvcid;          // decimal port; "0": any free one
+  bool secure_channel = false;  // TLS only
+  // One place has one kind of channel.
+  bool operator==(const ListenAddress& other) const {
+    return trtype == other.trtype && traddr == other.traddr && trsvcid == other.trsvcid;
+  }
 };
 
 // Where connections come in; shared by the subsystems that listen there. Owned by the target; its transport holds on to

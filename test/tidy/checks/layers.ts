@@ -38,7 +38,7 @@ export const nativeTable: LayerTable = {
   'nvmf/transport': [...platform, 'nvme', 'nvmf', 'nvmf/pdu'],
   'nvmf/host': fabric,
   'nvmf/target': [...fabric, 'bdev', 'ns'],
-  'nvmf/transport/*': [...fabric, 'nvmf/host', 'nvmf/target'],
+  'nvmf/transport/*': [...fabric, 'nvmf/host', 'nvmf/target', 'crypto'],
   export: [...block, 'ns'],
   'export/*': [...block, 'ns', 'export'],
   engine: 'anything',

@@ -72,6 +72,7 @@ Task<Result<std::unique_ptr<HostQueue>>> LoopbackHostTransport::connect(Reactor&
     co_return Error{Errc::invalid_argument, "the target does not run on this reactor"};
   }
   co_await hop(reactor);  // completes later, as other transports do
+  if (options.tls) co_return Error{Errc::unsupported, "psk: goes with TCP only"};
   auto link = target_.join(reactor, address);
   if (!link) co_return link.error();
   std::unique_ptr<HostQueue> queue =

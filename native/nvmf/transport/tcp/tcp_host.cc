@@ -21,14 +21,30 @@ Result<env::Address> to_address(const HostAddress& address) {
 
 }  // namespace
 
+Result<const crypto::TlsContext*> TcpHostTransport::tls_context() {
+  std::lock_guard guard(tls_->mutex);
+  if (tls_->context == nullptr) {
+    auto made = crypto::TlsContext::make(crypto::TlsContext::Role::client);
+    if (!made) return std::move(made).error();
+    tls_->context = std::move(made).value();
+  }
+  return tls_->context.get();
+}
+
 Task<Result<std::unique_ptr<HostQueue>>> TcpHostTransport::connect(Reactor& reactor, HostAddress address,
                                                                    HostQueueOptions options) {
   auto target = to_address(address);
   if (!target) co_return target.error();
+  const crypto::TlsContext* tls = nullptr;
+  if (options.tls) {
+    auto context = tls_context();
+    if (!context) co_return context.error();
+    tls = *context;
+  }
   auto socket = reactor.poller().connect(*target);
   if (!socket) co_return socket.error();
   auto queue = std::make_unique<TcpHostQueue>(reactor, options, options_.digests, address.to_string());
-  const Outcome outcome = co_await queue->handshake(std::move(socket).value());
+  const Outcome outcome = co_await queue->handshake(std::move(socket).value(), tls);
   if (!outcome) co_return outcome.error();
   std::unique_ptr<HostQueue> connected = std::move(queue);
   co_return std::move(connected);

@@ -2,6 +2,10 @@
 // TCP transport of the host: makes connected NVMe/TCP queues (tcp_host_queue.h).
 #pragma once
 
+#include <memory>
+#include <mutex>
+
+#include "crypto/tls_session.h"
 #include "nvmf/host/transport.h"
 #include "nvmf/pdu/pdu.h"
 
@@ -20,7 +24,15 @@ class TcpHostTransport final : public HostTransport {
                                                    HostQueueOptions options) override;
 
  private:
+  // Made when a connection first asks for it, on whichever reactor.
+  Result<const crypto::TlsContext*> tls_context();
+
   Options options_;
+  struct Tls {
+    std::mutex mutex;
+    std::unique_ptr<crypto::TlsContext> context;
+  };
+  std::unique_ptr<Tls> tls_ = std::make_unique<Tls>();
 };
 
 }  // namespace basalt::nvmf

@@ -90,7 +90,43 @@ bool TcpHostQueue::expired() const {
   return options_.cancelled != nullptr && *options_.cancelled;
 }
 
-Task<Outcome> TcpHostQueue::handshake(std::unique_ptr<env::StreamSocket> socket) {
+namespace {
+
+Error tls_error(const std::string& peer, const crypto::TlsSession& session) {
+  using crypto::TlsFailure;
+  const std::string where = peer + ": TLS: ";
+  switch (session.failure()) {
+    case TlsFailure::refused:
+      return {Errc::permission, where + "the target refuses this host's key (" + session.reason() + ")"};
+    case TlsFailure::no_tls:
+      return {Errc::permission, where + "the target answers in the clear: there is no TLS at that port"};
+    case TlsFailure::none:
+    case TlsFailure::wire:
+      return {Errc::closed, where + "the target closed the connection during the handshake"};
+    default:
+      return {Errc::permission, where + session.reason()};
+  }
+}
+
+}  // namespace
+
+Task<Outcome> TcpHostQueue::secure(const crypto::TlsContext& tls) {
+  tls_scratch_ = std::make_unique<TlsScratch>();
+  auto made = std::make_unique<TlsSocket>(reactor(), std::move(socket_), *tls_scratch_, tls, options_.tls);
+  TlsSocket& secured = *made;
+  socket_ = std::move(made);
+  for (;;) {
+    const env::Transfer::State state = secured.handshake();
+    if (state == env::Transfer::State::done) co_return success();
+    if (state != env::Transfer::State::would_block) co_return tls_error(peer_, secured.session());
+    (void)co_await Ready(*this, Readiness::readable);
+    if (expired() || reactor().now() >= options_.deadline) {
+      co_return Error{Errc::timed_out, peer_ + ": TLS: no end of the handshake in time"};
+    }
+  }
+}
+
+Task<Outcome> TcpHostQueue::handshake(std::unique_ptr<env::StreamSocket> socket, const crypto::TlsContext* tls) {
   socket_ = std::move(socket);
   const Error late{Errc::timed_out, peer_ + ": no connection in time"};
   for (;;) {
@@ -100,6 +136,10 @@ Task<Outcome> TcpHostQueue::handshake(std::unique_ptr<env::StreamSocket> socket)
   }
   Outcome connected = socket_->connect_result();
   if (!connected) co_return connected.error();
+  if (tls != nullptr) {
+    Outcome secured = co_await secure(*tls);
+    if (!secured) co_return secured;
+  }
 
   uint8_t request[pdu::encoded_header_bytes_max];
   const size_t request_bytes = pdu::encode_ic_request(request, digests_, 0);

@@ -19,6 +19,7 @@
 #include "nvmf/host/transport.h"
 #include "nvmf/pdu/decoder.h"
 #include "nvmf/pdu/encoder.h"
+#include "nvmf/transport/tcp/tls_socket.h"
 
 namespace basalt::nvmf {
 
@@ -27,8 +28,9 @@ class TcpHostQueue final : public HostQueue {
   TcpHostQueue(Reactor& reactor, const HostQueueOptions& options, pdu::Digests digests, std::string peer);
   ~TcpHostQueue() override;
 
-  // Waits for the connection, exchanges ICReq and ICResp. Once, before the first submit.
-  Task<Outcome> handshake(std::unique_ptr<env::StreamSocket> socket);
+  // Waits for the connection, makes it a secure one when there is a context, exchanges ICReq and ICResp. Once, before
+  // the first submit.
+  Task<Outcome> handshake(std::unique_ptr<env::StreamSocket> socket, const crypto::TlsContext* tls);
 
  private:
   struct Slot {
@@ -57,6 +59,7 @@ class TcpHostQueue final : public HostQueue {
   void start(HostCommand* command) override;
   void end_connection() override;
   bool expired() const;
+  Task<Outcome> secure(const crypto::TlsContext& tls);
 
   // Sending (tcp_host_send.cc)
   void assign(Slot* slot, HostCommand* command);
@@ -89,6 +92,7 @@ class TcpHostQueue final : public HostQueue {
   const HostQueueOptions options_;
   const pdu::Digests digests_;
   const std::string peer_;
+  std::unique_ptr<TlsScratch> tls_scratch_;  // with TLS
   std::unique_ptr<env::StreamSocket> socket_;
   pdu::Decoder decoder_;
   uint32_t maxh2cdata_bytes_ = pdu::max_h2c_data_bytes_min;

@@ -14,6 +14,7 @@ TcpTargetTransport::TcpTargetTransport(Target& target, const TcpTargetOptions& o
     : target_(target), options_(options) {
   for (size_t i = 0; i < target.reactors().size(); i++) {
     shards_.push_back(std::make_unique<TcpConnection::Shard>());
+    shards_.back()->tls_established_count = &tls_established_count_;
     shards_.back()->half_open_max = std::max<size_t>(1, options.half_open_max / target.reactors().size());
   }
 }
@@ -30,10 +31,15 @@ Task<Outcome> TcpTargetTransport::listen(Listener* listener) {
   if (error != std::errc{} || end != text.data() + text.size()) {
     co_return Error{Errc::invalid_argument, "trsvcid: must be a port number, 0..65535"};
   }
-  if (!address.is_loopback()) {
-    co_return Error{Errc::permission, "traddr: " + address.host +
-                                          " is not a loopback address; others are refused until hosts can be "
-                                          "authenticated"};
+  const bool tls = listener->address.secure_channel;
+  if (!address.is_loopback() && !tls) {
+    co_return Error{Errc::permission,
+                    "traddr: " + address.host + " is not a loopback address; others need secure_channel (TLS)"};
+  }
+  if (tls && tls_context_ == nullptr) {
+    auto context = crypto::TlsContext::make(crypto::TlsContext::Role::server);
+    if (!context) co_return std::move(context).error();
+    tls_context_ = std::move(context).value();
   }
   auto socket = target_.home().poller().listen(address);
   if (!socket) co_return std::move(socket).error();
@@ -91,8 +97,9 @@ void TcpTargetTransport::accept(Port& port) {
 void TcpTargetTransport::add(Port& port, std::unique_ptr<env::PendingSocket> pending) {
   const size_t index = next_reactor_++ % shards_.size();
   Reactor& reactor = *target_.reactors()[index];
-  auto* connection = new TcpConnection(target_, reactor, *port.listener, *shards_[index], half_open_count_,
-                                       options_.connection, std::move(pending));
+  auto* connection =
+      new TcpConnection(target_, reactor, *port.listener, *shards_[index], half_open_count_, options_.connection,
+                        std::move(pending), port.listener->address.secure_channel ? tls_context_.get() : nullptr);
   connection->on_gone = connection_gone;
   connection->transport_context = &port;
   port.connection_count++;

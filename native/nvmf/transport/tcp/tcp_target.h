@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // TcpTargetTransport: listens for NVMe/TCP and spreads the connections over the reactors; each stays on its reactor for
-// life. Loopback addresses only, until connections can be authenticated.
+// life. Without TLS it listens on loopback addresses only.
 //
 // Thread: accepting and the lists of listeners belong to the target's home reactor; a connection and its shard's list
 // to the connection's reactor.
@@ -33,6 +33,7 @@ class TcpTargetTransport final : public TargetTransport {
 
   size_t connection_count() const { return connection_count_.load(std::memory_order_relaxed); }
   size_t half_open_count() const { return half_open_count_.load(std::memory_order_relaxed); }
+  uint64_t tls_established_count() const { return tls_established_count_.load(std::memory_order_relaxed); }
 
  private:
   struct Port : Work {
@@ -54,6 +55,8 @@ class TcpTargetTransport final : public TargetTransport {
   size_t next_reactor_ = 0;
   std::atomic<size_t> connection_count_{0};
   std::atomic<size_t> half_open_count_{0};
+  std::atomic<uint64_t> tls_established_count_{0};
+  std::unique_ptr<crypto::TlsContext> tls_context_;  // from the first TLS port on
 };
 
 }  // namespace basalt::nvmf

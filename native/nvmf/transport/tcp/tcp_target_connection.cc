@@ -2,12 +2,13 @@
 #include "nvmf/transport/tcp/tcp_target_connection.h"
 
 #include "base/probe.h"
+#include "nvmf/transport/tcp/tcp_target_tls.h"
 
 namespace basalt::nvmf {
 
 TcpConnection::TcpConnection(Target& target, Reactor& reactor, Listener& listener, Shard& shard,
                              std::atomic<size_t>& half_open_count, const TcpConnectionOptions& options,
-                             std::unique_ptr<env::PendingSocket> pending)
+                             std::unique_ptr<env::PendingSocket> pending, const crypto::TlsContext* tls)
     : target_(target),
       reactor_(reactor),
       listener_(listener),
@@ -15,6 +16,7 @@ TcpConnection::TcpConnection(Target& target, Reactor& reactor, Listener& listene
       half_open_count_(half_open_count),
       options_(options),
       pending_(std::move(pending)),
+      tls_context_(tls),
       queue_(target, reactor, listener,
              {.close = [](TargetQueue* queue) { static_cast<TcpConnection*>(queue->context())->close(); },
               .drained =
@@ -71,12 +73,15 @@ void TcpConnection::start() {
     close();
     return;
   }
-  reactor_.arm_after(&timer_, options_.initialize_timeout);
+  if (tls_context_ != nullptr) begin_tls();
+  reactor_.arm_after(&timer_, tls_context_ != nullptr ? options_.tls_timeout : options_.initialize_timeout);
   socket_->arm_readable(&readable_event_);
 }
 
 void TcpConnection::timer_due(Work* work) {
-  static_cast<Deadline*>(work)->connection->close();
+  TcpConnection* self = static_cast<Deadline*>(work)->connection;
+  if (self->securing_ != nullptr) self->refuse_tls(true);
+  self->close();
 }
 
 void TcpConnection::end_half_open() {

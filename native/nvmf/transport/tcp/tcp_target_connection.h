@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // TcpConnection: one NVMe/TCP connection of a host: one queue. The state is here; by event family:
 //   tcp_target_connection.cc (life, command slots)  tcp_target_receive.cc  tcp_target_send.cc
+//   tcp_target_tls.cc (the handshake's outcome)
+//
+// On a TLS port the socket is a TlsSocket from the start; nothing else differs, and a plain connection pays nothing.
 //
 // Thread: made and destroyed on the target's home reactor; everything between on its own reactor.
 // Memory: slots are made lazily in chunks and reused; payload is in pool buffers, whose shortage makes commands wait in
@@ -22,10 +25,12 @@
 #include "nvmf/target/queue.h"
 #include "nvmf/target/target.h"
 #include "nvmf/transport/tcp/host_share.h"
+#include "nvmf/transport/tcp/tls_socket.h"
 
 namespace basalt::nvmf {
 
 struct TcpConnectionOptions {
+  Duration tls_timeout = seconds(10);        // for the handshake, where there is one
   Duration initialize_timeout = seconds(5);  // until ICReq
   Duration connect_timeout = seconds(10);    // from ICReq until Connect has completed
   // What the host has to move - the rest of a PDU, data it was asked for, answers it has to read - must move within
@@ -46,7 +51,7 @@ class TcpConnection {
 
   TcpConnection(Target& target, Reactor& reactor, Listener& listener, Shard& shard,
                 std::atomic<size_t>& half_open_count, const TcpConnectionOptions& options,
-                std::unique_ptr<env::PendingSocket> pending);
+                std::unique_ptr<env::PendingSocket> pending, const crypto::TlsContext* tls = nullptr);
   ~TcpConnection();
   TcpConnection(const TcpConnection&) = delete;
   TcpConnection& operator=(const TcpConnection&) = delete;
@@ -133,6 +138,12 @@ class TcpConnection {
   bool overdue(const Since& since, uint64_t moved_bytes) const;
   bool cid_in_use(const Slot* slot) const;
 
+  // tcp_target_tls.cc
+  void begin_tls();
+  void look_at_tls(const env::Transfer& transfer);
+  void refuse_tls(bool timed_out);
+  bool lingers_with_alert();
+
   // tcp_target_receive.cc
   void readable();
   env::Transfer receive(size_t* capacity);
@@ -166,6 +177,10 @@ class TcpConnection {
   std::atomic<size_t>& half_open_count_;
   const TcpConnectionOptions options_;
   std::unique_ptr<env::PendingSocket> pending_;
+  const crypto::TlsContext* const tls_context_;  // nullptr: plain
+  struct TlsEnd;
+  std::unique_ptr<TlsEnd> tls_;
+  TlsEnd* securing_ = nullptr;  // until the handshake has ended well
   std::unique_ptr<env::StreamSocket> socket_;
   TargetQueue queue_;
 
@@ -236,6 +251,8 @@ struct TcpConnection::Shard {
   size_t half_open_count = 0;
   size_t half_open_max = SIZE_MAX;
   HostShares hosts;
+  TlsScratch tls_scratch;
+  std::atomic<uint64_t>* tls_established_count = nullptr;
 };
 
 }  // namespace basalt::nvmf

@@ -27,7 +27,7 @@ void TcpConnection::readable() {
     const env::Transfer transfer = receive(&capacity_bytes);
     if (transfer.state == env::Transfer::State::would_block) break;
     if (transfer.state != env::Transfer::State::done) {
-      close();
+      if (!lingers_with_alert()) close();
       return;
     }
     budget_bytes -= std::min(budget_bytes, transfer.count_bytes);
@@ -49,6 +49,8 @@ env::Transfer TcpConnection::receive(size_t* capacity_bytes) {
   iov[count++] = {receive_buffer_.get(), options_.receive_bytes};
   *capacity_bytes = direct_bytes + options_.receive_bytes;
   const env::Transfer transfer = socket_->try_recv(iov, count);
+  if (securing_ != nullptr) [[unlikely]]
+    look_at_tls(transfer);
   if (transfer.state != env::Transfer::State::done) return transfer;
   received_bytes_ += transfer.count_bytes;
   const size_t direct_taken = std::min(direct_bytes, transfer.count_bytes);
