@@ -6,7 +6,8 @@ import type { ClusterState } from '../model/cluster-state.js';
 import { committedRevision, type Store, type Txn } from '../store/store.js';
 import { readState } from './read-state.js';
 
-const attemptsMax = 5;
+/** Somebody else wins each time that one is lost: with a few servers this is far more than it takes. */
+const attemptsMax = 30;
 
 /** A null `txn`: there is nothing to change. */
 export interface Planned<T> {
