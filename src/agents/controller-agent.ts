@@ -33,6 +33,7 @@ export function replicaResolver(link: ClusterLink): ResolveReplica {
   };
 }
 
+const restMs = 20;
 /** Looked at volume by volume. */
 const ownKinds = ['volumes', 'leaderships', 'handOvers', 'observedReplicas'] as const;
 /** A change of them may concern every volume. */
@@ -59,6 +60,7 @@ export class ControllerAgent {
       clock: context.clock,
       log: new RateLimitedLog(context.log, context.clock),
       pass: () => this.#pass(),
+      restMs,
     });
   }
 

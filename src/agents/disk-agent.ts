@@ -46,6 +46,7 @@ export interface DiskAgentOptions {
 const lvolBlockBytes = 4096;
 const replicaPrefix = nqns.replica('');
 const replicasAtOnce = 4;
+const restMs = 20;
 /** A transaction of the store holds a bounded number of keys. */
 const reportsAtOnce = 64;
 
@@ -77,6 +78,7 @@ export class DiskAgent {
       clock,
       log: new RateLimitedLog(log, clock),
       pass: (signal) => this.#pass(signal),
+      restMs,
     });
   }
 

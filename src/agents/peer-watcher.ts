@@ -20,6 +20,7 @@ interface Watched {
   readonly target: string;
 }
 
+const restMs = 50;
 export const peerKeepAliveMs = 500;
 
 export class PeerWatcher {
@@ -40,6 +41,7 @@ export class PeerWatcher {
       clock,
       log: new RateLimitedLog(log, clock),
       pass: () => this.#pass(),
+      restMs,
     });
   }
 

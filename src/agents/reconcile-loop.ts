@@ -4,13 +4,15 @@
 
 import type { Clock } from '../env/clock.js';
 import { type RateLimitedLog, reason } from './context.js';
-import { Backoff, Wakeup } from './signal.js';
+import { Backoff, pause, Wakeup } from './signal.js';
 
 export interface ReconcileLoopOptions {
   readonly name: string;
   readonly clock: Clock;
   readonly log: RateLimitedLog;
   readonly pass: (signal: AbortSignal) => Promise<void>;
+  /** From one pass to the next: a swarm of changes costs a few passes, a single one is looked at at once. @default 0 */
+  readonly restMs?: number;
 }
 
 export class ReconcileLoop {
@@ -37,15 +39,23 @@ export class ReconcileLoop {
     await this.#running;
   }
 
+  async #rest(beganMs: number, signal: AbortSignal): Promise<void> {
+    const { clock, restMs = 0 } = this.#options;
+    const leftMs = beganMs + restMs - clock.now();
+    if (leftMs > 0) await pause(clock, leftMs, signal);
+  }
+
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     const backoff = new Backoff({ clock: this.#options.clock, minMs: 50, maxMs: 2_000 });
     await this.#wakeup.wait(signal);
     while (!signal.aborted) {
       try {
+        const beganMs = this.#options.clock.now();
         await this.#options.pass(signal);
         backoff.reset();
         await this.#wakeup.wait(signal);
+        await this.#rest(beganMs, signal);
       } catch (error) {
         if (signal.aborted) return;
         this.#options.log.warn(
