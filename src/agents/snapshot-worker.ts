@@ -92,14 +92,16 @@ export class SnapshotWorker {
   }
 
   async #tryOnce(wanted: Stored<SnapshotObject>, signal: AbortSignal): Promise<void> {
-    const { context, register, volume } = this.#options;
+    const { context, register, volume, assembly } = this.#options;
+    // A failover may have left much to be made equal: that is waited for, without a word to the store.
+    if (!(await assembly.isClean())) throw new Error('members are not equal yet');
     const leadership = register.versioned;
     const attempt = context.random.bytes(4).toString('hex');
     const planned = planCut(wanted.value, volume(), { leadership: leadership.value, attempt });
     if (planned === null) throw new Error(`volume ${volume().name} is growing or being moved`);
     const members = this.#membersOf(planned);
     await this.#committed(wanted, { next: planned }, signal);
-    const cutting = await this.#shown(wanted.value.id, attempt, signal);
+    const cutting = await this.#shown(planned, wanted.revision, signal);
     try {
       await this.#cut(cutting, { leadership, members }, signal);
     } catch (error) {
@@ -132,9 +134,26 @@ export class SnapshotWorker {
       members: at.members,
       hold_ms: holdFor(cutting.value),
     });
-    const next = planReady(cutting.value, volume(), { cutAtMs: context.clock.wallMs(), heldUs: cut.held_us });
-    await this.#committed(cutting, { next, leadershipRevision: at.leadership.revision }, signal);
-    context.log.info({ volume: volume().name, snapshot: next.name, heldUs: cut.held_us }, 'snapshot made');
+    await this.#record(cutting, { ...at, cutAtMs: context.clock.wallMs(), heldUs: cut.held_us }, signal);
+    const { name } = cutting.value;
+    context.log.info({ volume: volume().name, snapshot: name, heldUs: cut.held_us }, 'snapshot made');
+  }
+
+  /** Disk nodes may change the object meanwhile: what earlier tries left over. */
+  async #record(
+    cutting: Stored<SnapshotObject>,
+    at: { leadership: Versioned<Leadership>; cutAtMs: number; heldUs: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { register, snapshots, volume } = this.#options;
+    const { revision } = at.leadership;
+    for (let present = cutting; ; ) {
+      const next = planReady(present.value, volume(), at);
+      if (await snapshots.swap(present, { next, leadershipRevision: revision }, signal)) return;
+      await register.refresh(signal);
+      if (String(register.versioned.revision) !== String(revision)) throw changed(cutting.value);
+      present = await this.#shown(cutting.value, present.revision, signal);
+    }
   }
 
   #giveUp(present: Stored<SnapshotObject>, failed: FailedTry, signal: AbortSignal): Promise<void> {
@@ -146,17 +165,18 @@ export class SnapshotWorker {
     to: { next: SnapshotObject; leadershipRevision?: number },
     signal: AbortSignal,
   ): Promise<void> {
-    if (!(await this.#options.snapshots.swap(present, to, signal)))
-      throw new Error(`snapshot ${present.value.name}, or its volume's in-sync set, changed meanwhile`);
+    if (!(await this.#options.snapshots.swap(present, to, signal))) throw changed(present.value);
   }
 
-  /** The object as it was just written, with the revision that the next change expects. */
-  async #shown(id: string, attempt: string, signal: AbortSignal): Promise<Stored<SnapshotObject>> {
+  /** The object of this try, as it is after that revision. @throws when the try is over */
+  async #shown(cutting: SnapshotObject, after: number, signal: AbortSignal): Promise<Stored<SnapshotObject>> {
     const { snapshots, context } = this.#options;
     const untilMs = context.clock.now() + shownMs;
     while (context.clock.now() < untilMs) {
-      const found = snapshots.all().find(({ value }) => value.id === id && value.cut?.attempt === attempt);
-      if (found !== undefined) return found;
+      const found = snapshots.all().find(({ value }) => value.id === cutting.id);
+      const newer = found !== undefined && String(found.revision) !== String(after);
+      if (newer && found.value.phase === 'cutting' && found.value.cut?.attempt === cutting.cut?.attempt) return found;
+      if (newer && found.value.phase !== 'wanted') throw changed(cutting);
       await pause(context.clock, 2, signal);
       signal.throwIfAborted();
     }
@@ -164,7 +184,12 @@ export class SnapshotWorker {
   }
 }
 
+function changed(snapshot: SnapshotObject): Error {
+  return new Error(`snapshot ${snapshot.name}, or its volume's in-sync set, changed meanwhile`);
+}
+
 function failedBy(error: unknown): FailedTry {
   const unasked = isEngineError(error) && error.data?.['cut'] === false;
-  return { problem: reason(error), unasked, hopeless: unasked && isEngineError(error, 'unsupported') };
+  const is = (code: 'unsupported' | 'busy'): boolean => unasked && isEngineError(error, code);
+  return { problem: reason(error), unasked, hopeless: is('unsupported'), early: is('busy') };
 }

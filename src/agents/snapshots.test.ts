@@ -46,8 +46,13 @@ async function shown(name: string): Promise<SnapshotView> {
 }
 
 async function ready(name: string): Promise<SnapshotView> {
-  await expect.poll(async () => (await shown(name)).state, { timeout: 10_000, interval: 5 }).toBe('ready');
-  return shown(name);
+  let view = await shown(name);
+  for (const endMs = systemClock.now() + 10_000; view.state === 'pending'; view = await shown(name)) {
+    if (systemClock.now() > endMs) break;
+    await systemClock.sleep(5);
+  }
+  expect(view, view.problem ?? 'no problem').toMatchObject({ state: 'ready' });
+  return view;
 }
 
 async function clone(snapshot: string, name: string): Promise<void> {
@@ -219,6 +224,39 @@ describe('a snapshot in the middle of which', () => {
     const made = await ready('s1');
     expect(made.copies).toBe(2);
     expect((await stored('s1')).failedCount).toBe(1);
+    await clean();
+    await clone('s1', 'c');
+    expect(await bed.read(await active('c'), 'c', 3)).toBe(9);
+  });
+
+  /** Kills the controller at the n-th of its steps: transactions about the snapshot, and the cut. */
+  it.each([1, 2, 3, 4, 5])('the controller dies at step %i is there once, whole, and nothing else is', async (step) => {
+    let steps = 0;
+    let victim = '';
+    const reached = (node: string): boolean => node === victim && ++steps === step;
+    const die = (node: string): Promise<never> => {
+      void bed.kill(node);
+      return new Promise(() => {});
+    };
+    bed.wrapStore = (store, node) =>
+      faultyStore(store, async (txn) => {
+        const about = txn.changes.some((change) => change.kind === 'put' && change.key.includes('/snapshots/'));
+        // Before the transaction, or right after it: its answer is heard by nobody.
+        if (about && reached(node)) return die(node);
+        if (!about || !reached(node)) return 'pass' as const;
+        await store.txn(txn);
+        return die(node);
+      });
+    await controllers();
+    const at = await active();
+    await bed.write(at, 'v1', 3, 9);
+    victim = at;
+    intercept(at, 'basalt_slot_snapshot', () => (reached(at) ? die(at) : undefined));
+    await ask('s1');
+    const made = await ready('s1');
+    expect(made).toMatchObject({ copies: 2, problem: null });
+    if (step < 5 || (await stored('s1')).failedCount > 0)
+      await bed.until('v1', 'another controller', (view) => view.controller !== at);
     await clean();
     await clone('s1', 'c');
     expect(await bed.read(await active('c'), 'c', 3)).toBe(9);

@@ -48,13 +48,17 @@ export function snapshotView(state: ClusterState, volume: VolumeObject, snapshot
       })),
     ),
     clones: clonesOf(state, snapshot.id).map(({ name }) => name),
-    problem: snapshot.problem ?? unserved(state, volume, snapshot),
+    problem: waitsFor(state, volume, snapshot) ?? snapshot.problem ?? null,
   };
 }
 
-function unserved(state: ClusterState, volume: VolumeObject, snapshot: SnapshotObject): string | null {
+/** What keeps it from being tried now. */
+function waitsFor(state: ClusterState, volume: VolumeObject, snapshot: SnapshotObject): string | null {
   if (snapshot.phase !== 'wanted' && snapshot.phase !== 'cutting') return null;
   const holder = state.get('leaderships', volume.id)?.controller ?? null;
   if (holder === null) return 'no controller serves the volume';
-  return state.get('lives', holder) === null ? `controller ${holder} is not up` : null;
+  if (state.get('lives', holder) === null) return `controller ${holder} is not up`;
+  const active = state.get('observedVolumes', `${volume.id}/${holder}`);
+  if (active?.resyncing === true) return 'regions are made equal after a failover';
+  return state.get('leaderships', volume.id)?.size?.growing === true ? 'the volume is growing' : null;
 }

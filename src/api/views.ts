@@ -101,6 +101,7 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
     hosts: [...volume.hosts],
     nbd: [...volume.nbd],
     encryptedBy: volume.encryption?.keyId ?? null,
+    origin: volume.origin === undefined ? null : `${volume.origin.volume}@${volume.origin.snapshot}`,
     legs,
     paths: observed.map(({ node, state: said, epoch, address, nbd, problem }) => {
       // A controller that was killed has not said so yet: whoever has an older epoch serves nothing.

@@ -122,6 +122,7 @@ describe('basalt', () => {
     expect((await json('snapshot', 'create', 'v3@before')).value).toMatchObject({ state: 'ready' });
     const cloned = await json('volume', 'create', 'v4', '--from', 'v3@before');
     expect(cloned.value).toMatchObject({ name: 'v4', sizeBytes: 8 * 2 ** 20, phase: 'live', controller: 'c1' });
+    expect((await basalt(['volume', 'show', 'v4'])).out).toMatch(/^began as +v3@before$/m);
     expect((await basalt(['snapshot', 'list', 'v3'])).out).toMatch(
       /^NAME +SIZE +STATE +COPIES +CUT AT +CLONES\nbefore +8 MiB +ready +2\/2 +\d{4}-\S+Z +1\n$/,
     );

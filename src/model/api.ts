@@ -229,6 +229,8 @@ export const VolumeView = Type.Object(
     nbd: Type.Array(NbdExport),
     /** Id of the cluster key that wraps its data key; null: it is not encrypted. */
     encryptedBy: Type.Union([ClusterKeyId, Type.Null()]),
+    /** `<volume>@<snapshot>` that it began as, by the names that they had then; null: it began empty. */
+    origin: Type.Union([Type.String(), Type.Null()]),
     legs: Type.Array(Type.Array(ReplicaView)),
     paths: Type.Array(PathView),
   },

@@ -116,6 +116,10 @@ describe('a snapshot', () => {
     expect(planTryFailed(present, { problem: 'no' }).phase).toBe('failed');
   });
 
+  it('that was tried too early has as many tries left', () => {
+    expect(planTryFailed(wanted, { problem: 'busy', early: true })).toMatchObject({ phase: 'wanted', failedCount: 0 });
+  });
+
   it('counts copies that can be reached, by leg', () => {
     expect(copiesUp(ready, 2, () => true).map((copies) => copies.length)).toEqual([2, 1]);
     expect(copiesUp(ready, 2, (copy) => copy.node === 'd1').map((copies) => copies.length)).toEqual([1, 0]);

@@ -71,10 +71,12 @@ export interface FailedTry {
   readonly unasked?: boolean;
   /** Another try would end as this one. */
   readonly hopeless?: boolean;
+  /** It was too early: that does not count. */
+  readonly early?: boolean;
 }
 
 export function planTryFailed(snapshot: SnapshotObject, failed: FailedTry): SnapshotObject {
-  const failedCount = snapshot.failedCount + 1;
+  const failedCount = snapshot.failedCount + (failed.early === true ? 0 : 1);
   const over = failed.hopeless === true || failedCount >= snapshotTriesMax;
   const { cut: _, ...unasked } = snapshot;
   const rest = failed.unasked === true ? unasked : withoutCut(snapshot);

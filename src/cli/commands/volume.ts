@@ -204,6 +204,7 @@ export function volumeText(volume: VolumeView): string {
     ['nqn', volume.nqn],
     ['pool', volume.pool ?? '-'],
     ['encryption', volume.encryptedBy === null ? 'none' : `AES-256-XTS, by cluster key ${volume.encryptedBy}`],
+    ...(volume.origin === null ? [] : [['began as', volume.origin]]),
     ['size', `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ...growthFacts(volume),
     ['state', volume.phase === 'live' ? volume.health : volume.phase],
