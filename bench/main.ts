@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// npm run bench -- target|js|native|placement|cluster [--json] [--seconds N] [--only TEXT]: measures, and prints a table or one JSON object per line.
+// npm run bench -- target|layers|js|native|placement|cluster|failover [--json] [--seconds N] [--only TEXT]: measures, and
+// prints a table or one JSON object per line.
 // How the figures are made and what they are good for: docs/performance.md.
 
 import { availableParallelism, cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { benchCreations } from './cluster/creations.js';
+import { benchFailover } from './cluster/failover.js';
 import { benchJs } from './js/main.js';
+import { benchLayers } from './layers.js';
 import { benchNative } from './native.js';
 import { benchPlacement } from './placement/main.js';
 import { type Figure, Reporter } from './report.js';
@@ -26,6 +29,8 @@ const suites: Record<string, Suite> = {
   native: benchNative,
   placement: benchPlacement,
   cluster: benchCreations,
+  failover: benchFailover,
+  layers: benchLayers,
 };
 const usage = `usage: npm run bench -- ${Object.keys(suites).join('|')} [--json] [--seconds N] [--only TEXT]`;
 

@@ -6,10 +6,17 @@ set -euo pipefail
 script_name=bench
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 bash scripts/setup.sh test >&2
-# Placement is TypeScript alone.
-if [[ "${1:-}" == placement ]]; then exec node dist/bench/main.js "$@"; fi
+# Placement is TypeScript alone; clusters of processes need the addon alone, and a network in which links can be cut.
+case "${1:-}" in
+  placement | cluster) exec node dist/bench/main.js "$@" ;;
+  failover)
+    source "$root/scripts/lib/own-network.sh"
+    in_own_network node dist/bench/main.js "$@"
+    ;;
+esac
 targets=(engined basalt_perf basalt_floor)
 if [[ "${1:-}" == native ]]; then targets=(benches); fi
+if [[ "${1:-}" == layers ]]; then targets=(basalt_layers); fi
 log="$cache/logs/bench.log"
 say "native: building build/bench (output in .cache/logs/bench.log)" >&2
 options=(-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)

@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: Apache-2.0
+// basalt_layers [--only TEXT] [--milliseconds N]: what each layer of the stack costs over the bdev below it, as one
+// line of JSON per figure. Everything is one thread on memory or on a device that forgets, so the figures are the
+// processor's work and no disk's: `value` is the nanoseconds of one request that the layer adds, `below_ns` those of
+// the same request at the bdev below alone. Layer and bdev below take turns; the figure is the median of the
+// differences.
+//
+// Time is the thread's CPU time: what neighbours on the machine take does not count.
+#include <time.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/assert.h"
+#include "bdev/crypt/crypt.h"
+#include "bdev/leg/leg.h"
+#include "bdev/lvol/lvstore.h"
+#include "bdev/malloc/malloc.h"
+#include "bdev/null/null.h"
+#include "bdev/raid/raid0.h"
+#include "bdev/raid/raid_parity.h"
+#include "bench/arguments.h"
+#include "env/linux/linux_env.h"
+#include "memory/arena.h"
+
+namespace {
+uint64_t allocation_count = 0;  // this program has one thread
+}  // namespace
+
+[[gnu::noinline]] void* operator new(size_t size) {
+  allocation_count++;
+  void* memory = std::malloc(size);
+  if (memory == nullptr) std::abort();
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
+
+namespace basalt::bench {
+namespace {
+
+using namespace bdev;
+
+constexpr uint32_t block_bytes = 4096;
+constexpr uint64_t disk_blocks = 16384;  // of the disks that remember
+constexpr int turns = 7;
+constexpr uint64_t tib_blocks = (uint64_t{1} << 40) / block_bytes;
+constexpr uint64_t snapshot_blocks = 262144;
+
+// A reactor and what stands on it, top first when it ends.
+class World {
+ public:
+  World() { BASALT_ASSERT(reactor.init().ok()); }
+  ~World() {
+    end(owned_);
+    if (store_) BASALT_ASSERT(run(store_->close()).ok());
+    store_.reset();
+    end(below_store_);
+  }
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  template <class T>
+  T run(Task<T> task) {
+    std::optional<T> value;
+    spawn(keep(std::move(task), &value));
+    while (!value.has_value())
+      reactor.turn();
+    return std::move(*value);
+  }
+  template <class T>
+  T& own(Result<std::unique_ptr<T>> made) {
+    BASALT_ASSERT(made.ok());
+    T& bdev = **made;
+    owned_.push_back(std::move(made).value());
+    return bdev;
+  }
+  Bdev& null(uint64_t count_blocks) { return own(NullBdev::create(reactor, {name(), {}, block_bytes, count_blocks})); }
+  Bdev& malloc() { return own(MallocBdev::create(reactor, {name(), {}, block_bytes, disk_blocks})); }
+  LvStore& lvstore(Bdev& base) {
+    below_store_.swap(owned_);
+    LvStoreOptions options{.name = "pool", .uuid = {}};
+    store_ = run(LvStore::create(reactor, handle(base), options)).value();
+    return *store_;
+  }
+  Handle handle(Bdev& bdev) { return {bdev, reactor}; }
+  std::string name() { return "b" + std::to_string(next_name_++); }
+
+  std::unique_ptr<env::Env> env = env::make_linux_env();
+  Arena arena{size_t{256} << 20};
+  Reactor reactor{*env, arena, {}};
+
+ private:
+  void end(std::vector<std::unique_ptr<Bdev>>& bdevs) {
+    for (; !bdevs.empty(); bdevs.pop_back())
+      BASALT_ASSERT(run(bdevs.back()->close()).ok());
+  }
+  template <class T>
+  static Task<void> keep(Task<T> task, std::optional<T>* out) {
+    T value = co_await std::move(task);
+    out->emplace(std::move(value));
+  }
+  std::vector<std::unique_ptr<Bdev>> owned_;
+  std::vector<std::unique_ptr<Bdev>> below_store_;
+  std::unique_ptr<LvStore> store_;
+  int next_name_ = 0;
+};
+
+struct Work4k {
+  IoType type;
+  uint32_t depth;
+  uint32_t count_blocks = 1;    // of a request
+  uint64_t span_blocks = 8192;  // requests go through so many blocks, then begin again
+};
+
+// Keeps `depth` requests in flight, one batch after another.
+class Load {
+ public:
+  Load(World& world, Bdev& bdev, const Work4k& work)
+      : world_(world), bdev_(bdev), work_(work), ios_(work.depth), memory_(size_t{work.count_blocks} * block_bytes, 7) {
+    iov_ = {memory_.data(), memory_.size()};
+    for (Io& io : ios_) {
+      io.type = work.type;
+      io.iov = &iov_;
+      io.iov_count = 1;
+      io.count_blocks = work.count_blocks;
+      io.context = this;
+      io.done = [](Io* done) {
+        BASALT_ASSERT(done->status.ok());
+        static_cast<Load*>(done->context)->in_flight_--;
+      };
+    }
+  }
+  void batch() {
+    for (Io& io : ios_) {
+      io.offset_blocks = next_;
+      next_ += work_.count_blocks;
+      if (next_ + work_.count_blocks > work_.span_blocks) next_ = 0;
+      in_flight_++;
+      bdev_.submit(&io);
+    }
+    while (in_flight_ > 0)
+      world_.reactor.turn();
+  }
+  bool at_start() const { return next_ == 0; }
+  uint64_t batch_requests() const { return ios_.size(); }
+
+ private:
+  World& world_;
+  Bdev& bdev_;
+  const Work4k work_;
+  std::vector<Io> ios_;
+  std::vector<uint8_t> memory_;
+  Iovec iov_;
+  uint64_t next_ = 0;
+  uint64_t in_flight_ = 0;
+};
+
+uint64_t cpu_ns() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+struct Cost {
+  double ns = 0;
+  double allocations = 0;
+};
+
+// `again`: called, off the clock, whenever the load begins again at its first block.
+Cost measure(Load& load, double seconds, const std::function<void()>& again) {
+  const auto budget_ns = static_cast<uint64_t>(seconds * 1e9);
+  uint64_t spent_ns = 0;
+  uint64_t requests = 0;
+  uint64_t allocations = 0;
+  while (spent_ns < budget_ns) {
+    const uint64_t allocated = allocation_count;
+    const uint64_t begin_ns = cpu_ns();
+    for (int i = 0; i < 16; i++) {
+      load.batch();
+      requests += load.batch_requests();
+      if (again && load.at_start()) break;
+    }
+    spent_ns += cpu_ns() - begin_ns;
+    allocations += allocation_count - allocated;
+    if (again && load.at_start()) again();
+  }
+  return {static_cast<double>(spent_ns) / static_cast<double>(requests),
+          static_cast<double>(allocations) / static_cast<double>(requests)};
+}
+
+struct Stack {
+  Bdev* layer = nullptr;
+  Bdev* below = nullptr;
+  std::function<void()> again = {};
+  bool filled = false;  // reads find data already
+  bool once = false;    // a request is another thing when its blocks have been written before
+};
+
+struct Figure {
+  const char* name;
+  Work4k work;
+  std::function<Stack(World&)> build;
+};
+
+void fill(World& world, Bdev& bdev, uint64_t count_blocks) {
+  Load load(world, bdev, {.type = IoType::write, .depth = 256, .span_blocks = count_blocks});
+  for (uint64_t i = 0; i < count_blocks; i += 256)
+    load.batch();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+void report(const Figure& figure, double seconds) {
+  World world;
+  const Stack stack = figure.build(world);
+  if (figure.work.type == IoType::read && !stack.filled) fill(world, *stack.layer, figure.work.span_blocks);
+  Load above(world, *stack.layer, figure.work);
+  Load below(world, *stack.below, figure.work);
+  // Warm: pools have grown, and what is written once has been.
+  if (!stack.once) {
+    for (uint64_t i = 0; i < 2 * figure.work.span_blocks / figure.work.count_blocks; i += figure.work.depth)
+      above.batch();
+  }
+  std::vector<double> added, total, base, allocations;
+  for (int turn = 0; turn < turns; turn++) {
+    const Cost under = measure(below, seconds / (2 * turns), {});
+    const Cost over = measure(above, seconds / (2 * turns), stack.again);
+    added.push_back(over.ns - under.ns);
+    total.push_back(over.ns);
+    base.push_back(under.ns);
+    allocations.push_back(over.allocations - under.allocations);
+  }
+  std::printf(
+      "{\"name\":\"layers/%s\",\"value\":%.1f,\"unit\":\"ns\",\"total_ns\":%.1f,\"below_ns\":%.1f,"
+      "\"iops_per_core\":%.0f,\"allocations_per_io\":%.3f}\n",
+      figure.name, median(added), median(total), median(base), 1e9 / median(total), median(allocations));
+  std::fflush(stdout);
+}
+
+// An lvol of 1 TiB on a device that forgets.
+struct Pool {
+  explicit Pool(World& w) : world(w), base(&w.null(2 * tib_blocks)), store(&w.lvstore(*base)) { lvol = make("a"); }
+  Lvol* make(const std::string& name) {
+    return world.run(store->create_lvol({.name = name, .uuid = {}, .size_bytes = uint64_t{1} << 40})).value();
+  }
+  void snapshot() {
+    const std::string name = "s" + std::to_string(snapshots++);
+    BASALT_ASSERT(world.run(store->snapshot_lvol("a", {.name = name, .uuid = {}})).ok());
+  }
+  World& world;
+  Bdev* base;
+  LvStore* store;
+  Lvol* lvol = nullptr;
+  int snapshots = 0;
+};
+
+Stack overwritten(World& world) {
+  Pool pool(world);
+  return {.layer = pool.lvol, .below = pool.base};
+}
+
+// It goes on through the lvol, and does not come to its end.
+Stack first_written(World& world) {
+  Pool pool(world);
+  return {.layer = pool.lvol, .below = pool.base, .once = true};
+}
+
+// Every block is data of the snapshot before: nothing is copied, and each pass is over another snapshot.
+Stack first_written_over_snapshot(World& world) {
+  auto pool = std::make_shared<Pool>(world);
+  fill(world, *pool->lvol, snapshot_blocks);
+  pool->snapshot();
+  return {.layer = pool->lvol, .below = pool->base, .again = [pool] { pool->snapshot(); }, .once = true};
+}
+
+Stack read_below(World& world, int depth) {
+  Pool pool(world);
+  fill(world, *pool.lvol, 8192);
+  for (int i = 0; i < depth; i++) {
+    pool.snapshot();
+    // Each layer has clusters of its own, elsewhere in the same windows.
+    Load one(world, *pool.lvol, {.type = IoType::write, .depth = 16, .span_blocks = 16});
+    one.batch();
+  }
+  return {.layer = pool.lvol, .below = pool.base, .filled = true};
+}
+
+Stack mirrored(World& world, int copies) {
+  LegOptions options;
+  options.name = "leg";
+  options.epoch = 1;
+  options.count_blocks = disk_blocks / 2;
+  options.identity = "leg";
+  std::vector<LegMember> members;
+  Bdev* first = nullptr;
+  for (int i = 0; i < copies; i++) {
+    Bdev& member = world.malloc();
+    first = first == nullptr ? &member : first;
+    members.emplace_back(world.handle(member));
+  }
+  return {&world.own(LegBdev::create(world.reactor, options, std::move(members), {})), first};
+}
+
+Stack striped(World& world, uint32_t data_count, uint32_t parity_count) {
+  std::vector<Handle> members;
+  Bdev* first = nullptr;
+  for (uint32_t i = 0; i < data_count + parity_count; i++) {
+    Bdev& member = world.malloc();
+    first = first == nullptr ? &member : first;
+    members.push_back(world.handle(member));
+  }
+  if (parity_count == 0)
+    return {&world.own(Raid0Bdev::create(world.reactor, {.name = "r", .uuid = {}}, std::move(members))), first};
+  RaidParityOptions options;
+  options.name = "r";
+  options.parity_count = parity_count;
+  auto made = world.run(RaidParityBdev::create(world.reactor, options, std::move(members), {}));
+  return {&world.own(std::move(made)), first};
+}
+
+Stack encrypted(World& world) {
+  crypto::SecretBytes keys[2] = {crypto::SecretBytes(32), crypto::SecretBytes(32)};
+  keys[0].data()[0] = 1;
+  Bdev& base = world.malloc();
+  auto cipher = crypto::XtsCipher::create(keys[0], keys[1]);
+  BASALT_ASSERT(cipher.ok());
+  auto made = CryptBdev::create(world.reactor, {"c", {}}, world.handle(base), std::move(cipher).value());
+  return {&world.own(std::move(made)), &base};
+}
+
+std::vector<Figure> figures() {
+  constexpr IoType read = IoType::read;
+  constexpr IoType write = IoType::write;
+  const auto raid5 = [](World& world) { return striped(world, 3, 1); };
+  const auto raid6 = [](World& world) { return striped(world, 4, 2); };
+  const auto mirror = [](int copies) { return [copies](World& world) { return mirrored(world, copies); }; };
+  const auto snapshots = [](int depth) { return [depth](World& world) { return read_below(world, depth); }; };
+  constexpr uint32_t raid5_stripe = 3 * 16;
+  constexpr uint32_t raid6_stripe = 4 * 16;
+  return {
+      {"lvol/overwrite/4k/qd1", {write, 1}, overwritten},
+      {"lvol/overwrite/4k/qd32", {write, 32}, overwritten},
+      {"lvol/first-write/4k/qd32", {write, 32, 1, tib_blocks}, first_written},
+      {"lvol/first-write-over-snapshot/4k/qd32", {write, 32, 1, snapshot_blocks}, first_written_over_snapshot},
+      {"lvol/read/4k/qd32/snapshots0", {read, 32}, snapshots(0)},
+      {"lvol/read/4k/qd32/snapshots1", {read, 32}, snapshots(1)},
+      {"lvol/read/4k/qd32/snapshots64", {read, 32}, snapshots(64)},
+      {"raid0/write/4k/qd32", {write, 32}, [](World& world) { return striped(world, 4, 0); }},
+      {"raid1/2-copies/write/4k/qd32", {write, 32}, mirror(2)},
+      {"raid1/3-copies/write/4k/qd32", {write, 32}, mirror(3)},
+      {"raid1/2-copies/read/4k/qd32", {read, 32}, mirror(2)},
+      {"raid5/3+1/full-stripe/192k/qd1", {write, 1, raid5_stripe, raid5_stripe * 128}, raid5},
+      {"raid5/3+1/partial-stripe/4k/qd32", {write, 32}, raid5},
+      {"raid5/3+1/read/4k/qd32", {read, 32}, raid5},
+      {"raid6/4+2/full-stripe/256k/qd1", {write, 1, raid6_stripe, raid6_stripe * 128}, raid6},
+      {"raid6/4+2/partial-stripe/4k/qd32", {write, 32}, raid6},
+      {"raid6/4+2/read/4k/qd32", {read, 32}, raid6},
+      {"crypt/write/4k/qd32", {write, 32}, encrypted},
+      {"crypt/read/4k/qd32", {read, 32}, encrypted},
+  };
+}
+
+int run(Arguments& arguments) {
+  const std::string only = arguments.text("only", "");
+  const double seconds = static_cast<double>(arguments.number("milliseconds", 4000, 3'600'000)) / 1000;
+  arguments.end();
+  for (const Figure& figure : figures()) {
+    if (std::string("layers/").append(figure.name).find(only) != std::string::npos) report(figure, seconds);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace basalt::bench
+
+int main(int argc, char** argv) {
+  basalt::bench::Arguments arguments(argc, argv, 1);
+  return basalt::bench::run(arguments);
+}
