@@ -92,6 +92,8 @@ export function removeDisk(deps: CordonDeps, id: string): Promise<void> {
     const busy = (detail: string): BasaltError => new BasaltError('BUSY', { kind: 'disk', name: id, detail });
     if (rest.replicas > 0) throw busy(`it holds ${count(rest.replicas, 'replica')}; drain it first`);
     if (rest.maps > 0) throw busy(`${count(rest.maps, 'pool')} would place data on it; drain it first`);
+    if (rest.snapshotCopies > 0)
+      throw busy(`it holds ${count(rest.snapshotCopies, 'copy', 'copies')} of snapshots; delete those snapshots first`);
     if (rest.tombstones > 0) throw busy(`it has yet to delete ${count(rest.tombstones, 'replica')} that moved`);
     const running = state.all('jobs').find((job) => !hasEnded(job) && job.arguments['disk'] === id);
     if (running !== undefined) throw busy(`job ${running.id} drains it`);
@@ -153,6 +155,7 @@ async function planDrain(deps: CordonDeps, state: ClusterState, target: DrainTar
   return {
     ...target,
     replicas: rest.replicas,
+    snapshotCopies: rest.snapshotCopies,
     bytes: held.reduce((sum, volume) => sum + bytesOn(volume, disks), 0),
     pools,
     controllers,
@@ -191,6 +194,6 @@ function heirs(
   });
 }
 
-function count(number: number, what: string): string {
-  return `${number} ${what}${number === 1 ? '' : 's'}`;
+function count(number: number, what: string, many = `${what}s`): string {
+  return `${number} ${number === 1 ? what : many}`;
 }

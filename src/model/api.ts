@@ -161,6 +161,8 @@ export const DrainPlanView = Type.Object(
     kind: CordonKind,
     name: Type.String(),
     replicas: Type.Integer(),
+    /** Of snapshots: they stay. */
+    snapshotCopies: Type.Integer(),
     /** At most: replicas are thin. */
     bytes: Type.Integer(),
     /** How each pool would be mapped without it. */

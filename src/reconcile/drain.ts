@@ -5,7 +5,8 @@
 // handed over one volume after the other, and what is still there is found from the store alone.
 //
 // Invariants:  - a node leaves a volume's controllers only while another one serves it
-//              - done means: no volume, no map and no tombstone names the disks, and no volume the node
+//              - done means: no volume, no map and no tombstone names the disks, and no volume the node; copies of snapshots
+//                do not move
 
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import type { CordonKind } from '../model/jobs.js';
@@ -28,6 +29,8 @@ export interface DrainRest {
   readonly maps: number;
   /** Replicas that were moved and that the disk has yet to delete; one whose node is away does so when it is back. */
   readonly tombstones: number;
+  /** Copies of snapshots: they stay where they were cut. */
+  readonly snapshotCopies: number;
 }
 
 export function drainedDisks(state: ClusterState, target: DrainTarget): ReadonlySet<string> {
@@ -44,6 +47,9 @@ export function restOf(state: ClusterState, target: DrainTarget): DrainRest {
     controllers: target.kind === 'node' ? volumes.filter((volume) => serves(volume, target.name)).length : 0,
     maps: state.all('pgMaps').filter((map) => map.disks.some((disk) => disks.has(disk.id))).length,
     tombstones: state.all('tombstones').filter((entry) => on(entry) && isUp(state, entry.disk)).length,
+    snapshotCopies: state
+      .all('snapshots')
+      .reduce((sum, { cut, leftovers }) => sum + [...(cut?.copies ?? []), ...leftovers].filter(on).length, 0),
   };
 }
 

@@ -114,8 +114,10 @@ function drainStep(moment: JobMoment, job: JobObject, target: DrainTarget): Outc
   const left = rest.replicas + rest.controllers;
   const total = Math.max(job.progress.total, left);
   const counted = { ...job, progress: { ...job.progress, total, done: total - left } };
-  if (left + rest.maps + rest.tombstones === 0)
-    return { job: ended({ ...counted }, moment, { state: 'done', text: `the ${target.kind} holds nothing` }) };
+  if (left + rest.maps + rest.tombstones === 0) {
+    const stay = rest.snapshotCopies === 0 ? 'nothing' : `no replica; ${rest.snapshotCopies} copies of snapshots stay`;
+    return { job: ended(counted, moment, { state: 'done', text: `the ${target.kind} holds ${stay}` }) };
+  }
   const vacating = target.kind === 'node' ? planVacating(state, target.name) : { change: null, why: null };
   if (vacating.change !== null)
     return { job: noted({ ...counted, waitsFor: null }, moment, vacating.change.why), step: vacating.change.step };
