@@ -108,7 +108,8 @@ bool RaidParityBdev::take_workspace(Band* band) {
 void RaidParityBdev::submit(Io* io) {
   const nvme::Status checked = check(*io);
   if (!checked.ok()) return complete_later(io, checked);
-  if (offline_ || closing_ || !gate_.enter()) return complete_later(io, nvme::status::internal_path_error);
+  const bool none_left = (in_sync_ & ~failed_) == 0;  // the keeper will find out
+  if (offline_ || none_left || closing_ || !gate_.enter()) return complete_later(io, nvme::status::internal_path_error);
   Op* op = ops_->take();
   BASALT_ASSERT(op != nullptr);
   op->raid = this;

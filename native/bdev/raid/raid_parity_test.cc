@@ -302,6 +302,15 @@ TEST(RaidParity, GoesOfflineWhenMoreThanTheParityIsLost) {
   EXPECT_FALSE(rig.fixture.io(*rig.raid, IoType::read, 0, 1, memory.data()).ok());
 }
 
+TEST(RaidParity, AnswersWhenAllMembersAreLostAtOnce) {
+  Rig rig({2, 1, 8192});
+  rig.create();
+  rig.write(0, 4);
+  for (const char* member : {"d0", "d1", "d2"})
+    rig.raid->member_lost(member);
+  EXPECT_FALSE(rig.fixture.io(*rig.raid, IoType::flush, 0, 0).ok());
+}
+
 TEST(RaidParity, DoesNotTrustParityAfterAnUncleanEnd) {
   for (const bool broken : {false, true}) {
     Rig rig({5, 1, 8192});
