@@ -32,6 +32,12 @@ struct LvStoreOptions {
   bool force = false;  // overwrite what the base holds
 };
 
+// Bugs that tests switch on, to see that they would be found.
+struct LvolPlantedBugs {
+  bool reuse_early = false;     // a freed cluster is given to the next owner before it is stable that it is free
+  bool reuse_unzeroed = false;  // and is given to the next owner with what is in it
+};
+
 struct LvolOptions {
   std::string name;
   Uuid uuid;  // zero: a random one
@@ -94,6 +100,7 @@ class LvStore final : private lvs::JournalHost {
   // be destroyed without close().
   static Task<Result<std::unique_ptr<LvStore>>> inspect(Reactor& reactor, Handle base);
   ~LvStore();
+  void plant(const LvolPlantedBugs& bugs) { bugs_ = bugs; }
   LvStore(const LvStore&) = delete;
   LvStore& operator=(const LvStore&) = delete;
 
@@ -300,6 +307,7 @@ class LvStore final : private lvs::JournalHost {
   uint64_t reads_in_flight_[2] = {};
   bool read_phase_ = false;
   lvs::WaitList reads_ended_;
+  LvolPlantedBugs bugs_;
   bool folding_ = false;
   bool keeping_ = false;
   bool closing_ = false;

@@ -99,10 +99,12 @@ Task<bool> LvStore::reserve_run() {
   nvme::Status status = co_await lvs::journal_wait(journal_, entry);
   if (!status.ok()) co_return false;
   const uint64_t sequence = journal_.completed_sequence();
-  status = co_await device_.flush();
-  if (!status.ok()) fail();
-  if (failed()) co_return false;
-  journal_.flushed(sequence);
+  if (!bugs_.reuse_early) {
+    status = co_await device_.flush();
+    if (!status.ok()) fail();
+    if (failed()) co_return false;
+    journal_.flushed(sequence);
+  }
   space_.add_reserve(run);
   co_return true;
 }
@@ -115,17 +117,17 @@ Task<bool> LvStore::zero_run() {
   // What freed the clusters has to be stable first: after a power cut, an lvol whose deletion was lost is whole.
   uint64_t sequence = journal_.completed_sequence();
   nvme::Status status = nvme::status::success;
-  if (!journal_.all_stable()) status = co_await device_.flush();
-  if (status.ok()) {
-    journal_.flushed(sequence);
+  if (!journal_.all_stable() && !bugs_.reuse_early) status = co_await device_.flush();
+  if (status.ok() && !bugs_.reuse_early) journal_.flushed(sequence);
+  if (status.ok() && !bugs_.reuse_unzeroed) {
     status = co_await device_.transfer(IoType::write_zeroes, layout_.cluster_block(run.first),
                                        uint64_t{run.count} * layout_.cluster_blocks(), nullptr);
   }
   sequence = journal_.completed_sequence();
-  if (status.ok()) status = co_await device_.flush();
+  if (status.ok() && !bugs_.reuse_early) status = co_await device_.flush();
   if (!status.ok()) fail();
   if (failed()) co_return false;
-  journal_.flushed(sequence);
+  if (!bugs_.reuse_early) journal_.flushed(sequence);
   uint8_t bytes[16];
   const lvs::Record record{
       .type = lvs::RecordType::clean, .cluster = run.first, .count = run.count, .uuid = {}, .text = {}};

@@ -29,13 +29,14 @@ bool has_marks(const StackPlan& plan) {
   return false;
 }
 
-// A bug of mirrors needs one to show.
+// A bug needs what has it to show.
 StackPlan fitting_plan(env::SimRandom& random, const DataBugs& bugs) {
+  const bool lvol = bugs.lvol.reuse_early || bugs.lvol.reuse_unzeroed;
   const bool mirror = bugs.leg.skip_marks || bugs.leg.clear_before_flush || bugs.leg.ignore_own_marks ||
                       bugs.leg.ignore_order || bugs.leg.ack_before_flush;
   const bool raid = bugs.raid.any();
   StackPlan plan = random_plan(random);
-  while ((mirror && !has_marks(plan)) || (raid && raids_of(plan.top).empty()))
+  while ((mirror && !has_marks(plan)) || (raid && raids_of(plan.top).empty()) || (lvol && !plan.pool))
     plan = random_plan(random);
   return plan;
 }
@@ -49,7 +50,7 @@ class DataRun {
         plan_(fitting_plan(random_, bugs)),
         mix_(random_data_mix(random_)),
         alone_(legs_of(plan_.top).empty() && raids_of(plan_.top).empty()),
-        shorn_(alone_ && random_.chance(0.3)),
+        shorn_(alone_ && random_.chance(0.3) && !plan_.encrypted()),
         losses_(random_.chance(0.6)),
         sectors_(random_.chance(0.3)),
         data_(random_, plan_, mix_, shorn_) {}
@@ -82,11 +83,13 @@ class DataRun {
     return {.seed = options_.seed * 1'000'003 + world_count_,
             .epoch = world_count_,
             .leg_bugs = bugs_.leg,
-            .raid_bugs = bugs_.raid};
+            .raid_bugs = bugs_.raid,
+            .lvol_bugs = bugs_.lvol};
   }
 
   // One life of the stack: brought up from the state, worked with, ended by a crash or in order.
   void live(size_t life, CrashState* state) {
+    arena_.clear();
     auto stack = std::make_unique<Stack>(next_stack(), plan_, state->in_sync, state->images, arena_);
     if (const Outcome opened = stack->open(life > 0); !opened) {
       return fail(Failure::correctness, "life " + std::to_string(life) + ": " + opened.error().message);
@@ -205,6 +208,7 @@ class DataRun {
     count(state);
     Stack::Options options = next_stack();
     options.absent = state.absent;
+    recovery_arenas_[depth].clear();  // of the one before
     Stack stack(options, plan_, state.in_sync, state.images, recovery_arenas_[depth]);
     uint64_t nested = depth == 0 && !adopt ? states_of_recovery_max : 0;
     for (uint32_t i = 0; i < stack.disk_count() && nested > 0; i++) {
@@ -286,6 +290,8 @@ RunResult run_data_stack(const RunOptions& options) {
   bugs.leg.skip_marks = options.bugs.skip_marks;
   bugs.leg.clear_before_flush = options.bugs.clear_before_flush;
   bugs.leg.ignore_own_marks = options.bugs.ignore_own_marks;
+  bugs.lvol.reuse_early = options.bugs.reuse_early;
+  bugs.lvol.reuse_unzeroed = options.bugs.reuse_unzeroed;
   return run_data_stack(options, bugs);
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "bdev/leg/leg.h"
+#include "bdev/lvol/lvstore.h"
 #include "bdev/raid/raid_parity.h"
 #include "sim/run.h"
 
@@ -15,6 +16,7 @@ namespace basalt::sim {
 struct DataBugs {
   bdev::LegPlanted leg;
   bdev::RaidPlantedBugs raid;
+  bdev::LvolPlantedBugs lvol;
   double lose_write_chance = 0;       // disks lie: they acknowledge writes that never happen
   double misdirect_write_chance = 0;  // or happen elsewhere
   bool ignore_flushes = false;

@@ -69,6 +69,11 @@ TEST(DataRun, BugsOfParityAreCaught) {
   EXPECT_NE(seeds_until_caught({.raid = {.record_not_durable = true}}, 20), 0u);
 }
 
+TEST(DataRun, BugsOfLvstoresAreCaught) {
+  EXPECT_NE(seeds_until_caught({.lvol = {.reuse_early = true}}, 40), 0u);
+  EXPECT_NE(seeds_until_caught({.lvol = {.reuse_unzeroed = true}}, 40), 0u);
+}
+
 TEST(DataRun, OneSeedGivesOneHistory) {
   RunOptions options;
   options.seed = 3;

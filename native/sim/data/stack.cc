@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sim/data/stack.h"
 
+#include <cstdio>
+
 #include "bdev/fault/fault.h"
 #include "bdev/file/file.h"
 #include "bdev/raid/raid0.h"
@@ -18,6 +20,7 @@ constexpr uint64_t strip_bytes = 16 << 10;
 constexpr uint64_t mark_region_bytes = 64 << 10;
 constexpr Duration mark_rest = microseconds(600);
 constexpr char inner_lvol[] = "inner";
+constexpr size_t block_bytes = 4096;
 
 }  // namespace
 
@@ -33,6 +36,8 @@ Stack::Stack(const Options& options, const StackPlan& plan, const InSyncSets& in
   BASALT_ASSERT(reactor_.init().ok());
   loop_ = node_.start(reactor_, {});
   for (const LayerPlan* file : files_of(plan.top)) {
+    // Encrypted, what is left of a torn first write is noise beside it, not zeroes (decision 009).
+    if (plan.encrypted()) disk(file->disk).atomic_bytes = block_bytes;
     if (fresh_) {
       disk(file->disk).resize(file->size_bytes);
     } else {
@@ -48,6 +53,11 @@ Stack::Stack(const Options& options, const StackPlan& plan, const InSyncSets& in
 }
 
 Stack::~Stack() = default;
+
+void Stack::hangs() const {
+  std::fprintf(stderr, "something does not end in %s\n", plan_.to_string().c_str());
+  BASALT_ASSERT(false);
+}
 
 // ---- bringing up ---------------------------------------------------------------------------------------------------
 
@@ -74,6 +84,7 @@ Task<Outcome> Stack::open_all() {
   auto loaded = co_await loading;
   if (!loaded) co_return std::move(loaded).error();
   pool_ = std::move(loaded).value();
+  pool_->plant(options_.lvol_bugs);
   co_return success();
 }
 
@@ -118,6 +129,13 @@ Task<Outcome> Stack::open_layer(const LayerPlan* plan, bool made) {
       Outcome opened = co_await opening;
       co_return opened;
     }
+    case LayerKind::remote: {
+      auto opening = open_remote(plan, bdevs_.at(plan->below.front().id).get());
+      Outcome opened = co_await opening;
+      co_return opened;
+    }
+    case LayerKind::crypt:
+      co_return open_crypt(plan, below.front());
   }
   BASALT_ASSERT(false);
 }
@@ -132,6 +150,7 @@ Task<Outcome> Stack::open_lvol(const LayerPlan* plan, bdev::Handle base, bool ma
   auto loaded = co_await loading;
   if (!loaded) co_return std::move(loaded).error();
   bdev::LvStore& store = *(stores_[plan->id] = std::move(loaded).value());
+  store.plant(options_.lvol_bugs);
   if (made) {
     bdev::LvolOptions lvol_options;
     lvol_options.name = inner_lvol;
@@ -236,6 +255,10 @@ Task<Outcome> Stack::close_layer(const LayerPlan* plan) {
     Outcome closed = co_await store_closing;
     if (outcome) outcome = std::move(closed);
     stores_.erase(plan->id);
+  }
+  if (plan->kind == LayerKind::remote) {
+    auto closing = close_remote(plan);
+    co_await closing;
   }
   for (const LayerPlan& below : plan->below) {
     auto closing = close_layer(&below);

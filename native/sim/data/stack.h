@@ -13,8 +13,11 @@
 #include "bdev/bdev.h"
 #include "bdev/leg/leg.h"
 #include "bdev/lvol/lvstore.h"
+#include "bdev/nvmf/multipath.h"
 #include "bdev/raid/raid_parity.h"
 #include "env/sim/sim_world.h"
+#include "nvmf/target/target.h"
+#include "nvmf/transport/tcp/tcp_host.h"
 #include "runtime/reactor.h"
 #include "sim/data/stack_plan.h"
 
@@ -31,6 +34,7 @@ class Stack {
     uint64_t epoch = 1;  // of the legs; grows with each stack of a run
     bdev::LegPlanted leg_bugs;
     bdev::RaidPlantedBugs raid_bugs;
+    bdev::LvolPlantedBugs lvol_bugs;
     // Members of raids that are gone, by the layer's id: they were lost together with the power.
     std::vector<uint32_t> absent;
   };
@@ -67,7 +71,7 @@ class Stack {
   std::optional<T> run(Task<T> task, Duration limit = seconds(600)) {
     std::optional<T> result;
     spawn(collect(std::move(task), &result));
-    if (!world_.run_until([&] { return result.has_value(); }, limit)) BASALT_ASSERT(false);
+    if (!world_.run_until([&] { return result.has_value(); }, limit)) hangs();
     return result;
   }
 
@@ -76,12 +80,18 @@ class Stack {
   static Task<void> collect(Task<T> task, std::optional<T>* result) {
     result->emplace(co_await task);
   }
+  [[noreturn]] void hangs() const;
   static std::string disk_path(uint32_t index) { return "disk" + std::to_string(index); }
   Task<Outcome> open_all();
   Task<Outcome> open_layer(const LayerPlan* plan, bool made);
   Task<Outcome> open_lvol(const LayerPlan* plan, bdev::Handle base, bool made);
   Outcome open_leg(const LayerPlan* plan, const std::vector<bdev::Handle>& below);
   Task<Outcome> open_raid(const LayerPlan* plan, std::vector<bdev::Handle> below, bool made);
+  // stack_covers.cc
+  Task<Outcome> open_remote(const LayerPlan* plan, bdev::Bdev* base);
+  Task<void> close_remote(const LayerPlan* plan);
+  Outcome open_crypt(const LayerPlan* plan, bdev::Handle base);
+
   Task<Outcome> close_all();
   Task<Outcome> close_layer(const LayerPlan* plan);
   Task<void> bring_back(const LayerPlan* parent, size_t member);
@@ -108,6 +118,13 @@ class Stack {
   std::map<uint32_t, std::unique_ptr<bdev::Bdev>> bdevs_;      // by the layer's id
   std::map<uint32_t, std::unique_ptr<bdev::LvStore>> stores_;  // of inner lvols
   std::map<uint32_t, bdev::Lvol*> lvols_;
+  // Both ends of a connection of this machine with itself.
+  struct Remote {
+    std::unique_ptr<nvmf::Target> target;
+    std::unique_ptr<nvmf::TcpHostTransport> transport;
+    std::unique_ptr<bdev::NvmfController> controller;
+  };
+  std::map<uint32_t, Remote> remotes_;
   std::unique_ptr<bdev::LvStore> pool_;
   // Members that a fault took, of legs and raids.
   struct Lost {

@@ -70,6 +70,7 @@ class Draw {
     }
     return made;
   }
+  uint32_t next_id() const { return next_id_; }
 
  private:
   static constexpr uint32_t disk_count_max = 6;
@@ -96,8 +97,37 @@ class Draw {
   uint32_t next_id_ = 0;
 };
 
+// Over some of the layers, one that changes neither size nor content.
+class Cover {
+ public:
+  Cover(const env::SimRandom& random, uint32_t first_id) : random_(random), next_id_(first_id) {}
+  void some(LayerPlan& layer) {
+    for (LayerPlan& below : layer.below)
+      some(below);
+    // Connections take most of a run's time.
+    if (random_.chance(0.15) && remote_count_ < 2) {
+      remote_count_++;
+      cover(layer, LayerKind::remote);
+    }
+    if (random_.chance(0.12)) cover(layer, LayerKind::crypt);
+  }
+
+ private:
+  void cover(LayerPlan& layer, LayerKind kind) {
+    LayerPlan made;
+    made.kind = kind;
+    made.id = next_id_++;
+    made.size_bytes = layer.size_bytes;
+    made.below.push_back(std::move(layer));
+    layer = std::move(made);
+  }
+  env::SimRandom random_;
+  uint32_t next_id_;
+  uint32_t remote_count_ = 0;
+};
+
 const char* kind_name(LayerKind kind) {
-  static constexpr const char* names[] = {"file", "fault", "raid0", "leg", "lvol", "raid"};
+  static constexpr const char* names[] = {"file", "fault", "raid0", "leg", "lvol", "raid", "remote", "crypt"};
   return names[static_cast<size_t>(kind)];
 }
 
@@ -142,14 +172,20 @@ bool StackPlan::whole_stripes() const {
   return std::any_of(raids.begin(), raids.end(), [](const auto* raid) { return raid->strip_bytes < strip_bytes_max; });
 }
 
+bool StackPlan::encrypted() const {
+  return !all_of(top, LayerKind::crypt).empty();
+}
+
 StackPlan random_plan(env::SimRandom& random) {
   StackPlan plan;
   plan.pool = random.chance(0.6);
   // Small ones run out of space.
   const uint64_t top_bytes = plan.pool && random.chance(0.4) ? 2 << 20 : 4 << 20;
+  Draw draw(random, plan);
   plan.top =
-      Draw(random, plan)
-          .layer(top_bytes, static_cast<uint32_t>(random.chance(0.15) ? 0 : 1 + random.below(3)), {.lvol = !plan.pool});
+      draw.layer(top_bytes, static_cast<uint32_t>(random.chance(0.15) ? 0 : 1 + random.below(3)), {.lvol = !plan.pool});
+  // Drawn apart, so that what is drawn after it does not change. Not tried yet where a parity raid is.
+  if (raids_of(plan.top).empty()) Cover(random, draw.next_id()).some(plan.top);
   return plan;
 }
 

@@ -11,7 +11,8 @@
 
 namespace basalt::sim {
 
-enum class LayerKind : uint8_t { file, fault, raid0, leg, lvol, raid };
+// remote: what is below, served over NVMe/TCP and attached again. crypt: encryption.
+enum class LayerKind : uint8_t { file, fault, raid0, leg, lvol, raid, remote, crypt };
 
 struct LayerPlan {
   LayerKind kind = LayerKind::file;
@@ -34,6 +35,7 @@ struct StackPlan {
   // Some raid is written in whole stripes: what was not flushed of them may be garbage once a member is lost too
   // (docs/decisions/006).
   bool whole_stripes() const;
+  bool encrypted() const;
   std::string to_string() const;
 };
 
