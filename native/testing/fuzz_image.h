@@ -3,6 +3,8 @@
 // blank ones, torn ones, and pages that are sealed again, so that the damage lies behind a right checksum.
 #pragma once
 
+#include "base/bytes.h"
+#include "base/crc32c.h"
 #include "testing/fuzz_target.h"
 
 namespace basalt::testing {
@@ -18,6 +20,20 @@ class FuzzDamage {
     void (*reseal)(uint8_t* page, size_t index);
     bool (*in_checksum)(size_t index, size_t offset);
   };
+
+  // All that the input asks for, up to a limit, each to the image that pick(input) gives.
+  template <class Pick>
+  void take_all(FuzzInput& input, Pick pick, size_t page_count, const Format& format) {
+    for (unsigned left = pieces_max; left > 0 && !input.empty(); left--) {
+      const std::span<uint8_t> image = pick(input);
+      take(input, image, page_count, format);
+    }
+  }
+  // The checksum of a page whose header has it at its usual place.
+  static void seal(uint8_t* page) {
+    store_le<uint32_t>(page + 8, 0);
+    store_le<uint32_t>(page + 8, crc32c(0, page, page_bytes));
+  }
 
   // Takes one piece of damage from the input and does it to pages [0, page_count) of the image.
   void take(FuzzInput& input, std::span<uint8_t> image, size_t page_count, const Format& format) {
@@ -59,6 +75,9 @@ class FuzzDamage {
   // Some of it may pass for what the writer wrote: checksums cannot tell.
   bool forged = false;
   size_t page_last = 0;  // the last one that was damaged
+
+ private:
+  static constexpr unsigned pieces_max = 64;
 };
 
 }  // namespace basalt::testing

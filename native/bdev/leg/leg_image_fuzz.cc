@@ -4,24 +4,21 @@
 // damage, what differed between the members is made equal.
 #include <cstring>
 
-#include "base/bytes.h"
-#include "base/crc32c.h"
 #include "bdev/leg/leg.h"
-#include "testing/fuzz_image.h"
-#include "testing/fuzz_world.h"
+#include "bdev/leg/leg_tail_fuzz_testing.h"
+#include "testing/fuzz_members.h"
 
 namespace basalt::bdev {
 namespace {
 
 using basalt::testing::FuzzBytes;
 using basalt::testing::FuzzDamage;
-using basalt::testing::FuzzDisk;
 using basalt::testing::FuzzInput;
+using basalt::testing::FuzzMembers;
 using basalt::testing::FuzzOutput;
 using basalt::testing::FuzzSeed;
-using basalt::testing::FuzzWorld;
 
-constexpr uint32_t block_bytes = 4096;
+constexpr uint32_t block_bytes = FuzzMembers::block_bytes;
 constexpr uint64_t leg_blocks = 64;
 constexpr uint64_t region_blocks = 16;
 constexpr uint64_t disk_blocks = leg_blocks + leg_tail::tail_bytes / block_bytes;
@@ -38,12 +35,9 @@ struct Images {
   FuzzBytes bytes[member_count];
 };
 
-struct Rig {
-  explicit Rig(uint64_t seed) : world(seed) {
-    for (const char* name : {"a", "b", "c"})
-      disks.push_back(std::make_unique<FuzzDisk>(world.home(), block_bytes, disk_blocks, name));
-  }
-  LegMember member(size_t index) { return {Handle(*disks[index], world.home())}; }
+struct Rig : FuzzMembers {
+  explicit Rig(uint64_t seed) : FuzzMembers(seed, member_count, disk_blocks) {}
+  LegMember member(size_t index) { return {handle(index)}; }
   void open(uint64_t epoch, bool unclean, const std::vector<std::string>& replicas,
             const std::vector<size_t>& in_sync) {
     LegOptions options;
@@ -70,11 +64,7 @@ struct Rig {
     BASALT_ASSERT(made.ok());
     leg = std::move(made).value();
   }
-  void close() {
-    const Outcome closed = world.run(leg->close());
-    BASALT_ASSERT(closed.ok());
-    leg.reset();
-  }
+  void close() { FuzzMembers::close(leg); }
   void write(uint64_t block, uint8_t value) {
     std::vector<uint8_t> data(block_bytes, value);
     BASALT_ASSERT(world.io(*leg, IoType::write, block, &data).ok());
@@ -106,8 +96,6 @@ struct Rig {
                       disks[other]->bytes.begin());
   }
 
-  FuzzWorld world;
-  std::vector<std::unique_ptr<FuzzDisk>> disks;
   std::unique_ptr<LegBdev> leg;
   std::vector<std::string> failed;
   bool copied = false;
@@ -138,28 +126,14 @@ const Images& good_images() {
   return images;
 }
 
-void reseal(uint8_t* page, size_t index) {
-  if (index < leg_tail::mark_page_first) {
-    store_le<uint32_t>(page + 8, 0);
-    store_le<uint32_t>(page + 8, crc32c(0, page, leg_tail::page_bytes));
-    return;
-  }
-  for (uint32_t at = 0; at < leg_tail::page_bytes; at += leg_tail::sector_bytes)
-    store_le<uint32_t>(page + at, crc32c(0, page + at + 4, leg_tail::sector_bytes - 4));
-}
-
-bool in_checksum(size_t index, size_t offset) {
-  return index < leg_tail::mark_page_first ? offset >= 8 && offset < 12 : offset % leg_tail::sector_bytes < 4;
-}
-
 bool damage_tails(Rig& rig, FuzzInput& input) {
   for (size_t i = 0; i < member_count; i++)
     std::copy(good_images().bytes[i].begin(), good_images().bytes[i].end(), rig.disks[i]->bytes.begin());
   FuzzDamage damage;
-  for (unsigned left = 64; left > 0 && !input.empty(); left--) {
-    FuzzBytes& bytes = rig.disks[input.u8() % member_count]->bytes;
-    damage.take(input, std::span(bytes).subspan(tail_at), tail_pages, {reseal, in_checksum});
-  }
+  const auto tail = [&](FuzzInput& from) {
+    return std::span(rig.disks[from.u8() % member_count]->bytes).subspan(tail_at);
+  };
+  damage.take_all(input, tail, tail_pages, leg_tail::damage_format);
   return damage.forged;
 }
 

@@ -3,9 +3,7 @@
 // reads the same; damage that no checksum was made for is never taken for marks.
 #include "bdev/leg/leg_tail.h"
 
-#include "base/bytes.h"
-#include "base/crc32c.h"
-#include "testing/fuzz_image.h"
+#include "bdev/leg/leg_tail_fuzz_testing.h"
 
 namespace basalt::bdev::leg_tail {
 namespace {
@@ -53,20 +51,6 @@ FuzzBytes good_image() {
   return image;
 }
 
-void reseal(uint8_t* page, size_t index) {
-  if (index < mark_page_first) {
-    store_le<uint32_t>(page + 8, 0);
-    store_le<uint32_t>(page + 8, crc32c(0, page, page_bytes));
-    return;
-  }
-  for (uint32_t i = 0; i < page_bytes / sector_bytes; i++)
-    store_le<uint32_t>(page + i * sector_bytes, crc32c(0, page + i * sector_bytes + 4, sector_bytes - 4));
-}
-
-bool in_checksum(size_t index, size_t offset) {
-  return index < mark_page_first ? offset >= 8 && offset < 12 : offset % sector_bytes < 4;
-}
-
 bool same(const Superblock& one, const Superblock& other) {
   const auto same_entry = [](const RosterEntry& a, const RosterEntry& b) {
     return a.replica == b.replica && a.stay == b.stay && a.generation == b.generation && a.state == b.state;
@@ -102,8 +86,8 @@ void run(std::span<const uint8_t> bytes) {
   FuzzInput input(bytes);
   FuzzBytes pages = good_image();
   FuzzDamage damage;
-  for (unsigned left = 64; left > 0 && !input.empty(); left--)
-    damage.take(input, pages, page_count, {reseal, in_checksum});
+  damage.take_all(
+      input, [&](FuzzInput&) { return std::span(pages); }, page_count, damage_format);
   for (const uint32_t page : superblock_pages)
     check_page(pages.data() + page * page_bytes);
   const std::string leg = leg_name;

@@ -4,24 +4,21 @@
 // member is damaged and checksums tell it, no data differs; in its log, while parity is left to do without it.
 #include <cstring>
 
-#include "base/bytes.h"
-#include "base/crc32c.h"
 #include "bdev/raid/raid_parity.h"
 #include "testing/fuzz_image.h"
-#include "testing/fuzz_world.h"
+#include "testing/fuzz_members.h"
 
 namespace basalt::bdev {
 namespace {
 
 using basalt::testing::FuzzBytes;
 using basalt::testing::FuzzDamage;
-using basalt::testing::FuzzDisk;
 using basalt::testing::FuzzInput;
+using basalt::testing::FuzzMembers;
 using basalt::testing::FuzzOutput;
 using basalt::testing::FuzzSeed;
-using basalt::testing::FuzzWorld;
 
-constexpr uint32_t block_bytes = 4096;
+constexpr uint32_t block_bytes = FuzzMembers::block_bytes;
 constexpr uint32_t data_count = 2;
 constexpr uint32_t parity_count_max = 2;
 constexpr uint32_t slot_count = 4;
@@ -38,26 +35,8 @@ constexpr uint8_t mode_unreadable = 32;  // the first of them cannot be read
 
 using Raid = std::unique_ptr<RaidParityBdev>;
 
-struct Rig {
-  Rig(uint64_t seed, uint32_t member_count) : world(seed) {
-    for (uint32_t i = 0; i < member_count; i++) {
-      disks.push_back(std::make_unique<FuzzDisk>(world.home(), block_bytes, disk_blocks,
-                                                 std::string(1, static_cast<char>('a' + i))));
-    }
-  }
-  std::vector<Handle> handles(const std::vector<size_t>& indexes) {
-    std::vector<Handle> out;
-    for (const size_t index : indexes)
-      out.emplace_back(*disks[index], world.home());
-    return out;
-  }
-  void close(Raid& raid) {
-    const Outcome closed = world.run(raid->close());
-    BASALT_ASSERT(closed.ok());
-    raid.reset();
-  }
-  FuzzWorld world;
-  std::vector<std::unique_ptr<FuzzDisk>> disks;
+struct Rig : FuzzMembers {
+  Rig(uint64_t seed, uint32_t member_count) : FuzzMembers(seed, member_count, disk_blocks) {}
 };
 
 struct Image {
@@ -119,8 +98,7 @@ void reseal(uint8_t* page, size_t index) {
       std::memcpy(page, &header, sizeof(header));
     }
   }
-  store_le<uint32_t>(page + 8, 0);
-  store_le<uint32_t>(page + 8, crc32c(0, page, parity::page_bytes));
+  FuzzDamage::seal(page);
 }
 
 bool in_checksum(size_t, size_t offset) {
@@ -138,11 +116,12 @@ Damaged damage(Rig& rig, const Image& image, FuzzInput& input) {
     rig.disks[i]->bytes = image.members[i];
   FuzzDamage damage;
   Damaged damaged;
-  for (unsigned left = 64; left > 0 && !input.empty(); left--) {
-    const size_t member = input.u8() % rig.disks.size();
+  const auto disk = [&](FuzzInput& from) {
+    const size_t member = from.u8() % rig.disks.size();
     damaged.members |= 1u << member;
-    damage.take(input, rig.disks[member]->bytes, image.head_pages, {reseal, in_checksum});
-  }
+    return std::span(rig.disks[member]->bytes);
+  };
+  damage.take_all(input, disk, image.head_pages, {reseal, in_checksum});
   damaged.can_be_told = !damage.forged;
   damaged.in_log = damage.page_last >= parity::log_first_page;
   return damaged;
