@@ -19,7 +19,7 @@ const mix = {
   readChance: 0,
   flushChance: 0.02,
   blocksMax: 2,
-  thinkMaxMs: 1,
+  thinkMaxMs: 3,
   blocksOwn: 16,
 };
 const seedText = process.env['BASALT_SEED'];
@@ -127,7 +127,7 @@ class SnapshotRun {
   }
 }
 
-describe('snapshots of a simulated cluster', { timeout: 120_000 }, () => {
+describe('snapshots of a simulated cluster', { timeout: 300_000 }, () => {
   it.each(seeds)('are instants while hosts write (seed %s)', async (seed) => {
     const run = new SnapshotRun(seed);
     await run.start();
