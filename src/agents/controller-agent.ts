@@ -8,6 +8,7 @@ import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { PeerWatcher } from './peer-watcher.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { ServedVolume } from './served-volume.js';
+import { Slots } from './signal.js';
 import type { ResolveReplica } from './takeover.js';
 import type { ControllerTiming } from './volume-controller.js';
 
@@ -34,6 +35,8 @@ export function replicaResolver(link: ClusterLink): ResolveReplica {
 }
 
 const restMs = 20;
+/** No volume waits long for one whose replicas are away. */
+const promotions = { count: 32, heldMsMax: 1_000 };
 /** Looked at volume by volume. */
 const ownKinds = ['volumes', 'leaderships', 'handOvers', 'observedReplicas'] as const;
 /** A change of them may concern every volume. */
@@ -49,11 +52,13 @@ export class ControllerAgent {
   #seen = '';
   /** Of each volume, what it was shown last: revisions of what is its own, versions of what is everybody's. */
   readonly #shown = new Map<string, string>();
+  readonly #promotions: Slots;
   #peerChanges = 0;
 
   constructor(options: ControllerAgentOptions) {
     this.#options = options;
     const { context, link, node } = options;
+    this.#promotions = new Slots({ ...promotions, clock: context.clock });
     this.#peers = new PeerWatcher({ context, link, node, onChange: () => this.#peersChanged() });
     this.#loop = new ReconcileLoop({
       name: 'controller agent',
@@ -156,6 +161,7 @@ export class ControllerAgent {
         hosts,
         resolve: replicaResolver(link),
         peers: () => this.#peers,
+        promotions: this.#promotions,
         ...(timing === undefined ? {} : { timing }),
       },
       volume,

@@ -25,7 +25,7 @@ import type { Versioned } from './leadership-register.js';
 import { listenAddress } from './listener.js';
 import { publishSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
-import { withDeadline } from './signal.js';
+import { type Slots, withDeadline } from './signal.js';
 import { snapshotPort } from './snapshot-port.js';
 import type { ResolveReplica } from './takeover.js';
 import { type ControllerTiming, VolumeController } from './volume-controller.js';
@@ -36,6 +36,8 @@ export interface ServedVolumeOptions {
   readonly node: string;
   readonly hosts: Address;
   readonly resolve: ResolveReplica;
+  /** Promotions of this node: all at once would take so long that replicas seem to be away. */
+  readonly promotions: Slots;
   /** `lost`: when the connection broke. */
   readonly peers: () => { readonly lost: ReadonlyMap<string, number>; readonly connected: ReadonlySet<string> };
   readonly timing?: Partial<ControllerTiming>;
@@ -325,7 +327,7 @@ export class ServedVolume {
 
   /** Promotes when it is this node's turn; waits out its place among the standbys first. */
   async #consider(signal: AbortSignal): Promise<void> {
-    const { clock, log } = this.#options.context;
+    const { clock } = this.#options.context;
     for (;;) {
       const decision = this.#decide();
       if (decision.do === 'nothing') {
@@ -340,10 +342,21 @@ export class ServedVolume {
         await clock.sleep(restMs, signal);
         continue;
       }
-      log.info({ volume: this.#volume.name, why: decision.why }, 'promoting this node');
-      await this.#promote(leadership?.epoch ?? 0, signal);
+      await this.#options.promotions.run(signal, () => this.#promoteInTurn(what, signal));
       return;
     }
+  }
+
+  /** While it waited for its turn, somebody else may have come: then the watch has said so. */
+  async #promoteInTurn(what: string, signal: AbortSignal): Promise<void> {
+    const decision = this.#decide();
+    const leadership = this.#options.link.state.get('leaderships', this.#volume.id);
+    if (decision.do === 'nothing' || what !== `${leadership?.epoch} ${leadership?.controller}`) {
+      this.#promotions.wake();
+      return;
+    }
+    this.#options.context.log.info({ volume: this.#volume.name, why: decision.why }, 'promoting this node');
+    await this.#promote(leadership?.epoch ?? 0, signal);
   }
 
   async #promote(seenEpoch: number, signal: AbortSignal): Promise<void> {

@@ -34,6 +34,62 @@ export class Wakeup {
   }
 }
 
+/** So many at a time; the others wait in the order in which they came, and never long for one that does not end. */
+export class Slots {
+  readonly #waiting: (() => void)[] = [];
+  readonly #options: { readonly clock: Clock; readonly heldMsMax: number };
+  #free: number;
+
+  constructor(options: { count: number; clock: Clock; heldMsMax: number }) {
+    this.#options = options;
+    this.#free = options.count;
+  }
+
+  /** Rejects with the signal's reason when that aborts before it is its turn. */
+  async run<T>(signal: AbortSignal, act: () => Promise<T>): Promise<T> {
+    await this.#take(signal);
+    let held = true;
+    const pass = (): void => {
+      if (held) this.#pass();
+      held = false;
+    };
+    const { clock, heldMsMax } = this.#options;
+    const timer = clock.setTimer(heldMsMax, pass);
+    try {
+      return await act();
+    } finally {
+      timer.cancel();
+      pass();
+    }
+  }
+
+  #pass(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free += 1;
+    else next();
+  }
+
+  #take(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.reject(signal.reason);
+    if (this.#free > 0) {
+      this.#free -= 1;
+      return Promise.resolve();
+    }
+    return new Promise((resolve, reject) => {
+      const aborted = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(turn), 1);
+        reject(signal.reason);
+      };
+      const turn = (): void => {
+        signal.removeEventListener('abort', aborted);
+        resolve();
+      };
+      this.#waiting.push(turn);
+      signal.addEventListener('abort', aborted, { once: true });
+    });
+  }
+}
+
 export class Backoff {
   #nextMs: number;
   readonly #options: { clock: Clock; minMs: number; maxMs: number };
