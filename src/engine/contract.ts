@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { volumeSnapshots } from './contract-snapshot.js';
 import { type Engine, type EngineError, type EngineErrorName, engineErrorCodes, isEngineError } from './engine.js';
-import type { AuthenticationPolicy, KeyNames } from './methods.js';
+import type { AuthenticationPolicy, KeyNames, ListenAddress } from './methods.js';
 
 export interface ContractWorld {
   makeEngine(): Engine;
@@ -107,6 +107,47 @@ function keys(start: () => Engine): void {
       await expectRefusal(engine.rpc('keyring_file_remove_key', { name: 'c' }), 'notFound', 'key c');
       expect(await engine.rpc('keyring_get_keys')).toEqual([{ name: 'h', path: hostPath }]);
       expect(JSON.stringify(await engine.rpc('nvmf_get_subsystems', {}))).not.toContain('DHHC');
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it('listens with TLS, takes keys for it by name, and shows their names only', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'basalt-psk-'));
+    try {
+      const path = join(folder, 'psk');
+      const text = 'NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:';
+      await writeFile(path, `${text}\n`, { mode: 0o600 });
+      const engine = start();
+      const nqn = 'nqn.2026-01.io.basalt:tls';
+      const host = 'nqn.2026-01.io.basalt:host';
+      await engine.rpc('keyring_file_add_key', { name: 'p', path });
+      await engine.rpc('nvmf_create_transport', { trtype: 'TCP' });
+      await engine.rpc('nvmf_create_subsystem', { nqn });
+      const add = (psk: string) => engine.rpc('nvmf_subsystem_add_host', { nqn, host, psk });
+      await expectRefusal(add('none'), 'notFound', 'psk: key none');
+      expect(await add('p')).toBe(true);
+      // Other keys may change without it.
+      expect(await engine.rpc('nvmf_subsystem_set_keys', { nqn, host })).toBe(true);
+      const any: ListenAddress = { trtype: 'TCP', traddr: '127.0.0.1', trsvcid: '0' };
+      const open: ListenAddress = { trtype: 'TCP', traddr: '192.0.2.1', trsvcid: '0' };
+      const listen = (listen_address: ListenAddress, secure_channel: boolean) =>
+        engine.rpc('nvmf_subsystem_add_listener', { nqn, listen_address, secure_channel });
+      await expectRefusal(listen(open, false), 'invalidParams', 'loopback');
+      const { trsvcid } = await listen(any, true);
+      const other = 'nqn.2026-01.io.basalt:other';
+      await engine.rpc('nvmf_create_subsystem', { nqn: other });
+      const same = { nqn: other, listen_address: { ...any, trsvcid } };
+      await expectRefusal(engine.rpc('nvmf_subsystem_add_listener', same), 'busy', 'TLS');
+      const [shown] = await engine.rpc('nvmf_get_subsystems', { nqn });
+      expect(shown?.hosts).toEqual([{ nqn: host, psk: 'p' }]);
+      expect(shown?.listen_addresses).toEqual([expect.objectContaining({ trsvcid, secure_channel: true })]);
+      const [transport] = await engine.rpc('nvmf_get_transports', {});
+      const refused = { plaintext: 0, key: 0, handshake: 0, timeout: 0 };
+      expect(transport?.tls).toEqual({ established: 0, refused, refused_peers: [] });
+      const seen = JSON.stringify([shown, await engine.rpc('keyring_get_keys'), transport]);
+      expect(seen).not.toContain('NVMeTLSkey');
+      expect(seen).not.toContain('VRLb');
     } finally {
       await rm(folder, { recursive: true });
     }

@@ -114,10 +114,28 @@ export interface SubsystemNamespace {
   one_writer: boolean;
 }
 
-/** Names of keys in the keyring: what a host authenticates with, and what a controller does. */
+/** Names of keys in the keyring: what a host authenticates with, what a controller does, and the key of TLS. */
 export interface KeyNames {
   dhchap_key?: string;
   dhchap_ctrlr_key?: string;
+  /** The host comes by TLS, with this key, and not otherwise. */
+  psk?: string;
+}
+
+/** Why a connection to a TLS port did not get in. */
+export type TlsRefusal = 'plaintext' | 'key' | 'handshake' | 'timeout';
+
+export interface TransportDescription {
+  trtype: 'TCP';
+  connections: number;
+  half_open: number;
+  tls: {
+    /** Handshakes that ended well. */
+    established: number;
+    refused: Record<TlsRefusal, number>;
+    /** At most 256; with the first reason of each. */
+    refused_peers: { traddr: string; reason: TlsRefusal; count: number }[];
+  };
 }
 
 export type DhchapDigest = 'sha256' | 'sha384' | 'sha512';
@@ -131,10 +149,10 @@ export interface AuthenticationPolicy {
 export interface SubsystemDescription {
   nqn: string;
   subtype: 'Discovery' | 'NVMe';
-  listen_addresses: (ListenAddress & { ana_state: AnaState })[];
+  listen_addresses: (ListenAddress & { ana_state: AnaState; secure_channel?: true })[];
   allow_any_host: boolean;
   /** The names of keys, where the host has to authenticate. */
-  hosts: { nqn: string; dhchap_key?: string; dhchap_ctrlr_key?: string }[];
+  hosts: ({ nqn: string } & KeyNames)[];
   serial_number: string;
   model_number: string;
   min_cntlid: number;
@@ -397,6 +415,7 @@ export interface MethodMap {
     };
     result: true;
   };
+  nvmf_get_transports: { params: { trtype?: 'TCP' }; result: TransportDescription[] };
   nvmf_create_subsystem: {
     params: {
       nqn: string;
@@ -431,7 +450,8 @@ export interface MethodMap {
   };
   nvmf_subsystem_remove_ns: { params: { nqn: string; nsid: number }; result: true };
   nvmf_subsystem_add_listener: {
-    params: { nqn: string; listen_address: ListenAddress };
+    /** secure_channel: TLS only; then other addresses than loopback ones are right, too. */
+    params: { nqn: string; listen_address: ListenAddress; secure_channel?: boolean };
     result: { trtype: 'TCP'; traddr: string; trsvcid: string };
   };
   nvmf_subsystem_remove_listener: { params: { nqn: string; listen_address: ListenAddress }; result: true };
@@ -440,7 +460,7 @@ export interface MethodMap {
     result: true;
   };
   nvmf_subsystem_add_host: { params: { nqn: string; host: string } & KeyNames; result: true };
-  /** For the next authentications; what is connected stays. */
+  /** For the next authentications and connections; what is connected stays. Without psk, the one it has stays. */
   nvmf_subsystem_set_keys: { params: { nqn: string; host: string } & KeyNames; result: true };
   /** What hosts may authenticate with, in order of preference, from now on. */
   nvmf_set_config: { params: AuthenticationPolicy; result: true };
@@ -548,6 +568,8 @@ export type EngineEvent =
   | { method: 'leg_clean'; params: { leg: string } }
   | { method: 'peer_connected'; params: { name: string } }
   | { method: 'peer_lost'; params: { name: string; reason: string } }
+  /** Once per address of a peer. */
+  | { method: 'nvmf_tls_refused'; params: { traddr: string; reason: TlsRefusal } }
   | {
       method: 'lvstore_space';
       params: { lvs_name: string; free_clusters: number; total_data_clusters: number };

@@ -177,6 +177,8 @@ export class FakeEngine implements Engine {
       throw new Refused('permission', `${nqn} does not admit ${hostnqn}`);
     if (subsystem.hosts.get(hostnqn)?.dhchap_key !== undefined)
       throw new Refused('permission', `${nqn}: the controller wants authentication, and there is no dhchap_key`);
+    if (subsystem.hosts.get(hostnqn)?.psk !== undefined)
+      throw new Refused('permission', `${nqn} admits ${hostnqn} by TLS only`);
     const stored = this.#state.lvols.get(namespace.bdev.name);
     if (!namespace.oneWriter || stored === undefined)
       throw new Refused('unsupported', `namespace 1 of ${nqn} has no one-writer gate`);

@@ -16,13 +16,14 @@ interface Address {
   trsvcid: string;
 }
 
-function address(fields: Fields): Address {
+function address(fields: Fields, use: 'listen' | 'listenTls' | 'name' = 'name'): Address {
   const nested = fields.object('listen_address');
   nested.choice('trtype', ['TCP']);
   if (nested.has('adrfam')) nested.choice('adrfam', ['IPv4', 'IPv6']);
   const traddr = nested.string('traddr');
   const trsvcid = nested.string('trsvcid');
-  if (!/^(127\.\d+\.\d+\.\d+|::1)$/.test(traddr)) nested.refuse('traddr', 'must be a loopback address');
+  if (use === 'listen' && !/^(127\.\d+\.\d+\.\d+|::1)$/.test(traddr))
+    nested.refuse('traddr', 'must be a loopback address without secure_channel');
   if (!/^\d{1,5}$/.test(trsvcid) || Number(trsvcid) > 65535) nested.refuse('trsvcid', 'must be a port from 0 to 65535');
   nested.end();
   return { traddr, trsvcid };
@@ -124,7 +125,8 @@ function dropNamespace(state: EngineState, subsystem: FakeSubsystem, nsid: numbe
 
 function addListener(state: EngineState, fields: Fields): unknown {
   const nqn = nqnOf(fields);
-  const wanted = address(fields);
+  const secure = fields.booleanOr('secure_channel', false);
+  const wanted = address(fields, secure ? 'listenTls' : 'listen');
   fields.end();
   if (!state.transport) throw new Refused('invalid', 'no TCP transport: call nvmf_create_transport first');
   const subsystem = state.subsystem(nqn);
@@ -133,13 +135,20 @@ function addListener(state: EngineState, fields: Fields): unknown {
   if (findListener(subsystem, at) !== undefined) throw new Refused('exists', `${nqn} listens there already`);
   const other = state.network.at(at.traddr, at.trsvcid);
   if (other !== null && other !== state.engine) throw new Refused('busy', `${at.traddr}:${trsvcid} is in use`);
-  subsystem.listeners.push({ ...at, anaState: 'optimized' });
+  for (const each of state.subsystems.values()) {
+    if (each.listeners.some((there) => matches(there, at) && there.secure !== secure))
+      throw new Refused('busy', `listen_address: others listen there with${secure ? 'out' : ''} TLS`);
+  }
+  subsystem.listeners.push({ ...at, secure, anaState: 'optimized' });
   state.network.changed();
   return { trtype: 'TCP', ...at };
 }
 
+const matches = (listener: FakeListener, at: Address): boolean =>
+  listener.traddr === at.traddr && listener.trsvcid === at.trsvcid;
+
 function findListener(subsystem: FakeSubsystem, at: Address): FakeListener | undefined {
-  return subsystem.listeners.find((each) => each.traddr === at.traddr && each.trsvcid === at.trsvcid);
+  return subsystem.listeners.find((each) => matches(each, at));
 }
 
 function needListener(subsystem: FakeSubsystem, at: Address): FakeListener {
@@ -160,6 +169,7 @@ function keyNames(fields: Fields): KeyNames {
   if (fields.has('dhchap_ctrlr_key')) keys.dhchap_ctrlr_key = fields.string('dhchap_ctrlr_key');
   if (keys.dhchap_key === undefined && keys.dhchap_ctrlr_key !== undefined)
     fields.refuse('dhchap_ctrlr_key', 'goes with dhchap_key only');
+  if (fields.has('psk')) keys.psk = fields.string('psk');
   return keys;
 }
 
@@ -176,12 +186,13 @@ function describe(subsystem: FakeSubsystem): unknown {
   return {
     nqn: subsystem.nqn,
     subtype: subsystem.discovery ? 'Discovery' : 'NVMe',
-    listen_addresses: subsystem.listeners.map(({ traddr, trsvcid, anaState }) => ({
+    listen_addresses: subsystem.listeners.map(({ traddr, trsvcid, anaState, secure }) => ({
       trtype: 'TCP',
       adrfam: traddr.includes(':') ? 'IPv6' : 'IPv4',
       traddr,
       trsvcid,
       ana_state: anaState,
+      ...(secure ? { secure_channel: true } : {}),
     })),
     allow_any_host: subsystem.allowAnyHost,
     hosts: [...subsystem.hosts].map(([nqn, keys]) => ({ nqn, ...keys })),
@@ -209,6 +220,14 @@ export const nvmfMethods: Record<string, Handler> = {
     if (state.transport) throw new Refused('exists', 'the TCP transport exists');
     state.transport = true;
     return true;
+  },
+  nvmf_get_transports: (state, fields) => {
+    if (fields.has('trtype')) fields.choice('trtype', ['TCP']);
+    fields.end();
+    if (!state.transport) return [];
+    // Nothing connects to the fake by sockets, so nothing is refused either.
+    const refused = { plaintext: 0, key: 0, handshake: 0, timeout: 0 };
+    return [{ trtype: 'TCP', connections: 0, half_open: 0, tls: { established: 0, refused, refused_peers: [] } }];
   },
   nvmf_create_subsystem: createSubsystem,
   nvmf_delete_subsystem: deleteSubsystem,
@@ -257,8 +276,9 @@ export const nvmfMethods: Record<string, Handler> = {
     fields.end();
     const { hosts } = state.subsystem(nqn);
     needKeys(state, keys);
-    if (!hosts.has(host)) throw new Refused('notFound', `host ${host} is not in the list`);
-    hosts.set(host, keys);
+    const before = hosts.get(host);
+    if (before === undefined) throw new Refused('notFound', `host ${host} is not in the list`);
+    hosts.set(host, before.psk === undefined ? keys : { psk: before.psk, ...keys });
     return true;
   },
   nvmf_set_config: (_state, fields) => {

@@ -15,6 +15,7 @@ import { Refused } from './refusal.js';
 export interface FakeListener {
   readonly traddr: string;
   readonly trsvcid: string;
+  readonly secure: boolean;
   anaState: AnaState;
 }
 
