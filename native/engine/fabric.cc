@@ -27,9 +27,10 @@ Fabric::Fabric(Engine& engine)
 }
 
 Outcome Fabric::create_tcp(const nvmf::TcpTargetOptions& options) {
-  if (has_tcp_) return Error{Errc::exists, "the TCP transport exists"};
-  target_.add_transport(std::make_unique<nvmf::TcpTargetTransport>(target_, options));
-  has_tcp_ = true;
+  if (has_tcp()) return Error{Errc::exists, "the TCP transport exists"};
+  auto transport = std::make_unique<nvmf::TcpTargetTransport>(target_, options);
+  tcp_target_ = transport.get();
+  target_.add_transport(std::move(transport));
   return success();
 }
 

@@ -22,7 +22,8 @@ class Fabric {
   nvmf::Target& target() { return target_; }
   // `exists` when it was called before.
   Outcome create_tcp(const nvmf::TcpTargetOptions& options);
-  bool has_tcp() const { return has_tcp_; }
+  bool has_tcp() const { return tcp_target_ != nullptr; }
+  const nvmf::TcpTargetTransport* tcp_target() const { return tcp_target_; }
 
   nvmf::HostTransport& tcp(bool header_digest = false, bool data_digest = false) {
     return tcp_[(header_digest ? 1 : 0) | (data_digest ? 2 : 0)];
@@ -31,7 +32,7 @@ class Fabric {
 
  private:
   nvmf::Target target_;
-  bool has_tcp_ = false;
+  nvmf::TcpTargetTransport* tcp_target_ = nullptr;  // the target's
   nvmf::TcpHostTransport tcp_[4];
   std::unique_ptr<nvmf::LoopbackHostTransport> loopback_;
 };

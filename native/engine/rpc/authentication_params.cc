@@ -33,7 +33,7 @@ void read_list(Fields& in, const char* field, uint8_t first, uint8_t last, std::
 }  // namespace
 
 KeyNames read_key_names(Fields& in) {
-  KeyNames names{in.string_or("dhchap_key", ""), in.string_or("dhchap_ctrlr_key", "")};
+  KeyNames names{in.string_or("dhchap_key", ""), in.string_or("dhchap_ctrlr_key", ""), in.string_or("psk", "")};
   if (names.host.empty() && !names.controller.empty()) in.refuse("dhchap_ctrlr_key", "goes with dhchap_key only");
   return names;
 }
@@ -52,6 +52,15 @@ Result<nvmf::auth::SharedSecret> find_secret(const Keyring& keyring, const char*
     return Error{secret.error().code, std::string(field) + ": key " + name + ": " + secret.error().message};
   }
   return nvmf::auth::SharedSecret(std::make_shared<const nvmf::auth::Secret>(std::move(secret).value()));
+}
+
+Result<nvmf::auth::SharedTlsKey> find_tls_key(const Keyring& keyring, const std::string& name) {
+  if (name.empty()) return nvmf::auth::SharedTlsKey();
+  const auto text = keyring.find(name);
+  if (!text) return Error{text.error().code, "psk: " + text.error().message};
+  auto key = nvmf::auth::TlsKey::parse(text.value());
+  if (!key) return Error{key.error().code, "psk: key " + name + ": " + key.error().message};
+  return nvmf::auth::SharedTlsKey(std::make_shared<const nvmf::auth::TlsKey>(std::move(key).value()));
 }
 
 }  // namespace basalt::rpc

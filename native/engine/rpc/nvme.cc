@@ -96,6 +96,9 @@ class Nvme final : public Module {
     if (!controller_key) co_return std::move(controller_key).error();
     options.authentication.host = *key;
     options.authentication.controller = *controller_key;
+    auto tls_key = find_tls_key(engine_.keyring(), key_names.tls);
+    if (!tls_key) co_return std::move(tls_key).error();
+    options.authentication.tls = *tls_key;
     const std::string name = options.name;
     const auto found = controllers_.find(name);
     if (found != controllers_.end() && found->second->busy) {

@@ -19,6 +19,7 @@ class Nvmf final : public Module {
 
   void register_methods(Dispatcher& dispatcher) override {
     dispatcher.add("nvmf_create_transport", this, &Nvmf::create_transport);
+    dispatcher.add("nvmf_get_transports", this, &Nvmf::get_transports);
     dispatcher.add("nvmf_create_subsystem", this, &Nvmf::create_subsystem);
     dispatcher.add("nvmf_delete_subsystem", this, &Nvmf::delete_subsystem);
     dispatcher.add("nvmf_subsystem_add_ns", this, &Nvmf::add_ns);
@@ -73,7 +74,20 @@ class Nvmf final : public Module {
     if (auto error = in.error()) co_return *error;
     auto created = engine_.fabric().create_tcp(options);
     if (!created) co_return std::move(created).error();
+    target().on_tls_refused = [this](const std::string& traddr, nvmf::TlsRefusal refusal) {
+      engine_.events().emit("nvmf_tls_refused",
+                            JsonValue::object().set("traddr", traddr).set("reason", nvmf::to_string(refusal)));
+    };
     co_return done();
+  }
+
+  Task<RpcResult> get_transports(JsonValue params) {
+    Fields in(params);
+    const bool tcp = in.choice_or("trtype", 0, {"TCP", "LOOPBACK"}) == 0;
+    if (auto error = in.error()) co_return *error;
+    auto list = JsonValue::array();
+    if (tcp && engine_.fabric().has_tcp()) list.push(describe_tcp(*engine_.fabric().tcp_target(), target()));
+    co_return list;
   }
 
   Task<RpcResult> create_subsystem(JsonValue params) {
@@ -172,7 +186,10 @@ class Nvmf final : public Module {
   Task<RpcResult> add_listener(JsonValue params) {
     Fields in(params);
     const std::string nqn = read_nqn(in, "nqn");
-    nvmf::ListenAddress address = read_listen_address(in);
+    const bool secure = in.boolean_or("secure_channel", false);
+    nvmf::ListenAddress address = read_listen_address(in, secure ? AddressUse::listen_tls : AddressUse::listen_plain);
+    address.secure_channel = secure;
+    if (secure && address.trtype != "TCP") in.refuse("secure_channel", "goes with TCP only");
     if (auto error = in.error()) co_return *error;
     auto subsystem = find(nqn);
     if (!subsystem) co_return std::move(subsystem).error();
@@ -240,19 +257,27 @@ class Nvmf final : public Module {
     if (!subsystem) co_return std::move(subsystem).error();
     auto keys = host_keys(names);
     if (!keys) co_return std::move(keys).error();
+    if (names.tls.empty()) {  // its key for TLS stays
+      const nvmf::HostKeys& before = (*subsystem)->keys_of(host);
+      keys->tls = before.tls;
+      keys->tls_name = before.tls_name;
+    }
     auto set = (*subsystem)->set_host_keys(host, std::move(keys).value());
     if (!set) co_return std::move(set).error();
     co_return done();
   }
 
   Result<nvmf::HostKeys> host_keys(const KeyNames& names) {
-    nvmf::HostKeys keys{nullptr, nullptr, names.host, names.controller};
+    nvmf::HostKeys keys{nullptr, nullptr, names.host, names.controller, nullptr, names.tls};
     auto host = find_secret(engine_.keyring(), "dhchap_key", names.host);
     if (!host) return std::move(host).error();
     auto controller = find_secret(engine_.keyring(), "dhchap_ctrlr_key", names.controller);
     if (!controller) return std::move(controller).error();
     keys.host = *host;
     keys.controller = *controller;
+    auto tls = find_tls_key(engine_.keyring(), names.tls);
+    if (!tls) return std::move(tls).error();
+    keys.tls = *tls;
     return keys;
   }
 

@@ -33,7 +33,7 @@ std::string read_port(Fields& in, std::string_view name, uint64_t min) {
   return std::to_string(port);
 }
 
-nvmf::ListenAddress read_listen_address(Fields& in) {
+nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use) {
   Fields nested(in.object("listen_address"), in.path_of("listen_address"));
   nvmf::ListenAddress address;
   const bool loopback = nested.choice("trtype", {"TCP", "LOOPBACK"}) == 1;
@@ -46,8 +46,8 @@ nvmf::ListenAddress read_listen_address(Fields& in) {
     address.trsvcid = read_port(nested, "trsvcid", 0);
     env::Address check;
     check.host = address.traddr;
-    if (!check.is_loopback()) {
-      nested.refuse("traddr", "must be a loopback address (127.0.0.1, ::1): connections are not encrypted yet");
+    if (use == AddressUse::listen_plain && !check.is_loopback()) {
+      nested.refuse("traddr", "must be a loopback address (127.0.0.1, ::1) without secure_channel");
     }
   }
   in.adopt(nested);
@@ -100,6 +100,7 @@ JsonValue describe_subsystem(const nvmf::Subsystem& subsystem) {
         .set("traddr", at.traddr)
         .set("trsvcid", at.trsvcid)
         .set("ana_state", ana_state_name(path->state(1)));
+    if (at.secure_channel) one.set("secure_channel", true);
     addresses.push(std::move(one));
   }
   auto hosts = JsonValue::array();
@@ -109,6 +110,7 @@ JsonValue describe_subsystem(const nvmf::Subsystem& subsystem) {
     // Names of keys; the keys themselves are not shown by anything.
     if (!host.keys.host_name.empty()) one.set("dhchap_key", host.keys.host_name);
     if (!host.keys.controller_name.empty()) one.set("dhchap_ctrlr_key", host.keys.controller_name);
+    if (!host.keys.tls_name.empty()) one.set("psk", host.keys.tls_name);
     hosts.push(std::move(one));
   }
   auto namespaces = JsonValue::array();
@@ -134,6 +136,30 @@ JsonValue describe_subsystem(const nvmf::Subsystem& subsystem) {
       .set("max_cntlid", uint32_t{info.options.cntlid_max})
       .set("namespaces", std::move(namespaces));
   return result;
+}
+
+JsonValue describe_tcp(const nvmf::TcpTargetTransport& transport, const nvmf::Target& target) {
+  using nvmf::TlsRefusal;
+  const nvmf::TlsRefusals& refusals = target.tls_refusals();
+  auto refused = JsonValue::object();
+  for (const TlsRefusal why : {TlsRefusal::plaintext, TlsRefusal::key, TlsRefusal::handshake, TlsRefusal::timeout})
+    refused.set(nvmf::to_string(why), refusals.count(why));
+  auto peers = JsonValue::array();
+  for (const nvmf::TlsRefusals::Peer& peer : refusals.peers()) {
+    peers.push(JsonValue::object()
+                   .set("traddr", peer.traddr)
+                   .set("reason", nvmf::to_string(peer.first))
+                   .set("count", peer.count));
+  }
+  auto tls = JsonValue::object();
+  tls.set("established", transport.tls_established_count())
+      .set("refused", std::move(refused))
+      .set("refused_peers", std::move(peers));
+  return JsonValue::object()
+      .set("trtype", transport.trtype())
+      .set("connections", uint64_t{transport.connection_count()})
+      .set("half_open", uint64_t{transport.half_open_count()})
+      .set("tls", std::move(tls));
 }
 
 }  // namespace basalt::rpc

@@ -7,12 +7,14 @@
 #include "engine/rpc/fields.h"
 #include "nvme/spec.h"
 #include "nvmf/target/subsystem.h"
+#include "nvmf/transport/tcp/tcp_target.h"
 
 namespace basalt::rpc {
 
 std::string read_nqn(Fields& in, std::string_view name);
-// listen_address: loopback addresses only, until connections can be encrypted.
-nvmf::ListenAddress read_listen_address(Fields& in);
+// listen_address. Where something listens without TLS, only loopback addresses are right.
+enum class AddressUse : uint8_t { listen_plain, listen_tls, name };
+nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use = AddressUse::name);
 nvme::AnaState read_ana_state(Fields& in);
 Uuid read_nguid(Fields& in);  // 32 hexadecimal digits, with hyphens or without; zero when absent
 // A decimal port 1..65535, of a peer.
@@ -20,5 +22,6 @@ std::string read_port(Fields& in, std::string_view name, uint64_t min = 1);
 
 const char* ana_state_name(nvme::AnaState state);
 JsonValue describe_subsystem(const nvmf::Subsystem& subsystem);
+JsonValue describe_tcp(const nvmf::TcpTargetTransport& transport, const nvmf::Target& target);
 
 }  // namespace basalt::rpc
