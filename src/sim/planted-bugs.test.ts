@@ -44,3 +44,16 @@ describe('a planted bug is caught by a random run', () => {
     });
   }
 });
+
+// A run with a bug is one of the recipes, whichever its seed draws: the same ones that a share of all honest seeds draws.
+describe('a planted bug is caught without choosing what goes wrong', () => {
+  const seedsFew = 30n;
+  for (const bug of ['promoteBeforeTakeover', 'shrinkWithoutConsent', 'ignoreReadLease', 'forgetEpoch'] as const) {
+    it(bug, { timeout: 600_000 }, async () => {
+      let failure = 'none';
+      for (let seed = 1n; seed <= seedsFew && failure === 'none'; seed++)
+        ({ failure } = await run({ seed, bugs: { [bug]: true } }));
+      expect(failure, `no run of ${seedsFew} saw it`).toBe('correctness');
+    });
+  }
+});
