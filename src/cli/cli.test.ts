@@ -174,6 +174,42 @@ describe('basalt', () => {
     await expect.poll(async () => (await basalt(['pool', 'delete', 'p1'])).code, { timeout: 5_000 }).toBe(0);
   });
 
+  it('cordons and frees disks and nodes, refuses a drain that cannot end, and shows jobs', async () => {
+    const disks = JSON.parse((await basalt(['disk', 'list', '--json'])).out) as { id: string; node: string }[];
+    const disk = disks.find((each) => each.node === 'd1')?.id ?? '';
+    expect((await basalt(['disk', 'cordon', disk])).out).toBe(`disk ${disk} is cordoned\n`);
+    expect((await basalt(['disk', 'list'])).out).toMatch(/ d1 .* up, cordoned /);
+    expect((await basalt(['disk', 'uncordon', disk])).out).toBe(`disk ${disk} takes new replicas\n`);
+    expect((await basalt(['node', 'cordon', 'd1', '--json'])).out).toBe('{"kind":"node","name":"d1"}\n');
+    expect((await basalt(['node', 'uncordon', 'd1'])).code).toBe(0);
+    expect((await basalt(['volume', 'create', 'moved', '--size', '8M', '--legs', '1'])).code).toBe(0);
+    for (const args of [[], ['--dry-run']]) {
+      const refused = await basalt(['disk', 'drain', disk, ...args]);
+      expect(refused).toMatchObject({
+        code: 8,
+        err: expect.stringMatching(/add a disk in 1 more node.*DRAIN_REFUSED/),
+      });
+    }
+    expect(await basalt(['disk', 'remove', disk])).toMatchObject({
+      code: 4,
+      err: expect.stringMatching(/drain it first/),
+    });
+    expect(await basalt(['node', 'cordon', 'nobody'])).toMatchObject({ code: 3 });
+    expect((await basalt(['job', 'list'])).out).toBe('no jobs\n');
+    const moved = await basalt(['volume', 'move-controller', 'moved', '--to', 'c1', '--json']);
+    const job = JSON.parse(moved.out) as { id: string };
+    expect(job).toMatchObject({ kind: 'volume.move-controller', state: 'done' });
+    expect((await basalt(['job', 'list'])).out).toMatch(
+      / volume\.move-controller +moved to c1 +done +1 of 1 volumes\n/,
+    );
+    expect((await basalt(['job', 'show', job.id])).out).toMatch(/^state +done$/m);
+    expect(await basalt(['job', 'cancel', job.id])).toMatchObject({ code: 4 });
+    expect(await basalt(['job', 'wait', 'none'])).toMatchObject({ code: 3 });
+    const elsewhere = await basalt(['volume', 'move-controller', 'moved', '--to', 'd1']);
+    expect(elsewhere).toMatchObject({ code: 2, err: expect.stringMatching(/d1 is no controller node/) });
+    expect((await basalt(['volume', 'delete', 'moved'])).code).toBe(0);
+  });
+
   it('checks a disk, and says with its exit code whether a daemon would take it', async () => {
     expect(await basalt(['fsck', '/dev/good', '--dump'])).toMatchObject({ code: 0, out: 'dumped\n' });
     const bad = await basalt(['fsck', '/dev/bad', '--json']);
