@@ -30,7 +30,7 @@ struct Machine {
 
 class Network {
  public:
-  Network() : world(20261122), host(world, "h", arena) {
+  explicit Network(const env::SimKnobs& knobs = {}) : world(20261122, knobs), host(world, "h", arena) {
     options.name = "volume";
     options.subnqn = subnqn;
     options.hostnqn = "nqn.2026-01.sim:host";
@@ -47,7 +47,7 @@ class Network {
     }
   }
   // One more machine that serves the volume (each has bytes of its own: nobody looks at them here).
-  void add_node() {
+  void add_node(const nvmf::auth::SharedTlsKey& tls = nullptr) {
     auto node = std::make_unique<Node>(world, "t" + std::to_string(nodes.size() + 1), arena);
     bdev::MallocOptions disk{.name = "m", .block_size_bytes = 4096, .count_blocks = 256};
     disk.uuid.bytes[0] = 9;
@@ -57,7 +57,7 @@ class Network {
     nvmf::SubsystemOptions subsystem;
     subsystem.nqn = subnqn;
     subsystem.serial_number = "1";
-    subsystem.allow_any_host = true;
+    subsystem.allow_any_host = tls == nullptr;
     subsystem.cntlid_min = static_cast<uint16_t>(1 + nodes.size() * 1000);
     subsystem.cntlid_max = static_cast<uint16_t>((nodes.size() + 1) * 1000);
     nvmf::Subsystem* made = node->target->create_subsystem(subsystem).value();
@@ -65,7 +65,11 @@ class Network {
     space.nsid = 1;
     BASALT_ASSERT(run(made->add_namespace(space, node->disk.get())).ok());
     node->address = {"127.0.0.1", std::to_string(4420 + nodes.size())};
-    BASALT_ASSERT(run(made->add_listener({"TCP", node->address.traddr, node->address.trsvcid})).ok());
+    nvmf::HostKeys keys;
+    keys.tls = options.authentication.tls = tls;
+    if (tls) BASALT_ASSERT(made->add_host(options.hostnqn, keys).ok());
+    const bool secure = tls != nullptr;
+    BASALT_ASSERT(run(made->add_listener({"TCP", node->address.traddr, node->address.trsvcid, secure})).ok());
     nodes.push_back(std::move(node));
   }
   void attach() {
@@ -173,6 +177,37 @@ TEST(MultipathSim, GoesOnSoonAfterANetworkHealedHoweverLongItWasAway) {
     std::printf("away %d s, gap %lld ms\n", away_s, static_cast<long long>((network.world.now() - healed).to_ms()));
     // The delay, its jitter, and a connection attempt.
     EXPECT_LE((network.world.now() - healed).to_ms(), 2500);
+  }
+}
+
+// Short transfers, wakes for nothing, full sockets, and a network that goes and comes: over TLS, too.
+TEST(MultipathSim, GoesOnOverTlsWhateverTheNetworkDoes) {
+  env::SimKnobs knobs;
+  knobs.short_transfer_chance = 0.5;
+  knobs.spurious_wake_chance = 0.2;
+  knobs.socket_buffer_bytes = 20000;
+  Network network(knobs);
+  auto key = nvmf::auth::TlsKey::parse("NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:");
+  ASSERT_TRUE(key.ok());
+  const auto shared = std::make_shared<const nvmf::auth::TlsKey>(std::move(key).value());
+  network.add_node(shared);
+  network.add_node(shared);
+  network.attach();
+  network.world.set_link("h", "t2", {.loss_chance = 0.02});
+  network.world.set_link("t2", "h", {.loss_chance = 0.02});
+  for (int round = 0; round < 5; round++) {
+    std::vector<uint8_t> data(4096, 1);
+    ASSERT_TRUE(network.run(network.one(bdev::IoType::write, data)).ok());
+    const auto shares = network.load(16, milliseconds(300));
+    EXPECT_GT(shares[0] + shares[1], 10u);
+    for (const char* node : {"t1", "t2"})
+      network.world.partition("h", node);
+    std::optional<nvme::Status> status;
+    spawn(Network::collect(network.one(bdev::IoType::read, data), &status));
+    network.world.run_for(seconds(5));
+    network.world.heal_all();
+    ASSERT_TRUE(network.world.run_until([&] { return status.has_value(); }, seconds(60)));
+    EXPECT_TRUE(status->ok());
   }
 }
 
