@@ -30,6 +30,7 @@ class Model {
     };
     switch (action.do) {
       case 'create-lvol':
+      case 'clone-lvol':
         expect(action.replica.reported).toBeNull();
         this.lvols.set(lvolPath(action.replica), action.replica.sizeBytes);
         return;
