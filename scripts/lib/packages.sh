@@ -26,6 +26,7 @@ test|fio|cmd:fio
 test|libnbd-bin|cmd:nbdinfo
 test|qemu-utils|cmd:qemu-img
 test|nbdkit|cmd:nbdkit
+test|openssl|cmd:openssl
 e2e|qemu-system-x86|cmd:qemu-system-x86_64
 e2e|nvme-cli|cmd:nvme
 e2e|busybox-static|cmd:busybox
