@@ -5,6 +5,8 @@
 //
 // Invariants:  - an lvol is removed only when the store names it as a leftover
 //              - a copy that is not on its disk is not counted any more
+//              - a snapshot is judged as it was before the disk was looked at, and changed only if it still is so: what was
+//                cut since is not on the list
 
 import type { Engine } from '../engine/engine.js';
 import type { Stored } from '../model/cluster-state.js';
@@ -34,14 +36,16 @@ export class SnapshotKeeper {
     const { context, link } = this.#options;
     for (const disk of disks) {
       const { uuid, name } = disk.lvstore;
-      const concerned = link.state.all('snapshots').filter((snapshot) => concerns(snapshot, uuid));
+      const concerned = link.state
+        .all('snapshots')
+        .filter((snapshot) => concerns(snapshot, uuid))
+        .flatMap(({ id }) => link.state.stored('snapshots', id) ?? []);
       if (concerned.length === 0) continue;
       const lvols = await context.engine.rpc('bdev_lvol_get_lvols', { lvs_uuid: uuid });
       const seen = { disk: uuid, epochs: new Map(lvols.map((lvol) => [lvol.name, BigInt(lvol.epoch)])) };
-      for (const { id } of concerned) {
+      for (const stored of concerned) {
         signal.throwIfAborted();
-        const stored = link.state.stored('snapshots', id);
-        if (stored !== null) await this.#keep({ stored, seen, lvstore: name }, signal);
+        await this.#keep({ stored, seen, lvstore: name }, signal);
       }
     }
   }
