@@ -224,23 +224,19 @@ export class PlacementAgent {
 
   async #apply(change: VolumeChange, signal: AbortSignal): Promise<void> {
     const { link, context } = this.#options;
-    const stored = link.state.stored('volumes', change.volumeId);
-    const leadership = link.state.stored('leaderships', change.volumeId);
-    if (stored === null) return;
+    const { volumeId, expect } = change;
     const put = change.tombstones.map((entry) => ({
       key: keys.tombstone(entry.replica),
       text: codecs.tombstone.encode(entry),
     }));
     const remove = change.tombstones.map((entry) => keys.observedReplica(entry.replica));
-    if (change.volume === null) remove.push(stored.key, keys.leadership(change.volumeId));
-    else put.push({ key: stored.key, text: codecs.volume.encode(change.volume) });
-    const expect = [{ key: stored.key, revision: stored.revision }];
-    if (change.leadership !== null && leadership !== null) {
-      expect.push({ key: leadership.key, revision: leadership.revision });
-      put.push({ key: leadership.key, text: codecs.leadership.encode(change.leadership) });
-    }
+    if (change.volume === null) remove.push(keys.volume(volumeId), keys.leadership(volumeId));
+    else put.push({ key: keys.volume(volumeId), text: codecs.volume.encode(change.volume) });
+    if (change.leadership !== null)
+      put.push({ key: keys.leadership(volumeId), text: codecs.leadership.encode(change.leadership) });
+    const name = link.state.get('volumes', volumeId)?.name ?? volumeId;
     // When it changed meanwhile, the next pass sees that.
     if (await link.commit({ expect, put, remove }, signal))
-      context.log.info({ volume: stored.value.name, why: change.why }, 'replicas of a volume changed');
+      context.log.info({ volume: name, why: change.why }, 'replicas of a volume changed');
   }
 }

@@ -9,6 +9,7 @@
 //              - what a lost disk must still delete is remembered until it is back
 
 import type { ClusterState } from '../model/cluster-state.js';
+import { keys } from '../model/keys.js';
 import type { Leadership, LegPlacement, ReplicaPlacement, VolumeObject } from '../model/objects.js';
 import type { TombstoneObject } from '../model/pools.js';
 import { diskIdsOf, pgsOfVolume } from '../placement/pool.js';
@@ -30,7 +31,12 @@ export interface RebuildView {
 }
 
 /** One change of one volume, to be made if nothing of it changed meanwhile. */
-export interface VolumeChange {
+export interface VolumeChange extends PlannedChange {
+  /** Whole objects are written: they must still be what this was planned on. */
+  readonly expect: readonly { readonly key: string; readonly revision: number | null }[];
+}
+
+interface PlannedChange {
   readonly volumeId: string;
   readonly why: string;
   /** Null: the last of it is gone. */
@@ -47,7 +53,17 @@ export function planRebuild(asked: RebuildView): VolumeChange[] {
   const view = { ...asked, maps: new Maps(asked.state) };
   const changes = view.state.all('volumes').flatMap((volume) => planVolume(view, volume) ?? []);
   const changed = new Set(changes.map((change) => change.volumeId));
-  return [...changes, ...planSuccessors(view, changed)];
+  return [...changes, ...planSuccessors(view, changed)].map((change) => ({
+    ...change,
+    expect: plannedOn(view.state, change.volumeId),
+  }));
+}
+
+function plannedOn(state: ClusterState, volumeId: string): VolumeChange['expect'] {
+  return [
+    { key: keys.volume(volumeId), revision: state.stored('volumes', volumeId)?.revision ?? null },
+    { key: keys.leadership(volumeId), revision: state.stored('leaderships', volumeId)?.revision ?? null },
+  ];
 }
 
 type View = RebuildView & { readonly maps: Maps };
@@ -94,7 +110,7 @@ class Maps {
 }
 
 /** What needs no copying: burying, dropping, and exchanging what was never written. */
-function planVolume(view: View, volume: VolumeObject): VolumeChange | null {
+function planVolume(view: View, volume: VolumeObject): PlannedChange | null {
   if (volume.phase === 'deleting') return planBurial(view, volume);
   const leadership = view.state.get('leaderships', volume.id);
   if (leadership === null) return null;
@@ -104,7 +120,7 @@ function planVolume(view: View, volume: VolumeObject): VolumeChange | null {
 }
 
 /** A volume that is being deleted does not wait for disks that are gone. */
-function planBurial(view: View, volume: VolumeObject): VolumeChange | null {
+function planBurial(view: View, volume: VolumeObject): PlannedChange | null {
   const gone = (entry: ReplicaPlacement): boolean =>
     view.lostNodes.has(entry.node) || (volume.forced === true && view.state.get('lives', entry.node) === null);
   const buried = volume.legs.flatMap((leg) => leg.replicas.filter(gone)).slice(0, buriedMax);
@@ -121,7 +137,7 @@ function planBurial(view: View, volume: VolumeObject): VolumeChange | null {
 }
 
 /** Replicas that have their successors, all in sync, and that are not in the set any more. */
-function planDrop(volume: VolumeObject, leadership: Leadership): VolumeChange | null {
+function planDrop(volume: VolumeObject, leadership: Leadership): PlannedChange | null {
   const buried = volume.legs
     .flatMap(({ replicas }, leg) => {
       const inSync = inSyncOf(leadership, leg);
@@ -141,7 +157,7 @@ function planDrop(volume: VolumeObject, leadership: Leadership): VolumeChange | 
 }
 
 /** A volume that nobody drove yet holds nothing: its replicas are exchanged at once. */
-function planExchange(view: View, volume: VolumeObject, leadership: Leadership): VolumeChange | null {
+function planExchange(view: View, volume: VolumeObject, leadership: Leadership): PlannedChange | null {
   const wanted = view.maps.wanted(volume);
   if (wanted === null) return null;
   const buried: ReplicaPlacement[] = [];
@@ -178,7 +194,7 @@ interface Candidate {
 }
 
 /** New replicas for legs whose PG has other disks now, as far as the limits go. */
-function planSuccessors(view: View, taken: ReadonlySet<string>): VolumeChange[] {
+function planSuccessors(view: View, taken: ReadonlySet<string>): PlannedChange[] {
   const { limits } = view;
   const { candidates, runningOn, running } = survey(view);
   const promised = new Map(promisedBytes(view.state));
