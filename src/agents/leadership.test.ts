@@ -134,6 +134,23 @@ describe('leadership', () => {
     expect(faults).toBeGreaterThanOrEqual(4);
   });
 
+  it.each([
+    { controllers: ['a', 'b'], granted: { epoch: 2, controller: 'b', clean: true } },
+    { controllers: ['a'], granted: { epoch: 1, controller: null, clean: true } },
+  ])(
+    'is granted to b, or to nobody, when the controllers have become $controllers',
+    async ({ controllers, granted }) => {
+      const a = await hand('a');
+      await a.controller.promote({ takeover: false });
+      const volume = links.at(-1)?.state.volumeByName('v1') ?? null;
+      if (volume === null) throw new Error('no volume');
+      const handedOver = a.controller.handOver('b');
+      a.controller.update({ ...volume, controllers }, leadership());
+      expect(await handedOver).toBe(true);
+      expect(leadership()).toMatchObject(granted);
+    },
+  );
+
   it('does not let a write through before the swap that removes the member it missed', async () => {
     const order: string[] = [];
     const a = await hand('a', (store) =>

@@ -154,10 +154,11 @@ export class ServedVolume {
     await this.#controller.handOver(this.#nextInLine());
   }
 
-  /** Who can follow this node at once; null: whoever comes. */
+  /** Who can follow this node at once, and stays; null: whoever comes. */
   #nextInLine(): string | null {
     const { link, node } = this.#options;
-    const others = this.#volume.controllers.filter((name) => name !== node);
+    const stays = (name: string): boolean => link.state.get('cordons', `node/${name}`) === null;
+    const others = this.#volume.controllers.filter((name) => name !== node && stays(name));
     return others.find((name) => notReady(link.state, this.#volume, name) === null) ?? null;
   }
 

@@ -253,8 +253,10 @@ export class VolumeController {
     const holder = this.#holder;
     for (;;) {
       if (holder === null || !holds(this.#register.known, holder)) return false;
+      // It may have left the controllers while I/O was being settled.
+      const heir = to !== null && this.#volume.controllers.includes(to) ? to : null;
       const plan = (present: Leadership): Leadership =>
-        clean === true && to !== null ? planGrant(present, to) : planHandOver(present, clean ?? present.clean);
+        clean === true && heir !== null ? planGrant(present, heir) : planHandOver(present, clean ?? present.clean);
       if (await this.#register.swap(plan, this.#life.signal)) return true;
     }
   }

@@ -83,8 +83,9 @@ const othersWanted = 2;
 
 function vacate(state: ClusterState, stored: Stored<VolumeObject>, node: string): MoveStep {
   const volume = stored.value;
-  const leadership = state.get('leaderships', volume.id);
-  if (leadership === null) return { do: 'wait', why: `${volume.name} is being made` };
+  const led = state.stored('leaderships', volume.id);
+  if (led === null) return { do: 'wait', why: `${volume.name} is being made` };
+  const leadership = led.value;
   const able = controllerNodes(state).filter((name) => name !== node);
   const others = volume.controllers.filter((name) => able.includes(name));
   const spare = able.find((name) => !volume.controllers.includes(name));
@@ -102,10 +103,12 @@ function vacate(state: ClusterState, stored: Stored<VolumeObject>, node: string)
   const holder = leadership.controller;
   const driven = holder !== null && (isActive(state, leadership, holder) || isEmbedded(state, holder));
   if (leadership.epoch > 0 && !driven) return { do: 'wait', why: `nobody drives ${volume.name} for now` };
-  const step = both(
+  const leaves = both(
     replace(stored, encode(withoutController(volume, node))),
     removal(state.stored('handOvers', volume.id)),
   );
+  // It may be handed over to this very node at this moment.
+  const step = { ...leaves, expect: [...leaves.expect, { key: led.key, revision: led.revision }] };
   return { do: 'change', why: `${node} serves ${volume.name} no more`, step };
 }
 

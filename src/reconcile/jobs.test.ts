@@ -277,6 +277,28 @@ describe('draining a node', () => {
     expect(at.state.get('cordons', 'node/n1')?.mode).toBe('drain');
   });
 
+  it('does not take a node from the controllers to which the volume was granted at that moment', () => {
+    const at = cluster();
+    at.put(
+      keys.cordon('node', 'n2'),
+      codecs.cordon.encode({ format: 1, kind: 'node', name: 'n2', mode: 'drain', sinceMs: 0 }),
+    );
+    at.volume({ controllers: ['n1', 'n2', 'n3'] });
+    for (const node of ['n1', 'n2', 'n3']) at.show(node);
+    at.job({ kind: 'node.drain', arguments: { node: 'n2' } });
+    const takes = (step: StoreStep | null): boolean =>
+      step?.put.some(({ key }) => key === keys.volume(volumeId)) === true;
+    let late = at.plan('n1') as StoreStep;
+    for (let turn = 0; turn < 10 && !takes(late); turn++) {
+      at.commit(late);
+      late = at.plan('n1') as StoreStep;
+    }
+    expect(takes(late)).toBe(true);
+    at.lead(planGrant(at.state.get('leaderships', volumeId) as Leadership, 'n2'));
+    expect(at.commit(late)).toBe(false);
+    expect(at.state.get('volumes', volumeId)?.controllers).toContain('n2');
+  });
+
   it('leaves the node cordoned when it is cancelled, and ends when the node is uncordoned', () => {
     const cancelled = drained();
     cancelled.job({ ...cancelled.theJob, cancelling: true });

@@ -10,7 +10,7 @@ function heldBy(controller: string | null): Leadership {
     volumeId,
     epoch: 3,
     controller,
-    instance: null,
+    instance: controller === null ? null : '22222222-2222-4222-8222-222222222222',
     clean: false,
     leaseMs: 300,
     legs: [],
@@ -43,6 +43,16 @@ describe('promotion', () => {
     expect(decidePromotion(view({ ...handed, me: 'n1' }))).toMatchObject({ delayMs: successorGraceMs });
     expect(decidePromotion(view({ ...handed, me: 'n1', lost: new Set(['n3']) }))).toMatchObject({ delayMs: 0 });
     expect(decidePromotion(view({ successor: 'n3', me: 'n3' })).do).toBe('nothing');
+  });
+
+  it('waits for one that it was granted to, but not when that one has left the controllers since', () => {
+    const granted = { leadership: { ...heldBy('n3'), instance: null, clean: true } };
+    expect(decidePromotion(view(granted)).do).toBe('nothing');
+    const without = { ...granted, order: ['n1', 'n2'] };
+    expect(decidePromotion(view({ ...without, me: 'n1' }))).toMatchObject({ do: 'promote', delayMs: 0 });
+    expect(decidePromotion(view(without))).toMatchObject({ do: 'promote', delayMs: standbyStepMs });
+    expect(decidePromotion(view({ ...without, me: 'n3' })).do).toBe('nothing');
+    expect(decidePromotion(view({ order: ['n2', 'n3'] })).do).toBe('nothing');
   });
 
   it('lets standbys go one after the other, in the order of the volume', () => {

@@ -31,11 +31,11 @@ export const standbyStepMs = 250;
 export const successorGraceMs = 500;
 
 export function decidePromotion(view: PromotionView): PromotionDecision {
-  const { me, leadership } = view;
+  const { me } = view;
   if (view.driving) return { do: 'nothing', why: 'drives it already' };
   if (!view.order.includes(me)) return { do: 'nothing', why: 'is not among its controllers' };
   if (!view.candidates.has(me)) return { do: 'nothing', why: 'is handing over' };
-  const holder = leadership.controller;
+  const holder = holderOf(view);
   if (holder === me) return { do: 'promote', delayMs: 0, why: 'held it before this process began' };
   if (holder !== null && view.alive.has(holder) && !view.lost.has(holder))
     return { do: 'nothing', why: `${holder} drives it` };
@@ -46,6 +46,12 @@ export function decidePromotion(view: PromotionView): PromotionDecision {
   const why = holder === null ? 'nobody holds it' : `${holder} is gone`;
   const graceMs = successor === null ? 0 : successorGraceMs;
   return { do: 'promote', delayMs: graceMs + rank * standbyStepMs, why };
+}
+
+/** Null also when it was granted to one that has left the volume's controllers since, and so will not begin to use it. */
+function holderOf({ leadership, order }: PromotionView): string | null {
+  const { controller, instance } = leadership;
+  return controller !== null && instance === null && !order.includes(controller) ? null : controller;
 }
 
 /** Only while nobody holds the volume, and while that one can be expected to come. */
