@@ -129,9 +129,9 @@ export class DiskAgent {
     const ended = await Promise.allSettled(Array.from({ length: replicasAtOnce }, work));
     for (const outcome of ended) if (outcome.status === 'rejected') throw outcome.reason;
     await this.#sendReports(signal);
-    if (failures.length > 0) throw failures[0];
-    await this.#keeper.pass(this.#disks, signal);
+    failures.push(...(await this.#keeper.pass(this.#disks, signal)));
     await this.#reportDisks(signal);
+    if (failures.length > 0) throw failures[0];
   }
 
   /** What fails for one replica does not keep the others waiting. */

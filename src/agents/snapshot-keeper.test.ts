@@ -14,7 +14,7 @@ import { quietLog } from './testing/cluster-bed.js';
 import { MemoryLink } from './testing/memory-link.js';
 
 const uuid = (number: number): string => `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`;
-const [id, volumeId, replica, disk] = [uuid(1), uuid(2), uuid(3), uuid(4)];
+const [id, volumeId, replica, disk, otherDisk] = [uuid(1), uuid(2), uuid(3), uuid(4), uuid(5)];
 const never = new AbortController().signal;
 const first = snapshotLvol(id, '00000001', replica);
 const second = snapshotLvol(id, '00000002', replica);
@@ -44,19 +44,22 @@ describe('the keeper of snapshots', () => {
   /** Lvols of the disks, with the epoch that each obeys. */
   let lvols: Map<string, number>;
   let afterListing: () => void;
+  let failing: string | null;
 
   beforeEach(() => {
     link = new MemoryLink();
     lvols = new Map([[replica, 2]]);
     afterListing = () => {};
+    failing = null;
   });
 
   const store = (snapshot: SnapshotObject): void => link.put(keys.snapshot(id), codecs.snapshot.encode(snapshot));
   const stored = (): SnapshotObject | null => link.state.get('snapshots', id);
 
-  function pass(...disks: string[]): Promise<void> {
+  function pass(...disks: string[]): Promise<unknown[]> {
     const rpc = async (method: string, params: { lvs_uuid?: string; name?: string }): Promise<unknown> => {
       if (method === 'bdev_lvol_delete') return lvols.delete(params.name?.split('/')[1] ?? '');
+      if (params.lvs_uuid === failing) throw new Error('the disk does not answer');
       const listed = [...lvols].map(([name, epoch]) => ({ name, epoch: String(epoch) }));
       afterListing();
       return listed;
@@ -70,6 +73,16 @@ describe('the keeper of snapshots', () => {
     store(wanted);
     await pass(disk);
     expect(stored()?.leftovers).toEqual([]);
+  });
+
+  it('goes on with the other disks when one does not answer, and says that it did not', async () => {
+    const there = { lvol: second, replica, disk: otherDisk, node: 'd1', epoch: 1 };
+    store({ ...wanted, leftovers: [...wanted.leftovers, there] });
+    lvols.set(second, 1);
+    failing = disk;
+    expect(await pass(disk, otherDisk)).toEqual([new Error('the disk does not answer')]);
+    expect(lvols.has(second)).toBe(false);
+    expect(stored()?.leftovers).toEqual(wanted.leftovers);
   });
 
   it('does not take a copy for lost that was cut after it had looked', async () => {

@@ -32,21 +32,29 @@ export class SnapshotKeeper {
     this.#options = options;
   }
 
-  async pass(disks: readonly OpenDisk[], signal: AbortSignal): Promise<void> {
-    const { context, link } = this.#options;
+  /** Returns what failed: one disk does not keep the others waiting. */
+  async pass(disks: readonly OpenDisk[], signal: AbortSignal): Promise<unknown[]> {
+    const failures: unknown[] = [];
     for (const disk of disks) {
-      const { uuid, name } = disk.lvstore;
-      const concerned = link.state
-        .all('snapshots')
-        .filter((snapshot) => concerns(snapshot, uuid))
-        .flatMap(({ id }) => link.state.stored('snapshots', id) ?? []);
-      if (concerned.length === 0) continue;
-      const lvols = await context.engine.rpc('bdev_lvol_get_lvols', { lvs_uuid: uuid });
-      const seen = { disk: uuid, epochs: new Map(lvols.map((lvol) => [lvol.name, BigInt(lvol.epoch)])) };
-      for (const stored of concerned) {
-        signal.throwIfAborted();
-        await this.#keep({ stored, seen, lvstore: name }, signal);
-      }
+      signal.throwIfAborted();
+      await this.#keepOn(disk, signal).catch((error: unknown) => failures.push(error));
+    }
+    return failures;
+  }
+
+  async #keepOn(disk: OpenDisk, signal: AbortSignal): Promise<void> {
+    const { context, link } = this.#options;
+    const { uuid, name } = disk.lvstore;
+    const concerned = link.state
+      .all('snapshots')
+      .filter((snapshot) => concerns(snapshot, uuid))
+      .flatMap(({ id }) => link.state.stored('snapshots', id) ?? []);
+    if (concerned.length === 0) return;
+    const lvols = await context.engine.rpc('bdev_lvol_get_lvols', { lvs_uuid: uuid });
+    const seen = { disk: uuid, epochs: new Map(lvols.map((lvol) => [lvol.name, BigInt(lvol.epoch)])) };
+    for (const stored of concerned) {
+      signal.throwIfAborted();
+      await this.#keep({ stored, seen, lvstore: name }, signal);
     }
   }
 

@@ -329,6 +329,23 @@ describe('a snapshot in the middle of which', () => {
     expect((await shown('s1')).copies).toBe(1);
   });
 
+  it('a replica of another volume cannot be made is deleted all the same', async () => {
+    await controllers();
+    await ask('s1');
+    await ready('s1');
+    let refused = 0;
+    for (const node of ['d1', 'd2'])
+      intercept(node, 'bdev_lvol_create', () => {
+        refused++;
+        throw new Error('there is no room');
+      });
+    await bed.create({ name: 'v2' });
+    await expect.poll(() => refused).toBeGreaterThan(0);
+    await deleteSnapshot(bed.api, { volume: 'v1', snapshot: 's1' });
+    await clean();
+    await expect.poll(snapshotCount).toBe(0);
+  });
+
   it('a disk node is away leaves nothing there when it is back', async () => {
     await controllers();
     await ask('s1');
