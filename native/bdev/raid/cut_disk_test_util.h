@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // CutDisk: a disk in memory for tests of raids: completes in random order, fails on demand, has blocks that cannot be
-// read, and shares a power supply with others that is cut after so many writes and flushes. What was not flushed then
-// may be lost, block by block.
+// read, can hold requests back, and shares a power supply with others that is cut after so many writes and flushes.
+// What was not flushed then may be lost, block by block.
 #pragma once
 
 #include <cstring>
+#include <functional>
 #include <map>
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bdev/bdev.h"
@@ -54,6 +56,15 @@ class CutDisk final : public Bdev {
     unflushed_.clear();
   }
 
+  // Those that `holds` named come to their end now.
+  void release() {
+    holds = nullptr;
+    for (Io* io : std::exchange(held_, {}))
+      submit(io);
+  }
+  size_t held_count() const { return held_.size(); }
+
+  std::function<bool(const Io&)> holds;  // requests that do not end until release()
   bool fail_writes = false;
   std::set<uint64_t> bad_blocks;  // unreadable until they are written
   Power* power = nullptr;
@@ -68,6 +79,7 @@ class CutDisk final : public Bdev {
     CutDisk* disk = request->disk;
     Io* io = request->io;
     delete request;
+    if (disk->holds && disk->holds(*io)) return disk->held_.push_back(io);
     const bool changes = io->type != IoType::read;
     if (changes && disk->power != nullptr) {
       if (disk->power->admitted == 0) disk->power->cut = true;
@@ -112,6 +124,7 @@ class CutDisk final : public Bdev {
   }
 
   std::vector<uint8_t> contents_;
+  std::vector<Io*> held_;
   std::map<uint64_t, std::vector<uint8_t>> unflushed_;  // what was there at the last flush
   uint64_t random_ = 88172645463325252u;
 };

@@ -181,7 +181,7 @@ void RaidParityBdev::finish(Op* op) {
 
 void RaidParityBdev::start_flush(Op* op) {
   const uint32_t targets = (in_sync_ | copied_) & ~failed_;
-  op->missed = in_sync_ & failed_;
+  op->missed = (in_sync_ | copied_) & failed_;
   op->followed = unflushed_.flush_begins();
   op->band_count = 1;  // this loop's own
   for_each_bit(targets, [&](uint32_t member) {
@@ -209,10 +209,12 @@ void RaidParityBdev::flush_child_done(Io* io) {
   }
   if (--op->band_count > 0) return;
   const bool followed = op->followed;
-  if (followed) raid->unflushed_.flush_ended(op->missed == 0);
+  const bool reached_all = op->missed == 0;
+  if (followed) raid->unflushed_.flush_ended(reached_all);
   if (!raid->settle_flush(op)) raid->lists_->parked_flushes.push_back(op);
   if (followed && !raid->lists_->checkpoint_waits.empty()) {
     raid->want_checkpoint_ = true;
+    raid->want_flush_ |= !reached_all;  // who waited for this flush needs another one
     raid->kick_keeper();
   }
 }

@@ -231,8 +231,11 @@ class RaidParityBdev final : public Bdev {
   Task<void> rebuild(uint32_t member);
   Task<nvme::Status> rebuild_band(uint32_t member, ParityBand band, Workspace& workspace);
   void suspect_from(uint64_t stripe);
+  void start_resync();
   Task<void> resync();
+  void settled(uint64_t stripe);
   void settle_and_read(Band* band);
+  bool settle_later(uint64_t epoch_before) const;
   Task<void> settle_waiting();
   Task<bool> settle_stripe(uint64_t stripe, Workspace& workspace);
   // More members than data strips: parity can be compared with something.
@@ -265,7 +268,9 @@ class RaidParityBdev final : public Bdev {
   std::vector<uint32_t> rebuild_numbers_;  // by member, to tell rebuilds of one place apart
   uint64_t resync_stripe_ = 0;             // parity is right before it
   bool resync_runs_ = false;
-  // After an unclean end: stripes that need not wait for the resync, and how many coroutines make others so.
+  uint64_t resync_next_ = 0;  // the stripe that it looks at next
+  // After an unclean end, or when the resync had to leave a stripe as it is: stripes from resync_stripe_ on whose
+  // parity is right. How many coroutines make others so.
   std::vector<bool> settled_;
   uint32_t settler_count_ = 0;
   bool offline_ = false;  // more than m members are gone

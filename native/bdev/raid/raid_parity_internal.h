@@ -89,8 +89,9 @@ struct RaidParityBdev::Lists {
   List<Band, &Band::node> parked;  // for failed members to leave the set
   // For a log slot, for the log to forget what lies under a full write, or for a flush of one below a partial write.
   List<Band, &Band::node> checkpoint_waits;
-  List<Band, &Band::node> settle_waits;  // reads of stripes whose parity may be wrong
-  List<Band, &Band::node> dirty_waits;   // for `not clean` to be on disk
+  List<Band, &Band::node> settle_waits;   // reads of stripes whose parity may be wrong
+  List<Band, &Band::node> settle_parked;  // those that a failed member has to leave the set for
+  List<Band, &Band::node> dirty_waits;    // for `not clean` to be on disk
   List<Op, &Op::node> parked_flushes;
   std::vector<std::unique_ptr<Workspace>> workspaces;
   std::vector<Workspace*> free_workspaces;

@@ -230,6 +230,7 @@ void RaidParityBdev::rested(Work* timer) {
   RaidParityBdev* raid = rest->raid;
   if (raid->closing_ || raid->write_count_ > 0) return;  // the last of them arms it again
   if (rest->activity != raid->activity_) return raid->arm_rest();
+  raid->start_resync();  // what it could not settle before may have been written since
   raid->want_clean_ = true;
   raid->kick_keeper();
 }
@@ -242,6 +243,10 @@ void RaidParityBdev::wake_all() {
   bands.splice_back(lists_->dirty_waits);
   while (Band* band = bands.pop_front())
     resume_parked(band);
+  List<Band, &Band::node> reads;
+  reads.splice_back(lists_->settle_parked);
+  while (Band* band = reads.pop_front())
+    settle_and_read(band);
   List<Op, &Op::node> flushes;
   flushes.splice_back(lists_->parked_flushes);
   while (Op* op = flushes.pop_front()) {

@@ -137,20 +137,28 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band
 // Parity from `stripe` on may be wrong: it is made right again in the background.
 void RaidParityBdev::suspect_from(uint64_t stripe) {
   resync_stripe_ = std::min(resync_stripe_, stripe);
+  resync_next_ = std::min(resync_next_, stripe);
   if (stripe < settled_.size()) settled_[stripe] = false;
-  if (resync_runs_ || !redundant(in_sync_) || !gate_.enter()) return;
+  start_resync();
+}
+
+void RaidParityBdev::start_resync() {
+  if (resync_runs_ || !resyncing() || !redundant(in_sync_) || !gate_.enter()) return;
   resync_runs_ = true;
   spawn(resync());
 }
 
+// Once over all that is suspect. A stripe that cannot be read or written stays so until it was read or written from
+// above, and holds up only itself.
 Task<void> RaidParityBdev::resync() {
   Workspace workspace(layout_, columns_max_);
-  while (resyncing() && !closing_ && !offline_ && !broken() && redundant(in_sync_)) {
-    const uint64_t stripe = resync_stripe_;
-    const bool settled = !suspect(stripe) || co_await settle_stripe(stripe, workspace);
-    // An error while it ran may have set it back.
-    if (settled && resync_stripe_ == stripe) resync_stripe_ = stripe + 1;
-    if (!settled && !broken()) break;
+  resync_next_ = resync_stripe_;
+  while (resyncing() && resync_next_ < layout_.strip_count && !closing_ && !offline_ && !broken() &&
+         redundant(in_sync_)) {
+    const uint64_t stripe = resync_next_++;
+    const bool right = !suspect(stripe) || co_await settle_stripe(stripe, workspace);
+    // An error while it ran, or a member that left, may have set it back.
+    if (right && resync_next_ > stripe) settled(stripe);
   }
   resync_runs_ = false;
   if (!resyncing()) {
@@ -158,6 +166,15 @@ Task<void> RaidParityBdev::resync() {
     arm_rest();
   }
   gate_.leave();
+}
+
+void RaidParityBdev::settled(uint64_t stripe) {
+  if (stripe == resync_stripe_) {
+    resync_stripe_++;
+  } else if (stripe > resync_stripe_) {
+    settled_.resize(layout_.strip_count);
+    settled_[stripe] = true;
+  }
 }
 
 // The stripe's parity fits its data, durably.
@@ -183,15 +200,29 @@ void RaidParityBdev::settle_and_read(Band* band) {
   spawn(settle_waiting());
 }
 
+// A member kept it from being settled that leaves, or has left; the others can still tell.
+bool RaidParityBdev::settle_later(uint64_t epoch_before) const {
+  if (offline_ || closing_ || !redundant(in_sync_ & ~failed_)) return false;
+  return broken() || superblock_.epoch != epoch_before;
+}
+
 Task<void> RaidParityBdev::settle_waiting() {
   Workspace workspace(layout_, columns_max_);
   while (Band* band = lists_->settle_waits.pop_front()) {
     const uint64_t stripe = band->shape.stripe;
     if (!settled_.empty() && suspect(stripe) && redundant(in_sync_ & ~failed_)) {
-      const bool settled = co_await settle_stripe(stripe, workspace);
-      if (settled && stripe < settled_.size()) settled_[stripe] = true;
+      const uint64_t epoch = superblock_.epoch;
+      const bool right = co_await settle_stripe(stripe, workspace);
+      if (right && stripe < settled_.size()) {
+        settled_[stripe] = true;
+        start_resync();
+      } else if (!right && settle_later(epoch)) {
+        // The keeper wakes it, or has done so already.
+        (broken() ? lists_->settle_parked : lists_->settle_waits).push_back(band);
+        continue;
+      }
     }
-    // Where it cannot be (a bad sector, a member that fails), the data is as good as it gets.
+    // Where it cannot be (a bad sector, too many members that fail), the data is as good as it gets.
     band->later.run = [](Work* work) {
       Band* settled = static_cast<Band::Later*>(work)->band;
       settled->raid->read_strip(settled);
@@ -211,7 +242,7 @@ Task<nvme::Status> RaidParityBdev::check_band(ParityBand band, bool rewrite, Wor
   RangeHeld held(*this, range);
   co_await held;
   nvme::Status result = nvme::status::success;
-  if (failed_ != 0) {
+  if (broken()) {
     result = nvme::status::internal_path_error;
   } else {
     result = co_await check_locked(band, rewrite, workspace, differed);
@@ -264,18 +295,23 @@ Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, W
     parities[i] = fresh.data() + i * length_bytes;
   codec_.encode(length_bytes, workspace.strips.data(), parities);
   Fan writes(member_count());
+  uint32_t written[ParityCodec::parity_count_max];
   for_each_bit(present & layout_.parity_roles(), [&](uint32_t role) {
     uint8_t* parity = parities[role - layout_.data_count];
     if ((unreadable >> role & 1) == 0 && std::memcmp(parity, workspace.strip(role), length_bytes) == 0) return;
     *differed = true;
     if (!rewrite) return;
+    written[writes.count()] = layout_.member_of(band.stripe, role);
     writes.add(members_[layout_.member_of(band.stripe, role)], IoType::write, block, band.column_count, parity, true);
   });
   co_await writes;
+  nvme::Status result = nvme::status::success;
   for (size_t i = 0; i < writes.count(); i++) {
-    if (!writes.status(i).ok()) co_return writes.status(i);
+    if (writes.status(i).ok()) continue;
+    result = writes.status(i);
+    if (raid_member_failed(result)) member_failed(written[i], result);
   }
-  co_return nvme::status::success;
+  co_return result;
 }
 
 Task<Result<RaidScrubResult>> RaidParityBdev::scrub(bool repair) {

@@ -130,6 +130,7 @@ void RaidParityBdev::repair_child_done(Io* io) {
   band->waiting_count--;
   if (status.ok()) {
     raid->parity_stats_.repaired_count++;
+    if (raid->suspect(band->shape.stripe)) raid->start_resync();  // it may have been what the resync could not read
   } else {
     // It can be neither read nor written there.
     raid->member_failed(member, status);

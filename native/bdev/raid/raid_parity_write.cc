@@ -396,7 +396,8 @@ void RaidParityBdev::write_ended(Band* band) {
   if (offline_) return fail_band(band, nvme::status::internal_path_error);
   if (!band->status.ok()) {
     // An exact error (out of space, say) on some of them: data and parity may differ now, until made equal.
-    suspect_from(band->shape.stripe);
+    for (uint64_t i = 0; i < band->shape.stripe_count; i++)
+      suspect_from(band->shape.stripe + i);
     return fail_band(band, band->status);
   }
   // Acknowledged when every member of the set that it concerns has it.
