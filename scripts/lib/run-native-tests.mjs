@@ -12,7 +12,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { scan_native, test_targets } from '../native-units.mjs';
 
-const timeout_ms = 240_000;
+const timeout_ms = 900_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const [folder, result_file, ...only] = process.argv.slice(2);
 // Programs of another architecture are run by this command.
