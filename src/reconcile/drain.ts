@@ -29,7 +29,7 @@ export interface DrainRest {
   readonly maps: number;
   /** Replicas that were moved and that the disk has yet to delete; one whose node is away does so when it is back. */
   readonly tombstones: number;
-  /** Copies of snapshots: they stay where they were cut. */
+  /** Copies of snapshots, which stay where they were cut, and what a disk that is up has yet to delete of them. */
   readonly snapshotCopies: number;
 }
 
@@ -41,6 +41,7 @@ export function drainedDisks(state: ClusterState, target: DrainTarget): Readonly
 export function restOf(state: ClusterState, target: DrainTarget): DrainRest {
   const disks = drainedDisks(state, target);
   const on = (entry: { disk: string }): boolean => disks.has(entry.disk);
+  const isThere = (entry: { disk: string }): boolean => isUp(state, entry.disk);
   const volumes = state.all('volumes');
   return {
     replicas: volumes.reduce((sum, { legs }) => sum + legs.flatMap((leg) => leg.replicas.filter(on)).length, 0),
@@ -49,7 +50,10 @@ export function restOf(state: ClusterState, target: DrainTarget): DrainRest {
     tombstones: state.all('tombstones').filter((entry) => on(entry) && isUp(state, entry.disk)).length,
     snapshotCopies: state
       .all('snapshots')
-      .reduce((sum, { cut, leftovers }) => sum + [...(cut?.copies ?? []), ...leftovers].filter(on).length, 0),
+      .reduce(
+        (sum, { cut, leftovers }) => sum + [...(cut?.copies ?? []), ...leftovers.filter(isThere)].filter(on).length,
+        0,
+      ),
   };
 }
 
