@@ -61,8 +61,9 @@ export class JobAgent {
     const { link } = this.#options;
     for (const job of link.state.all('jobs').filter((each) => !hasEnded(each) && this.#isMine(each))) {
       const stored = link.state.stored('jobs', job.id);
-      if (stored === null) continue;
-      const put = [{ key: stored.key, text: codecs.job.encode({ ...job, runner: null }) }];
+      // It may have ended, or gone to another node, while others were let go.
+      if (stored === null || hasEnded(stored.value) || !this.#isMine(stored.value)) continue;
+      const put = [{ key: stored.key, text: codecs.job.encode({ ...stored.value, runner: null }) }];
       await link.commit({ expect: [{ key: stored.key, revision: stored.revision }], put }, signal);
     }
   }
