@@ -5,7 +5,9 @@ import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ClusterBed, quietLog } from '../agents/testing/cluster-bed.js';
 import { faultyStore, type TxnFault } from '../agents/testing/faulty-store.js';
+import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
+import { IdempotentRequests } from './idempotency.js';
 import { buildApp } from './server.js';
 
 const MiB = 2 ** 20;
@@ -74,6 +76,19 @@ describe('a request with an idempotency key', () => {
     const copies = await Promise.all(Array.from({ length: 8 }, () => post(first, { key: 'k3', body })));
     expect(new Set(copies.map((copy) => JSON.stringify([copy.status, copy.body.id]))).size).toBe(1);
     expect(await bed.view('lost')).toMatchObject({ id: copies[0]?.body.id });
+  });
+
+  it('keeps the answer that one server gave when another one was refused later', async () => {
+    const [refused, answered] = [new IdempotentRequests(bed.connect()), new IdempotentRequests(bed.connect())];
+    const request = { key: 'k4', method: 'POST', url: '/v1/volumes', body: {} };
+    const answer = { status: 201, body: { id: 'x' } };
+    const late = refused.run(request, async () => {
+      expect(await answered.run(request, async () => answer)).toEqual(answer);
+      throw new BasaltError('NOT_FOUND', { kind: 'volume', name: 'x' });
+    });
+    await expect(late).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    const again = refused.run(request, async () => ({ status: 200, body: {} }));
+    expect(await again).toEqual(answer);
   });
 
   it.each(['', 'x'.repeat(256)])('is refused when the key is none', async (key) => {

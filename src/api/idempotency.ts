@@ -35,6 +35,10 @@ const Claim = Type.Object(
   { additionalProperties: false },
 );
 type Claim = Static<typeof Claim>;
+interface Claimed {
+  readonly claim: Claim;
+  readonly revision: number;
+}
 const checkClaim = checker(Claim);
 
 export interface KeyedRequest {
@@ -76,7 +80,7 @@ export class IdempotentRequests {
   async #run(request: KeyedRequest, act: () => Promise<Reply>): Promise<Reply> {
     const at = keys.idempotency(digest(request.key));
     const asked = digest(JSON.stringify([request.method, request.url, request.body ?? null]));
-    const claimed = await this.#claim(at, request, asked);
+    const { claim: claimed, revision } = await this.#claim(at, request, asked);
     if (claimed.answer !== null) return claimed.answer;
     try {
       const answer = await act();
@@ -84,22 +88,29 @@ export class IdempotentRequests {
       return answer;
     } catch (error) {
       // What may have happened after all is asked for again under the same key.
-      if (error instanceof BasaltError && error.code !== 'STORE_UNKNOWN_OUTCOME')
-        await this.#store.delete(at, { timeoutMs }).catch(() => {});
+      if (error instanceof BasaltError && error.code !== 'STORE_UNKNOWN_OUTCOME') await this.#withdraw(at, revision);
       throw error;
     }
   }
 
-  async #claim(at: string, request: KeyedRequest, asked: string): Promise<Claim> {
+  async #claim(at: string, request: KeyedRequest, asked: string): Promise<Claimed> {
     const claim: Claim = { format: 1, request: asked, answer: null };
     const { entry } = await this.#store.get(at, { timeoutMs });
-    if (entry !== null) return known(entry, request, asked);
+    if (entry !== null) return { claim: known(entry, request, asked), revision: entry.modRevision };
     if (this.#claims++ % sweepEvery === 0) await this.#sweep();
     const swapped = await compareAndSwap(this.#store, { key: at, modRevision: 0, value: JSON.stringify(claim) });
-    if (swapped.outcome === 'committed') return claim;
+    if (swapped.outcome === 'committed') return { claim, revision: swapped.revision };
     if (swapped.outcome === 'unknown') throw swapped.error;
     const other = swapped.current.get(at) ?? null;
-    return other === null ? claim : known(other, request, asked);
+    return other === null
+      ? { claim, revision: 0 }
+      : { claim: known(other, request, asked), revision: other.modRevision };
+  }
+
+  /** Only as it was claimed: another server may have the answer by now, and that stays. */
+  async #withdraw(at: string, revision: number): Promise<void> {
+    const txn = { conditions: [{ key: at, modRevision: revision }], changes: [{ kind: 'delete' as const, key: at }] };
+    await this.#store.txn(txn, { timeoutMs }).catch(() => {});
   }
 
   async #put(at: string, claim: Claim): Promise<void> {
