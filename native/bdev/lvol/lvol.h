@@ -104,6 +104,7 @@ class Lvol final : public Bdev {
   struct Hold;
   Hold hold(Op& op, uint32_t first_cluster, uint32_t last_cluster);
   void release(Op& op);
+  void shorten(Op& op, uint32_t last_cluster);  // the rest of the held clusters is free for others
 
   bool busy() const { return op_count_ > 0 || attributes_in_flight_ > 0; }
 

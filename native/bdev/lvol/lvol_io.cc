@@ -149,6 +149,12 @@ void Lvol::release(Op& op) {
   if (!waiting_.empty()) wake_waiting();
 }
 
+void Lvol::shorten(Op& op, uint32_t last_cluster) {
+  if (last_cluster >= op.last_cluster) return;
+  op.last_cluster = last_cluster;
+  if (!waiting_.empty()) wake_waiting();
+}
+
 // Prepares the child for op->run_blocks from op->done_blocks on. False: the pieces do not fit.
 bool Lvol::point_child(Op* op, IoType type, uint64_t base_block) {
   store_.device_.prepare(op->child, type, base_block, op->run_blocks);

@@ -237,7 +237,11 @@ class LvStore final : private lvs::JournalHost {
   Layer* next_to_fold();
   Task<void> fold_layers();
   Task<bool> fold_step(Layer* layer);
-  Task<Outcome> copy_runs(Layer* to, uint32_t cluster, std::vector<CopyRun> runs);
+  static bool must_copy(Layer& layer, Layer& child, uint32_t cluster);
+  static uint32_t fold_end(Layer& layer, Layer& child, uint32_t first);
+  struct Copying;
+  Task<void> copy_some(Copying& copying);
+  Task<Outcome> copy_runs(Layer* to, uint32_t cluster, std::vector<CopyRun> runs, const lvs::Record* last = nullptr);
   void runs_from(Layer& layer, uint32_t cluster, CopyFrom from, std::vector<CopyRun>& runs,
                  std::vector<lvs::Record>* zeroes);
   Task<Outcome> take_parent_in(std::string name, CopyFrom from);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What moves between layers. A hidden layer with one child is folded into it: clusters that only the child reads change
 // hands by a journal record; where both have the cluster, the blocks that the child still reads are copied first. It
-// runs by itself, a window of clusters at a time, and goes on after a restart. Inflate and decouple copy up what an
-// lvol reads from below, a cluster at a time.
+// runs by itself, in steps of one copied cluster or of what one record hands over, and goes on after a restart. Inflate
+// and decouple copy up what an lvol reads from below, a cluster at a time.
 #include <algorithm>
 
 #include "bdev/lvol/lvstore_control.h"
@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t records_per_block = lvs::journal_block_records_bytes_max / lvs::map_record_bytes - 2;
 constexpr uint32_t clusters_per_turn = 4096;
+constexpr size_t copiers_max = 16;  // runs of a cluster that are copied at the same time
 
 }  // namespace
 
@@ -58,22 +59,20 @@ Task<bool> LvStore::fold_step(Layer* layer) {
     co_return outcome.ok();
   }
   Layer* child = layer->children.front();
-  const uint32_t window_clusters = layer->map.window_clusters();
   const auto first = static_cast<uint32_t>(layer->map.next_used(0));
-  const uint32_t end = std::min((first / window_clusters + 1) * window_clusters, layer->map.cluster_count());
+  uint32_t end = fold_end(*layer, *child, first);
   Lvol* writer = child->read_only() ? nullptr : child->lvol.get();
   Op hold;
-  if (writer != nullptr) co_await writer->hold(hold, first, end - 1);
+  if (writer != nullptr) {
+    co_await writer->hold(hold, first, end - 1);
+    // What was written while it waited has places of its own now.
+    end = std::min(end, fold_end(*layer, *child, first));
+    writer->shorten(hold, end - 1);
+  }
   child->map.pin();
   Outcome outcome = success();
   if (first < child->map.cluster_count() && !child->map.make_window(first)) {
     outcome = Error{Errc::no_space, name_ + ": no metadata page is left"};
-  }
-  for (uint32_t cluster = first; cluster < end && outcome.ok(); cluster++) {
-    if (!layer->needed_by(*child, cluster) || !child->map.find(cluster)->mapped()) continue;
-    std::vector<CopyRun> runs;
-    runs_from(*child, cluster, CopyFrom::parent, runs, nullptr);
-    outcome = co_await copy_runs(child, cluster, std::move(runs));
   }
   if (outcome.ok()) {
     const lvs::Record record{.type = lvs::RecordType::fold,
@@ -82,13 +81,33 @@ Task<bool> LvStore::fold_step(Layer* layer) {
                              .count = end - first,
                              .uuid = {},
                              .text = {}};
-    outcome = co_await commit({&record, 1}, false);
+    std::vector<CopyRun> runs;
+    if (must_copy(*layer, *child, first)) runs_from(*child, first, CopyFrom::parent, runs, nullptr);
+    outcome = co_await copy_runs(child, first, std::move(runs), &record);
   }
   child->map.unpin();
   child->map.drop_unused_window(first);
   if (writer != nullptr) writer->release(hold);
   kick_keeper();
   co_return outcome.ok();
+}
+
+bool LvStore::must_copy(Layer& layer, Layer& child, uint32_t cluster) {
+  if (!layer.needed_by(child, cluster)) return false;
+  const lvs::ClusterEntry* entry = child.map.find(cluster);
+  return entry != nullptr && entry->mapped();
+}
+
+// Where the step that begins at `first` ends: one cluster that has to be copied, for the child's users wait meanwhile,
+// and so does whoever wants to change the tree; or as many of a window as take no more than a journal record.
+uint32_t LvStore::fold_end(Layer& layer, Layer& child, uint32_t first) {
+  const uint32_t window_clusters = layer.map.window_clusters();
+  const uint32_t window_end = std::min((first / window_clusters + 1) * window_clusters, layer.map.cluster_count());
+  if (must_copy(layer, child, first)) return first + 1;
+  uint32_t end = first + 1;
+  while (end < window_end && !must_copy(layer, child, end))
+    end++;
+  return end;
 }
 
 // What a layer's cluster shows of the layer below it, or of all below. `zeroes`: blocks that only the parent makes
@@ -128,32 +147,76 @@ void LvStore::runs_from(Layer& layer, uint32_t cluster, CopyFrom from, std::vect
   }
 }
 
-// Into a cluster that has its place, and that nobody writes meanwhile.
-Task<Outcome> LvStore::copy_runs(Layer* to, uint32_t cluster, std::vector<CopyRun> runs) {
+// The runs of one cluster, on their way. Copiers share them; the last one to end wakes who waits.
+struct LvStore::Copying {
+  Copying(const std::vector<CopyRun>& what, uint64_t where, size_t memory_blocks)
+      : runs(what), target_block(where), memory(memory_blocks) {}
+  const std::vector<CopyRun>& runs;
+  const uint64_t target_block;
+  lvs::BlockMemory memory;  // of the whole cluster
+  size_t next = 0;
+  size_t copier_count = 1;  // and the one who waits
+  Outcome outcome = success();
+  std::coroutine_handle<> waiter;
+  void done() {
+    if (--copier_count == 0 && waiter) waiter.resume();
+  }
+  bool await_ready() noexcept { return --copier_count == 0; }
+  void await_suspend(std::coroutine_handle<> coroutine) noexcept { waiter = coroutine; }
+  void await_resume() const noexcept {}
+};
+
+Task<void> LvStore::copy_some(Copying& copying) {
+  while (copying.next < copying.runs.size() && copying.outcome.ok()) {
+    const CopyRun& run = copying.runs[copying.next++];
+    uint8_t* memory = copying.memory.block(run.first_block);
+    nvme::Status status = co_await device_.transfer(IoType::read, run.base_block, run.count_blocks, memory);
+    if (!status.ok()) {
+      copying.outcome = lvs::io_error("reading a block to copy", status);
+      break;
+    }
+    status = co_await device_.transfer(IoType::write, copying.target_block + run.first_block, run.count_blocks, memory);
+    if (!status.ok()) copying.outcome = lvs::io_error("writing a copied block", status);
+  }
+  copying.done();
+}
+
+// Into a cluster that has its place, and that nobody writes meanwhile. `last` becomes true together with the last of
+// the copies; without runs, by itself.
+Task<Outcome> LvStore::copy_runs(Layer* to, uint32_t cluster, std::vector<CopyRun> runs, const lvs::Record* last) {
+  if (runs.empty()) {
+    if (last == nullptr) co_return success();
+    Outcome outcome = co_await commit({last, 1}, false);
+    co_return outcome;
+  }
   const uint32_t physical = to->map.find(cluster)->physical;
-  const uint64_t target = layout_.cluster_block(physical);
-  lvs::BlockMemory memory(layout_.cluster_blocks());
+  Copying copying(runs, layout_.cluster_block(physical), layout_.cluster_blocks());
+  for (size_t i = 0; i < std::min(copiers_max, runs.size()); i++) {
+    copying.copier_count++;
+    spawn(copy_some(copying));
+  }
+  co_await copying;
+  if (!copying.outcome) {
+    // Some may have been written: what is not recorded is no zeroes now.
+    to->map.find(cluster)->fresh = 0;
+    co_return std::move(copying.outcome);
+  }
   std::vector<lvs::Record> records;
   for (size_t i = 0; i < runs.size(); i++) {
-    const CopyRun& run = runs[i];
-    nvme::Status status = co_await device_.transfer(IoType::read, run.base_block, run.count_blocks, memory.data());
-    if (!status.ok()) co_return lvs::io_error("reading a block to copy", status);
-    status = co_await device_.transfer(IoType::write, target + run.first_block, run.count_blocks, memory.data());
-    if (!status.ok()) {
-      to->map.find(cluster)->fresh = 0;
-      co_return lvs::io_error("writing a copied block", status);
-    }
     records.push_back({.type = lvs::RecordType::map,
                        .lvol_id = to->id,
                        .cluster = cluster,
-                       .count = run.count_blocks,
+                       .count = runs[i].count_blocks,
                        .physical = physical,
-                       .first_block = run.first_block,
+                       .first_block = runs[i].first_block,
                        .uuid = {},
                        .text = {}});
-    if (records.size() < records_per_block && i + 1 < runs.size()) continue;
-    // The copies are stable before they are all that is left.
-    Outcome outcome = co_await commit(records, false, true);
+    const bool ends = i + 1 == runs.size();
+    if (records.size() < records_per_block && !ends) continue;
+    const bool first_block = i < records_per_block;
+    if (ends && last != nullptr) records.push_back(*last);
+    // The copies are stable before they are all that is left: one flush for all of them.
+    Outcome outcome = co_await commit(records, false, first_block);
     if (!outcome) co_return outcome;
     records.clear();
   }
