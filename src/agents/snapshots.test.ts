@@ -8,7 +8,10 @@ import { snapshotView } from '../api/snapshot-views.js';
 import { cloneSnapshot, createSnapshot, deleteSnapshot, requireSnapshot } from '../api/snapshots.js';
 import { deleteVolume, requireVolume } from '../api/volumes.js';
 import { systemClock } from '../env/clock.js';
+import { systemRandom } from '../env/random.js';
 import type { SnapshotView } from '../model/api.js';
+import { keys } from '../model/keys.js';
+import { codecs } from '../model/objects.js';
 import type { SnapshotObject } from '../model/snapshots.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 import { faultyStore, type TxnFault } from './testing/faulty-store.js';
@@ -151,6 +154,21 @@ describe('a snapshot', () => {
       );
       expect(missed, `block ${block} holds ${write?.fill}, the cut is after ${last}`).toEqual([]);
     }
+  });
+
+  it('can be asked for while many older ones are being deleted from disks that are away', async () => {
+    await controllers();
+    const { id: volumeId } = await bed.view('v1');
+    const store = bed.connect();
+    for (let number = 0; number < 64; number++) {
+      const id = systemRandom.uuid();
+      const away = { lvol: `x${number}`, replica: id, disk: id, node: 'gone', epoch: 1 };
+      const old = { format: 1 as const, id, name: `o${number}`, volumeId, createdAtMs: 0, failedCount: 0 };
+      const object: SnapshotObject = { ...old, phase: 'deleting', leftovers: [away] };
+      await store.put(keys.snapshot(id), codecs.snapshot.encode(object));
+    }
+    await ask('s1');
+    await ready('s1');
   });
 
   it('is asked for once, however often, and deleted with everything that it took', async () => {
@@ -361,6 +379,26 @@ describe('a snapshot in the middle of which', () => {
 });
 
 describe('a snapshot of an encrypted volume', () => {
+  it('gives a clone whose key is wrapped as it is now, when the cluster key changes at that moment', async () => {
+    await Promise.all(['c1', 'c2'].map((name) => bed.startController(name)));
+    await bed.create({ name: 'v1', encrypt: true });
+    await bed.redundant('v1');
+    await ask('s1');
+    await ready('s1');
+    let rotated = false;
+    const store = faultyStore(bed.connect(), async (): Promise<TxnFault> => {
+      if (!rotated) {
+        rotated = true;
+        await rotateClusterKey(bed.api);
+      }
+      return 'pass';
+    });
+    const deps = { ...bed.api, store };
+    await cloneSnapshot(deps, { volume: 'v1', snapshot: 's1', request: { name: 'c' } });
+    expect(rotated).toBe(true);
+    expect((await bed.view('c')).encryptedBy).toBe((await bed.view('v1')).encryptedBy);
+  });
+
   it('gives a clone that is read with the same key, also after the cluster key has changed', async () => {
     await Promise.all(['c1', 'c2'].map((name) => bed.startController(name)));
     await bed.create({ name: 'v1', encrypt: true });

@@ -48,8 +48,8 @@ export function createSnapshot(
       return { txn: null, result: { made: false, id: existing.value.id } };
     if (state.get('leaderships', volume.id)?.controller == null)
       throw unavailable(volume, 'no controller serves it: a snapshot is cut by whoever does');
-    const count = state.all('snapshots').filter((entry) => entry.volumeId === volume.id).length;
-    if (existing === null && count >= snapshotsMax)
+    const kept = state.all('snapshots').filter((entry) => entry.volumeId === volume.id && entry.phase !== 'deleting');
+    if (existing === null && kept.length >= snapshotsMax)
       throw new BasaltError('INVALID_ARGUMENT', {
         field: 'name',
         problem: `${volume.name} has ${snapshotsMax} snapshots, the most there may be`,
@@ -138,7 +138,8 @@ export function cloneSnapshot(
   at: { volume: string; snapshot: string; request: CloneRequest },
 ): Promise<{ made: boolean; id: string }> {
   return attempt<{ made: boolean; id: string }>(deps.store, async ({ state, placementRevision }) => {
-    const { value: volume } = requireVolume(state, at.volume);
+    const source = requireVolume(state, at.volume);
+    const volume = source.value;
     const stored = requireSnapshot(state, volume, at.snapshot);
     const { request } = at;
     const existing = state.volumeByName(request.name);
@@ -153,6 +154,8 @@ export function cloneSnapshot(
     const txn: Txn = {
       conditions: [
         { key: keys.volumeName(request.name), modRevision: 0 },
+        // Its data key is copied: it may be wrapped anew, and the old cluster key forgotten.
+        { key: source.key, modRevision: source.revision },
         { key: stored.key, modRevision: stored.revision },
         { key: keys.placement, modRevision: placementRevision },
       ],
