@@ -11,9 +11,9 @@ namespace basalt::crypto {
 namespace {
 
 constexpr size_t input_bytes_max = size_t{64} << 10;
-// Messages of the handshake, after it, that come with less data than this between them.
+// Messages of the handshake, after it, more than there were records with data.
 constexpr uint32_t messages_without_data_max = 64;
-constexpr uint64_t data_between_messages_bytes = uint64_t{1} << 20;
+constexpr unsigned identities_max = 16;  // of one client: each is looked up
 
 constexpr uint8_t content_alert = 21;
 constexpr uint8_t content_handshake = 22;
@@ -37,14 +37,14 @@ SSL_SESSION* session_of(SSL* ssl, const TlsPsk& psk) {
   return nullptr;
 }
 
-// Walks the pre_shared_key extension of a ClientHello: f(identity) until it returns true.
+// Walks the pre_shared_key extension of a ClientHello: f(identity) until it returns true, for the first few of them.
 template <class F>
 bool any_identity(Bytes extension, F&& f) {
   const auto u16 = [](const uint8_t* at) { return size_t{at[0]} << 8 | at[1]; };
   if (extension.size() < 2 || u16(extension.data()) > extension.size() - 2) return false;
   Bytes left = extension.subspan(2, u16(extension.data()));
   constexpr size_t ticket_age_bytes = 4;
-  while (left.size() >= 2) {
+  for (unsigned i = 0; i < identities_max && left.size() >= 2; i++) {
     const size_t length = u16(left.data());
     if (length + 2 + ticket_age_bytes > left.size()) return false;
     const std::string_view identity(reinterpret_cast<const char*>(left.data() + 2), length);
@@ -123,6 +123,8 @@ struct TlsSession::Callbacks {
     auto* self = static_cast<TlsSession*>(BIO_get_data(bio));
     BIO_clear_retry_flags(bio);
     *count = 0;
+    // The library goes on by itself for as long as the wire has more.
+    if (self->flooded()) return 0;
     const TlsWire::Moved moved = self->wire_.read(out, room);
     if (moved.state == TlsWire::State::would_block) {
       self->wire_blocked_ = true;
@@ -251,15 +253,18 @@ TlsSession::Step TlsSession::fail(TlsFailure failure, std::string reason) {
   return Step::failed;
 }
 
+bool TlsSession::flooded() {
+  if (messages_without_data_ <= messages_without_data_max) return false;
+  (void)fail(TlsFailure::flood, "too many messages without data between them");
+  return true;
+}
+
 // What became of a call that returned `result`, not 1.
 TlsSession::Step TlsSession::ended(int result) {
   const int error = SSL_get_error(ssl_, result);
   const unsigned long code = ERR_peek_error();
   ERR_clear_error();
-  if (failure_ != TlsFailure::none) return Step::failed;
-  if (messages_without_data_ > messages_without_data_max) {
-    return fail(TlsFailure::flood, "too many messages without data between them");
-  }
+  if (failure_ != TlsFailure::none || flooded()) return Step::failed;
   switch (error) {
     case SSL_ERROR_WANT_READ:
       return Step::want_read;
@@ -304,8 +309,11 @@ TlsSession::Step TlsSession::read(void* out, size_t room_bytes, size_t* count_by
   ERR_clear_error();
   const int result = SSL_read_ex(ssl_, out, room_bytes, count_bytes);
   if (result != 1) return ended(result);
-  data_since_bytes_ += *count_bytes;
-  if (data_since_bytes_ >= data_between_messages_bytes) data_since_bytes_ = messages_without_data_ = 0;
+  if (flooded()) {
+    *count_bytes = 0;
+    return Step::failed;
+  }
+  if (messages_without_data_ > 0) messages_without_data_--;
   return Step::done;
 }
 

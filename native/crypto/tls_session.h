@@ -5,8 +5,8 @@
 // be used by several threads at once.
 //
 // Bounds: it holds at most one record in each direction, and what it read ahead (input_bytes_max). Each call looks at a
-// bounded number of records. A peer that sends messages of the handshake instead of data (key updates, tickets) for
-// long fails. Randomness is the library's own. Thread: a session belongs to one thread at a time. Failures leave
+// bounded number of records. A peer that sends messages of the handshake (key updates, tickets) more often than data
+// fails before long. Randomness is the library's own. Thread: a session belongs to one thread at a time. Failures leave
 // nothing in the thread's error queue.
 #pragma once
 
@@ -109,6 +109,7 @@ class TlsSession {
   void attach(const TlsContext& context);
   Step ended(int result);
   Step fail(TlsFailure failure, std::string reason);
+  bool flooded();
   bool looks_like_tls(uint8_t first_byte) const;
 
   TlsWire& wire_;
@@ -120,9 +121,8 @@ class TlsSession {
   bool first_byte_seen_ = false;
   bool wire_blocked_ = false;
   bool wire_ended_ = false;
-  std::optional<uint8_t> alert_;  // the peer's
-  uint32_t messages_without_data_ = 0;
-  uint64_t data_since_bytes_ = 0;
+  std::optional<uint8_t> alert_;        // the peer's
+  uint32_t messages_without_data_ = 0;  // each read of data makes up for one
   TlsFailure failure_ = TlsFailure::none;
   std::string reason_;
 };

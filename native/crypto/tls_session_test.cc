@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <deque>
+#include <functional>
 #include <random>
 #include <vector>
 
@@ -37,8 +38,13 @@ struct Pipe {
 class PipeWire final : public TlsWire {
  public:
   PipeWire(Pipe& in, Pipe& out, size_t piece_bytes = SIZE_MAX) : in_(in), out_(out), piece_bytes_(piece_bytes) {}
+  // Runs before each read; the last bytes stay back, so that what was read ends within a record.
+  std::function<void()> before_read;
+  size_t held_back_bytes = 0;
   Moved read(void* out, size_t room_bytes) override {
-    const size_t take = std::min({room_bytes, in_.bytes.size(), piece_bytes_});
+    if (before_read) before_read();
+    const size_t there_bytes = in_.bytes.size() - std::min(in_.bytes.size(), held_back_bytes);
+    const size_t take = std::min({room_bytes, there_bytes, piece_bytes_});
     if (take == 0) return {in_.ended ? State::closed : State::would_block};
     std::copy_n(in_.bytes.begin(), take, static_cast<uint8_t*>(out));
     in_.bytes.erase(in_.bytes.begin(), in_.bytes.begin() + static_cast<long>(take));
@@ -371,6 +377,53 @@ TEST(TlsSession, updates_its_keys_when_asked_and_not_for_ever) {
   EXPECT_EQ(read_all(world.server, 1), "");
   EXPECT_EQ(world.server.failure(), TlsFailure::flood);
   EXPECT_LT(world.down.bytes.size(), 16384u);
+}
+
+TEST(TlsSession, ends_a_flood_of_key_updates_that_never_lets_the_wire_run_dry) {
+  World world(psk_of(Hash::sha256, 7));
+  FreeClient client(world, psk_of(Hash::sha256, 7));
+  ASSERT_TRUE(client.shake());
+  int update_count = 0;
+  world.server_wire.held_back_bytes = 24;  // the last record always ends inside its header
+  world.server_wire.before_read = [&] {
+    for (int i = 0; i < 5 && update_count < 20000; i++, update_count++) {
+      SSL_key_update(client.ssl(), SSL_KEY_UPDATE_NOT_REQUESTED);
+      SSL_do_handshake(client.ssl());
+      client.pump();
+    }
+  };
+  char byte = 0;
+  size_t count = 0;
+  EXPECT_EQ(world.server.read(&byte, 1, &count), Step::failed);  // one call
+  EXPECT_EQ(world.server.failure(), TlsFailure::flood) << world.server.reason();
+  EXPECT_LE(update_count, 80);
+}
+
+TEST(TlsSession, ends_a_flood_of_key_updates_with_a_byte_behind_it) {
+  World world(psk_of(Hash::sha256, 7));
+  FreeClient client(world, psk_of(Hash::sha256, 7));
+  ASSERT_TRUE(client.shake());
+  for (int i = 0; i < 100; i++) {
+    SSL_key_update(client.ssl(), SSL_KEY_UPDATE_NOT_REQUESTED);
+    SSL_do_handshake(client.ssl());
+  }
+  SSL_write(client.ssl(), "x", 1);
+  client.pump();
+  EXPECT_EQ(read_all(world.server, 1), "");
+  EXPECT_EQ(world.server.failure(), TlsFailure::flood);
+}
+
+TEST(TlsSession, lets_a_quiet_peer_update_its_keys_for_ever) {
+  World world(psk_of(Hash::sha256, 7));
+  FreeClient client(world, psk_of(Hash::sha256, 7));
+  ASSERT_TRUE(client.shake());
+  for (int i = 0; i < 1000; i++) {
+    SSL_key_update(client.ssl(), SSL_KEY_UPDATE_NOT_REQUESTED);
+    SSL_do_handshake(client.ssl());
+    SSL_write(client.ssl(), "x", 1);
+    client.pump();
+    ASSERT_EQ(read_all(world.server, 1), "x") << i;
+  }
 }
 
 TEST(TlsSession, a_second_client_hello_ends_it) {

@@ -109,6 +109,14 @@ class Nvme final : public Module {
                       "controller " + name + " exists" +
                           (path.add ? " and is of another subsystem" : "; multipath: \"multipath\" adds a path to it")};
     }
+    if (found != controllers_.end() && options.authentication.tls != nullptr) {
+      const nvmf::auth::SharedTlsKey& other = found->second->controller->options().authentication.tls;
+      if (other == nullptr || !other->same_key(*options.authentication.tls)) {
+        co_return Error{Errc::invalid_argument, "psk: controller " + name +
+                                                    (other == nullptr ? " has none" : " has another one") +
+                                                    "; all of its paths use the first one's"};
+      }
+    }
     const bool first = found == controllers_.end();
     if (first) {
       auto made = std::make_unique<Held>();

@@ -257,11 +257,7 @@ class Nvmf final : public Module {
     if (!subsystem) co_return std::move(subsystem).error();
     auto keys = host_keys(names);
     if (!keys) co_return std::move(keys).error();
-    if (names.tls.empty()) {  // its key for TLS stays
-      const nvmf::HostKeys& before = (*subsystem)->keys_of(host);
-      keys->tls = before.tls;
-      keys->tls_name = before.tls_name;
-    }
+    keys->keep_unnamed((*subsystem)->keys_of(host));
     auto set = (*subsystem)->set_host_keys(host, std::move(keys).value());
     if (!set) co_return std::move(set).error();
     co_return done();

@@ -59,4 +59,8 @@ crypto::SharedTlsPsk TlsKey::psk(std::string_view hostnqn, std::string_view subn
   return out;
 }
 
+bool TlsKey::same_key(const TlsKey& other) const {
+  return transform_ == other.transform_ && crypto::equal(crypto::as_bytes(key_), crypto::as_bytes(other.key_));
+}
+
 }  // namespace basalt::nvmf::auth

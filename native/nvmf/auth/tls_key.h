@@ -22,6 +22,7 @@ class TlsKey {
 
   // What a host and a controller of this subsystem use; of identity version 1.
   crypto::SharedTlsPsk psk(std::string_view hostnqn, std::string_view subnqn) const;
+  bool same_key(const TlsKey& other) const;
 
  private:
   TlsKey() = default;

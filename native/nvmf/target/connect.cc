@@ -64,9 +64,14 @@ Task<void> Target::connect(Request* request) {
   TargetQueue::return_from_home(request, result);
 }
 
-// What TLS has proven is what Connect says; and a host with a key for TLS comes by no other way.
+// What TLS has proven is what Connect says, by a key that is still the host's (an identity has the key's digest in it);
+// and a host with a key for TLS comes by no other way.
 bool TargetQueue::channel_fits(const Subsystem& subsystem, const std::string& hostnqn) const {
-  if (proven_) return proven_->hostnqn == hostnqn && proven_->subnqn == subsystem.options().nqn;
+  if (proven_) {
+    TlsGrant now;
+    return proven_->hostnqn == hostnqn && proven_->subnqn == subsystem.options().nqn &&
+           target_.tls_keys().find(proven_->psk->identity, &now);
+  }
   return !listener_.address.secure_channel && subsystem.keys_of(hostnqn).tls == nullptr;
 }
 
@@ -110,11 +115,12 @@ Task<Status> Target::connect_admin(Request* request, const nvme::ConnectCommand*
   if (subsystem != discovery_.get() && !subsystem->authenticates(options.hostnqn)) {
     co_await subsystem->supersede(options.hostnqn, options.hostid, queue.listener_, nullptr);
   }
-  // While waiting, the listener or the host may have been removed.
+  // While waiting, the listener or the host may have been removed, or the host's key changed.
   path = subsystem->path(queue.listener_);
   Status result = status::success;
   if (path == nullptr && subsystem != discovery_.get()) result = status::connect_invalid_parameters;
   if (!subsystem->allows(options.hostnqn)) result = status::connect_invalid_host;
+  if (!queue.channel_fits(*subsystem, options.hostnqn)) result = status::connect_invalid_host;
   if (!host_has_room(options.hostnqn)) result = status::connect_controller_busy;
   options.cntlid = subsystem->take_cntlid();
   if (options.cntlid == 0) result = status::connect_controller_busy;

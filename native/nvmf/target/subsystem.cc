@@ -273,7 +273,21 @@ Outcome check_keys(const HostKeys& keys) {
 
 }  // namespace
 
+void HostKeys::keep_unnamed(const HostKeys& before) {
+  if (tls != nullptr && host == nullptr) {
+    host = before.host;
+    controller = before.controller;
+    host_name = before.host_name;
+    controller_name = before.controller_name;
+  } else if (tls == nullptr) {
+    tls = before.tls;
+    tls_name = before.tls_name;
+  }
+}
+
+// What close() has taken from the target's keys must not come back.
 Outcome Subsystem::set_host_keys(const std::string& hostnqn, HostKeys keys) {
+  if (gate_.closed()) return being_deleted();
   const Outcome checked = check_keys(keys);
   if (!checked) return checked;
   for (HostInfo& host : hosts_) {
@@ -287,6 +301,7 @@ Outcome Subsystem::set_host_keys(const std::string& hostnqn, HostKeys keys) {
 }
 
 Outcome Subsystem::add_host(std::string hostnqn, HostKeys keys) {
+  if (gate_.closed()) return being_deleted();
   if (!valid_nqn(hostnqn)) {
     return Error{Errc::invalid_argument, "host: must begin with nqn. and have at most 223 printable characters"};
   }

@@ -63,6 +63,8 @@ struct HostKeys {
   std::string controller_name;
   auth::SharedTlsKey tls;  // not nullptr: it comes by TLS, and not otherwise
   std::string tls_name;
+  // A change that names keys of one kind only leaves the other kind; one that names none takes the first kind away.
+  void keep_unnamed(const HostKeys& before);
 };
 struct HostInfo {
   std::string nqn;

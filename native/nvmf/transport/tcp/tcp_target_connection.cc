@@ -65,9 +65,9 @@ TcpConnection::~TcpConnection() {
 
 void TcpConnection::start() {
   shard_.connections.push_back(this);
+  make_room();
   shard_.half_open.push_back(this);
-  // Hosts that connect and say nothing must not keep others out: the oldest of them gives way.
-  if (++shard_.half_open_count > shard_.half_open_max) shard_.half_open.front()->close();
+  shard_.half_open_count++;
   socket_ = reactor_.poller().adopt(std::move(pending_));
   if (socket_ == nullptr) {
     close();
@@ -76,6 +76,13 @@ void TcpConnection::start() {
   if (tls_context_ != nullptr) begin_tls();
   reactor_.arm_after(&timer_, tls_context_ != nullptr ? options_.tls_timeout : options_.initialize_timeout);
   socket_->arm_readable(&readable_event_);
+}
+
+// Hosts that connect and say nothing must not keep others out: the oldest of them gives way.
+void TcpConnection::make_room() {
+  if (shard_.half_open_count < shard_.half_open_max) return;
+  auto& from = shard_.half_open.empty() ? shard_.proven_half_open : shard_.half_open;
+  from.front()->close();
 }
 
 void TcpConnection::timer_due(Work* work) {
@@ -88,7 +95,7 @@ void TcpConnection::end_half_open() {
   if (!half_open_) return;
   half_open_ = false;
   half_open_count_.fetch_sub(1, std::memory_order_relaxed);
-  shard_.half_open.remove(this);
+  half_open_node.unlink();
   shard_.half_open_count--;
 }
 

@@ -127,6 +127,7 @@ class TcpConnection {
   void resume(Slot* slot);
   static Slot* slot_of(Request* request) { return static_cast<Slot*>(request->transport_context); }
   static void finished(Request* request);
+  void make_room();
   void end_half_open();
   void associated();
   void maybe_gone();
@@ -247,8 +248,10 @@ class TcpConnection {
 
 struct TcpConnection::Shard {
   List<TcpConnection, &TcpConnection::shard_node> connections;
-  List<TcpConnection, &TcpConnection::half_open_node> half_open;  // oldest first
-  size_t half_open_count = 0;
+  // Oldest first; who has proven to have a key gives way after all strangers.
+  List<TcpConnection, &TcpConnection::half_open_node> half_open;
+  List<TcpConnection, &TcpConnection::half_open_node> proven_half_open;
+  size_t half_open_count = 0;  // of both
   size_t half_open_max = SIZE_MAX;
   HostShares hosts;
   TlsScratch tls_scratch;

@@ -16,6 +16,8 @@ void TcpConnection::look_at_tls(const env::Transfer& transfer) {
   if (tls_->socket->established()) {
     queue_.proven(std::move(tls_->grant));
     securing_ = nullptr;
+    half_open_node.unlink();
+    shard_.proven_half_open.push_back(this);
     shard_.tls_established_count->fetch_add(1, std::memory_order_relaxed);
     reactor_.cancel(&timer_);
     reactor_.arm_after(&timer_, options_.initialize_timeout);

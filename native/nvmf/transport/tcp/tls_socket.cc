@@ -214,8 +214,8 @@ void TlsSocket::arm_below() {
 
 void TlsSocket::writable() {
   below_armed_ = false;
-  // A failure is told by the next try.
-  if (established()) (void)send_rest();
+  // A failure is told by the next try. Also of the handshake: nobody tries before its flight has been answered.
+  (void)send_rest();
   if (!rest_.empty() && !broken_) {
     arm_below();
   } else if (Work* writer = std::exchange(writer_, nullptr)) {

@@ -330,6 +330,78 @@ TEST_F(TcpTls, ARemovedHostsKeyOpensNothing) {
   EXPECT_EQ(refused().code, Errc::permission);
 }
 
+TEST_F(TcpTls, AConnectionThatProvedAnOlderKeyGetsInNoMore) {
+  const crypto::SharedTlsPsk old = psk();
+  RawHost& removed = dial(address, old);
+  removed.initialize();
+  RawHost& searching = dial(address, psk(nvme::discovery_nqn));
+  searching.initialize();
+  ASSERT_TRUE(world.net.run(subsystem->remove_host(hostnqn)).ok());
+  use_key(tls_text_384);  // adds it again
+  EXPECT_TRUE(removed.connect(0, subnqn, hostnqn, 1).status.is(nvme::status::connect_invalid_host));
+  EXPECT_TRUE(searching.connect(0, nvme::discovery_nqn, hostnqn, 1).status.is(nvme::status::connect_invalid_host));
+
+  RawHost& admin = dial(address, psk());
+  admin.initialize();
+  const auto connected = admin.connect(0, subnqn, hostnqn, 1);
+  ASSERT_TRUE(connected.status.ok());
+  ASSERT_TRUE(admin.property_set(nvme::property_cc, 0x00460001).status.ok());
+  RawHost& changed = dial(address, psk());
+  changed.initialize();
+  use_key(tls_text_256);
+  const auto cntlid = static_cast<uint16_t>(connected.dw0);
+  EXPECT_TRUE(changed.connect(1, subnqn, hostnqn, 1, cntlid).status.is(nvme::status::connect_invalid_host));
+  RawHost& current = dial(address, psk());
+  current.initialize();
+  EXPECT_TRUE(current.connect(0, subnqn, hostnqn, 2).status.ok());
+}
+
+TEST_F(TcpTls, ASubsystemThatIsBeingDeletedTakesNoKeys) {
+  ASSERT_TRUE(connect().ok());  // its end takes a while
+  struct Deletion {
+    static Task<void> run(Target* target, bool* ended) {
+      auto deleting = target->delete_subsystem(subnqn);
+      const Outcome deleted = co_await deleting;
+      EXPECT_TRUE(deleted.ok());
+      *ended = true;
+    }
+  };
+  bool ended = false;
+  spawn(Deletion::run(world.target.get(), &ended));
+  ASSERT_FALSE(ended);
+  EXPECT_EQ(subsystem->set_host_keys(hostnqn, keys).error().code, Errc::closed);
+  EXPECT_EQ(subsystem->add_host("nqn.2026-01.test:other", keys).error().code, Errc::closed);
+  EXPECT_TRUE(world.net.run_until([&] { return ended; }));
+  EXPECT_EQ(world.target->tls_keys().count(), 0u);
+}
+
+TEST_F(TcpTls, AChangeOfOneKindOfKeyLeavesTheOther) {
+  HostKeys before = keys;
+  auto secret = auth::Secret::parse(dhchap_text);
+  ASSERT_TRUE(secret.ok());
+  before.host = std::make_shared<const auth::Secret>(std::move(secret).value());
+  before.host_name = "dh";
+  HostKeys psk_only;
+  psk_only.tls = tls_key_of(tls_text_other);
+  psk_only.tls_name = "new";
+  psk_only.keep_unnamed(before);
+  EXPECT_EQ(psk_only.host, before.host);
+  EXPECT_EQ(psk_only.host_name, "dh");
+  EXPECT_EQ(psk_only.tls_name, "new");
+  HostKeys dhchap_only;
+  dhchap_only.host = before.host;
+  dhchap_only.keep_unnamed(before);
+  EXPECT_EQ(dhchap_only.tls, before.tls);
+  EXPECT_EQ(dhchap_only.tls_name, "psk");
+  HostKeys none;
+  none.keep_unnamed(before);
+  EXPECT_EQ(none.host, nullptr);
+  EXPECT_EQ(none.tls, before.tls);
+  EXPECT_TRUE(before.tls->same_key(*tls_key_of(tls_text_256)));
+  EXPECT_FALSE(before.tls->same_key(*tls_key_of(tls_text_384)));
+  EXPECT_FALSE(before.tls->same_key(*tls_key_of(tls_text_other)));
+}
+
 TEST_F(TcpTls, WhoDoesNotEndTheHandshakeInTimeIsClosed) {
   RawHost& silent = dial(address, nullptr);
   EXPECT_TRUE(world.net.run_until([&] { return transport->connection_count() == 1; }));
@@ -355,6 +427,24 @@ TEST_F(TcpTls, HalfOpenConnectionsGiveWayToNewOnes) {
   for (int i = 0; i < 600; i++)
     (void)dial(address, nullptr);
   EXPECT_LE(transport->half_open_count(), 256u + 2u);
+  EXPECT_TRUE(connect().ok());
+}
+
+TEST_F(TcpTls, WhoHasProvenAKeyIsNotPushedOutByStrangers) {
+  RawHost& proven = dial(address, psk());
+  proven.initialize();
+  for (int i = 0; i < 300; i++)
+    (void)dial(address, nullptr);
+  const Instant begun = world.net.now();
+  EXPECT_TRUE(raw[40]->closes());  // pushed out, like all strangers before it
+  EXPECT_LT(world.net.now() - begun, seconds(4));
+  EXPECT_TRUE(proven.connect(0, subnqn, hostnqn, 1).status.ok());
+}
+
+TEST_F(TcpTls, ProvenConnectionsGiveWayWhenThereIsNobodyElse) {
+  for (int i = 0; i < 300; i++)
+    dial(address, psk()).initialize();
+  EXPECT_LE(transport->half_open_count(), 256u);
   EXPECT_TRUE(connect().ok());
 }
 
