@@ -278,7 +278,10 @@ export const nvmfMethods: Record<string, Handler> = {
     needKeys(state, keys);
     const before = hosts.get(host);
     if (before === undefined) throw new Refused('notFound', `host ${host} is not in the list`);
-    hosts.set(host, before.psk === undefined ? keys : { psk: before.psk, ...keys });
+    // The kind of key that is not named stays.
+    const pskOnly = keys.psk !== undefined && keys.dhchap_key === undefined;
+    const kept = pskOnly ? before : before.psk === undefined ? {} : { psk: before.psk };
+    hosts.set(host, { ...kept, ...keys });
     return true;
   },
   nvmf_set_config: (_state, fields) => {
