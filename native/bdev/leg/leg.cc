@@ -196,6 +196,7 @@ void LegBdev::fence() {
     finish(op, nvme::status::ana_inaccessible);
   recheck();
   if (tail_ != nullptr) home().cancel(&tail_->sweep_timer);
+  home().cancel(&lists_->clean_timer);
   Lists::resume_all(lists_->tail_waiters);
   lists_->wake_paced(home());
   reach(Mark::fenced);

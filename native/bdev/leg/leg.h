@@ -132,6 +132,9 @@ class LegBdev final : public Bdev {
  public:
   static constexpr size_t member_slot_count = 64;
   static constexpr size_t member_count_max = 8;
+  // Before what a refused write left is made equal; doubled each time that it could not be.
+  static constexpr Duration clean_wait_min = milliseconds(100);
+  static constexpr Duration clean_wait_max = seconds(10);
 
   static Result<std::unique_ptr<LegBdev>> create(Reactor& home, const LegOptions& options,
                                                  std::vector<LegMember> in_sync, LegEvents events);
@@ -271,8 +274,11 @@ class LegBdev final : public Bdev {
   void compare(ScrubChunk& chunk);
   // leg_dirty.cc
   Task<void> equalize_then_read(Op* op);
-  Task<bool> equalize(uint64_t region);
-  Task<void> clean_in_background();
+  // What becomes of a member that has no room for the others' value.
+  enum class Refusal : uint8_t { expels, leaves_dirty };
+  Task<bool> equalize(uint64_t region, Refusal refusal);
+  Task<void> clean_in_background(Refusal refusal);
+  void clean_later();
   Task<Buffer*> take_buffer(size_t bytes);
   void give_buffer(Buffer* buffer);
   // leg_members.cc
@@ -356,6 +362,8 @@ class LegBdev final : public Bdev {
   uint32_t next_reader_ = 0;
   uint32_t next_slot_ = 0;     // where the search for a joining member's slot begins
   uint32_t repair_count_ = 0;  // under way
+  bool cleaning_ = false;      // a background pass runs
+  Duration clean_wait_ = clean_wait_min;
   Pace resync_pace_;
   Pace scrub_pace_;
   ScrubInfo scrub_info_;

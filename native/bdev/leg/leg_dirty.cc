@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Making regions equal: one member's value is written to all others, under the region's lock, before any read of it is
 // answered; a background pass does the same for the whole leg. A value once read is kept like an acknowledged one.
+#include <algorithm>
+
 #include "base/probe.h"
 #include "bdev/leg/leg_internal.h"
 
@@ -35,7 +37,7 @@ Task<void> LegBdev::equalize_then_read(Op* op) {
   const uint64_t last = dirty_.region_of(op->range.end_block - 1);
   reach(Mark::region_made_equal);
   for (uint64_t region = dirty_.region_of(op->range.first_block); region <= last; region++) {
-    const bool equal = co_await equalize(region);
+    const bool equal = co_await equalize(region, Refusal::expels);
     if (!equal) {
       finish(op, fenced_ ? nvme::status::ana_inaccessible : nvme::status::unrecovered_read_error);
       co_return;
@@ -48,8 +50,8 @@ Task<void> LegBdev::equalize_then_read(Op* op) {
   start_read(op);
 }
 
-// The caller holds the region exclusively. False: fenced, or no member can read it.
-Task<bool> LegBdev::equalize(uint64_t region) {
+// The caller holds the region exclusively. False: fenced, no member can read it, or one has no room and stays.
+Task<bool> LegBdev::equalize(uint64_t region, Refusal refusal) {
   if (!dirty_.has(region)) co_return true;
   const uint64_t first_block = dirty_.first_block(region);
   const auto count_blocks = static_cast<uint32_t>(dirty_.end_block(region) - first_block);
@@ -64,6 +66,7 @@ Task<bool> LegBdev::equalize(uint64_t region) {
   uint64_t tried = 0;
   uint32_t source = member_slot_count;
   bool readable = true;
+  bool refused = false;
   while (source == member_slot_count && readable && !fenced_) {
     const uint32_t slot = choose_reader(tried);
     if (slot == member_slot_count) {
@@ -89,20 +92,24 @@ Task<bool> LegBdev::equalize(uint64_t region) {
       // leaving another member to be asked.
       io.fua = true;
       const nvme::Status status = co_await member_io(slot, io);
-      if (!status.ok() && !is_member_failure(status) && !fenced_) member_failed(slot, status);
+      if (refusal == Refusal::leaves_dirty && status.is(nvme::status::capacity_exceeded)) {
+        refused = true;
+      } else if (!status.ok() && !is_member_failure(status) && !fenced_) {
+        member_failed(slot, status);
+      }
     }
     // A member that missed it may be the survivor of the next takeover until its removal is committed.
     Settled settled(*this);
     co_await settled;
   }
   give_buffer(buffer);
-  if (fenced_ || source == member_slot_count) co_return false;
+  if (fenced_ || source == member_slot_count || refused) co_return false;
   dirty_.clear(region);
   co_return true;
 }
 
 // Holds a place in the gate, entered by its starter.
-Task<void> LegBdev::clean_in_background() {
+Task<void> LegBdev::clean_in_background(Refusal refusal) {
   Gate::Leaver leaver(gate_);
   uint64_t region = dirty_.next(0);
   bool all_equal = true;
@@ -112,14 +119,36 @@ Task<void> LegBdev::clean_in_background() {
     range.end_block = dirty_.end_block(region);
     LockAwaiter lock(*this, range);
     co_await lock;
-    const bool equal = co_await equalize(region);
+    const bool equal = co_await equalize(region, refusal);
     locks_.release(&range);
     all_equal = all_equal && equal;
     // Let the reactor serve others between regions.
     co_await hop(home());
     region = dirty_.next(region + 1);
   }
-  if (!fenced_ && all_equal && dirty_.empty() && events_.clean) events_.clean();
+  cleaning_ = false;
+  if (fenced_) co_return;
+  clean_wait_ = all_equal ? clean_wait_min : std::min(clean_wait_ * 2, clean_wait_max);
+  if (!dirty_.empty()) {
+    clean_later();
+  } else if (all_equal && events_.clean) {
+    events_.clean();
+  }
+}
+
+// For what became dirty after the beginning, or could not be made equal then.
+void LegBdev::clean_later() {
+  Lists::CleanTimer& timer = lists_->clean_timer;
+  if (cleaning_ || timer.armed() || fenced_) return;
+  timer.leg = this;
+  timer.run = [](Work* work) {
+    LegBdev* leg = static_cast<Lists::CleanTimer*>(work)->leg;
+    // Reads may have made it equal meanwhile.
+    if (leg->fenced_ || !leg->gate_.enter()) return;
+    leg->cleaning_ = true;
+    spawn(leg->clean_in_background(Refusal::leaves_dirty));
+  };
+  home().arm_after(&timer, clean_wait_);
 }
 
 }  // namespace basalt::bdev

@@ -55,6 +55,10 @@ struct LegBdev::Lists {
   };
   List<ReleaseWaiter, &ReleaseWaiter::node> release_waiters;
 
+  struct CleanTimer : Timer {
+    LegBdev* leg = nullptr;
+  } clean_timer;  // the next background pass over what is dirty
+
   static void resume_all(Waiters& waiters) {
     Waiters resumed;
     resumed.splice_back(waiters);

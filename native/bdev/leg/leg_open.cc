@@ -158,7 +158,8 @@ void LegBdev::opened() {
   open_ = true;
   if (!dirty_.empty()) {
     BASALT_ASSERT(gate_.enter());
-    spawn(clean_in_background());
+    cleaning_ = true;
+    spawn(clean_in_background(Refusal::expels));
   } else if (tail_ != nullptr && options_.all_dirty && events_.clean) {
     events_.clean();
   }

@@ -241,6 +241,27 @@ TEST_F(Leg, AnExactErrorGoesUpAndItsRangeCountsAsDirty) {
   EXPECT_EQ(a.block(4), read.data);
 }
 
+TEST_F(Leg, WhatARefusedWriteLeftIsMadeEqualWithoutARead) {
+  make({&a, &b});
+  b.write_status = nvme::status::capacity_exceeded;
+  ASSERT_TRUE(ends(start(IoType::write, 4, 0x44)));
+  EXPECT_FALSE(leg->equal());
+  EXPECT_FALSE(leg->equal_members().ok());
+  const uint64_t reads = a.read_count + b.read_count;
+  settle(seconds(3));
+  // It tries again now and then, and a member that is full is no failed one.
+  EXPECT_FALSE(leg->equal());
+  EXPECT_TRUE(failed.empty());
+  EXPECT_GT(a.read_count + b.read_count, reads);
+  EXPECT_LE(a.read_count + b.read_count, reads + 10);
+  b.write_status = nvme::status::success;
+  EXPECT_TRUE(fixture.run_until([&] { return leg->equal(); }, seconds(20)));
+  EXPECT_TRUE(leg->equal_members().ok());
+  EXPECT_EQ(a.block(4), b.block(4));
+  EXPECT_TRUE(failed.empty());
+  EXPECT_EQ(clean_count, 1);
+}
+
 TEST_F(Leg, ReadsFromAnotherMemberAfterAMediaError) {
   make({&a, &b});
   ASSERT_TRUE(ends(start(IoType::write, 2, 0x77)));

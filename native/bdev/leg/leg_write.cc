@@ -54,6 +54,7 @@ void LegBdev::write_ended(Op* op) {
     const bool may_differ = op->got != 0 || (receives_ & (receives_ - 1)) != 0;
     if (may_differ && op->io->type != IoType::flush) {
       dirty_.set_range(op->io->offset_blocks, op->io->offset_blocks + op->io->count_blocks);
+      clean_later();
     }
     return finish(op, op->status);
   }
