@@ -5,6 +5,7 @@
 #include <set>
 
 #include "sim/data/data_world.h"
+#include "sim/process.h"
 
 namespace basalt::sim {
 namespace {
@@ -122,29 +123,34 @@ class DataRun {
       left = crash(*stack, end == 1);
       data_.crashed();
     }
-    end_life(*stack, in_order, &left);
+    const bool ended = end_life(*stack, in_order, &left);
     trace(stack->world().trace_hash());
     trace(data_.digest());
+    // With requests under way it cannot be taken down.
+    if (!ended) return keep_for_ever(stack.release());
     stack.reset();
     data_.detach();
     broken_ = false;
     if (!failed()) recover(left, 0, true, state);
   }
 
-  void end_life(Stack& stack, bool in_order, CrashState* left) {
+  // False: the stack is still in use.
+  bool end_life(Stack& stack, bool in_order, CrashState* left) {
     if (!in_order) quiet(stack);
     if (!stack.world().run_until([this] { return data_.idle(); }, drain_limit)) {
-      return fail(Failure::liveness, "requests do not end");
+      fail(Failure::liveness, "requests do not end");
+      return false;
     }
-    if (in_order && !data_.violation().empty()) return fail(Failure::correctness, data_.violation());
+    if (in_order && !data_.violation().empty()) fail(Failure::correctness, data_.violation());
     const bool lost = stack.member_lost();
     quiet(stack);
     const Outcome closed = stack.close();
-    if (!closed && !lost && !broken_) return fail(Failure::correctness, "closing: " + closed.error().message);
-    if (!in_order) return;
+    if (!closed && !lost && !broken_) fail(Failure::correctness, "closing: " + closed.error().message);
+    if (!in_order) return true;
     left->in_sync = stack.in_sync();
     for (uint32_t i = 0; i < stack.disk_count(); i++)
       left->images.push_back(stack.disk(i).contents());
+    return true;
   }
 
   static void quiet(Stack& stack) {
