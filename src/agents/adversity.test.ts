@@ -177,6 +177,7 @@ describe('controller nodes', () => {
     await Promise.all(['c1', 'c2'].map((name) => bed.startController(name)));
     await bed.create({ name: 'v1' });
     await bed.redundant('v1');
+    for (const name of ['c1', 'c2']) await until(() => bed.node(name).met.count > 0);
     bed.network.partition(bed.node('c1').engine, bed.node('c2').engine);
     await bed.until('v1', 'taken over once', (view) => view.epoch >= 2);
     await systemClock.sleep(3_000);

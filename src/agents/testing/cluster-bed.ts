@@ -46,6 +46,8 @@ export interface BedNode {
   readonly engine: FakeEngine;
   readonly store: Store;
   readonly agent: NodeAgent;
+  /** How often it has reached a controller node: one that was never reached is not missed either. */
+  readonly met: { count: number };
 }
 
 export class ClusterBed {
@@ -112,7 +114,11 @@ export class ClusterBed {
       placement,
       planner,
     });
-    const started = { name: compiled.name, engine, store, agent };
+    const met = { count: 0 };
+    engine.on('event', (event) => {
+      if (event.method === 'peer_connected') met.count += 1;
+    });
+    const started = { name: compiled.name, engine, store, agent, met };
     this.#nodes.set(compiled.name, started);
     await agent.start(AbortSignal.timeout(10_000));
     return started;
