@@ -119,7 +119,7 @@ class World {
   int next_name_ = 0;
 };
 
-struct Work4k {
+struct Workload {
   IoType type;
   uint32_t depth;
   uint32_t count_blocks = 1;    // of a request
@@ -129,7 +129,7 @@ struct Work4k {
 // Keeps `depth` requests in flight, one batch after another.
 class Load {
  public:
-  Load(World& world, Bdev& bdev, const Work4k& work)
+  Load(World& world, Bdev& bdev, const Workload& work)
       : world_(world), bdev_(bdev), work_(work), ios_(work.depth), memory_(size_t{work.count_blocks} * block_bytes, 7) {
     iov_ = {memory_.data(), memory_.size()};
     for (Io& io : ios_) {
@@ -161,7 +161,7 @@ class Load {
  private:
   World& world_;
   Bdev& bdev_;
-  const Work4k work_;
+  const Workload work_;
   std::vector<Io> ios_;
   std::vector<uint8_t> memory_;
   Iovec iov_;
@@ -215,7 +215,7 @@ struct Stack {
 
 struct Figure {
   const char* name;
-  Work4k work;
+  Workload work;
   std::function<Stack(World&)> build;
 };
 
@@ -377,6 +377,8 @@ std::vector<Figure> figures() {
       {"raid6/4+2/read/4k/qd32", {read, 32}, raid6},
       {"crypt/write/4k/qd32", {write, 32}, encrypted},
       {"crypt/read/4k/qd32", {read, 32}, encrypted},
+      {"crypt/write/128k/qd1", {write, 1, 32}, encrypted},
+      {"crypt/read/128k/qd1", {read, 1, 32}, encrypted},
   };
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "crypto/digest.h"
+#include "crypto/hex_testing.h"
 
 namespace basalt::crypto {
 namespace {
@@ -17,14 +18,7 @@ constexpr DhGroup groups[] = {DhGroup::ffdhe2048, DhGroup::ffdhe3072, DhGroup::f
                               DhGroup::ffdhe8192};
 
 std::string digest_hex(Bytes bytes) {
-  static const char digits[] = "0123456789abcdef";
-  const Digest hashed = digest(Hash::sha256, bytes);
-  std::string out;
-  for (const uint8_t byte : hashed.span()) {
-    out += digits[byte >> 4];
-    out += digits[byte & 15];
-  }
-  return out;
+  return to_hex(digest(Hash::sha256, bytes).span());
 }
 
 DhKey counting_up(DhGroup group) {

@@ -6,34 +6,27 @@
 
 #include <string>
 
+#include "crypto/hex_testing.h"
+
 namespace basalt::crypto {
 namespace {
 
-std::string hex(Bytes bytes) {
-  static const char digits[] = "0123456789abcdef";
-  std::string out;
-  for (const uint8_t byte : bytes) {
-    out += digits[byte >> 4];
-    out += digits[byte & 15];
-  }
-  return out;
-}
-
 TEST(Digest, IsWhatFips180SaysOfAbc) {
-  EXPECT_EQ(hex(digest(Hash::sha256, as_bytes("abc")).span()),
+  EXPECT_EQ(to_hex(digest(Hash::sha256, as_bytes("abc")).span()),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_EQ(hex(digest(Hash::sha384, as_bytes("abc")).span()),
+  EXPECT_EQ(to_hex(digest(Hash::sha384, as_bytes("abc")).span()),
             "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7");
-  EXPECT_EQ(hex(digest(Hash::sha512, as_bytes("abc")).span()),
+  EXPECT_EQ(to_hex(digest(Hash::sha512, as_bytes("abc")).span()),
             "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
             "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f");
-  EXPECT_EQ(hex(digest(Hash::sha256, {}).span()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(to_hex(digest(Hash::sha256, {}).span()),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
 }
 
 std::string hmac(Hash hash, const std::string& key, const std::string& data) {
   // In two pieces: where they are cut must not matter.
   const std::string_view text = data;
-  return hex(Hmac(hash, as_bytes(key)).add(text.substr(0, 3)).add(text.substr(3)).finish().span());
+  return to_hex(Hmac(hash, as_bytes(key)).add(text.substr(0, 3)).add(text.substr(3)).finish().span());
 }
 
 TEST(Hmac, IsWhatRfc4231Says) {

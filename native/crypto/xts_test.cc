@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "crypto/hex_testing.h"
+
 namespace basalt::crypto {
 namespace {
 
@@ -18,15 +20,6 @@ SecretBytes hex(std::string_view text) {
   auto bytes = SecretBytes::from_hex(text);
   EXPECT_TRUE(bytes.has_value()) << text;
   return bytes ? std::move(*bytes) : SecretBytes();
-}
-
-std::string to_hex(const std::vector<uint8_t>& bytes) {
-  std::string text;
-  for (uint8_t byte : bytes) {
-    constexpr char digits[] = "0123456789abcdef";
-    text += {digits[byte >> 4], digits[byte & 15]};
-  }
-  return text;
 }
 
 // Vector 10 of IEEE 1619: two keys of 256 bits.

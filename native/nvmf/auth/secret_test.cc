@@ -7,10 +7,13 @@
 
 #include <string>
 
+#include "crypto/hex_testing.h"
 #include "nvmf/auth/exchange.h"
 
 namespace basalt::nvmf::auth {
 namespace {
+
+using crypto::to_hex;
 
 constexpr char hostnqn[] = "nqn.2026-01.test:host";
 constexpr char subnqn[] = "nqn.2026-01.test:volume";
@@ -27,16 +30,6 @@ constexpr const char* controller_texts[] = {
 // What nvme-cli 2.3 makes of the first key, bound to the host NQN by SHA-256.
 constexpr char bound_text[] = "DHHC-1:01:OOKF2V1xUAzmIdDsgXbENLraUVjlEGt5F5/amq3K81BP0ZF1:";
 
-std::string hex(Bytes bytes) {
-  static const char digits[] = "0123456789abcdef";
-  std::string out;
-  for (const uint8_t byte : bytes) {
-    out += digits[byte >> 4];
-    out += digits[byte & 15];
-  }
-  return out;
-}
-
 Secret secret_of(const char* text) {
   auto secret = Secret::parse(text);
   BASALT_ASSERT(secret.ok());
@@ -51,7 +44,7 @@ std::vector<uint8_t> counting(size_t length, unsigned from) {
 }
 
 TEST(Secret, HoldsTheKeyOfItsText) {
-  EXPECT_EQ(hex(crypto::as_bytes(secret_of(plain_text).key_of(hostnqn))), hex(counting(32, 0)));
+  EXPECT_EQ(to_hex(crypto::as_bytes(secret_of(plain_text).key_of(hostnqn))), to_hex(counting(32, 0)));
   for (const char* text : host_texts)
     EXPECT_TRUE(Secret::parse(text).ok()) << text;
   for (const char* text : controller_texts)
@@ -64,8 +57,8 @@ TEST(Secret, IsBoundToItsOwnersNqnAsNvmeCliDoesIt) {
   const std::string text = bound_text;
   // Without the transformation of its own, the bound text's key is the other one's, transformed.
   const Secret bound_key = secret_of(("DHHC-1:00" + text.substr(9)).c_str());
-  EXPECT_EQ(hex(crypto::as_bytes(free.key_of(hostnqn))), hex(crypto::as_bytes(bound_key.key_of(hostnqn))));
-  EXPECT_NE(hex(crypto::as_bytes(free.key_of(hostnqn))), hex(crypto::as_bytes(free.key_of(subnqn))));
+  EXPECT_EQ(to_hex(crypto::as_bytes(free.key_of(hostnqn))), to_hex(crypto::as_bytes(bound_key.key_of(hostnqn))));
+  EXPECT_NE(to_hex(crypto::as_bytes(free.key_of(hostnqn))), to_hex(crypto::as_bytes(free.key_of(subnqn))));
   EXPECT_TRUE(bound.same_key(bound_key));
   EXPECT_FALSE(bound.same_key(free));
 }
@@ -132,9 +125,10 @@ TEST(Response, IsWhatTheSpecificationsFormulasGive) {
     const Question plain{hash, challenge, 0x01020304, 0x1122, nullptr};
     const Question augmented{hash, challenge, 0x01020304, 0x1122, &session};
     const Question back{hash, challenge, 0xa0b0c0d0, 0xffee, &session};
-    EXPECT_EQ(hex(response_of(Side::host, plain, secret_of(plain_text), parties).span()), expected[i][0]);
-    EXPECT_EQ(hex(response_of(Side::host, augmented, secret_of(host_texts[i]), parties).span()), expected[i][1]);
-    EXPECT_EQ(hex(response_of(Side::controller, back, secret_of(controller_texts[i]), parties).span()), expected[i][2]);
+    EXPECT_EQ(to_hex(response_of(Side::host, plain, secret_of(plain_text), parties).span()), expected[i][0]);
+    EXPECT_EQ(to_hex(response_of(Side::host, augmented, secret_of(host_texts[i]), parties).span()), expected[i][1]);
+    EXPECT_EQ(to_hex(response_of(Side::controller, back, secret_of(controller_texts[i]), parties).span()),
+              expected[i][2]);
   }
 }
 

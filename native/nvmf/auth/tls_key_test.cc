@@ -6,24 +6,17 @@
 
 #include <gtest/gtest.h>
 
+#include "crypto/hex_testing.h"
 #include "nvmf/auth/key_text.h"
 
 namespace basalt::nvmf::auth {
 namespace {
 
+using crypto::to_hex;
+
 constexpr char text_256[] = "NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:";
 constexpr char text_384[] = "NVMeTLSkey-1:02:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwP/w0S89ELi3W2LxIcLXVsDn8kXZQ==:";
 constexpr char text_unbound[] = "NVMeTLSkey-1:00:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:";
-
-std::string hex_of(crypto::Bytes bytes) {
-  static const char digits[] = "0123456789abcdef";
-  std::string out;
-  for (const uint8_t byte : bytes) {
-    out += digits[byte >> 4];
-    out += digits[byte & 15];
-  }
-  return out;
-}
 
 struct Vector {
   std::string text, hostnqn, subnqn, identity, psk;
@@ -52,7 +45,7 @@ TEST(TlsKey, GivesTheIdentitiesAndKeysOfOtherImplementations) {
     ASSERT_TRUE(key.ok()) << key.error().message;
     const crypto::SharedTlsPsk psk = key->psk(vector.hostnqn, vector.subnqn);
     EXPECT_EQ(psk->identity, vector.identity);
-    EXPECT_EQ(hex_of(crypto::as_bytes(psk->key)), vector.psk);
+    EXPECT_EQ(to_hex(crypto::as_bytes(psk->key)), vector.psk);
     EXPECT_EQ(psk->key.size(), crypto::digest_bytes(psk->hash));
   }
 }
@@ -61,8 +54,8 @@ TEST(TlsKey, BelongsToOneHostAndSubsystem) {
   const auto key = TlsKey::parse(text_256);
   ASSERT_TRUE(key.ok());
   const auto psk = key->psk("nqn.a", "nqn.b");
-  EXPECT_NE(hex_of(crypto::as_bytes(psk->key)), hex_of(crypto::as_bytes(key->psk("nqn.a", "nqn.c")->key)));
-  EXPECT_NE(hex_of(crypto::as_bytes(psk->key)), hex_of(crypto::as_bytes(key->psk("nqn.c", "nqn.b")->key)));
+  EXPECT_NE(to_hex(crypto::as_bytes(psk->key)), to_hex(crypto::as_bytes(key->psk("nqn.a", "nqn.c")->key)));
+  EXPECT_NE(to_hex(crypto::as_bytes(psk->key)), to_hex(crypto::as_bytes(key->psk("nqn.c", "nqn.b")->key)));
   // The longest names that there are.
   EXPECT_EQ(key->psk(std::string(223, 'a'), std::string(223, 'b'))->identity.size(), 8u + 3 + 223 + 223 + 44);
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <thread>
 
+#include "crypto/hex_testing.h"
 #include "nvmf/host/controller.h"
 #include "nvmf/transport/tcp/tcp_host.h"
 #include "nvmf/transport/tcp/tcp_target_fixture_testing.h"
@@ -16,6 +17,7 @@ namespace basalt::nvmf {
 namespace {
 
 using namespace basalt::nvmf::testing;  // NOLINT
+using crypto::to_hex;
 
 TcpTargetOptions quick() {
   TcpTargetOptions options;
@@ -23,16 +25,6 @@ TcpTargetOptions quick() {
   options.connection.initialize_timeout = milliseconds(500);
   options.connection.connect_timeout = milliseconds(500);
   return options;
-}
-
-std::string hex_of(const crypto::SecretBytes& bytes) {
-  std::string out;
-  for (size_t i = 0; i < bytes.size(); i++) {
-    char digits[3];
-    std::snprintf(digits, sizeof(digits), "%02x", bytes.data()[i]);
-    out += digits;
-  }
-  return out;
 }
 
 class TlsInterop : public TcpTargetFixture {
@@ -76,7 +68,7 @@ class TlsInterop : public TcpTargetFixture {
 
 TEST_F(TlsInterop, OpensslsClientGetsInWithTheKey) {
   int status = 0;
-  const std::string out = s_client(hex_of(psk_->key), psk_->identity, "-tls1_3", &status);
+  const std::string out = s_client(to_hex(crypto::as_bytes(psk_->key)), psk_->identity, "-tls1_3", &status);
   EXPECT_EQ(status, 0) << out;
   EXPECT_NE(out.find("Reused, TLSv1.3, Cipher is TLS_AES_128_GCM_SHA256"), std::string::npos) << out;
   EXPECT_EQ(transport_->tls_established_count(), 1u);
@@ -92,23 +84,24 @@ TEST_F(TlsInterop, OpensslsClientHearsAnIcResp) {
     escaped += text;
   }
   int status = 0;
-  const std::string out = s_client(hex_of(psk_->key), psk_->identity, "-tls1_3 -quiet -no_ign_eof 2>/dev/null", &status,
-                                   "printf '" + escaped + "'; sleep 1");
+  const std::string out =
+      s_client(to_hex(crypto::as_bytes(psk_->key)), psk_->identity, "-tls1_3 -quiet -no_ign_eof 2>/dev/null", &status,
+               "printf '" + escaped + "'; sleep 1");
   ASSERT_EQ(out.size(), sizeof(pdu::IcResponse)) << out;
   EXPECT_EQ(out[0], 1);
 }
 
 TEST_F(TlsInterop, OpensslsClientFailsWithAWrongKeyAnotherNameOrAnOldVersion) {
   int status = 0;
-  std::string wrong = hex_of(psk_->key);
+  std::string wrong = to_hex(crypto::as_bytes(psk_->key));
   wrong[0] = wrong[0] == '0' ? '1' : '0';
   std::string out = s_client(wrong, psk_->identity, "-tls1_3", &status);
   EXPECT_NE(status, 0);
   EXPECT_EQ(out.find("Reused"), std::string::npos) << out;
-  out = s_client(hex_of(psk_->key), "Client_identity", "-tls1_3", &status);
+  out = s_client(to_hex(crypto::as_bytes(psk_->key)), "Client_identity", "-tls1_3", &status);
   EXPECT_NE(status, 0);
   EXPECT_NE(out.find("alert number 115"), std::string::npos) << out;  // unknown_psk_identity
-  out = s_client(hex_of(psk_->key), psk_->identity, "-tls1_2", &status);
+  out = s_client(to_hex(crypto::as_bytes(psk_->key)), psk_->identity, "-tls1_2", &status);
   EXPECT_NE(status, 0);
   EXPECT_NE(out.find("protocol version"), std::string::npos) << out;
   EXPECT_EQ(transport_->tls_established_count(), 0u);
