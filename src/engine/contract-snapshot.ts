@@ -3,7 +3,8 @@
 // What every engine promises of basalt_slot_snapshot; part of the engine contract (contract.ts).
 
 import { expect, it } from 'vitest';
-import { type Engine, type EngineErrorName, engineErrorCodes, isEngineError } from './engine.js';
+import { expectRefusal } from './contract-tools.js';
+import type { Engine } from './engine.js';
 
 const hostnqn = 'nqn.2025-01.io.basalt:controller:test';
 const nqnOf = (name: string): string => `nqn.2025-01.io.basalt:replica:${name}`;
@@ -14,16 +15,6 @@ interface Bed {
   readonly disks: readonly Engine[];
   readonly addresses: readonly { traddr: string; trsvcid: string }[];
   readonly controller: Engine;
-}
-
-async function refused(promise: Promise<unknown>, name: EngineErrorName, about: string): Promise<void> {
-  const error: unknown = await promise.then(
-    () => null,
-    (reason: unknown) => reason,
-  );
-  if (!isEngineError(error)) throw new Error(`expected an EngineError, got ${String(error)}`);
-  expect(error.code, error.message).toBe(engineErrorCodes[name]);
-  expect(error.message).toContain(about);
 }
 
 async function serve(engine: Engine, path: string, name: string): Promise<{ traddr: string; trsvcid: string }> {
@@ -101,13 +92,13 @@ export function volumeSnapshots(start: () => Engine, diskPath: (name: string) =>
     const { controller, disks } = bed;
     const ask = (snapshot: string, names?: string[]): Promise<{ held_us: number }> =>
       controller.rpc('basalt_slot_snapshot', { name: 'slot', members: members(snapshot, names), hold_ms: 500 });
-    await refused(ask('s0'), 'busy', 'no leg');
+    await expectRefusal(ask('s0'), 'busy', 'no leg');
     await controller.rpc('basalt_slot_set', { name: 'slot', bdev_name: 'raid' });
     const handle = await controller.openBdev('slot');
     const stripe = 64 * 1024;
     await handle.write(0, new Uint8Array(blockBytes).fill(1));
     await handle.write(stripe, new Uint8Array(blockBytes).fill(1));
-    await refused(ask('s0', ['m0', 'm1', 'm2']), 'busy', 'others');
+    await expectRefusal(ask('s0', ['m0', 'm1', 'm2']), 'busy', 'others');
     await expect(ask('s0', ['m0', 'm1', 'm2'])).rejects.toMatchObject({ data: { cut: false } });
     expect((await ask('s1')).held_us).toBeLessThan(500_000);
     await handle.write(0, new Uint8Array(blockBytes).fill(2));
@@ -118,10 +109,10 @@ export function volumeSnapshots(start: () => Engine, diskPath: (name: string) =>
       const [one] = (await engine.rpc('bdev_lvol_get_lvols', {})).filter((lvol) => lvol.name === 's1');
       expect(one).toMatchObject({ is_snapshot: true, is_read_only: true, epoch: '3' });
     }
-    await refused(ask('s1'), 'invalid', 'm0');
+    await expectRefusal(ask('s1'), 'invalid', 'm0');
     await expect(ask('s1')).rejects.toMatchObject({ data: { cut: true } });
     const wrong = { name: 'slot', members: [], hold_ms: 500 };
-    await refused(controller.rpc('basalt_slot_snapshot', wrong), 'invalidParams', 'members');
+    await expectRefusal(controller.rpc('basalt_slot_snapshot', wrong), 'invalidParams', 'members');
     await handle.write(0, new Uint8Array(blockBytes).fill(3));
     expect(await firstOf(controller, 'slot')).toBe(3);
     await handle.close();
@@ -133,7 +124,7 @@ export function volumeSnapshots(start: () => Engine, diskPath: (name: string) =>
     await controller.rpc('basalt_slot_set', { name: 'slot', bdev_name: 'raid' });
     await attach(bed, { from: start(), member: 'thief', replica: 3, epoch: 4 });
     const ask = controller.rpc('basalt_slot_snapshot', { name: 'slot', members: members('s1'), hold_ms: 500 });
-    await refused(ask, 'fenced', '');
+    await expectRefusal(ask, 'fenced', '');
     expect(await namesOn(disks[3] as Engine)).toEqual(['r']);
   });
 }
