@@ -68,7 +68,6 @@ Task<void> Stack::close_remote(const LayerPlan* plan) {
   }
   auto closing = remote.target->close();
   co_await closing;
-  co_await sleep_for(reactor_, milliseconds(5));  // its last connections end
   remotes_.erase(plan->id);
 }
 
