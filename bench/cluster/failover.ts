@@ -24,6 +24,7 @@ interface Bench {
   readonly running: RunningCluster;
   readonly network: ChaosNetwork | null;
   readonly loaded: LoadedHost;
+  readonly round: number;
 }
 
 interface Fault {
@@ -74,7 +75,7 @@ async function measure(fault: Fault, signal: AbortSignal): Promise<Figure> {
         await running.settled();
         await loaded.progress(200);
         loaded.load.resetGap();
-        await fault.inject({ running, network, loaded });
+        await fault.inject({ running, network, loaded, round });
         gapsMs.push(loaded.load.longestGapMs);
       }
       await running.settled();
@@ -92,9 +93,15 @@ async function measure(fault: Fault, signal: AbortSignal): Promise<Figure> {
   }
 }
 
+function pidOf(running: RunningCluster, name: string): number {
+  const { pid } = running.cluster.daemon(name);
+  if (pid === undefined) throw new Error(`${name} does not run`);
+  return pid;
+}
+
 /** SIGKILL of the active controller, or of a disk node in turn; it is started again once the load went on without it. */
-async function killed({ running, loaded }: Bench, role: 'controller' | 'disk'): Promise<void> {
-  const name = role === 'controller' ? await running.activeController() : `disk-${1 + (loaded.load.completed % 3)}`;
+async function killed({ running, loaded, round }: Bench, role: 'controller' | 'disk'): Promise<void> {
+  const name = role === 'controller' ? await running.activeController() : `disk-${1 + (round % 3)}`;
   const daemon = running.cluster.daemon(name);
   await daemon.kill();
   await loaded.progress(500);
@@ -103,8 +110,7 @@ async function killed({ running, loaded }: Bench, role: 'controller' | 'disk'): 
 
 /** SIGSTOP: it comes to itself after another one has served. */
 async function stopped({ running, loaded }: Bench): Promise<void> {
-  const { pid } = running.cluster.daemon(await running.activeController());
-  if (pid === undefined) throw new Error('the active controller does not run');
+  const pid = pidOf(running, await running.activeController());
   process.kill(pid, 'SIGSTOP');
   try {
     await servedAgain(loaded);
@@ -133,7 +139,7 @@ async function handedOver({ running, loaded }: Bench): Promise<void> {
 
 /** Every member of etcd stands still; volumes must not notice. */
 async function storeAway({ running }: Bench): Promise<void> {
-  const pids = running.cluster.storeNames.map((name) => running.cluster.daemon(name).pid ?? 0);
+  const pids = running.cluster.storeNames.map((name) => pidOf(running, name));
   for (const pid of pids) process.kill(pid, 'SIGSTOP');
   try {
     await systemClock.sleep(awayMs);
