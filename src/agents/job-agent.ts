@@ -26,7 +26,7 @@ export interface JobAgentOptions {
 /** Jobs that ended are shown until there are so many younger ones. */
 export const endedJobsMax = 200;
 const removedAtOnceMax = 100;
-const gatherMs = 20;
+const restMs = 20;
 
 export class JobAgent {
   readonly #options: JobAgentOptions;
@@ -34,7 +34,6 @@ export class JobAgent {
   /** Since when this process runs each of its jobs. */
   readonly #sinceMs = new Map<string, number>();
   #unsubscribe: (() => void) | null = null;
-  #soon: { cancel(): void } | null = null;
   #timer: { cancel(): void } | null = null;
   #seenJobs = -1;
   #someOpen = false;
@@ -47,6 +46,7 @@ export class JobAgent {
       clock,
       log: new RateLimitedLog(log, clock),
       pass: (signal) => this.#pass(signal),
+      restMs,
     });
   }
 
@@ -70,7 +70,6 @@ export class JobAgent {
 
   async stop(): Promise<void> {
     this.#unsubscribe?.();
-    this.#soon?.cancel();
     await this.#loop.stop();
     this.#timer?.cancel();
   }
@@ -83,10 +82,7 @@ export class JobAgent {
     if (!same) this.#someOpen = state.all('jobs').some((job) => !hasEnded(job));
     this.#seenJobs = version;
     if (same && !this.#someOpen) return;
-    this.#soon ??= this.#options.context.clock.setTimer(gatherMs, () => {
-      this.#soon = null;
-      this.#loop.wake();
-    });
+    this.#loop.wake();
   }
 
   async #pass(signal: AbortSignal): Promise<void> {
@@ -154,7 +150,7 @@ export class JobAgent {
     if (this.#sinceMs.size === 0) return;
     const { clock } = this.#options.context;
     const rests = [...this.#sinceMs.values()].map((sinceMs) => sinceMs + moveTimeoutMs - clock.now());
-    const due = rests.filter((restMs) => restMs > 0);
+    const due = rests.filter((leftMs) => leftMs > 0);
     if (due.length > 0) this.#timer = clock.setTimer(Math.min(...due) + 1, () => this.#loop.wake());
   }
 }

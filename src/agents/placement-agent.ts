@@ -41,7 +41,7 @@ export interface PlacementAgentOptions {
   readonly timing?: Partial<PlacementTiming>;
 }
 
-const gatherMs = 50;
+const restMs = 50;
 
 const watched = [
   'lives',
@@ -68,7 +68,6 @@ export class PlacementAgent {
   readonly #refused = new Map<string, string>();
   #unsubscribe: (() => void) | null = null;
   #timer: { cancel(): void } | null = null;
-  #soon: { cancel(): void } | null = null;
   #seen = '';
 
   constructor(options: PlacementAgentOptions) {
@@ -81,6 +80,7 @@ export class PlacementAgent {
       clock,
       log: this.#log,
       pass: (signal) => this.#pass(signal),
+      restMs,
     });
   }
 
@@ -91,7 +91,6 @@ export class PlacementAgent {
 
   async stop(): Promise<void> {
     this.#unsubscribe?.();
-    this.#soon?.cancel();
     await this.#loop.stop();
     this.#timer?.cancel();
   }
@@ -101,11 +100,7 @@ export class PlacementAgent {
     const seen = watched.map((kind) => state.version(kind)).join(' ');
     if (seen === this.#seen) return;
     this.#seen = seen;
-    // Changes come in swarms, and a pass looks at every volume.
-    this.#soon ??= this.#options.context.clock.setTimer(gatherMs, () => {
-      this.#soon = null;
-      this.#loop.wake();
-    });
+    this.#loop.wake();
   }
 
   async #pass(signal: AbortSignal): Promise<void> {
