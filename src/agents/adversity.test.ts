@@ -89,7 +89,7 @@ function leadership(): Leadership {
   return codecs.leadership.decode(entry.value.toString(), entry.key);
 }
 
-async function until(holds: () => boolean, timeoutMs = 5_000): Promise<void> {
+async function until(holds: () => boolean, timeoutMs = 20_000): Promise<void> {
   const endMs = systemClock.now() + timeoutMs;
   while (!holds()) {
     if (systemClock.now() > endMs) throw new Error(`not so after ${timeoutMs} ms: ${holds.toString()}`);
@@ -177,7 +177,7 @@ describe('controller nodes', () => {
     await Promise.all(['c1', 'c2'].map((name) => bed.startController(name)));
     await bed.create({ name: 'v1' });
     await bed.redundant('v1');
-    for (const name of ['c1', 'c2']) await until(() => bed.node(name).met.count > 0);
+    await bed.acquainted('c1', 'c2');
     bed.network.partition(bed.node('c1').engine, bed.node('c2').engine);
     await bed.until('v1', 'taken over once', (view) => view.epoch >= 2);
     await systemClock.sleep(3_000);

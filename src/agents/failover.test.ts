@@ -140,6 +140,7 @@ describe('a controller that was stopped and let go', () => {
   it('is fenced, serves nothing, and stands by', async () => {
     await bed.create({ name: 'v1' });
     await bed.redundant('v1');
+    await bed.acquainted('c1', 'c2');
     const c1 = bed.node('c1');
     c1.engine.pause();
     const { epoch } = await bed.served('v1', 'c2');

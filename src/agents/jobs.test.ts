@@ -23,7 +23,7 @@ beforeEach(async () => {
 
 afterEach(() => bed.close());
 
-async function ended(job: JobView, timeoutMs = 15_000): Promise<JobView> {
+async function ended(job: JobView, timeoutMs = 30_000): Promise<JobView> {
   const endMs = systemClock.now() + timeoutMs;
   for (;;) {
     const now = await showJob(bed.api, job.id);
@@ -234,7 +234,7 @@ describe('a node that is drained', () => {
     await bed.create({ name: 'v1', controllers: ['c1'] });
     await bed.redundant('v1');
     await bed.kill('c2');
-    await expect.poll(() => bed.server.list('/basalt/v1/live/c2').length, { timeout: 8_000 }).toBe(0);
+    await expect.poll(() => bed.server.list('/basalt/v1/live/c2').length, { timeout: 30_000 }).toBe(0);
     await expect(drain(bed.api, { kind: 'node', name: 'c1' })).rejects.toMatchObject({ code: 'DRAIN_REFUSED' });
   });
 });

@@ -75,7 +75,7 @@ function leadership(): Leadership {
   return codecs.leadership.decode(entry.value.toString(), entry.key);
 }
 
-async function until(holds: () => boolean, timeoutMs = 5_000): Promise<void> {
+async function until(holds: () => boolean, timeoutMs = 20_000): Promise<void> {
   const endMs = systemClock.now() + timeoutMs;
   while (!holds()) {
     if (systemClock.now() > endMs) throw new Error(`not so after ${timeoutMs} ms: ${holds.toString()}`);

@@ -50,7 +50,7 @@ async function shown(name: string): Promise<SnapshotView> {
 
 async function ready(name: string): Promise<SnapshotView> {
   let view = await shown(name);
-  for (const endMs = systemClock.now() + 10_000; view.state === 'pending'; view = await shown(name)) {
+  for (const endMs = systemClock.now() + 30_000; view.state === 'pending'; view = await shown(name)) {
     if (systemClock.now() > endMs) break;
     await systemClock.sleep(5);
   }
@@ -79,7 +79,7 @@ async function strays(nodes: readonly string[] = ['d1', 'd2']): Promise<string[]
 }
 
 const clean = (nodes?: readonly string[]): Promise<void> =>
-  expect.poll(() => strays(nodes), { timeout: 10_000 }).toEqual([]) as Promise<void>;
+  expect.poll(() => strays(nodes), { timeout: 30_000 }).toEqual([]) as Promise<void>;
 
 /** Does `before` when the engine of the node is asked for `method`. */
 function intercept(node: string, method: string, before: () => Promise<void> | void): void {
@@ -335,15 +335,15 @@ describe('a snapshot in the middle of which', () => {
     await ask('s1');
     expect((await ready('s1')).copies).toBe(2);
     await bed.kill('d2');
-    await expect.poll(async () => (await shown('s1')).copies, { timeout: 5_000 }).toBe(1);
+    await expect.poll(async () => (await shown('s1')).copies, { timeout: 30_000 }).toBe(1);
     await bed.startDiskNode('d2');
-    await expect.poll(async () => (await shown('s1')).copies, { timeout: 5_000 }).toBe(2);
+    await expect.poll(async () => (await shown('s1')).copies, { timeout: 30_000 }).toBe(2);
     const { engine } = bed.node('d2');
     for (const { alias, is_snapshot, epoch } of await engine.rpc('bdev_lvol_get_lvols', {}))
       if (is_snapshot) await engine.rpc('bdev_lvol_delete', { name: alias, epoch });
     void bed.kill('d2');
     await bed.startDiskNode('d2');
-    await expect.poll(async () => (await stored('s1')).cut?.copies.length, { timeout: 5_000 }).toBe(2);
+    await expect.poll(async () => (await stored('s1')).cut?.copies.length, { timeout: 30_000 }).toBe(2);
     expect((await shown('s1')).copies).toBe(1);
   });
 

@@ -96,7 +96,7 @@ describe('volumes over the API', () => {
       const { body } = await call('GET', '/v1/volumes/v1');
       return [body.sizeBytes, body.growth];
     };
-    await expect.poll(grown, { timeout: 5_000 }).toEqual([8 * MiB, null]);
+    await expect.poll(grown, { timeout: 30_000 }).toEqual([8 * MiB, null]);
     const smaller = await call('POST', '/v1/volumes/v1/resize', { sizeBytes: 4 * MiB });
     expect(smaller).toMatchObject({ status: 422, body: { code: 'VOLUME_SHRINK' } });
     const odd = await call('POST', '/v1/volumes/v1/resize', { sizeBytes: 8 * MiB + 1 });
@@ -129,13 +129,13 @@ describe('volumes over the API', () => {
       );
       return found.flat().length;
     };
-    await expect.poll(lvols, { timeout: 5_000 }).toBe(0);
+    await expect.poll(lvols, { timeout: 30_000 }).toBe(0);
     const left = (): string[] =>
       bed.server
         .list('/basalt/v1/')
         .map((entry) => entry.key)
         .filter((key) => /volumes|leadership|replicas/.test(key));
-    await expect.poll(left, { timeout: 5_000 }).toEqual([]);
+    await expect.poll(left, { timeout: 30_000 }).toEqual([]);
     const again = await call('POST', '/v1/volumes', { name: 'v1', sizeBytes: 4 * MiB, legs: 1 });
     expect(again.status).toBe(201);
     await bed.redundant('v1');

@@ -170,7 +170,7 @@ export class ClusterBed {
     volume: string,
     what: string,
     wanted: (view: VolumeView) => boolean,
-    timeoutMs = 8_000,
+    timeoutMs = 20_000,
   ): Promise<VolumeView> {
     const endMs = systemClock.now() + timeoutMs;
     for (;;) {
@@ -191,6 +191,17 @@ export class ClusterBed {
 
   redundant(volume: string): Promise<VolumeView> {
     return this.until(volume, 'full redundancy', (view) => view.health === 'redundant');
+  }
+
+  /** Once the controllers have met: from then on each misses one that falls silent. */
+  async acquainted(...controllers: string[]): Promise<void> {
+    const endMs = systemClock.now() + 30_000;
+    for (const name of controllers) {
+      while (this.node(name).met.count === 0) {
+        if (systemClock.now() > endMs) throw new Error(`${name} has met nobody`);
+        await systemClock.sleep(5);
+      }
+    }
   }
 
   /** One block filled with `fill` at block `block`, through the node's slot. */

@@ -51,7 +51,7 @@ describe('embedded store as a process', () => {
       const acknowledged = ledgers.reduce((sum, ledger) => sum + ledger.acknowledged, 0);
       const writing = ledgers.map((ledger) => ledger.writeUntilFailure(store));
       await expect
-        .poll(() => ledgers.reduce((sum, ledger) => sum + ledger.acknowledged, 0), { timeout: 10_000, interval: 5 })
+        .poll(() => ledgers.reduce((sum, ledger) => sum + ledger.acknowledged, 0), { timeout: 30_000, interval: 5 })
         .toBeGreaterThan(acknowledged + 20);
       await systemClock.sleep(draw.below(100));
       await server.kill();
@@ -60,7 +60,7 @@ describe('embedded store as a process', () => {
       for (const ledger of ledgers) await ledger.check(store, `seed ${seed}, kill ${kill}`);
     }
     const { revision } = await store.put('/w/last', 'x');
-    await expect.poll(() => watched.has(revision), { timeout: 10_000 }).toBe(true);
+    await expect.poll(() => watched.has(revision), { timeout: 30_000 }).toBe(true);
     // Every revision was an event under the prefix: the watch saw each exactly once.
     expect([...watched.keys()]).toEqual(Array.from({ length: revision - 1 }, (_, index) => index + 2));
     expect([...watched.values()].every((count) => count === 1)).toBe(true);
@@ -114,7 +114,7 @@ describe('embedded store as a process', () => {
     await server.kill();
     const startMs = systemClock.now();
     server = await EmbeddedProcess.launch(directory, server.port);
-    await expect.poll(async () => (await store.get('/leased')).entry, { timeout: 15_000, interval: 50 }).toBeNull();
+    await expect.poll(async () => (await store.get('/leased')).entry, { timeout: 30_000, interval: 50 }).toBeNull();
     expect(systemClock.now() - startMs).toBeGreaterThan(2_500);
   });
 });
