@@ -112,6 +112,8 @@ struct FileOptions {
   // Files are always opened with an exclusive lock on the descriptor that does the I/O (`busy` when held elsewhere).
 };
 
+class Rdma;  // env/rdma.h
+
 class Poller {
  public:
   virtual ~Poller() = default;
@@ -125,6 +127,7 @@ class Poller {
   virtual Result<std::unique_ptr<StreamSocket>> connect(const Address& address) = 0;
   virtual std::unique_ptr<StreamSocket> adopt(std::unique_ptr<PendingSocket> pending) = 0;
   virtual Result<std::unique_ptr<BlockFile>> open(const FileOptions& options) = 0;
+  virtual Rdma* rdma() { return nullptr; }      // nullptr: no RDMA here
   virtual std::string description() const = 0;  // "io_uring", "epoll + threads", "simulated"
 };
 

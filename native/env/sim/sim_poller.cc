@@ -2,10 +2,17 @@
 #include "env/sim/sim_poller.h"
 
 #include "base/assert.h"
+#include "env/sim/sim_rdma.h"
 
 namespace basalt::env {
 
+SimPoller::SimPoller(SimNode& node) : node_(node) {}
 SimPoller::~SimPoller() = default;
+
+Rdma* SimPoller::rdma() {
+  if (rdma_ == nullptr) rdma_ = std::make_unique<SimRdma>(node_.world().rdma(), node_.name());
+  return rdma_.get();
+}
 
 size_t SimPoller::poll() {
   // Work that is run may destroy handles whose work stands behind it: forget() finds it in the queue.
@@ -18,6 +25,7 @@ size_t SimPoller::poll() {
     work->run(work);
     count++;
   }
+  if (rdma_ != nullptr) count += rdma_->poll();
   return count;
 }
 

@@ -9,9 +9,11 @@
 
 namespace basalt::env {
 
+class SimRdma;
+
 class SimPoller final : public Poller {
  public:
-  explicit SimPoller(SimNode& node) : node_(node) {}
+  explicit SimPoller(SimNode& node);
   ~SimPoller() override;
   size_t poll() override;
   void wait(Instant) override;
@@ -20,6 +22,7 @@ class SimPoller final : public Poller {
   Result<std::unique_ptr<StreamSocket>> connect(const Address& address) override;
   std::unique_ptr<StreamSocket> adopt(std::unique_ptr<PendingSocket> pending) override;
   Result<std::unique_ptr<BlockFile>> open(const FileOptions& options) override;
+  Rdma* rdma() override;
   std::string description() const override { return "simulated"; }
 
   SimNode& node() { return node_; }
@@ -34,6 +37,7 @@ class SimPoller final : public Poller {
   };
   SimNode& node_;
   std::deque<Ready> ready_;
+  std::unique_ptr<SimRdma> rdma_;  // from the first use of it
 };
 
 // One end of a connection. Bytes sent travel to the peer end and arrive in order after a delay; a lost packet is a

@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "env/sim/sim_listener.h"
+#include "env/sim/sim_rdma_fabric.h"
 
 namespace basalt::env {
 
@@ -203,12 +204,13 @@ void SimNode::power_cut() {
 }
 
 void SimNode::restart() {
-  crashed_ = paused_ = false;
+  crashed_ = paused_ = powered_off_ = false;
   std::erase_if(world_.dark_, [this](const auto& entry) { return entry.first == this; });
 }
 
 void SimNode::stop(bool power_lost) {
   crashed_ = true;
+  powered_off_ = power_lost;
   incarnation_++;
   const std::string prefix = name_ + ":";
   for (auto& [key, disk] : world_.disks_) {
@@ -229,6 +231,7 @@ void SimNode::stop(bool power_lost) {
       socket->killed();
     }
   }
+  if (world_.rdma_) world_.rdma_->node_stopped(name_, power_lost);
   std::erase_if(world_.sockets_, [this](SimSocket* socket) { return &socket->node() == this; });
   std::erase_if(world_.listeners_, [&](SimListener* listener) {
     if (&listener->node() != this) return false;

@@ -10,6 +10,7 @@
 //  - sockets (sim_poller.h): short transfers, spurious wake-ups, delays, lost packets (TCP: late, never gone), stalls,
 //    partitions one way or both, connections cut with what the kernels held, full backlogs, peers whose machine has
 //    vanished without a word
+//  - RDMA adapters (sim_rdma_fabric.h): connections and keys that break, adapters that go
 //  - disks (sim_disk.h): slow, hung, full, failing, with unreadable sectors; lost and misdirected writes, misdirected
 //    reads, flipped bits; after a power cut unflushed writes are there in any part
 //  - processes: paused, killed (what they had sent still arrives, writes in flight happen in any part), powered off
@@ -32,6 +33,8 @@ namespace basalt::env {
 class SimNode;
 class SimSocket;
 class SimListener;
+class SimRdmaFabric;
+class SimRdmaGround;
 
 struct SimKnobs {
   Duration network_delay_min = microseconds(5);
@@ -87,6 +90,8 @@ class SimWorld {
   void cut_connections(const std::string& one, const std::string& other);
 
   SimDisk& disk(const std::string& node, const std::string& path);
+  // The machines' RDMA adapters; partitions and link delays are the network's.
+  SimRdmaFabric& rdma();
   // Files that a node's read_secret_file() finds.
   void put_secret_file(const std::string& node, const std::string& path, const std::string& text) {
     secret_files_[node + ":" + path] = text;
@@ -98,6 +103,7 @@ class SimWorld {
   friend class SimSocket;
   friend class SimListener;
   friend class SimFile;
+  friend class SimWorldRdma;
   Duration random_delay(Duration min, Duration max);
   Duration travel_time(const std::string& from, const std::string& to);
   // A machine without power has the address: nobody answers, not even to refuse.
@@ -126,6 +132,8 @@ class SimWorld {
   std::map<std::pair<std::string, std::string>, SimLink> links_;
   std::vector<SimSocket*> sockets_;
   std::vector<SimListener*> listeners_;
+  std::unique_ptr<SimRdmaGround> rdma_ground_;
+  std::unique_ptr<SimRdmaFabric> rdma_;  // from the first use of it
   std::vector<std::pair<SimNode*, Address>> dark_;
   uint16_t next_port_ = 20000;
 };
@@ -165,6 +173,7 @@ class SimNode final : public Env {
 
  private:
   friend class SimWorld;
+  friend class SimWorldRdma;
   friend class SimPoller;
   struct Running {
     Loop* loop;
@@ -176,6 +185,7 @@ class SimNode final : public Env {
   Instant world_time(Instant local) const;  // when this node's clock will show it
   void stop(bool power_lost);
   bool paused_ = false;
+  bool powered_off_ = false;
   bool crashed_ = false;
   uint64_t incarnation_ = 1;
   // Its clock showed clock_base_local_ at clock_base_world_ and has run by clock_ppm_ too fast since.
