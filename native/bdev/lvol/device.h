@@ -37,6 +37,7 @@ class Device {
 
   uint64_t count_blocks() const { return handle_.info().count_blocks / factor_; }
   const Handle& handle() const { return handle_; }
+  uint32_t factor() const { return factor_; }  // of its blocks in one of 4 KiB
   void submit(Io* io) const { handle_.submit(io); }
 
   // Everything but iov, done and context.

@@ -20,7 +20,9 @@ constexpr uint32_t block_bytes = 4096;
 constexpr uint32_t format_version = 1;
 // Feature bits. layers: parents, lvol flags, clusters with states but no place, records from snapshot on.
 constexpr uint64_t incompatible_layers = 1;
-constexpr uint64_t incompatible_known = incompatible_layers;
+// checksums: an area with the tags of data blocks, and lvols that use it.
+constexpr uint64_t incompatible_checksums = 2;
+constexpr uint64_t incompatible_known = incompatible_layers | incompatible_checksums;
 constexpr uint32_t cluster_bytes_min = 64 << 10;
 constexpr uint32_t cluster_bytes_max = 16 << 20;
 constexpr uint32_t superblock_slot_count = 4;
@@ -32,7 +34,16 @@ constexpr size_t name_bytes_max = 63;
 
 constexpr uint32_t block_magic = 0x4c545342;  // "BSTL"
 
-enum class BlockType : uint16_t { superblock = 1, journal = 2, directory = 3, dirty_map = 4, lvol = 5, extents = 6 };
+enum class BlockType : uint16_t {
+  superblock = 1,
+  journal = 2,
+  directory = 3,
+  dirty_map = 4,
+  lvol = 5,
+  extents = 6,
+  checksum_superblock = 7,  // these two in the checksum area (checksum_format.h)
+  checksum_record = 8,
+};
 
 struct BlockHeader {
   uint32_t magic;
@@ -108,8 +119,16 @@ static_assert(sizeof(LvolPage) == block_bytes && offsetof(LvolPage, name) == 104
 static_assert(offsetof(LvolPage, overlap_blocks) == 1192);
 
 // read_only: never written again. snapshot: made by bdev_lvol_snapshot. hidden: deleted, but others still read it; it
-// has no name and no uuid.
-enum LayerFlags : uint32_t { layer_read_only = 1, layer_snapshot = 2, layer_hidden = 4, layer_flags_known = 7 };
+// has no name and no uuid. With incompatible_checksums only - checksums: its data has tags; what is above it too. area:
+// where the tags are; hidden and read-only, and nobody's.
+enum LayerFlags : uint32_t {
+  layer_read_only = 1,
+  layer_snapshot = 2,
+  layer_hidden = 4,
+  layer_checksums = 8,
+  layer_area = 16,
+  layer_flags_known = 31,
+};
 // Layers below an lvol, hidden ones included.
 constexpr uint32_t layer_depth_max = 64;
 

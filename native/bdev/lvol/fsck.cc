@@ -182,10 +182,15 @@ void add_dump(const FsckReport& report, std::string& out) {
       report.journal_blocks, report.journal_start_sequence);
   for (const LayerInfo& layer : report.layers) {
     const bool hidden = (layer.flags & lvs::layer_hidden) != 0;
-    add(out, "lvol %u: %s, parent %u, %s%s%" PRIu64 " bytes, overlap %" PRIu64 ", %u clusters, %u extents pages, %s",
-        layer.id, hidden ? "(hidden)" : layer.name.c_str(), layer.parent_id,
-        (layer.flags & lvs::layer_snapshot) != 0 ? "snapshot, " : "",
-        (layer.flags & lvs::layer_read_only) != 0 ? "read-only, " : "", layer.size_bytes, layer.overlap_bytes,
+    const bool area = (layer.flags & lvs::layer_area) != 0;
+    add(out, "lvol %u: %s, parent %u, %s%s%s%" PRIu64 " bytes, overlap %" PRIu64 ", %u clusters, %u extents pages, %s",
+        layer.id,
+        area     ? "(checksums)"
+        : hidden ? "(hidden)"
+                 : layer.name.c_str(),
+        layer.parent_id, (layer.flags & lvs::layer_snapshot) != 0 ? "snapshot, " : "",
+        (layer.flags & lvs::layer_read_only) != 0 ? "read-only, " : "",
+        (layer.flags & lvs::layer_checksums) != 0 ? "checksums, " : "", layer.size_bytes, layer.overlap_bytes,
         layer.mapped_clusters, layer.extents_pages, layer.uuid.to_string().c_str());
   }
 }

@@ -62,6 +62,8 @@ struct Layer {
 
   bool read_only() const { return (flags & layer_read_only) != 0; }
   bool hidden() const { return (flags & layer_hidden) != 0; }
+  bool checksums() const { return (flags & layer_checksums) != 0; }
+  bool area() const { return (flags & layer_area) != 0; }  // of the checksums: hidden, and stays
   uint32_t depth() const;
   void set_parent(Layer* layer, uint64_t overlap);
   void resize(uint64_t new_count_blocks);

@@ -69,6 +69,7 @@ class Lvol final : public Bdev {
   uint64_t size_bytes() const { return info_.count_blocks * lvs::block_bytes; }
   uint64_t allocated_bytes() const;  // of its own clusters; what it shares with a snapshot counts there
   bool read_only() const { return layer_->read_only(); }
+  bool checksums() const { return layer_->checksums(); }
   bool is_snapshot() const { return (layer_->flags & lvs::layer_snapshot) != 0; }
   uint32_t depth() const { return layer_->depth(); }
   const Lvol* base() const;                 // the nearest lvol below; nullptr: none

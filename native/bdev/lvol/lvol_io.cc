@@ -198,7 +198,7 @@ void Lvol::read_next(Op* op) {
         op->lvol->read_next(op);
       }
     };
-    store_.device_.submit(&op->child);
+    store_.submit_data(*layer_, &op->child);
     return;
   }
   finish(op, nvme::status::success);
@@ -256,7 +256,7 @@ void Lvol::write_next(Op* op) {
       op->lvol->write_next(op);
     }
   };
-  store_.device_.submit(&op->child);
+  store_.submit_data(*layer_, &op->child);
 }
 
 // Unpublished blocks may hold anything of this write now.
@@ -296,7 +296,7 @@ void Lvol::publish(Op* op) {
   }
   op->entry.records = op->records;
   op->entry.length_bytes = length_bytes;
-  op->entry.flush_first = flush_first;
+  op->entry.flush_first = flush_first && !layer_->checksums();  // their log has it
   op->entry.context = op;
   op->entry.done = [](lvs::JournalEntry* entry) {
     Op* op = static_cast<Op*>(entry->context);

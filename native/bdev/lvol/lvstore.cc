@@ -115,6 +115,7 @@ Task<Outcome> LvStore::close() {
     background_idle_ = &idle;
     co_await idle;
   }
+  if (checksums_ != nullptr && !failed()) (void)(co_await checksums_->trim()).ok();  // else the store has failed now
   closed_ = true;
   const Error had_failed{Errc::io, name_ + ": the lvstore had failed; what was not flushed may be lost"};
   if (failed()) co_return had_failed;
@@ -171,9 +172,12 @@ LvStoreStats LvStore::stats() const {
                      .journal_completed_sequence = journal_.completed_sequence(),
                      .failed = journal_.failed(),
                      .refused_count = refused_count_,
+                     .checksum_mismatch_count = checksums_ == nullptr ? 0 : checksums_->mismatch_count(),
                      .memory_bytes = states_.memory_bytes()};
+  if (checksums_ != nullptr) stats.memory_bytes += checksums_->memory_bytes();
   for (const auto& [id, layer] : layers_) {
-    stats.hidden_layers += layer->hidden();
+    stats.hidden_layers += layer->hidden() && !layer->area();
+    if (layer->area()) stats.checksum_clusters = layer->map.mapped_count();
     stats.memory_bytes += layer->map.memory_bytes();
   }
   return stats;
@@ -224,7 +228,7 @@ void LvStore::show_layer(Layer& layer) {
 void LvStore::hide_layer(Layer& layer) {
   name_layer(layer, {}, {});
   layer.attribute.clear();
-  hidden_.push_back(&layer);
+  if (!layer.area()) hidden_.push_back(&layer);
 }
 
 void LvStore::erase_layer(Layer* layer) {

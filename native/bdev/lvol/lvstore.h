@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/pool.h"
+#include "bdev/lvol/checksums.h"
 #include "bdev/lvol/lvol.h"
 #include "bdev/lvol/space.h"
 
@@ -34,14 +35,25 @@ struct LvStoreOptions {
 
 // Bugs that tests switch on, to see that they would be found.
 struct LvolPlantedBugs {
-  bool reuse_early = false;     // a freed cluster is given to the next owner before it is stable that it is free
-  bool reuse_unzeroed = false;  // and is given to the next owner with what is in it
+  bool reuse_early = false;           // a freed cluster is given to the next owner before it is stable that it is free
+  bool reuse_unzeroed = false;        // and is given to the next owner with what is in it
+  bool log_outlives_cluster = false;  // or while the log of checksums still names it
+  bool trust_snapshots = false;       // what a snapshot or its clones read is not verified
+  lvs::ChecksumPlantedBugs checksums = {};
 };
 
 struct LvolOptions {
   std::string name;
   Uuid uuid;  // zero: a random one
   uint64_t size_bytes = 0;
+  // Each 4 KiB block is verified when it is read; what does not match answers unrecovered_read_error. For good, and for
+  // its snapshots and clones. The first one of a store sets 0.1 % of it aside for checksums.
+  bool checksums = false;
+};
+
+struct LvolScrub {
+  uint64_t checked_blocks = 0;
+  uint64_t bad_blocks = 0;  // could not be read, or did not match
 };
 
 // Of an lvol's own clusters: what deleting it alone would free, and what those above it still read.
@@ -72,9 +84,11 @@ struct LvStoreStats {
   uint64_t journal_used_blocks = 0;
   uint64_t journal_completed_sequence = 0;
   bool failed = false;
-  uint64_t refused_count = 0;  // requests that found no space
-  uint32_t hidden_layers = 0;  // deleted snapshots that others still read
-  uint64_t memory_bytes = 0;   // of the maps
+  uint64_t refused_count = 0;            // requests that found no space
+  uint64_t checksum_mismatch_count = 0;  // blocks that were read, since it was loaded
+  uint64_t checksum_clusters = 0;        // set aside for checksums
+  uint32_t hidden_layers = 0;            // deleted snapshots that others still read
+  uint64_t memory_bytes = 0;             // of the maps
 };
 
 // Who gives the store's lvols their names outside. Hears of snapshots that were asked for at an lvol (Bdev::snapshot).
@@ -88,7 +102,7 @@ class LvStoreOwner {
   ~LvStoreOwner() = default;
 };
 
-class LvStore final : private lvs::JournalHost {
+class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
  public:
   // Errc::exists: the base holds an lvstore or something else (and force is not set). unsupported: the base cannot
   // zero ranges, or has blocks of another size than 512 or 4096.
@@ -100,7 +114,7 @@ class LvStore final : private lvs::JournalHost {
   // be destroyed without close().
   static Task<Result<std::unique_ptr<LvStore>>> inspect(Reactor& reactor, Handle base);
   ~LvStore();
-  void plant(const LvolPlantedBugs& bugs) { bugs_ = bugs; }
+  void plant(const LvolPlantedBugs& bugs);
   LvStore(const LvStore&) = delete;
   LvStore& operator=(const LvStore&) = delete;
 
@@ -132,6 +146,8 @@ class LvStore final : private lvs::JournalHost {
   Task<Outcome> inflate_lvol(std::string name);
   Task<Outcome> decouple_lvol(std::string name);
   Task<Result<LvolSizes>> lvol_sizes(std::string name);
+  // Reads what the lvol holds, and counts; I/O goes on meanwhile. bytes_per_s 0: as fast as it goes.
+  Task<Result<LvolScrub>> scrub_lvol(std::string name, uint64_t bytes_per_s);
 
   Lvol* find(const std::string& name);
   Lvol* find(const Uuid& uuid);
@@ -195,6 +211,32 @@ class LvStore final : private lvs::JournalHost {
   bool apply_reparent(const lvs::Record& record);
   bool fold_cluster(Layer& layer, Layer& child, uint32_t cluster);
 
+  // lvstore_checksums.cc
+  void checksums_failed() override { fail(); }
+  void checksums_begin() override { background_count_++; }
+  void checksums_end() override { background_left(); }
+  Layer* checksum_layer();
+  bool area_whole(Layer& layer);
+  void open_area(Layer& layer);
+  Task<Outcome> load_checksums();
+  Task<Outcome> enable_checksums();
+  Task<Outcome> fill_area(uint32_t id);
+  bool apply_area(const lvs::Record& record);
+  Task<nvme::Status> forget_checksums();  // before clusters that were freed get another owner
+  // The data of a layer's clusters.
+  void submit_data(const Layer& layer, Io* io) {
+    if (!layer.checksums()) [[likely]] {
+      device_.submit(io);
+    } else if (bugs_.trust_snapshots && (layer.read_only() || layer.parent != nullptr) && io->type == IoType::read) {
+      device_.submit(io);
+    } else {
+      checksums_->submit(io);
+    }
+  }
+  Task<nvme::Status> transfer_data(const Layer& layer, IoType type, uint64_t block, uint32_t count_blocks,
+                                   uint8_t* memory, uint32_t* tags);
+  Task<nvme::Status> scrub_run(Lvol* lvol, uint64_t block, uint32_t count_blocks, uint8_t* memory);
+
   // lvstore_checkpoint.cc
   Task<nvme::Status> checkpoint(uint64_t start_sequence, bool clean);
   Task<void> checkpoint_in_background();
@@ -221,7 +263,8 @@ class LvStore final : private lvs::JournalHost {
   Outcome size_sound(uint64_t size_bytes) const;
   Outcome new_name_free(const LvolOptions& options) const;
   Result<Layer*> make_layer(uint64_t count_blocks);  // with a page and a new id, not in the journal yet
-  Task<Outcome> enable_layers();
+  Task<Outcome> enable_layers() { return enable(lvs::incompatible_layers); }
+  Task<Outcome> enable(uint64_t features);
   void drop_unpublished(uint32_t id);
   Task<void> cut(Lvol* lvol, Op* hold);
   void cut_ended(Lvol* lvol, Op* hold);
@@ -240,7 +283,7 @@ class LvStore final : private lvs::JournalHost {
   static bool must_copy(Layer& layer, Layer& child, uint32_t cluster);
   static uint32_t fold_end(Layer& layer, Layer& child, uint32_t first);
   struct Copying;
-  Task<void> copy_some(Copying& copying);
+  Task<void> copy_some(Copying& copying, const Layer* layer);
   Task<Outcome> copy_runs(Layer* to, uint32_t cluster, std::vector<CopyRun> runs, const lvs::Record* last = nullptr);
   void runs_from(Layer& layer, uint32_t cluster, CopyFrom from, std::vector<CopyRun>& runs,
                  std::vector<lvs::Record>* zeroes);
@@ -284,6 +327,7 @@ class LvStore final : private lvs::JournalHost {
   lvs::BlockStates states_;
   lvs::Space space_;
   lvs::Journal journal_;
+  std::unique_ptr<lvs::Checksums> checksums_;  // none before the first checksummed lvol
   std::unordered_map<uint32_t, std::unique_ptr<Layer>> layers_;
   std::unordered_map<std::string, Layer*> by_name_;
   std::map<Uuid, Layer*> by_uuid_;

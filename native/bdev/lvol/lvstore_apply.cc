@@ -57,6 +57,8 @@ bool LvStore::apply(const lvs::Record& record) {
       return apply_splice(record);
     case lvs::RecordType::reparent:
       return apply_reparent(record);
+    case lvs::RecordType::checksum_area:
+      return apply_area(record);
   }
   return false;
 }
@@ -203,6 +205,7 @@ void LvStore::journal_progress() {
 
 void LvStore::journal_failed() {
   wake_space_waiters();
+  if (checksums_ != nullptr) checksums_->fail();
 }
 
 }  // namespace basalt::bdev

@@ -32,7 +32,9 @@ bool LvStore::apply_snapshot(const lvs::Record& record) {
   const Uuid head_uuid = layer->uuid;
   head->attribute = layer->attribute;
   head->lvol = std::move(layer->lvol);
-  layer->flags = record.flags;
+  const uint32_t inherited = layer->flags & lvs::layer_checksums;
+  head->flags = inherited;
+  layer->flags = record.flags | inherited;
   if (record.flags == hidden) {
     hide_layer(*layer);
   } else {
@@ -60,6 +62,7 @@ bool LvStore::apply_clone(const lvs::Record& record) {
     layer = insert_layer(record.lvol_id, parent->count_blocks);
     layer->page.number = page;
   }
+  layer->flags = parent->flags & lvs::layer_checksums;
   layer->resize(parent->count_blocks);
   layer->set_parent(parent, parent->count_blocks);
   publish(*layer, name, record.uuid);
@@ -105,9 +108,14 @@ bool LvStore::apply_rename(const lvs::Record& record) {
 bool LvStore::apply_flags(const lvs::Record& record) {
   Layer* layer = by_id(record.lvol_id);
   if (layer == nullptr || !layer->published || layer->hidden()) return false;
-  if ((record.flags & ~uint32_t{lvs::layer_flags_known}) != 0 || (record.flags & lvs::layer_read_only) == 0)
-    return false;
-  layer->flags = record.flags;
+  if ((record.flags & ~uint32_t{lvs::layer_flags_known}) != 0 || (record.flags & lvs::layer_area) != 0) return false;
+  // Only an lvol that is new can begin to have checksums; none ever ceases to.
+  const bool begins = record.flags == lvs::layer_checksums && layer->flags == 0 && layer->parent == nullptr &&
+                      layer->child_count == 0 && layer->map.used_count() == 0 &&
+                      (incompatible_ & lvs::incompatible_checksums) != 0;
+  if (!begins && (record.flags & lvs::layer_read_only) == 0) return false;
+  if (!begins && (record.flags & lvs::layer_checksums & ~layer->flags) != 0) return false;
+  layer->flags = record.flags | (layer->flags & lvs::layer_checksums);
   if (layer->hidden()) {
     layer->lvol.reset();
     hide_layer(*layer);

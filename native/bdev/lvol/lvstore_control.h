@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// For the files of LvStore that change the tree of layers: they hold the store open, and take turns.
+// For the files of LvStore that change the tree of layers: they hold the store open, take turns, and wait for clusters.
 #pragma once
 
 #include "bdev/lvol/lvstore.h"
@@ -22,6 +22,23 @@ struct LvStore::Turn {
   Turn& operator=(const Turn&) = delete;
   ~Turn() { store.control_.give(); }
   LvStore& store;
+};
+
+// A cluster for a coroutine, as admit() gives them to writes.
+struct LvStore::ClusterWait {
+  LvStore& store;
+  Op& op;
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> waiter) {
+    op.waiter = waiter;
+    op.io = nullptr;
+    op.physical = lvs::no_cluster;
+    op.run = [](Work* work) { static_cast<Op*>(work)->waiter.resume(); };
+    const Admission admission = store.admit(&op, 1, false);
+    if (admission == Admission::granted) op.physical = store.space_.take_reserved();
+    return admission == Admission::queued;
+  }
+  void await_resume() const noexcept {}
 };
 
 }  // namespace basalt::bdev

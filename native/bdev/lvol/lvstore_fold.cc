@@ -166,16 +166,19 @@ struct LvStore::Copying {
   void await_resume() const noexcept {}
 };
 
-Task<void> LvStore::copy_some(Copying& copying) {
+Task<void> LvStore::copy_some(Copying& copying, const Layer* layer) {
+  std::vector<uint32_t> tags(layer->checksums() ? layout_.cluster_blocks() : 0);
   while (copying.next < copying.runs.size() && copying.outcome.ok()) {
     const CopyRun& run = copying.runs[copying.next++];
     uint8_t* memory = copying.memory.block(run.first_block);
-    nvme::Status status = co_await device_.transfer(IoType::read, run.base_block, run.count_blocks, memory);
+    nvme::Status status =
+        co_await transfer_data(*layer, IoType::read, run.base_block, run.count_blocks, memory, tags.data());
     if (!status.ok()) {
       copying.outcome = lvs::io_error("reading a block to copy", status);
       break;
     }
-    status = co_await device_.transfer(IoType::write, copying.target_block + run.first_block, run.count_blocks, memory);
+    status = co_await transfer_data(*layer, IoType::write, copying.target_block + run.first_block, run.count_blocks,
+                                    memory, tags.data());
     if (!status.ok()) copying.outcome = lvs::io_error("writing a copied block", status);
   }
   copying.done();
@@ -193,7 +196,7 @@ Task<Outcome> LvStore::copy_runs(Layer* to, uint32_t cluster, std::vector<CopyRu
   Copying copying(runs, layout_.cluster_block(physical), layout_.cluster_blocks());
   for (size_t i = 0; i < std::min(copiers_max, runs.size()); i++) {
     copying.copier_count++;
-    spawn(copy_some(copying));
+    spawn(copy_some(copying, to));
   }
   co_await copying;
   if (!copying.outcome) {
@@ -292,23 +295,6 @@ Task<Outcome> LvStore::take_parent_in(std::string name, CopyFrom from) {
     if (!copied) co_await hop(reactor_);
   }
 }
-
-// A cluster for a coroutine, as admit() gives them to writes.
-struct LvStore::ClusterWait {
-  LvStore& store;
-  Op& op;
-  bool await_ready() const noexcept { return false; }
-  bool await_suspend(std::coroutine_handle<> waiter) {
-    op.waiter = waiter;
-    op.io = nullptr;
-    op.physical = lvs::no_cluster;
-    op.run = [](Work* work) { static_cast<Op*>(work)->waiter.resume(); };
-    const Admission admission = store.admit(&op, 1, false);
-    if (admission == Admission::granted) op.physical = store.space_.take_reserved();
-    return admission == Admission::queued;
-  }
-  void await_resume() const noexcept {}
-};
 
 bool LvStore::retry_coroutine(Op* op) {
   const Admission admission = failed() ? Admission::refused : admit(op, 1, true);

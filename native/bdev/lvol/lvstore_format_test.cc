@@ -214,7 +214,7 @@ TEST(LvFormat, a_lost_newest_superblock_is_noticed) {
 
 TEST(LvFormat, unknown_versions_and_features_are_refused_untouched) {
   Image image = rich_image();
-  edit_superblocks(image, [](lvs::Superblock& superblock) { superblock.incompatible = 2; });
+  edit_superblocks(image, [](lvs::Superblock& superblock) { superblock.incompatible = 4; });
   EXPECT_TRUE(begins(load_error(image), Errc::unsupported));
   image = rich_image();
   edit_superblocks(image, [](lvs::Superblock& superblock) { superblock.version = 2; });

@@ -119,6 +119,7 @@ Task<bool> LvStore::zero_run() {
   nvme::Status status = nvme::status::success;
   if (!journal_.all_stable() && !bugs_.reuse_early) status = co_await device_.flush();
   if (status.ok() && !bugs_.reuse_early) journal_.flushed(sequence);
+  if (status.ok() && !bugs_.log_outlives_cluster) status = co_await forget_checksums();
   if (status.ok() && !bugs_.reuse_unzeroed) {
     status = co_await device_.transfer(IoType::write_zeroes, layout_.cluster_block(run.first),
                                        uint64_t{run.count} * layout_.cluster_blocks(), nullptr);

@@ -64,14 +64,19 @@ Task<Result<Lvol*>> LvStore::create_lvol(LvolOptions options) {
   Turn turn(*this);
   Outcome free = new_name_free(options);
   if (!free) co_return std::move(free).error();
+  if (options.checksums) {
+    Outcome enabled = co_await enable_checksums();
+    if (!enabled) co_return std::move(enabled).error();
+  }
   Result<Layer*> made = make_layer(options.size_bytes / lvs::block_bytes);
   if (!made) co_return std::move(made).error();
   const uint32_t id = (*made)->id;
-  lvs::Record record = record_of(lvs::RecordType::lvol_create, id);
-  record.size_bytes = options.size_bytes;
-  record.uuid = options.uuid;
-  record.text = options.name;
-  Outcome outcome = co_await commit({&record, 1}, true);
+  lvs::Record records[2] = {record_of(lvs::RecordType::lvol_create, id), record_of(lvs::RecordType::set_flags, id)};
+  records[0].size_bytes = options.size_bytes;
+  records[0].uuid = options.uuid;
+  records[0].text = options.name;
+  records[1].flags = lvs::layer_checksums;
+  Outcome outcome = co_await commit({records, size_t{1} + options.checksums}, true);
   if (!outcome) {
     drop_unpublished(id);
     co_return std::move(outcome).error();
@@ -79,13 +84,13 @@ Task<Result<Lvol*>> LvStore::create_lvol(LvolOptions options) {
   co_return by_id(id)->lvol.get();
 }
 
-// The bit in the superblock, before the first record that older code would not know.
-Task<Outcome> LvStore::enable_layers() {
-  if ((incompatible_ & lvs::incompatible_layers) != 0) co_return success();
+// The bits in the superblock, before the first record that older code would not know.
+Task<Outcome> LvStore::enable(uint64_t features) {
+  if ((incompatible_ & features) == features) co_return success();
   while (checkpointing_)
     co_await checkpoint_ended_.wait();
   if (failed() || closing_) co_return Error{Errc::io, name_ + ": the lvstore has failed or is closing"};
-  incompatible_ |= lvs::incompatible_layers;
+  incompatible_ |= features;
   checkpointing_ = true;
   background_count_++;
   co_await checkpoint_in_background();

@@ -71,6 +71,8 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::read_all(Reactor& reactor, Handl
   outcome = co_await store->replay(superblock);
   if (!outcome) co_return std::move(outcome).error();
   store->incarnation_ = superblock.incarnation;
+  outcome = co_await store->load_checksums();
+  if (!outcome) co_return std::move(outcome).error();
   co_return store;
 }
 
@@ -84,6 +86,10 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle ba
   const nvme::Status status = co_await store->checkpoint(next_sequence, false);
   if (!status.ok()) co_return lvs::io_error("the checkpoint after loading", status);
   store->journal_.start(store->uuid_, store->incarnation_, store->generation_, next_sequence);
+  if (store->checksums_ != nullptr) {
+    Outcome replayed = co_await store->checksums_->replay();
+    if (!replayed) co_return std::move(replayed).error();
+  }
   if (store->space_.to_zero_count() > 0) store->kick_keeper();
   store->kick_folder();
   co_return store;
@@ -91,7 +97,7 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle ba
 
 Task<Result<std::unique_ptr<LvStore>>> LvStore::inspect(Reactor& reactor, Handle base) {
   Result<std::unique_ptr<LvStore>> read = co_await read_all(reactor, base);
-  if (read) (*read)->journal_.fail();  // so nothing is written through it
+  if (read) (*read)->fail();  // so nothing is written through it
   co_return read;
 }
 
@@ -169,11 +175,17 @@ Outcome LvStore::adopt_page(uint32_t number, const uint8_t* block) {
                             : page.name_length_bytes == name.size() && lvs::name_valid(name) &&
                                   !by_name_.contains(name) && !by_uuid_.contains(uuid);
   const bool plain = page.parent_id == 0 && page.flags == 0 && page.overlap_blocks == 0;
-  const bool sound =
-      named && size_sound(page.size_bytes).ok() && (plain || layers) &&
-      (page.flags & ~uint32_t{lvs::layer_flags_known}) == 0 && (!hidden || (page.flags & lvs::layer_read_only) != 0) &&
-      page.overlap_blocks <= page.size_bytes / lvs::block_bytes && (page.parent_id != 0 || page.overlap_blocks == 0) &&
-      page.attribute_length_bytes <= Bdev::attribute_bytes_max;
+  constexpr uint32_t only_with_checksums = lvs::layer_checksums | lvs::layer_area;
+  constexpr uint32_t area = lvs::layer_area | lvs::layer_hidden | lvs::layer_read_only;
+  const bool flags_sound =
+      (page.flags & ~uint32_t{lvs::layer_flags_known}) == 0 &&
+      ((page.flags & only_with_checksums) == 0 || (incompatible_ & lvs::incompatible_checksums) != 0) &&
+      ((page.flags & lvs::layer_area) == 0 || (page.flags == area && page.parent_id == 0));
+  const bool sound = named && size_sound(page.size_bytes).ok() && (plain || layers) && flags_sound &&
+                     (!hidden || (page.flags & lvs::layer_read_only) != 0) &&
+                     page.overlap_blocks <= page.size_bytes / lvs::block_bytes &&
+                     (page.parent_id != 0 || page.overlap_blocks == 0) &&
+                     page.attribute_length_bytes <= Bdev::attribute_bytes_max;
   if (!sound) return damaged;
   Layer* layer = insert_layer(id, page.size_bytes / lvs::block_bytes);
   layer->page.number = number;

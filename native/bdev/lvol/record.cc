@@ -59,6 +59,7 @@ uint32_t encode_record(const Record& record, uint8_t* out) {
       length = 32 + put_text(out + 32, record.text);
       break;
     case RecordType::resize:
+    case RecordType::checksum_area:
       store_le(out + 8, record.size_bytes);
       length = 16;
       break;
@@ -115,6 +116,7 @@ uint32_t decode_record(const uint8_t* bytes, uint32_t available_bytes, Record& r
       std::memcpy(record.uuid.bytes.data(), bytes + 16, 16);
       return get_text(bytes + 32, length - 32, record.text) ? length : 0;
     case RecordType::resize:
+    case RecordType::checksum_area:
       if (length != 16) return 0;
       record.size_bytes = load_le<uint64_t>(bytes + 8);
       return length;

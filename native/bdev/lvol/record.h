@@ -28,6 +28,8 @@ enum class RecordType : uint16_t {
   fold = 14,      // a range of clusters of a hidden layer goes to its only child
   splice = 15,    // an empty hidden layer goes; its child is its parent's
   reparent = 16,  // the layer no longer needs its parent: 0, or the parent's parent
+  // Only in stores with incompatible_checksums.
+  checksum_area = 17,  // a layer of this size, whose clusters hold the tags
 };
 
 struct Record {
@@ -37,7 +39,7 @@ struct Record {
   uint32_t count = 0;     // map, zero: blocks; else clusters
   uint32_t physical = 0;  // map
   uint32_t first_block = 0;
-  uint64_t size_bytes = 0;  // lvol_create, resize
+  uint64_t size_bytes = 0;  // lvol_create, resize, checksum_area
   Uuid uuid;                // lvol_create, clone, snapshot: of the snapshot
   std::string_view text;    // lvol_create, clone, rename: name; snapshot: its name; attribute: value
   uint32_t other_id = 0;    // snapshot: of the new head; clone, reparent: of the parent

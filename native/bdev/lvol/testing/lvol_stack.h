@@ -27,7 +27,8 @@ class LvolWithStore final : public Bdev {
 };
 
 // Small clusters, so that requests span several.
-inline std::unique_ptr<Bdev> make_lvol_over(SimFixture& fixture, Bdev& base, uint64_t size_bytes) {
+inline std::unique_ptr<Bdev> make_lvol_over(SimFixture& fixture, Bdev& base, uint64_t size_bytes,
+                                            bool checksums = false) {
   LvStoreOptions options;
   options.name = "pool";
   options.cluster_bytes = lvs::cluster_bytes_min;
@@ -36,6 +37,7 @@ inline std::unique_ptr<Bdev> make_lvol_over(SimFixture& fixture, Bdev& base, uin
   LvolOptions lvol_options;
   lvol_options.name = "v";
   lvol_options.size_bytes = size_bytes;
+  lvol_options.checksums = checksums;
   auto lvol = fixture.run((*store)->create_lvol(lvol_options));
   EXPECT_TRUE(lvol.ok());
   return std::make_unique<LvolWithStore>(std::move(*store), **lvol);

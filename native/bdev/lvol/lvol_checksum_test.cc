@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: a block of a checksummed lvol that is not what was written is never given out; nothing that a crash leaves
+// looks like that. Method: a disk in memory whose bytes the test changes, and power cuts at each of its writes and
+// flushes. Each bug that is planted must show.
+#include "bdev/lvol/crash_disk_test_util.h"
+#include "bdev/lvol/fsck.h"
+#include "bdev/lvol/lvstore.h"
+
+namespace basalt::bdev {
+namespace {
+
+using namespace test;  // NOLINT
+
+constexpr uint64_t disk_bytes = 5 << 20;
+constexpr uint64_t lvol_bytes = 512 << 10;
+
+struct Store {
+  explicit Store(uint64_t seed, uint64_t size_bytes = disk_bytes) : world(seed), disk(world, size_bytes) {
+    LvStoreOptions options{.name = "pool", .uuid = {}, .cluster_bytes = 64 << 10};
+    auto made = run(world, LvStore::create(world.reactor, disk.handle(), options));
+    EXPECT_TRUE(made.ok());
+    store = std::move(*made);
+  }
+  explicit Store(uint64_t seed, std::vector<uint8_t> image) : world(seed), disk(world, std::move(image)) {
+    auto loaded = run(world, LvStore::load(world.reactor, disk.handle()));
+    if (loaded.ok()) store = std::move(*loaded);
+  }
+  ~Store() {
+    if (store == nullptr) return;
+    disk.on_change = {};
+    (void)run(world, store->close()).ok();
+    world.settle();
+    store.reset();
+  }
+  Lvol& make(const char* name, bool checksums, uint64_t size_bytes = lvol_bytes) {
+    LvolOptions options{.name = name, .uuid = {}, .size_bytes = size_bytes, .checksums = checksums};
+    auto made = run(world, store->create_lvol(std::move(options)));
+    EXPECT_TRUE(made.ok());
+    return **made;
+  }
+  nvme::Status read(Lvol& lvol, uint64_t block, uint8_t* first_byte = nullptr) {
+    TestIo io;
+    io.start(lvol, IoType::read, block, 1);
+    while (!io.ended)
+      world.reactor.turn();
+    if (first_byte != nullptr) *first_byte = all_are(io.data, io.data[0]) ? io.data[0] : 0xff;
+    return io.io.status;
+  }
+  // Wherever the base holds a block of these bytes. How many.
+  size_t damage(uint8_t fill) {
+    size_t count = 0;
+    std::vector<uint8_t>& bytes = disk.bytes_now();
+    const std::vector<uint8_t> block(4096, fill);
+    for (size_t at = 0; at < bytes.size(); at += 4096) {
+      if (std::memcmp(bytes.data() + at, block.data(), 4096) != 0) continue;
+      bytes[at + 1234] ^= 0x10;
+      count++;
+    }
+    return count;
+  }
+  bool is_unreadable(Lvol& lvol, uint64_t block) { return read(lvol, block).is(nvme::status::unrecovered_read_error); }
+
+  World world;
+  CrashDisk disk;
+  std::unique_ptr<LvStore> store;
+};
+
+TEST(LvolChecksum, a_block_that_was_changed_on_the_disk_answers_unrecovered_read_error_until_it_is_written) {
+  Store s(1);
+  Lvol& lvol = s.make("a", true);
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 40, 0x11).ok());
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 7, 1, 0x22).ok());
+  ASSERT_GE(s.damage(0x22), 1u);
+  EXPECT_TRUE(s.is_unreadable(lvol, 7));
+  EXPECT_TRUE(s.read(lvol, 6).ok());
+  EXPECT_TRUE(do_io(s.world, lvol, IoType::read, 0, 40).is(nvme::status::unrecovered_read_error));
+  EXPECT_EQ(s.store->stats().checksum_mismatch_count, 2u);
+  auto scrub = run(s.world, s.store->scrub_lvol("a", 0));
+  ASSERT_TRUE(scrub.ok());
+  EXPECT_EQ(scrub->checked_blocks, 40u);
+  EXPECT_EQ(scrub->bad_blocks, 1u);
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 7, 1, 0x33).ok());
+  EXPECT_TRUE(all_are(read_blocks(s.world, lvol, 7, 1), 0x33));
+}
+
+TEST(LvolChecksum, a_write_that_the_disk_lost_or_put_elsewhere_is_noticed) {
+  Store s(2);
+  Lvol& lvol = s.make("a", true);
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 20, 0x11).ok());
+  const std::vector<uint8_t> before = s.disk.bytes_now();
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 3, 1, 0x22).ok());
+  std::vector<uint8_t>& now = s.disk.bytes_now();
+  size_t place = 0;
+  for (size_t at = 0; at < now.size(); at += 4096) {
+    if (now[at] == 0x22 && before[at] == 0x11) place = at;
+  }
+  ASSERT_GT(place, 0u);
+  std::memcpy(now.data() + place, before.data() + place, 4096);  // lost
+  EXPECT_TRUE(s.is_unreadable(lvol, 3));
+  std::memset(now.data() + place + 4096, 0x22, 4096);  // and over its neighbour
+  EXPECT_TRUE(s.is_unreadable(lvol, 4));
+  EXPECT_TRUE(s.read(lvol, 5).ok());
+}
+
+// Damages a snapshot's block below a head and a clone; how many of the three show it.
+int readers_that_notice(bool trust_snapshots) {
+  Store s(3);
+  s.store->plant({.trust_snapshots = trust_snapshots});
+  Lvol& lvol = s.make("a", true);
+  EXPECT_TRUE(do_io(s.world, lvol, IoType::write, 0, 20, 0x22).ok());
+  auto snapshot = run(s.world, s.store->snapshot_lvol("a", {.name = "snap", .uuid = {}}));
+  auto clone = run(s.world, s.store->clone_lvol("snap", {.name = "clone", .uuid = {}}));
+  EXPECT_TRUE(snapshot.ok() && clone.ok());
+  EXPECT_TRUE((*snapshot)->checksums() && (*clone)->checksums() && lvol.checksums());
+  s.damage(0x22);
+  int noticed = 0;
+  for (Lvol* reader : {&lvol, *snapshot, *clone}) {
+    noticed += s.is_unreadable(*reader, 5);
+  }
+  return noticed;
+}
+
+TEST(LvolChecksum, what_shows_through_from_a_snapshot_is_verified_too) {
+  EXPECT_EQ(readers_that_notice(false), 3);
+  EXPECT_EQ(readers_that_notice(true), 0) << "the planted bug must show";
+}
+
+TEST(LvolChecksum, a_damaged_block_of_a_deleted_snapshot_does_not_stop_its_folding_and_stays_damaged) {
+  Store s(4);
+  Lvol& lvol = s.make("a", true);
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 16, 0x11).ok());
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 5, 1, 0x22).ok());
+  ASSERT_TRUE(run(s.world, s.store->snapshot_lvol("a", {.name = "snap", .uuid = {}})).ok());
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 9, 1, 0x33).ok());  // so that the rest has to be copied
+  s.damage(0x22);
+  ASSERT_TRUE(run(s.world, s.store->delete_lvol("snap")).ok());
+  s.world.settle();
+  EXPECT_EQ(s.store->stats().hidden_layers, 0u);
+  EXPECT_TRUE(s.is_unreadable(lvol, 5));
+  EXPECT_TRUE(all_are(read_blocks(s.world, lvol, 4, 1), 0x11));
+  EXPECT_TRUE(all_are(read_blocks(s.world, lvol, 9, 1), 0x33));
+}
+
+TEST(LvolChecksum, unmapped_resized_and_never_written_blocks_read_as_zeroes) {
+  Store s(5);
+  Lvol& lvol = s.make("a", true);
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 64, 0x11).ok());
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::unmap, 3, 30).ok());
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write_zeroes, 40, 2).ok());
+  ASSERT_TRUE(run(s.world, s.store->resize_lvol("a", 50 * 4096)).ok());
+  ASSERT_TRUE(run(s.world, s.store->resize_lvol("a", lvol_bytes)).ok());
+  for (uint64_t block = 0; block < 70; block++) {
+    const bool zero = (block >= 3 && block < 33) || block == 40 || block == 41 || block >= 50;
+    EXPECT_TRUE(all_are(read_blocks(s.world, lvol, block, 1), zero ? 0 : 0x11)) << block;
+  }
+}
+
+TEST(LvolChecksum, only_the_lvols_that_asked_for_them_have_checksums_and_a_restart_keeps_that) {
+  std::vector<uint8_t> image;
+  {
+    Store s(6);
+    ASSERT_TRUE(do_io(s.world, s.make("plain", false), IoType::write, 0, 4, 0x11).ok());
+    EXPECT_EQ(s.store->stats().checksum_clusters, 0u);
+    ASSERT_TRUE(do_io(s.world, s.make("sure", true), IoType::write, 0, 4, 0x22).ok());
+    EXPECT_GT(s.store->stats().checksum_clusters, 0u);
+    ASSERT_TRUE(run(s.world, s.store->close()).ok());
+    s.world.settle();
+    s.store.reset();
+    image = s.disk.bytes_now();
+  }
+  Store s(7, image);
+  ASSERT_NE(s.store, nullptr);
+  Lvol& plain = *s.store->find("plain");
+  Lvol& sure = *s.store->find("sure");
+  EXPECT_FALSE(plain.checksums());
+  EXPECT_TRUE(sure.checksums());
+  s.damage(0x11);
+  s.damage(0x22);
+  EXPECT_TRUE(s.read(plain, 1).ok());
+  EXPECT_TRUE(s.is_unreadable(sure, 1));
+  const FsckReport report = run(s.world, fsck(s.world.reactor, s.disk.handle()));
+  EXPECT_TRUE(report.sound()) << fsck_text(report, true);
+  EXPECT_EQ(report.incompatible, lvs::incompatible_layers | lvs::incompatible_checksums);
+}
+
+TEST(LvolChecksum, a_store_without_room_for_checksums_says_so_and_is_as_before) {
+  Store s(8);
+  Lvol& lvol = s.make("a", false, 16 << 20);
+  for (uint64_t block = 0; do_io(s.world, lvol, IoType::write, block, 16, 0x11).ok();)
+    block += 16;
+  LvolOptions options{.name = "b", .uuid = {}, .size_bytes = lvol_bytes, .checksums = true};
+  auto made = run(s.world, s.store->create_lvol(options));
+  ASSERT_FALSE(made.ok());
+  EXPECT_EQ(made.error().code, Errc::no_space);
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::unmap, 0, 512).ok());
+  s.world.settle();
+  EXPECT_TRUE(run(s.world, s.store->create_lvol(options)).ok());
+}
+
+TEST(LvolChecksum, a_page_of_checksums_that_cannot_be_read_makes_its_blocks_unreadable_but_not_unwritable) {
+  std::vector<uint8_t> image;
+  {
+    Store s(9);
+    ASSERT_TRUE(do_io(s.world, s.make("a", true), IoType::write, 0, 8, 0x22).ok());
+    ASSERT_TRUE(run(s.world, s.store->close()).ok());
+    s.world.settle();
+    s.store.reset();
+    image = s.disk.bytes_now();
+  }
+  Store s(10, image);
+  Lvol& lvol = *s.store->find("a");
+  // The first read of a data block reads its page of tags first.
+  int reads = 0;
+  s.disk.fault = [&](const Io& io) -> std::optional<nvme::Status> {
+    if (io.type == IoType::read && reads++ < 2) return nvme::status::unrecovered_read_error;
+    return std::nullopt;
+  };
+  EXPECT_TRUE(s.is_unreadable(lvol, 1));
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 1, 1, 0x33).ok());
+  EXPECT_TRUE(all_are(read_blocks(s.world, lvol, 1, 1), 0x33));
+  EXPECT_TRUE(s.is_unreadable(lvol, 2));
+}
+
+TEST(LvolChecksum, a_damaged_superblock_of_the_checksums_refuses_the_store) {
+  std::vector<uint8_t> image;
+  {
+    Store s(11);
+    ASSERT_TRUE(do_io(s.world, s.make("a", true), IoType::write, 0, 8, 0x22).ok());
+    ASSERT_TRUE(run(s.world, s.store->close()).ok());
+    s.world.settle();
+    s.store.reset();
+    image = s.disk.bytes_now();
+  }
+  for (size_t at = 0; at < image.size(); at += 4096) {
+    const lvs::BlockHeader& header = lvs::header_of(image.data() + at);
+    if (header.magic == lvs::block_magic && header.type == static_cast<uint16_t>(lvs::BlockType::checksum_superblock))
+      image[at + 70] ^= 1;
+  }
+  const Store s(12, image);
+  EXPECT_EQ(s.store, nullptr);
+}
+
+// ---- power cuts ----------------------------------------------------------------------------------------------------
+
+struct Cuts {
+  uint64_t states = 0;
+  uint64_t wrong = 0;
+  std::string first;
+};
+
+constexpr uint64_t cut_blocks = 64;
+
+struct Expected {
+  uint8_t stable[cut_blocks] = {};   // what a flush covered; each version writes a byte of its own
+  uint8_t started[cut_blocks] = {};  // the newest that was begun
+};
+
+// Every block is readable, and holds one version as a whole.
+void judge(Cuts& cuts, std::vector<uint8_t> image, const Expected& expected) {
+  cuts.states++;
+  Store s(cuts.states, std::move(image));
+  std::string wrong;
+  if (s.store == nullptr) wrong = "does not load";
+  for (uint64_t block = 0; wrong.empty() && block < cut_blocks; block++) {
+    uint8_t byte = 0xff;
+    const nvme::Status status = s.read(*s.store->find("a"), block, &byte);
+    if (!status.ok()) {
+      wrong = "block " + std::to_string(block) + ": " + nvme::to_string(status);
+    } else if (byte < expected.stable[block] || byte > expected.started[block]) {
+      wrong = "block " + std::to_string(block) + " holds " + std::to_string(byte) + ", stable is " +
+              std::to_string(expected.stable[block]);
+    }
+  }
+  if (wrong.empty()) return;
+  if (cuts.wrong++ == 0) cuts.first = wrong;
+}
+
+Cuts cut_everywhere(uint64_t seed, const lvs::ChecksumPlantedBugs& bugs) {
+  Cuts cuts;
+  Store s(seed);
+  Lvol& lvol = s.make("a", true);
+  s.store->plant({.checksums = bugs});
+  Expected expected;
+  std::mt19937_64 random(seed);
+  EXPECT_TRUE(do_io(s.world, lvol, IoType::write, 0, cut_blocks, 1).ok());
+  EXPECT_TRUE(do_io(s.world, lvol, IoType::flush).ok());
+  std::fill(std::begin(expected.stable), std::end(expected.stable), uint8_t{1});
+  std::fill(std::begin(expected.started), std::end(expected.started), uint8_t{1});
+  s.disk.on_change = [&] {
+    const unsigned keep_percent[] = {0, 100, 50};
+    judge(cuts, s.disk.image_of_power_cut(keep_percent[random() % 3], random), expected);
+  };
+  for (uint8_t version = 2; version < 20; version++) {
+    TestIo writes[3];
+    uint64_t first = 0;
+    for (TestIo& write : writes) {  // side by side
+      const auto count = static_cast<uint32_t>(1 + random() % 12);
+      write.start(lvol, IoType::write, first, count, version, random() % 5 == 0);
+      for (uint64_t block = first; block < first + count; block++)
+        expected.started[block] = version;
+      first += 20;
+    }
+    while (!(writes[0].ended && writes[1].ended && writes[2].ended))
+      s.world.reactor.turn();
+    for (const TestIo& write : writes)
+      EXPECT_TRUE(write.io.status.ok());
+    if (version % 3 != 0) continue;
+    EXPECT_TRUE(do_io(s.world, lvol, IoType::flush).ok());
+    std::copy(std::begin(expected.started), std::end(expected.started), std::begin(expected.stable));
+  }
+  s.disk.on_change = {};
+  return cuts;
+}
+
+TEST(LvolChecksum, no_power_cut_makes_a_block_look_damaged_or_leaves_a_mixture_of_two_writes) {
+  for (uint64_t seed = 1; seed <= 4; seed++) {
+    const Cuts cuts = cut_everywhere(seed, {});
+    EXPECT_GT(cuts.states, 80u);
+    EXPECT_EQ(cuts.wrong, 0u) << "seed " << seed << ": " << cuts.first;
+  }
+}
+
+TEST(LvolChecksum, the_bugs_that_power_cuts_show_are_caught) {
+  EXPECT_GT(cut_everywhere(1, {.no_record = true}).wrong, 0u);
+  EXPECT_GT(cut_everywhere(1, {.record_not_durable = true}).wrong, 0u);
+  EXPECT_GT(cut_everywhere(1, {.trim_before_flush = true}).wrong, 0u);
+}
+
+// A checksummed lvol goes, a plain one gets its clusters, and the process ends. Blocks of the second that are wrong.
+uint64_t wrong_after_reuse(bool log_outlives_cluster) {
+  std::vector<uint8_t> image;
+  constexpr uint64_t plain_blocks = 512;
+  uint64_t written = 0;
+  {
+    Store s(21);
+    s.store->plant({.log_outlives_cluster = log_outlives_cluster});
+    Lvol& sure = s.make("sure", true);
+    EXPECT_TRUE(do_io(s.world, sure, IoType::write, 0, 8, 0x11).ok());
+    EXPECT_TRUE(do_io(s.world, sure, IoType::flush).ok());
+    EXPECT_TRUE(run(s.world, s.store->delete_lvol("sure")).ok());
+    s.world.settle();
+    Lvol& plain = s.make("plain", false, plain_blocks * 4 * 4096);
+    while (written < plain_blocks * 4 && do_io(s.world, plain, IoType::write, written, 16, 0x22).ok())
+      written += 16;
+    EXPECT_TRUE(do_io(s.world, plain, IoType::flush).ok());
+    image = s.disk.bytes_now();
+  }
+  Store s(22, image);
+  Lvol& plain = *s.store->find("plain");
+  uint64_t wrong = 0;
+  for (uint64_t block = 0; block < written; block++) {
+    uint8_t byte = 0;
+    wrong += !s.read(plain, block, &byte).ok() || byte != 0x22;
+  }
+  EXPECT_GT(written, 500u);
+  return wrong;
+}
+
+TEST(LvolChecksum, the_log_never_writes_over_the_next_owner_of_a_cluster) {
+  EXPECT_EQ(wrong_after_reuse(false), 0u);
+  EXPECT_GT(wrong_after_reuse(true), 0u) << "the planted bug must show";
+}
+
+}  // namespace
+}  // namespace basalt::bdev
