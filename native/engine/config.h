@@ -19,6 +19,7 @@ struct PlantedBugs {
   bool forget_epoch = false;  // a restarted replica does not remember what it had accepted
   bool ignore_lease = false;  // reads are answered however old the members' last word is
   bool cut_unheld = false;    // members cut their snapshots one after another, while requests go on
+  bool cut_joining = false;   // a member cuts with the others while it is being copied
 };
 
 struct EngineConfig {

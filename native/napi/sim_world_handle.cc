@@ -109,7 +109,8 @@ Napi::Value SimWorldHandle::create_engine(const Napi::CallbackInfo& info) {
   auto seat = std::make_unique<SimSeat>(SimSeat{state_, *node, {}});
   if (!read_flag(bugs, "noGate", &seat->bugs.no_gate) || !read_flag(bugs, "forgetEpoch", &seat->bugs.forget_epoch) ||
       !read_flag(bugs, "ignoreLease", &seat->bugs.ignore_lease) ||
-      !read_flag(bugs, "cutUnheld", &seat->bugs.cut_unheld)) {
+      !read_flag(bugs, "cutUnheld", &seat->bugs.cut_unheld) ||
+      !read_flag(bugs, "cutJoining", &seat->bugs.cut_joining)) {
     return {};
   }
   const auto external = Napi::External<SimSeat>::New(env, seat.get());

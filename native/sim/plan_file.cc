@@ -116,6 +116,7 @@ const std::vector<BugName>& bug_names() {
       {"shrink_without_consent", &PlantedBugs::shrink_without_consent, both},
       {"ignore_read_lease", &PlantedBugs::ignore_read_lease, both},
       {"ignore_leftover_lease", &PlantedBugs::ignore_leftover_lease, {Suite::cluster_ts}},
+      {"resync_head_only", &PlantedBugs::resync_head_only, {Suite::cluster_ts}},
       {"read_unequal", &PlantedBugs::read_unequal},
       {"skip_marks", &PlantedBugs::skip_marks, mirrors},
       {"clear_before_flush", &PlantedBugs::clear_before_flush, mirrors},

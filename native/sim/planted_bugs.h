@@ -18,6 +18,7 @@ struct PlantedBugs {
   bool reuse_early = false;            // an lvstore reuses clusters before it is stable that they are free (data suite)
   bool reuse_unzeroed = false;         // and does not zero them (data suite)
   bool ignore_leftover_lease = false;  // serve although an old controller out of reach may still answer reads
+  bool resync_head_only = false;       // a snapshot counts a member that is still being copied (cluster-ts)
   bool operator==(const PlantedBugs&) const = default;
 };
 

@@ -9,4 +9,6 @@ export interface PlantedBugs {
   readonly shrinkWithoutConsent?: boolean;
   /** Serve at once although an old controller that was not reached may still answer reads. */
   readonly ignoreLeftoverLease?: boolean;
+  /** A member cuts a snapshot while it is being copied: its head becomes right, its copy of the snapshot never does. */
+  readonly resyncHeadOnly?: boolean;
 }

@@ -97,7 +97,8 @@ export class SnapshotWorker {
     if (!(await assembly.isClean())) throw new Error('members are not equal yet');
     const leadership = register.versioned;
     const attempt = context.random.bytes(4).toString('hex');
-    const planned = planCut(wanted.value, volume(), { leadership: leadership.value, attempt });
+    const sets = context.planted?.resyncHeadOnly === true ? this.#withJoining(leadership.value) : leadership.value;
+    const planned = planCut(wanted.value, volume(), { leadership: sets, attempt });
     if (planned === null) throw new Error(`volume ${volume().name} is growing or being moved`);
     const members = this.#membersOf(planned);
     await this.#committed(wanted, { next: planned }, signal);
@@ -111,6 +112,19 @@ export class SnapshotWorker {
       await this.#backoff.wait(signal);
       throw error;
     }
+  }
+
+  /** Only with a bug planted: members that are being copied are taken for members in sync. */
+  #withJoining(leadership: Leadership): Leadership {
+    const { volume, assembly } = this.#options;
+    const legs = volume().legs.map(({ replicas }, leg) => {
+      const known = leadership.legs[leg]?.inSync ?? [];
+      const joining = replicas
+        .map(({ replica }) => replica)
+        .filter((id) => assembly.nameOfMember(id) !== null && !known.some(({ replica }) => replica === id));
+      return { inSync: [...known, ...joining.map((replica) => ({ replica, incarnation: null }))] };
+    });
+    return { ...leadership, legs };
   }
 
   #membersOf(planned: SnapshotObject): { name: string; snapshot_name: string }[] {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What somebody changes in a cluster while it is in use: disk nodes are added, are away until their places are given to
-// others; pools come and go, and volumes in them.
+// others; pools come and go, and volumes in them; and what operators do (cluster-operations.ts).
 
 import { SeededRandom } from '../env/seeded-random.js';
+import { operations } from './cluster-operations.js';
 import type { ClusterSim } from './cluster-sim.js';
 
-interface Change {
+export interface Change {
   readonly weight: number;
   readonly begin: (cluster: ClusterSim, random: SeededRandom) => string | null;
 }
@@ -67,21 +68,24 @@ const changes = {
   },
 } satisfies Readonly<Record<string, Change>>;
 
-export type ChangeName = keyof typeof changes;
+const all = { ...changes, ...operations };
+
+export type ChangeName = keyof typeof all;
 
 // Drawn apart, so that the plans in test/sim remain what they were when they were found.
-const stream = 0xc6n;
-const share = 0.5;
+const groups = [
+  { names: Object.keys(changes) as ChangeName[], stream: 0xc6n, share: 0.5, stepMix: 0xbf58476d1ce4e5b9n },
+  { names: Object.keys(operations) as ChangeName[], stream: 0x0bn, share: 0.5, stepMix: 0x94d049bb133111ebn },
+];
+const stepShare = 0.6;
 
 /** Of one run: which kinds of changes; none: nobody changes anything. */
 export function drawChanges(seed: bigint): readonly ChangeName[] {
-  const random = new SeededRandom(seed ^ stream);
-  if (!random.chance(share)) return [];
-  return (Object.keys(changes) as ChangeName[]).filter(() => random.chance(0.8));
+  return groups.flatMap(({ names, stream, share }) => {
+    const random = new SeededRandom(seed ^ stream);
+    return random.chance(share) ? names.filter(() => random.chance(0.8)) : [];
+  });
 }
-
-const stepMix = 0xbf58476d1ce4e5b9n;
-const stepShare = 0.6;
 
 export class ClusterChanges {
   readonly #cluster: ClusterSim;
@@ -95,12 +99,18 @@ export class ClusterChanges {
     this.#kinds = kinds;
   }
 
-  /** With a step of the nemesis, and out of a stream of its own. */
+  /** With a step of the nemesis, and out of streams of their own: one of each group at most. */
   step(index: number): void {
-    const random = new SeededRandom(this.#seed ^ (BigInt(index + 1) * stepMix));
-    if (this.#kinds.length === 0 || !random.chance(stepShare)) return;
-    const name = random.pick(this.#kinds.flatMap((kind) => Array<ChangeName>(changes[kind].weight).fill(kind)));
-    const done = (changes[name] as Change).begin(this.#cluster, random);
+    for (const { names, stepMix } of groups) {
+      const random = new SeededRandom(this.#seed ^ (BigInt(index + 1) * stepMix));
+      const kinds = this.#kinds.filter((kind) => names.includes(kind));
+      if (kinds.length > 0 && random.chance(stepShare)) this.#begin(kinds, random);
+    }
+  }
+
+  #begin(kinds: readonly ChangeName[], random: SeededRandom): void {
+    const name = random.pick(kinds.flatMap((kind) => Array<ChangeName>(all[kind].weight).fill(kind)));
+    const done = (all[name] as Change).begin(this.#cluster, random);
     if (done === null) return;
     this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
     this.#cluster.note(done);

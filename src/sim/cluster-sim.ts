@@ -23,7 +23,9 @@ import type { VolumeView } from '../model/api.js';
 import { ClusterState } from '../model/cluster-state.js';
 import { type CompiledNode, compileConfig } from '../model/config.js';
 import { keys, nqns } from '../model/keys.js';
+import type { Address } from '../model/objects.js';
 import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
+import { Drainer } from './drainer.js';
 import { History } from './history.js';
 import { LeadershipMonitor } from './leadership-monitor.js';
 import { Operator } from './operator.js';
@@ -33,6 +35,7 @@ import { ReplicaMonitor } from './replica-monitor.js';
 import { type ClientLimits, SimHost, type WorkloadMix } from './sim-host.js';
 import { SimProcess } from './sim-process.js';
 import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
+import { SnapshotTaker } from './snapshot-taker.js';
 import { Trace, type TraceListener } from './trace.js';
 
 export interface ClusterShape {
@@ -106,6 +109,8 @@ export class ClusterSim {
   #healCount = 0;
   #volumeId = '';
   #operator: Operator | null = null;
+  #drainer: Drainer | null = null;
+  #snapshots: SnapshotTaker | null = null;
   #admin: VolumeDeps | null = null;
   #planner: PgPlanner | null = null;
 
@@ -125,7 +130,9 @@ export class ClusterSim {
       for (const change of changes) {
         const text = change.kind === 'put' ? change.value.toString() : '';
         this.#trace.add('store', change.kind, `${change.key} @${revision} ${text}`);
-        if (change.kind === 'put') this.monitor.saw(change.key, text);
+        if (change.kind !== 'put') continue;
+        this.monitor.saw(change.key, text);
+        this.#snapshots?.saw(change.key, text);
       }
     };
     this.#intruder = this.replicas.watch(this.world.createEngine('x1', { clock: this.#clockwork.time.clock() }));
@@ -175,6 +182,38 @@ export class ClusterSim {
     return this.#operator;
   }
 
+  get drainer(): Drainer {
+    if (this.#drainer === null) throw new Error('the cluster has not started');
+    return this.#drainer;
+  }
+
+  /** Of the volume that hosts use. */
+  get snapshots(): SnapshotTaker {
+    if (this.#snapshots === null) throw new Error('the cluster has not started');
+    return this.#snapshots;
+  }
+
+  get volumeName(): string {
+    return volumeName;
+  }
+
+  /** What is not as somebody asked for, or null: to be asked when everything is up. */
+  get unrest(): string | null {
+    const { state } = this;
+    return this.operator.unrest(state) ?? this.drainer.unrest(state) ?? this.snapshots.unrest(state);
+  }
+
+  /** What is wrong with a snapshot, or null. */
+  judgeSnapshots(): Promise<string | null> {
+    const [host] = this.hosts;
+    if (host === undefined) throw new Error('no host');
+    return this.snapshots.judge({
+      state: () => this.state,
+      host: SimHost.nqn(host.name),
+      read: (volume, passes) => host.readOther(nqns.volume(volume.id), this.#pathsOf(volume), passes),
+    });
+  }
+
   /** What requests are carried out with, once it has started. */
   get admin(): VolumeDeps {
     if (this.#admin === null) throw new Error('the cluster has not started');
@@ -197,6 +236,10 @@ export class ClusterSim {
     const admin = { store: this.server.open('admin', clock), random: this.#random.fork(), planner };
     this.#admin = admin;
     this.#operator = new Operator(admin, clock, this.rareEvents);
+    this.#drainer = new Drainer(admin, clock, this.rareEvents);
+    const { history, rareEvents } = this;
+    const watched = { volume: volumeName, history, rareEvents, nowNs: () => this.nowNs };
+    this.#snapshots = new SnapshotTaker({ deps: admin, clock, ...watched });
     const { copies, legs, sizeBytes, leaseMs, controllers } = this.shape;
     const names = Array.from({ length: controllers }, (_, index) => `c${index + 1}`);
     const request = { name: volumeName, sizeBytes, copies, legs, leaseMs, controllers: names, stripeSizeBytes: 65536 };
@@ -208,10 +251,7 @@ export class ClusterSim {
     }
     this.#makeHosts();
     await this.#must('the volume did not become redundant', 30_000, () => this.redundant);
-    const paths = this.controllerNodes.map(({ config }) => ({
-      traddr: config.address,
-      trsvcid: String(config.hostPort),
-    }));
+    const paths = this.#pathsOf({ controllers: names });
     const connecting = this.hosts.map((host) => host.connect(nqns.volume(this.#volumeId), paths));
     await this.#await('hosts did not connect', Promise.all(connecting));
     this.server.knobs = this.shape.store;
@@ -229,6 +269,11 @@ export class ClusterSim {
   /** True when the condition held within the time; it is asked whenever JavaScript has come to rest. */
   runUntil(condition: () => boolean, limitMs: number): Promise<boolean> {
     return this.#clockwork.runUntil(condition, limitMs * 1e6);
+  }
+
+  /** Lets time go by until the promise is settled. @throws what it is rejected with, or {Error} after the time */
+  wait<T>(promise: Promise<T>, limitMs = 60_000): Promise<T> {
+    return this.#clockwork.wait(promise, limitMs);
   }
 
   async runFor(durationMs: number): Promise<void> {
@@ -275,6 +320,14 @@ export class ClusterSim {
         if (/epoch/i.test(String(error))) this.rareEvents.reach('intruder_refused');
       },
     );
+  }
+
+  /** How fast the one who drives volumes now copies to members that return; its successors do as they like. */
+  async paceCopying(pace: { bytes_per_s?: number; paused?: boolean }): Promise<void> {
+    const engine = this.processes.get(this.view.controller ?? '')?.engine ?? null;
+    const bdevs = (await engine?.rpc('bdev_get_bdevs', {})) ?? [];
+    const legs = bdevs.filter(({ product_name }) => product_name === 'leg');
+    await Promise.all(legs.map(({ name }) => engine?.rpc('basalt_leg_set_resync', { name, ...pace })));
   }
 
   /** Calls `fn` after a while of virtual time, unless the cluster was healed before. */
@@ -340,6 +393,11 @@ export class ClusterSim {
         });
       },
     });
+  }
+
+  #pathsOf({ controllers }: { readonly controllers: readonly string[] }): Address[] {
+    const nodes = this.controllerNodes.filter(({ name }) => controllers.includes(name));
+    return nodes.map(({ config }) => ({ traddr: config.address, trsvcid: String(config.hostPort) }));
   }
 
   #makeHosts(): void {

@@ -232,7 +232,8 @@ const faults = {
     begin: (cluster, random) => {
       const active = cluster.processes.get(cluster.view.controller ?? '');
       if (active === undefined || !active.isRunning || active.isPaused) return null;
-      const ms = random.between(400, 4_000);
+      // Longer than a takeover takes; mostly shorter than disk nodes wait for a controller that is silent.
+      const ms = random.chance(0.6) ? random.between(200, 1_300) : random.between(400, 4_000);
       for (const disk of cluster.diskNodes) cluster.world.partition(active.name, disk.name);
       const paused = random.chance(0.7);
       cluster.after(random.between(1, 30), () => {

@@ -8,15 +8,16 @@
 //         - a request that was refused has changed nothing
 
 import { createPool, deletePool } from '../api/pools.js';
+import { readState } from '../api/read-state.js';
+import { cloneSnapshot } from '../api/snapshots.js';
 import { volumeView } from '../api/views.js';
 import { createVolume, deleteVolume, type VolumeDeps } from '../api/volumes.js';
 import type { VirtualClock } from '../env/virtual-clock.js';
 import type { ClusterState } from '../model/cluster-state.js';
-import { BasaltError } from '../model/errors.js';
+import { askUntilAnswered, codeOf } from './asking.js';
 import type { RareEvents } from './rare-events.js';
 
 const mib = 1024 * 1024;
-const retryMs = 200;
 const namesMax = 3;
 const poolsMax = 2;
 
@@ -26,7 +27,10 @@ interface Question {
   readonly wishes: Map<string, Wish>;
   readonly name: string;
   readonly wish: Wish;
+  /** Tells that no earlier question was carried out, nor will be. */
   readonly lastWord?: string;
+  /** Refuse it, unless an earlier question may be carried out yet. */
+  readonly refusals?: readonly string[];
 }
 
 export class Operator {
@@ -98,6 +102,20 @@ export class Operator {
     });
   }
 
+  /** What the snapshot of another volume holds. */
+  clone(name: string, of: { volume: string; snapshot: string }): void {
+    const words = { lastWord: 'NOT_FOUND', refusals: ['BUSY', 'VOLUME_UNAVAILABLE'] };
+    this.#ask({ wishes: this.#wishes, name, wish: 'there', ...words }, async () => {
+      await cloneSnapshot(this.#deps, { ...of, request: { name } }).catch(async (error: unknown) => {
+        // The snapshot is gone: the volume was made of it before, or never will be.
+        if (codeOf(error) !== 'NOT_FOUND') throw error;
+        const { state } = await readState(this.#deps.store);
+        if (state.volumeByName(name) === null) throw error;
+      });
+      this.#rareEvents.reach('snapshot_cloned');
+    });
+  }
+
   delete(name: string): void {
     this.#ask({ wishes: this.#wishes, name, wish: 'gone' }, async () => {
       await deleteVolume(this.#deps, name).catch((error: unknown) => {
@@ -142,34 +160,14 @@ export class Operator {
     return twice === undefined ? null : `volumes: two are called ${twice}`;
   }
 
-  #ask({ wishes, name, wish, lastWord = '' }: Question, act: () => Promise<void>): void {
+  #ask({ wishes, name, wish, lastWord = '', refusals = [] }: Question, act: () => Promise<void>): void {
     const before = wishes.get(name) ?? 'gone';
     wishes.set(name, wish);
     this.#pending.add(name);
-    void this.#askUntilAnswered(act, lastWord).then((answer) => {
+    const words = { last: [lastWord], refusals: ['PLACEMENT_IMPOSSIBLE', ...refusals] };
+    void askUntilAnswered(this.#clock, words, act).then((answer) => {
       if (answer === 'refused') wishes.set(name, before);
       this.#pending.delete(name);
     });
   }
-
-  /** `lastWord`: an answer that tells that no earlier question was carried out, nor will be. */
-  async #askUntilAnswered(act: () => Promise<void>, lastWord: string): Promise<'done' | 'refused'> {
-    // An earlier question may be carried out yet: then a later refusal is not the last word.
-    for (let mayBeDone = false; ; await this.#clock.sleep(retryMs)) {
-      try {
-        await act();
-        return 'done';
-      } catch (error) {
-        const code = codeOf(error);
-        if (code === null) throw error;
-        if (code === 'PLACEMENT_IMPOSSIBLE' && !mayBeDone) return 'refused';
-        if (code === lastWord) return 'refused';
-        mayBeDone ||= code === 'STORE_UNKNOWN_OUTCOME';
-      }
-    }
-  }
-}
-
-function codeOf(error: unknown): string | null {
-  return error instanceof BasaltError ? error.code : null;
 }

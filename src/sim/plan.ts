@@ -50,6 +50,7 @@ const bugs: Readonly<Record<string, keyof PlantedBugs>> = {
   ignore_read_lease: 'ignoreReadLease',
   ignore_leftover_lease: 'ignoreLeftoverLease',
   cut_leg_by_leg: 'cutLegByLeg',
+  resync_head_only: 'resyncHeadOnly',
 };
 
 /** @throws {RangeError} naming the field that is wrong */

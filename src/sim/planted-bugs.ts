@@ -25,5 +25,6 @@ export function enginePlants(bugs: PlantedBugs): AddonPlantedBugs {
     forgetEpoch: bugs.forgetEpoch === true,
     ignoreLease: bugs.ignoreReadLease === true,
     cutUnheld: bugs.cutLegByLeg === true,
+    cutJoining: bugs.resyncHeadOnly === true,
   };
 }

@@ -4,6 +4,7 @@
 // a rare moment is found there, and hardly ever where everything happens. A share of all seeds is one of these.
 
 import { SeededRandom } from '../env/seeded-random.js';
+import type { ChangeName } from './cluster-changes.js';
 import type { ClusterShape } from './cluster-sim.js';
 import type { FaultName } from './nemesis.js';
 import type { PlantedBugs } from './planted-bugs.js';
@@ -13,6 +14,7 @@ export interface Recipe {
   readonly faults: readonly FaultName[];
   readonly mix: WorkloadMix;
   readonly shape: Partial<ClusterShape>;
+  readonly changes?: readonly ChangeName[];
 }
 
 const small = { disks: 2, copies: 2, controllers: 2, hosts: 2, legs: 1 };
@@ -26,19 +28,31 @@ export const recipes = {
   splitReaders: { faults: ['even split'], mix: readers, shape: small },
   splitLongLease: {
     faults: ['even split'],
-    mix: readers,
+    mix: { ...readers, blocksOwn: 16 },
     shape: { ...small, leaseMs: 1000, timing: { attachTimeoutMs: 100, attachRetryMs: 50, graceMs: 1_500 } },
   },
   intruders: { faults: ['kill the active', 'restart under an intruder'], mix: busy, shape: small },
+  // Most blocks that a node missed are not written again before a snapshot is made.
+  returning: {
+    faults: ['date jump'],
+    mix: { ...busy, readChance: 0, blocksOwn: 64, thinkMaxMs: 40 },
+    shape: small,
+    changes: ['snapshots while a disk node returns', 'clone a snapshot'],
+  },
 } as const satisfies Readonly<Record<string, Recipe>>;
 
 // Drawn apart, so that the plans in test/sim remain what they were when they were found.
 const stream = 0x1e7n;
 const share = 0.3;
+const laterStream = 0x1e8n;
+const laterShare = 0.2;
 
 /** The seed's, if it is one of these; a run with a bug always is. Which one does not depend on the bug. */
 export function drawRecipe(seed: bigint, bugs: PlantedBugs): Recipe | null {
   const random = new SeededRandom(seed ^ stream);
   const chosen = random.chance(share) || Object.values(bugs).includes(true);
-  return chosen ? random.pick(Object.values(recipes)) : null;
+  if (!chosen) return null;
+  const { returning, ...others } = recipes;
+  const recipe = random.pick(Object.values(others));
+  return new SeededRandom(seed ^ laterStream).chance(laterShare) ? returning : recipe;
 }

@@ -59,7 +59,8 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const drawn = { ...drawShape(random), ...recipe?.shape, ...options.shape, bugs };
   const mix = { ...drawMix(random), ...recipe?.mix, ...options.mix };
   const plan = drawNemesis(random, options.faults ?? recipe?.faults ?? null);
-  const kinds = options.changes ?? (named === undefined && recipe === null ? drawChanges(options.seed) : []);
+  const drawnChanges = recipe === null ? drawChanges(options.seed) : (recipe.changes ?? []);
+  const kinds = options.changes ?? (named === undefined ? drawnChanges : []);
   const shape = reduced(drawn, reduction);
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
@@ -121,9 +122,7 @@ async function settle(cluster: ClusterSim): Promise<Problem | null> {
   cluster.heal();
   cluster.history.noteHealed(cluster.nowNs, restMsMax * 1e6);
   const rested = await cluster.runUntil(
-    () =>
-      cluster.violation !== null ||
-      (cluster.history.pending === 0 && cluster.redundant && cluster.operator.unrest(cluster.state) === null),
+    () => cluster.violation !== null || (cluster.history.pending === 0 && cluster.redundant && cluster.unrest === null),
     restMsMax,
   );
   const seen = cluster.violation ?? cluster.operator.violation(cluster.state);
@@ -138,14 +137,22 @@ async function settle(cluster: ClusterSim): Promise<Problem | null> {
     if (!(await cluster.runUntil(() => done, readMsMax)))
       return { kind: 'liveness', text: 'reads do not end: everything was healed' };
   }
-  const late = cluster.violation;
+  let judged = false;
+  const judging = cluster.judgeSnapshots().finally(() => {
+    judged = true;
+  });
+  judging.catch(() => {});
+  if (!(await cluster.runUntil(() => judged, restMsMax)))
+    return { kind: 'liveness', text: `reads of snapshots do not end: ${standstill(cluster)}` };
+  const snapshot = await judging;
+  const late = cluster.violation ?? snapshot;
   return late === null ? null : { kind: 'correctness', text: late };
 }
 
 function standstill(cluster: ClusterSim): string {
   const { health, controller, epoch, legs, paths } = cluster.view;
-  const volumes = cluster.operator.unrest(cluster.state);
-  return JSON.stringify({ pending: cluster.history.pending, volumes, health, controller, epoch, legs, paths });
+  const { unrest } = cluster;
+  return JSON.stringify({ pending: cluster.history.pending, unrest, health, controller, epoch, legs, paths });
 }
 
 function drawShape(random: SeededRandom): ClusterShape {

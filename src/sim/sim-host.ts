@@ -127,22 +127,26 @@ export class SimHost {
     this.#stopped = true;
   }
 
-  /** What every block of another volume holds. */
-  async readOther(subnqn: string, paths: readonly Address[]): Promise<BlockValue[]> {
-    const { engine, clock, name } = this.#options;
-    const other = new SimHost({ ...this.#options, name: `${name}-${subnqn.slice(-12)}`, engine, clock });
+  /** What every block of another volume holds, once for every pass. */
+  async readOther(subnqn: string, paths: readonly Address[], passes: number): Promise<BlockValue[][]> {
+    const { engine, name } = this.#options;
+    const other = new SimHost({ ...this.#options, name: `${name}-${subnqn.slice(-12)}` });
     await other.#connectAs(SimHost.nqn(name), subnqn, paths);
     const handle = other.#handle;
     if (handle === null) throw new Error('not connected');
-    const values: BlockValue[] = [];
+    const seen: BlockValue[][] = [];
     const data = Buffer.alloc(16 * blockBytes);
-    for (let lba = 0; lba < other.countBlocks; lba += 16) {
-      await handle.read(lba * blockBytes, data);
-      for (let at = 0; at < data.length; at += blockBytes) values.push(readStamp(data.subarray(at, at + blockBytes)));
+    for (let pass = 0; pass < passes; pass++) {
+      const values: BlockValue[] = [];
+      for (let lba = 0; lba < other.countBlocks; lba += 16) {
+        await handle.read(lba * blockBytes, data);
+        for (let at = 0; at < data.length; at += blockBytes) values.push(readStamp(data.subarray(at, at + blockBytes)));
+      }
+      seen.push(values);
     }
     await handle.close();
     await engine.rpc('bdev_nvme_detach_controller', { name: other.name });
-    return values;
+    return seen;
   }
 
   /** Every block of the volume once. */

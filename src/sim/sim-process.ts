@@ -6,6 +6,7 @@
 import type { AgentContext, Logger } from '../agents/context.js';
 import { reason } from '../agents/context.js';
 import type { NodeAgent } from '../agents/node-agent.js';
+import type { Engine } from '../engine/engine.js';
 import type { SimWorld } from '../engine/native/sim-world.js';
 import type { SeededRandom } from '../env/seeded-random.js';
 import type { VirtualClock, VirtualTime } from '../env/virtual-clock.js';
@@ -31,6 +32,7 @@ export interface SimProcessOptions {
 interface Running {
   readonly clock: VirtualClock;
   readonly agent: NodeAgent;
+  readonly engine: Engine;
   isUp: boolean;
   stopping: boolean;
 }
@@ -65,6 +67,11 @@ export class SimProcess {
     return this.#paused;
   }
 
+  /** Of the process that runs now. */
+  get engine(): Engine | null {
+    return this.#running?.engine ?? null;
+  }
+
   get agent(): NodeAgent | null {
     return this.#running?.agent ?? null;
   }
@@ -78,7 +85,7 @@ export class SimProcess {
     const log = loggerOf(trace);
     const context = { engine: replicas.watch(engine), clock, random: random.fork(), log, planted: bugs };
     const agent = makeAgent(context, server.open(config.name, clock));
-    const running: Running = { clock, agent, isUp: false, stopping: false };
+    const running: Running = { clock, agent, engine, isUp: false, stopping: false };
     this.#running = running;
     agent.start(new AbortController().signal).then(
       () => {

@@ -166,11 +166,21 @@ class SlotSnapshot final : public Module {
         if (!below) return below;
         continue;
       }
-      auto members = static_cast<const bdev::LegBdev*>((*found)->bdev)->equal_members();
+      const auto& leg = *static_cast<const bdev::LegBdev*>((*found)->bdev);
+      if (engine_.config().planted.cut_joining) {
+        add_unequal(leg, names);
+        continue;
+      }
+      auto members = leg.equal_members();
       if (!members) return std::move(members).error();
       names.insert(names.end(), members->begin(), members->end());
     }
     return success();
+  }
+
+  static void add_unequal(const bdev::LegBdev& leg, std::vector<std::string>& names) {
+    for (const bdev::LegMemberInfo& member : leg.members())
+      if (!member.failed) names.push_back(member.name);
   }
 
   // The first member's error, when there is one.

@@ -48,6 +48,7 @@ export interface AddonPlantedBugs {
   forgetEpoch: boolean;
   ignoreLease: boolean;
   cutUnheld: boolean;
+  cutJoining: boolean;
 }
 
 export interface AddonDiskFaults {

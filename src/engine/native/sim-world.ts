@@ -36,6 +36,14 @@ export interface SimEngineOptions extends Omit<NativeEngineOptions, 'clock' | 'c
   readonly onTrace?: (what: string, text: string) => void;
 }
 
+const noBugs: AddonPlantedBugs = {
+  noGate: false,
+  forgetEpoch: false,
+  ignoreLease: false,
+  cutUnheld: false,
+  cutJoining: false,
+};
+
 /** @throws {Error} when the addon is missing */
 export function createSimWorld(options: SimWorldOptions): SimWorld {
   const addon = loadAddon();
@@ -62,7 +70,7 @@ export class SimWorld {
 
   /** The engine of a new process on the node of that name, which is made when it is new. */
   createEngine(node: string, options: SimEngineOptions): Engine {
-    const planted = { noGate: false, forgetEpoch: false, ignoreLease: false, cutUnheld: false, ...options.planted };
+    const planted = { ...noBugs, ...options.planted };
     const config = addonConfig({ memoryBytes: 256 * 1024 * 1024, ...options });
     const engine = this.#addon.createEngine(node, config, planted);
     const { onTrace } = options;

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Somebody who cordons and drains disks and nodes while everything else goes wrong, and lets them be used again.
+//
+// Rules:  - a drain ends when everything is up; what was drained holds nothing, and no volume is driven from it
+//         - volumes become redundant without it, and hosts see nothing of it (judged elsewhere)
+
+import { type CordonDeps, cordon, drain, uncordon } from '../api/cordons.js';
+import type { VirtualClock } from '../env/virtual-clock.js';
+import type { ClusterState } from '../model/cluster-state.js';
+import { hasEnded, type JobObject } from '../model/jobs.js';
+import { type DrainTarget, restOf } from '../reconcile/drain.js';
+import { askUntilAnswered, codeOf } from './asking.js';
+import type { RareEvents } from './rare-events.js';
+
+export class Drainer {
+  readonly #deps: CordonDeps;
+  readonly #clock: VirtualClock;
+  readonly #rareEvents: RareEvents;
+  readonly #counted = new Set<string>();
+  #pending: string | null = null;
+
+  constructor(deps: CordonDeps, clock: VirtualClock, rareEvents: RareEvents) {
+    this.#deps = { ...deps, clock };
+    this.#clock = clock;
+    this.#rareEvents = rareEvents;
+  }
+
+  /** One thing after the other. */
+  get isBusy(): boolean {
+    return this.#pending !== null;
+  }
+
+  cordon(target: DrainTarget): void {
+    this.#ask(`cordon of ${target.name}`, () => cordon(this.#deps, target));
+  }
+
+  drain(target: DrainTarget): void {
+    this.#ask(`drain of ${target.name}`, async () => {
+      await drain(this.#deps, target).catch((error: unknown) => {
+        if (codeOf(error) === 'DRAIN_REFUSED') this.#rareEvents.reach('drain_refused');
+        throw error;
+      });
+    });
+  }
+
+  uncordon(target: DrainTarget, state: ClusterState): void {
+    if (running(state).some(({ arguments: at }) => at['disk'] === target.name || at['node'] === target.name))
+      this.#rareEvents.reach('drain_ended_early');
+    this.#ask(`uncordon of ${target.name}`, () => uncordon(this.#deps, target));
+  }
+
+  /** What is not at rest, or null. Everything is up. */
+  unrest(state: ClusterState): string | null {
+    this.#count(state);
+    if (this.#pending !== null) return `no answer about the ${this.#pending}`;
+    for (const { kind, arguments: at, waitsFor } of running(state))
+      return `${kind} ${Object.values(at).join(' ')} has not ended: it waits for ${waitsFor ?? 'nothing'}`;
+    for (const { kind, name, mode } of state.all('cordons')) {
+      if (mode !== 'drain') continue;
+      const { replicas, controllers, maps, tombstones } = restOf(state, { kind, name });
+      if (replicas + controllers + maps + tombstones > 0)
+        return `${kind} ${name} was drained: ${replicas} replicas, ${controllers} controllers, ${maps} maps, ${tombstones} tombstones`;
+    }
+    return null;
+  }
+
+  #count(state: ClusterState): void {
+    for (const { id, kind, state: end } of state.all('jobs')) {
+      if (end !== 'done' || this.#counted.has(id)) continue;
+      this.#counted.add(id);
+      if (kind === 'disk.drain') this.#rareEvents.reach('disk_drained');
+      if (kind === 'node.drain') this.#rareEvents.reach('node_drained');
+    }
+  }
+
+  #ask(what: string, act: () => Promise<void>): void {
+    this.#pending = what;
+    void askUntilAnswered(this.#clock, { last: ['DRAIN_REFUSED', 'NOT_FOUND'] }, act).then(() => {
+      this.#pending = null;
+    });
+  }
+}
+
+function running(state: ClusterState): JobObject[] {
+  return state.all('jobs').filter((job) => !hasEnded(job));
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Somebody who makes and deletes snapshots of the volume that hosts use while everything else goes wrong, and who reads
+// them afterwards, each through a volume that is made of it.
+//
+// Rules:  - a snapshot is one instant between its asking and its being made, over all legs (History.judgeSnapshot)
+//         - it never changes: every volume that was made of it holds the same, whenever that was, whichever copy is asked
+//         - one that was asked for is made in the end, or says that it failed; of one that was deleted nothing is left
+
+import { cloneSnapshot, createSnapshot, deleteSnapshot } from '../api/snapshots.js';
+import { attachVolume, deleteVolume, detachVolume, type VolumeDeps } from '../api/volumes.js';
+import type { VirtualClock } from '../env/virtual-clock.js';
+import type { ClusterState } from '../model/cluster-state.js';
+import { keys } from '../model/keys.js';
+import { codecs, type VolumeObject } from '../model/objects.js';
+import type { SnapshotObject } from '../model/snapshots.js';
+import { askUntilAnswered, codeOf } from './asking.js';
+import type { History } from './history.js';
+import type { RareEvents } from './rare-events.js';
+import type { BlockValue } from './stamp.js';
+
+const keptMax = 6;
+const pollMs = 20;
+
+interface Taken {
+  readonly name: string;
+  readonly askedNs: number;
+  madeNs: number;
+  /** By its object in the store. */
+  id: string | null;
+}
+
+export interface SnapshotTakerOptions {
+  readonly deps: VolumeDeps;
+  readonly clock: VirtualClock;
+  /** The volume that hosts use. */
+  readonly volume: string;
+  readonly history: History;
+  readonly nowNs: () => number;
+  readonly rareEvents: RareEvents;
+}
+
+/** A host's eyes: what every block of a volume holds, once for every pass. */
+export type VolumeReader = (volume: VolumeObject, passes: number) => Promise<BlockValue[][]>;
+
+export interface SnapshotReading {
+  readonly state: () => ClusterState;
+  /** The name that the reader is admitted under. */
+  readonly host: string;
+  readonly read: VolumeReader;
+}
+
+export class SnapshotTaker {
+  readonly #options: SnapshotTakerOptions;
+  readonly #taken = new Map<string, Taken>();
+  readonly #kept = new Set<string>();
+  readonly #pending = new Set<string>();
+  #count = 0;
+
+  constructor(options: SnapshotTakerOptions) {
+    this.#options = options;
+  }
+
+  /** A name that no snapshot had before; null: there are enough. */
+  get freeName(): string | null {
+    return this.#kept.size < keptMax ? `s${this.#count + 1}` : null;
+  }
+
+  /** Those that were asked for, and were not asked to go. */
+  get kept(): string[] {
+    return [...this.#kept].filter((name) => !this.#pending.has(name));
+  }
+
+  make(name: string): void {
+    const { deps, clock, volume, nowNs } = this.#options;
+    this.#count++;
+    this.#kept.add(name);
+    this.#taken.set(name, { name, askedNs: nowNs(), madeNs: Number.POSITIVE_INFINITY, id: null });
+    this.#ask(name, { refusals: ['VOLUME_UNAVAILABLE'] }, async () => {
+      await createSnapshot(deps, clock, { volume, request: { name } });
+    });
+  }
+
+  delete(name: string): void {
+    const { deps, volume, rareEvents } = this.#options;
+    this.#ask(name, {}, async () => {
+      await deleteSnapshot(deps, { volume, snapshot: name }).catch((error: unknown) => {
+        if (codeOf(error) !== 'NOT_FOUND') throw error;
+      });
+      this.#kept.delete(name);
+      rareEvents.reach('snapshot_deleted');
+    });
+  }
+
+  /** Every object that the store takes. */
+  saw(key: string, text: string): void {
+    if (!key.startsWith(keys.snapshots)) return;
+    const { nowNs, rareEvents } = this.#options;
+    const snapshot = codecs.snapshot.decode(text, key);
+    const taken = this.#taken.get(snapshot.name);
+    if (taken === undefined) return;
+    taken.id = snapshot.id;
+    if (snapshot.failedCount === 1 && snapshot.phase === 'wanted') rareEvents.reach('snapshot_tried_again');
+    if (snapshot.phase !== 'ready' || taken.madeNs !== Number.POSITIVE_INFINITY) return;
+    taken.madeNs = nowNs();
+    rareEvents.reach('snapshot_made');
+  }
+
+  /** What is not as it was asked for, or null. Every node is up. */
+  unrest(state: ClusterState): string | null {
+    if (this.#pending.size > 0) return `no answer about ${[...this.#pending].join(', ')}`;
+    for (const snapshot of state.all('snapshots')) {
+      const { name, phase, problem } = snapshot;
+      if (phase === 'wanted' || phase === 'cutting') return `snapshot ${name} is ${phase}: ${problem ?? 'no problem'}`;
+      // What a try left that may yet be carried out goes when the next controller has taken over.
+      if (phase === 'deleting' && snapshot.leftovers.every(({ epoch }) => epoch === 0)) return `${name} is deleting`;
+    }
+    return null;
+  }
+
+  /** What is wrong with a snapshot, or null. Reads every volume that was made of one, and makes one more of each. */
+  async judge(reading: SnapshotReading): Promise<string | null> {
+    for (const taken of this.#taken.values()) {
+      const seen = [...(await this.#readClones(taken, reading)), ...(await this.#readFresh(taken, reading))];
+      const problem = seen.map(({ values }) => this.#judgeOne(taken, values)).find((found) => found !== null);
+      if (problem !== undefined) return `snapshot ${taken.name}: ${problem}`;
+      const first = seen[0];
+      const other = seen.find(({ values }) => JSON.stringify(values) !== JSON.stringify(first?.values));
+      if (other !== undefined)
+        return `snapshot ${taken.name}: it changed: ${first?.volume} and ${other.volume} differ at ${differences(first?.values ?? [], other.values)}`;
+    }
+    return null;
+  }
+
+  #judgeOne(taken: Taken, values: readonly BlockValue[]): string | null {
+    return this.#options.history.judgeSnapshot(taken, values);
+  }
+
+  async #readClones(taken: Taken, reading: SnapshotReading): Promise<{ volume: string; values: BlockValue[] }[]> {
+    const clones = reading.state().all('volumes');
+    const mine = clones.filter(({ origin, phase }) => origin?.snapshotId === taken.id && phase === 'live');
+    const seen: { volume: string; values: BlockValue[] }[] = [];
+    for (const { name } of taken.id === null ? [] : mine) {
+      seen.push(...(await this.#readVolume(name, reading)));
+      this.#options.rareEvents.reach('clone_read');
+    }
+    return seen;
+  }
+
+  async #readFresh(taken: Taken, reading: SnapshotReading): Promise<{ volume: string; values: BlockValue[] }[]> {
+    const { deps, volume } = this.#options;
+    const snapshot = taken.id === null ? null : reading.state().get('snapshots', taken.id);
+    if (snapshot === null || !isWhole(snapshot, reading.state())) return [];
+    const name = `read-${taken.name}`;
+    await this.#done(() => cloneSnapshot(deps, { volume, snapshot: taken.name, request: { name } }));
+    const seen = await this.#readVolume(name, reading);
+    await this.#done(() => deleteVolume(deps, name));
+    return seen;
+  }
+
+  async #readVolume(name: string, reading: SnapshotReading): Promise<{ volume: string; values: BlockValue[] }[]> {
+    const { deps, clock } = this.#options;
+    const { state, host, read } = reading;
+    await this.#done(() => attachVolume(deps, name, { host }));
+    const find = (): VolumeObject | null => state().volumeByName(name);
+    while (state().get('leaderships', find()?.id ?? '')?.controller == null) await clock.sleep(pollMs);
+    const volume = find();
+    if (volume === null) throw new Error(`volume ${name} is gone`);
+    const passes = await read(volume, 1 + Math.max(...volume.legs.map(({ replicas }) => replicas.length)));
+    await this.#done(() => detachVolume(deps, name, { host }));
+    return passes.map((values) => ({ volume: name, values }));
+  }
+
+  /** Until it is done: nothing goes wrong any more, but a clone may have to wait for its disks. */
+  async #done(act: () => Promise<unknown>): Promise<void> {
+    await askUntilAnswered(this.#options.clock, {}, async () => {
+      await act();
+    });
+  }
+
+  #ask(name: string, words: { refusals?: readonly string[] }, act: () => Promise<void>): void {
+    this.#pending.add(name);
+    void askUntilAnswered(this.#options.clock, words, act).then((answer) => {
+      if (answer === 'refused') this.#kept.delete(name);
+      this.#pending.delete(name);
+    });
+  }
+}
+
+/** It was made, and there is a copy of every leg. */
+function isWhole(snapshot: SnapshotObject, state: ClusterState): boolean {
+  const legs = state.get('volumes', snapshot.volumeId)?.legs ?? [];
+  const copies = snapshot.phase === 'ready' ? (snapshot.cut?.copies ?? []) : [];
+  return legs.every((_, leg) => copies.some((copy) => copy.leg === leg));
+}
+
+function differences(one: readonly BlockValue[], other: readonly BlockValue[]): string {
+  const at = one.flatMap((value, lba) => (JSON.stringify(value) === JSON.stringify(other[lba]) ? [] : [lba]));
+  return at.slice(0, 8).join(', ');
+}
