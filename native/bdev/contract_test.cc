@@ -144,6 +144,14 @@ BdevStack make_lvol(SimFixture& fixture) {
   add(stack, make_lvol_over(fixture, *disk, test_blocks * 4096));
   return stack;
 }
+BdevStack make_checksummed_lvol(SimFixture& fixture) {
+  BdevStack stack;
+  auto base = MallocBdev::create(fixture.reactor, {"m", {}, 512, 32 * test_blocks});
+  EXPECT_TRUE(base.ok());
+  Bdev* disk = add(stack, std::move(base).value());
+  add(stack, make_lvol_over(fixture, *disk, test_blocks * 4096, true));
+  return stack;
+}
 
 Bdev* add_crypt(BdevStack& stack, SimFixture& fixture, Bdev& base) {
   crypto::SecretBytes keys[2] = {crypto::SecretBytes(32), crypto::SecretBytes(32)};
@@ -215,7 +223,10 @@ INSTANTIATE_TEST_SUITE_P(Crypt, BdevContract,
                                          BdevFactory{"volume", make_crypt_volume}),
                          factory_name);
 
-INSTANTIATE_TEST_SUITE_P(Lvol, BdevContract, testing::Values(BdevFactory{"lvol", make_lvol}), factory_name);
+INSTANTIATE_TEST_SUITE_P(Lvol, BdevContract,
+                         testing::Values(BdevFactory{"lvol", make_lvol},
+                                         BdevFactory{"checksummed", make_checksummed_lvol}),
+                         factory_name);
 
 INSTANTIATE_TEST_SUITE_P(Types, BdevContract,
                          testing::Values(BdevFactory{"malloc", make_malloc}, BdevFactory{"malloc512", make_malloc_512},
