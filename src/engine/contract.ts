@@ -4,6 +4,7 @@
 // a directory for disks and a way to make engines that can reach each other.
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { copies } from './contract-copy.js';
 import { encryption, keys } from './contract-keys.js';
 import { volumeSnapshots } from './contract-snapshot.js';
 import { expectRefusal, pattern, refusal } from './contract-tools.js';
@@ -44,6 +45,7 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
     fabric(start, () => world);
     keys(start);
     volumeSnapshots(start, (disk) => world.diskPath(disk));
+    copies(start, (disk) => world.diskPath(disk));
   });
 }
 

@@ -311,6 +311,14 @@ export interface MethodMap {
     params: { lvol_name: string; snapshot_name: string; snapshot_uuid?: string; epoch?: Epoch };
     result: string;
   };
+  /**
+   * Makes the range of the target read as that of the source; only blocks that differ are written. Nobody else writes
+   * either meanwhile.
+   */
+  basalt_bdev_copy: {
+    params: { source: string; target: string; offset_blocks: number; num_blocks: number; flush?: boolean };
+    result: { written_blocks: number };
+  };
   /** `snapshot_name` may be a writable lvol: the clone is a cut of it. */
   bdev_lvol_clone: {
     params: { snapshot_name: string; clone_name: string; clone_uuid?: string; epoch?: Epoch };

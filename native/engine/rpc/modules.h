@@ -25,6 +25,7 @@ std::unique_ptr<Module> make_bdev_aio(Engine& engine);
 std::unique_ptr<Module> make_bdev_null(Engine& engine);
 std::unique_ptr<Module> make_bdev_malloc(Engine& engine);
 std::unique_ptr<Module> make_bdev(Engine& engine);
+std::unique_ptr<Module> make_bdev_copy(Engine& engine);
 std::unique_ptr<Module> make_keyring(Engine& engine);
 std::unique_ptr<Module> make_framework(Engine& engine);
 

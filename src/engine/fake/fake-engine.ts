@@ -23,6 +23,7 @@ import { waitForAnswer } from '../rpc-wait.js';
 import type { FakeBdev } from './bdev.js';
 import { Fields } from './fields.js';
 import { bdevMethods, type Handler } from './methods-bdev.js';
+import { copyMethods } from './methods-copy.js';
 import { cryptoMethods } from './methods-crypto.js';
 import { keyringMethods } from './methods-keyring.js';
 import { legMethods } from './methods-leg.js';
@@ -31,7 +32,7 @@ import { makeSubsystem, nvmfMethods } from './methods-nvmf.js';
 import { snapshotMethods } from './methods-snapshot.js';
 import { FakeNetwork } from './network.js';
 import { IoStatus, Refused, reservationConflict } from './refusal.js';
-import { discoveryNqn, EngineState } from './state.js';
+import { discoveryNqn, EngineState, type FakeNamespace, type FakeSubsystem } from './state.js';
 
 const frameworkMethods: Record<string, Handler> = {
   rpc_get_methods: (_state, fields) => {
@@ -57,6 +58,7 @@ const handlers: Record<string, Handler> = {
   ...keyringMethods,
   ...legMethods,
   ...snapshotMethods,
+  ...copyMethods,
 };
 
 /** One association of a host with one of this engine's namespaces behind a gate. */
@@ -167,8 +169,14 @@ export class FakeEngine implements Engine {
     return listeners.some((each) => each.traddr === traddr && each.trsvcid === trsvcid);
   }
 
-  /** Register, then Acquire with preempt-and-abort, of a new association. */
-  takeOver(nqn: string, hostnqn: string, epoch: bigint): { bdev: FakeBdev; incarnation: string; connection: string } {
+  /** What a host sees of a subsystem's first namespace. */
+  connect(nqn: string, hostnqn: string): FakeBdev {
+    const { namespace } = this.#admitted(nqn, hostnqn);
+    if (namespace.oneWriter) throw new Refused('unsupported', `namespace 1 of ${nqn} is for its controller only`);
+    return namespace.bdev;
+  }
+
+  #admitted(nqn: string, hostnqn: string): { subsystem: FakeSubsystem; namespace: FakeNamespace } {
     const subsystem = this.#state.subsystems.get(nqn);
     const namespace = subsystem?.namespaces.get(1);
     if (subsystem === undefined || namespace === undefined)
@@ -179,6 +187,12 @@ export class FakeEngine implements Engine {
       throw new Refused('permission', `${nqn}: the controller wants authentication, and there is no dhchap_key`);
     if (subsystem.hosts.get(hostnqn)?.psk !== undefined)
       throw new Refused('permission', `${nqn} admits ${hostnqn} by TLS only`);
+    return { subsystem, namespace };
+  }
+
+  /** Register, then Acquire with preempt-and-abort, of a new association. */
+  takeOver(nqn: string, hostnqn: string, epoch: bigint): { bdev: FakeBdev; incarnation: string; connection: string } {
+    const { subsystem, namespace } = this.#admitted(nqn, hostnqn);
     const stored = this.#state.lvols.get(namespace.bdev.name);
     if (!namespace.oneWriter || stored === undefined)
       throw new Refused('unsupported', `namespace 1 of ${nqn} has no one-writer gate`);
@@ -246,7 +260,7 @@ export class FakeEngine implements Engine {
     this.#ended = true;
     for (const disk of this.#state.disks.values()) disk.lockedBy = null;
     for (const peer of this.#state.peers.values()) peer.stop();
-    for (const member of this.#state.members.values()) member.bdev.close?.();
+    for (const bdev of this.#state.bdevs.values()) bdev.close?.();
     this.#connections.clear();
     this.#listeners.clear();
     this.network.leave(this);

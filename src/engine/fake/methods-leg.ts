@@ -11,10 +11,10 @@ import type { Handler } from './methods-bdev.js';
 import { hostPathError, Refused } from './refusal.js';
 import { discoveryNqn, type EngineState } from './state.js';
 
-const memberKeepAliveMs = 1000;
+export const memberKeepAliveMs = 1000;
 const tailBytes = 2 ** 20;
 
-function assertPort(fields: Fields, trsvcid: string): void {
+export function assertPort(fields: Fields, trsvcid: string): void {
   if (!/^\d{1,5}$/.test(trsvcid) || Number(trsvcid) < 1 || Number(trsvcid) > 65535)
     fields.refuse('trsvcid', 'must be a port from 1 to 65535');
 }
@@ -47,7 +47,7 @@ async function attachMember(state: EngineState, fields: Fields): Promise<unknown
 type Peer = EngineState['engine'];
 
 /** The engine at that address, once it answers; refused or timed out otherwise. */
-async function reachPeer(state: EngineState, traddr: string, trsvcid: string, timeoutMs: number): Promise<Peer> {
+export async function reachPeer(state: EngineState, traddr: string, trsvcid: string, timeoutMs: number): Promise<Peer> {
   const { network, engine } = state;
   const until = network.clock.now() + timeoutMs;
   for (;;) {
