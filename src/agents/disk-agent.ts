@@ -14,6 +14,7 @@ import {
   type ReplicaPlacement,
   type VolumeObject,
 } from '../model/objects.js';
+import { isCounted } from '../reconcile/clone-source.js';
 import {
   type DesiredReplica,
   type DiskAction,
@@ -28,6 +29,8 @@ import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
 import { listenAddress } from './listener.js';
 import { ReconcileLoop } from './reconcile-loop.js';
+import { SnapshotCopier } from './snapshot-copier.js';
+import { SnapshotExports } from './snapshot-exports.js';
 import { cloneLvol, SnapshotKeeper } from './snapshot-keeper.js';
 
 export interface DiskAgentOptions {
@@ -61,6 +64,8 @@ export class DiskAgent {
   readonly #loop: ReconcileLoop;
   readonly #opener: DiskOpener;
   readonly #keeper: SnapshotKeeper;
+  readonly #copier: SnapshotCopier;
+  readonly #exports: SnapshotExports;
   readonly #written = new Map<string, string>();
   /** Made in this pass, and not yet in the store. */
   readonly #reports: Report[] = [];
@@ -71,7 +76,16 @@ export class DiskAgent {
   constructor(options: DiskAgentOptions) {
     this.#options = options;
     const { engine, clock, random, log } = options.context;
-    this.#keeper = new SnapshotKeeper(options);
+    const { context, link, node } = options;
+    this.#copier = new SnapshotCopier({
+      context,
+      link,
+      node,
+      disks: () => this.#disks,
+      onFree: () => this.#loop.wake(),
+    });
+    this.#keeper = new SnapshotKeeper({ context, link, busy: () => this.#copier.busy });
+    this.#exports = new SnapshotExports(options);
     this.#opener = { engine, random, clusterId: options.clusterId, node: options.node };
     this.#loop = new ReconcileLoop({
       name: 'disk agent',
@@ -94,10 +108,12 @@ export class DiskAgent {
       }),
     ];
     this.#loop.start();
+    this.#copier.start();
   }
 
   async stop(): Promise<void> {
     for (const end of this.#unsubscribe.splice(0)) end();
+    await this.#copier.stop();
     await this.#loop.stop();
   }
 
@@ -129,6 +145,8 @@ export class DiskAgent {
     const ended = await Promise.allSettled(Array.from({ length: replicasAtOnce }, work));
     for (const outcome of ended) if (outcome.status === 'rejected') throw outcome.reason;
     await this.#sendReports(signal);
+    // What is deleted must not be read by anybody any more.
+    await this.#exports.pass(this.#disks, signal).catch((error: unknown) => failures.push(error));
     failures.push(...(await this.#keeper.pass(this.#disks, signal)));
     await this.#reportDisks(signal);
     if (failures.length > 0) throw failures[0];
@@ -208,7 +226,7 @@ export class DiskAgent {
     if (leadership !== null && leadership.controller !== null) controllers.add(leadership.controller);
     return {
       replica,
-      ...(source === undefined ? {} : { source }),
+      ...(source === undefined ? {} : { source, counted: isCounted(state, volume, { leg: at.leg, replica }) }),
       volumeId: volume.id,
       leg: at.leg,
       lvstore: at.disk.lvstore.name,

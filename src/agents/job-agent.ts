@@ -128,6 +128,7 @@ export class JobAgent {
         wallMs: context.clock.wallMs(),
         ageMs: context.clock.now() - sinceMs,
         runner: { node: me.name, incarnation: me.incarnation },
+        newUuid: () => context.random.uuid(),
       },
       stored,
     );

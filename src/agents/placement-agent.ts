@@ -15,6 +15,7 @@ import type { PgPlanner } from '../placement/planner.js';
 import { madeFor, mapOf, poolDisks, problemOf, promisedPerPg } from '../placement/pool.js';
 import { cordonedOf, cordonOf, isEmptied } from '../reconcile/cordons.js';
 import { planRebuild, type RebuildLimits, type VolumeChange } from '../reconcile/rebuild.js';
+import { planSurplus } from '../reconcile/snapshot-copies.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { ReconcileLoop } from './reconcile-loop.js';
@@ -53,6 +54,7 @@ const watched = [
   'volumes',
   'leaderships',
   'observedReplicas',
+  'snapshots',
 ] as const;
 
 export class PlacementAgent {
@@ -116,6 +118,7 @@ export class PlacementAgent {
       newUuid: () => this.#options.context.random.uuid(),
     };
     for (const change of planRebuild(view)) await this.#apply(change, signal);
+    await this.#giveUpCopies(signal);
     this.#wakeAt(nextMs);
   }
 
@@ -215,6 +218,20 @@ export class PlacementAgent {
     if (known?.disks === disks) return known.sinceMs + this.#timing.settleMs;
     this.#settling.set(poolId, { disks, sinceMs: now });
     return now + this.#timing.settleMs;
+  }
+
+  /** Copies of snapshots on disks that their legs have left, once those that the legs are on have theirs. */
+  async #giveUpCopies(signal: AbortSignal): Promise<void> {
+    const { link, context } = this.#options;
+    for (const { id, name } of link.state.all('snapshots')) {
+      const stored = link.state.stored('snapshots', id);
+      const next = stored === null ? null : planSurplus(link.state, stored.value);
+      if (stored === null || next === null) continue;
+      const expect = [{ key: stored.key, revision: stored.revision }];
+      const put = [{ key: stored.key, text: codecs.snapshot.encode(next) }];
+      if (await link.commit({ expect, put }, signal))
+        context.log.info({ snapshot: name, leftovers: next.leftovers.length }, 'copies of a snapshot are given up');
+    }
   }
 
   async #apply(change: VolumeChange, signal: AbortSignal): Promise<void> {

@@ -3,6 +3,7 @@
 // One volume on one controller node: the slot and the subsystem that hosts see, whether this node should drive the
 // volume now, and what the store is told about it.
 
+import type { Timer } from '../env/clock.js';
 import { BasaltError } from '../model/errors.js';
 import { cntlidRange, keys, nguidOf, nqns, volumeSerial } from '../model/keys.js';
 import {
@@ -13,6 +14,7 @@ import {
   type ObservedVolume,
   type VolumeObject,
 } from '../model/objects.js';
+import { madeOf } from '../reconcile/clone-source.js';
 import { controllerSlot } from '../reconcile/controllers.js';
 import { type ExportAction, noExport, type ObservedExport, planExport } from '../reconcile/exports.js';
 import { namedSuccessor, notReady, shouldHandOver } from '../reconcile/hand-over.js';
@@ -45,6 +47,8 @@ export interface ServedVolumeOptions {
 
 /** What is left of it goes with this node's lease anyway. */
 const removalTimeoutMs = 2_000;
+/** How long replicas of a clone are waited for that are not made yet, while each leg has one. */
+const halfMadeMs = 3_000;
 
 export class ServedVolume {
   readonly #options: ServedVolumeOptions;
@@ -70,6 +74,8 @@ export class ServedVolume {
   #handedOver = -1;
   /** The granted epoch that this node tried to use last. */
   #tried = -1;
+  #halfMadeSinceMs: number | null = null;
+  #halfMadeTimer: Timer | null = null;
   #pass: Promise<void> = Promise.resolve();
 
   constructor(options: ServedVolumeOptions, volume: VolumeObject) {
@@ -138,8 +144,9 @@ export class ServedVolume {
     const { link, node, context } = this.#options;
     if (leadership === null || this.#controller.state !== 'active') return;
     if (this.#controller.view.epoch !== leadership.epoch || this.#handedOver === leadership.epoch) return;
-    const to = shouldHandOver(link.state, { volume: this.#volume, leadership, me: node });
-    if (to === null) return;
+    const isSuspended = this.#volume.suspended !== undefined && leadership.controller === node;
+    const to = isSuspended ? null : shouldHandOver(link.state, { volume: this.#volume, leadership, me: node });
+    if (to === null && !isSuspended) return;
     this.#handedOver = leadership.epoch;
     context.log.info({ volume: this.#volume.name, to }, 'handing the volume over');
     this.#controller
@@ -165,6 +172,7 @@ export class ServedVolume {
   /** The volume is no longer this node's: nothing of it stays. One that is being deleted is not handed to anybody. */
   async retire(): Promise<void> {
     this.#retired = true;
+    this.#halfMadeTimer?.cancel();
     await this.#promotions.stop();
     const stays = this.#options.link.state.get('volumes', this.#volume.id)?.phase === 'live';
     if (stays) await this.#controller.handOver(this.#nextInLine());
@@ -183,6 +191,7 @@ export class ServedVolume {
   }
 
   async stop(): Promise<void> {
+    this.#halfMadeTimer?.cancel();
     await this.#promotions.stop();
     await this.#controller.demote('node stops');
     await this.#exports.stop();
@@ -385,7 +394,9 @@ export class ServedVolume {
     const leadership = link.state.get('leaderships', this.#volume.id);
     if (leadership === null || this.#volume.phase !== 'live') return { do: 'nothing', why: 'it is not there' };
     if (this.#draining || this.#retired) return { do: 'nothing', why: 'is handing over' };
-    if (leadership.epoch === 0 && !this.#replicasMade()) return { do: 'nothing', why: 'its replicas are not made yet' };
+    if (this.#volume.suspended !== undefined && leadership.controller === null)
+      return { do: 'nothing', why: 'is suspended' };
+    if (!this.#isMade(leadership)) return { do: 'nothing', why: 'its replicas are not made yet' };
     const peersNow = peers();
     const { connected } = peersNow;
     // Whoever took an epoch after its connection broke lives: without this, two controllers that cannot reach each other
@@ -405,11 +416,17 @@ export class ServedVolume {
     return decidePromotion({ me: node, leadership, order, candidates, alive, lost, successor, driving });
   }
 
-  #replicasMade(): boolean {
-    const { state } = this.#options.link;
-    return this.#volume.legs.every((leg) =>
-      leg.replicas.every((entry) => state.get('observedReplicas', entry.replica)?.state === 'ready'),
-    );
+  /** A clone that lacks a replica of a leg is served without it after a while; it gets one by a copy. */
+  #isMade(leadership: Leadership): boolean {
+    const made = madeOf(this.#options.link.state, this.#volume, leadership);
+    const { clock } = this.#options.context;
+    if (made !== 'enough') this.#halfMadeSinceMs = null;
+    if (made !== 'enough') return made === 'all';
+    this.#halfMadeSinceMs ??= clock.now();
+    const restMs = this.#halfMadeSinceMs + halfMadeMs - clock.now();
+    this.#halfMadeTimer?.cancel();
+    this.#halfMadeTimer = restMs > 0 ? clock.setTimer(restMs, () => this.#promotions.wake()) : null;
+    return restMs <= 0;
   }
 
   async #report(signal: AbortSignal): Promise<void> {

@@ -21,6 +21,8 @@ import type { OpenDisk } from './disks.js';
 export interface KeeperOptions {
   readonly context: AgentContext;
   readonly link: ClusterLink;
+  /** Lvols that this node is making at the moment: nobody removes them meanwhile. */
+  readonly busy?: () => ReadonlySet<string>;
 }
 
 export class SnapshotKeeper {
@@ -50,28 +52,31 @@ export class SnapshotKeeper {
       .filter((snapshot) => concerns(snapshot, uuid))
       .flatMap(({ id }) => link.state.stored('snapshots', id) ?? []);
     if (concerned.length === 0) return;
+    // Before the look: what was being made then may have come since.
+    const busy = new Set(this.#options.busy?.() ?? []);
     const lvols = await context.engine.rpc('bdev_lvol_get_lvols', { lvs_uuid: uuid });
     const seen = { disk: uuid, epochs: new Map(lvols.map((lvol) => [lvol.name, BigInt(lvol.epoch)])) };
     for (const stored of concerned) {
       signal.throwIfAborted();
-      await this.#keep({ stored, seen, lvstore: name }, signal);
+      await this.#keep({ stored, seen, lvstore: name, busy }, signal);
     }
   }
 
   async #keep(
-    at: { stored: Stored<SnapshotObject>; seen: DiskLvols; lvstore: string },
+    at: { stored: Stored<SnapshotObject>; seen: DiskLvols; lvstore: string; busy: ReadonlySet<string> },
     signal: AbortSignal,
   ): Promise<void> {
     const { context, link } = this.#options;
-    const { stored, seen, lvstore } = at;
+    const { stored, seen, lvstore, busy } = at;
     for (const { lvol } of leftoversOn(stored.value, seen)) {
+      if (busy.has(lvol)) continue;
       await context.engine.rpc('bdev_lvol_delete', {
         name: lvolPath({ lvstore, replica: lvol }),
         ...obeying(seen.epochs.get(lvol) ?? 0n),
       });
       this.#removed.add(lvol);
     }
-    const next = planKept(stored.value, seen, this.#removed);
+    const next = planKept(stored.value, seen, this.#removed, busy);
     if (next === stored.value) return;
     const copies = (snapshot: SnapshotObject | null): number => snapshot?.cut?.copies.length ?? 0;
     if (next !== null && copies(next) < copies(stored.value)) {

@@ -64,8 +64,8 @@ export function drain(deps: CordonDeps, target: DrainTarget): Promise<JobView> {
       target.kind === 'disk'
         ? { kind: 'disk.drain' as const, arguments: { disk: target.name } }
         : { kind: 'node.drain' as const, arguments: { node: target.name } };
-    const total = rest.replicas + rest.controllers;
-    const unit = target.kind === 'disk' ? 'replicas' : 'replicas and controllers';
+    const total = rest.replicas + rest.controllers + rest.snapshotCopies;
+    const unit = target.kind === 'disk' ? 'replicas and copies' : 'replicas, copies and controllers';
     const { job, changes, conditions } = jobFor(deps, state, { ...wish, total, unit });
     if (changes.length === 0) return { txn: null, result: jobView(job) };
     const mode = put(deps, state, { target, mode: 'drain' });
@@ -93,7 +93,7 @@ export function removeDisk(deps: CordonDeps, id: string): Promise<void> {
     if (rest.replicas > 0) throw busy(`it holds ${count(rest.replicas, 'replica')}; drain it first`);
     if (rest.maps > 0) throw busy(`${count(rest.maps, 'pool')} would place data on it; drain it first`);
     if (rest.snapshotCopies > 0)
-      throw busy(`it holds ${count(rest.snapshotCopies, 'copy', 'copies')} of snapshots; delete those snapshots first`);
+      throw busy(`it holds ${count(rest.snapshotCopies, 'copy', 'copies')} of snapshots; drain it first`);
     if (rest.tombstones > 0) throw busy(`it has yet to delete ${count(rest.tombstones, 'replica')} that moved`);
     const running = state.all('jobs').find((job) => !hasEnded(job) && job.arguments['disk'] === id);
     if (running !== undefined) throw busy(`job ${running.id} drains it`);

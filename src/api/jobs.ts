@@ -14,9 +14,11 @@ import { hasEnded, type JobKind, type JobObject, type JobView } from '../model/j
 import { keys } from '../model/keys.js';
 import { codecs, formatVersion } from '../model/objects.js';
 import { controllerNodes } from '../reconcile/controllers.js';
+import { whyNot } from '../reconcile/rollback.js';
 import type { Change, Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { readState } from './read-state.js';
+import { requireSnapshot } from './snapshots.js';
 import { requireVolume } from './volumes.js';
 
 export interface JobDeps {
@@ -129,6 +131,33 @@ export function moveController(deps: JobDeps, name: string, to: string): Promise
     };
     const { job, changes, conditions } = jobFor(deps, state, { ...wish, total: 1, unit: 'volumes' });
     return { txn: changes.length === 0 ? null : { conditions, changes }, result: jobView(job) };
+  });
+}
+
+/** Has the volume hold what its snapshot does, in place. Refused with what stands in the way. */
+export function rollBack(deps: JobDeps, at: { volume: string; snapshot: string }): Promise<JobView> {
+  return attempt<JobView>(deps.store, async ({ state }) => {
+    const stored = requireVolume(state, at.volume);
+    const { value: volume } = stored;
+    const { value: snapshot } = requireSnapshot(state, volume, at.snapshot);
+    const full = `${volume.name}@${snapshot.name}`;
+    const wish = {
+      kind: 'volume.rollback' as const,
+      arguments: { volumeId: volume.id, volume: volume.name, snapshotId: snapshot.id, snapshot: full },
+    };
+    const { job, changes, conditions } = jobFor(deps, state, { ...wish, total: 2, unit: 'steps' });
+    if (changes.length === 0) return { txn: null, result: jobView(job) };
+    const busy = (detail: string): BasaltError =>
+      new BasaltError('BUSY', { kind: 'volume', name: volume.name, detail });
+    const other = state.all('jobs').find((each) => !hasEnded(each) && each.arguments['volumeId'] === volume.id);
+    if (other !== undefined) throw busy(`job ${other.id} (${other.kind}) is under way`);
+    const leadership = state.get('leaderships', volume.id);
+    if (leadership === null) throw busy('it is being made');
+    const why = whyNot(state, { volume, leadership, snapshot });
+    if (why !== null) throw busy(why);
+    // Attached since: then it is looked at again.
+    const unchanged = { key: stored.key, modRevision: stored.revision };
+    return { txn: { conditions: [...conditions, unchanged], changes }, result: jobView(job) };
   });
 }
 

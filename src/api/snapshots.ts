@@ -13,10 +13,11 @@ import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { codecs, formatVersion, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
 import { type SnapshotObject, snapshotLvol } from '../model/snapshots.js';
+import { unmadeOf } from '../reconcile/clone-source.js';
 import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
-import { clonesOf, copyIsUp } from './snapshot-views.js';
+import { copyIsUp } from './snapshot-views.js';
 import { promisedPerDisk } from './views.js';
 import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume, type VolumeDeps } from './volumes.js';
 
@@ -102,12 +103,12 @@ export function deleteSnapshot(deps: SnapshotDeps, at: { volume: string; snapsho
   return attempt<void>(deps.store, async ({ state, placementRevision }) => {
     const { value: volume } = requireVolume(state, at.volume);
     const stored = requireSnapshot(state, volume, at.snapshot);
-    const unmade = clonesOf(state, stored.value.id).filter((clone) => !isMade(state, clone));
+    const unmade = [...new Set(unmadeOf(state, stored.value.id).map(({ volume: { name } }) => name))];
     if (unmade.length > 0)
       throw new BasaltError('BUSY', {
         kind: 'snapshot',
         name: `${volume.name}@${stored.value.name}`,
-        detail: `volume ${unmade.map(({ name }) => name).join(', ')} is being made of it`,
+        detail: `volume ${unmade.join(', ')} is being made of it`,
       });
     const next = planDeletion(stored.value);
     const change: Change =
@@ -124,12 +125,6 @@ export function deleteSnapshot(deps: SnapshotDeps, at: { volume: string; snapsho
     };
     return { txn, result: undefined };
   });
-}
-
-/** Its disks have what they need of the snapshot. */
-function isMade(state: ClusterState, clone: VolumeObject): boolean {
-  const sourced = clone.legs.flatMap((leg) => leg.replicas).filter((entry) => entry.source !== undefined);
-  return sourced.every((entry) => state.get('observedReplicas', entry.replica) !== null);
 }
 
 /** True: made now. False: that volume is there already, and began as this snapshot. */
@@ -163,6 +158,8 @@ export function cloneSnapshot(
         { kind: 'put', key: keys.volume(clone.id), value: codecs.volume.encode(clone) },
         { kind: 'put', key: keys.leadership(clone.id), value: leadership },
         { kind: 'put', key: keys.volumeName(request.name), value: name },
+        // Unchanged, but for its revision: who is about to give up a copy looks again.
+        { kind: 'put', key: stored.key, value: codecs.snapshot.encode(stored.value) },
         { kind: 'put', key: keys.placement, value: JSON.stringify({ format: formatVersion, volumeId: clone.id }) },
       ],
     };

@@ -139,6 +139,10 @@ export class ApiClient {
     return this.#call('POST', `${snapshotPath(volume, name)}/clone`, request);
   }
 
+  rollBack(volume: string, name: string): Promise<JobView> {
+    return this.#call('POST', `${snapshotPath(volume, name)}/rollback`);
+  }
+
   attach(name: string, request: AttachRequest): Promise<VolumeView> {
     return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/attach`, request);
   }

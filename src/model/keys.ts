@@ -59,6 +59,8 @@ const authority = 'nqn.2026-01.io.basalt';
 export const nqns = Object.freeze({
   discovery: 'nqn.2014-08.org.nvmexpress.discovery',
   replica: (replicaId: string) => `${authority}:replica:${replicaId}`,
+  /** A copy of a snapshot, for disk nodes that make another one of it. */
+  snapshotCopy: (lvol: string) => `${authority}:snapshot-copy:${lvol}`,
   volume: (volumeId: string) => `${authority}:volume:${volumeId}`,
   /** What a controller calls itself towards replicas. */
   controller: (name: string) => `${authority}:controller:${name}`,

@@ -147,6 +147,8 @@ export const VolumeObject = Type.Object(
     /** Of a clone: the snapshot that it began as, and what that was called. */
     origin: Type.Optional(Type.Object({ snapshotId: Uuid, volume: Name, snapshot: Name }, strict)),
     phase: Type.Union([Type.Literal('live'), Type.Literal('deleting')]),
+    /** The job that nobody may drive it for: who does hands it back. */
+    suspended: Type.Optional(Uuid),
     /** Deleted without waiting for nodes that are away. */
     forced: Type.Optional(Type.Literal(true)),
   },

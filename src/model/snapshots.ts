@@ -5,8 +5,9 @@
 //   wanted → cutting → ready → deleting → (gone)        cutting → wanted or failed, when a try did not succeed
 //
 // Invariants:  - a try is in the store before the first member is asked to cut for it, and its name is never used again
-//              - `ready` names exactly those copies that were cut at the instant, less those that were lost since
-//              - every lvol that may exist is named: by `cut`, or as a leftover until its disk node has removed it
+//              - `ready` names those copies that were cut at the instant, less those that were lost or given up since, and
+//                those that were made of them
+//              - every lvol that may exist is named: by `cut`, by `making`, or as a leftover until its disk node has removed it
 
 import Type, { type Static } from 'typebox';
 import { RouteRange } from './route.js';
@@ -31,6 +32,20 @@ export const SnapshotCut = Type.Object(
   strict,
 );
 export type SnapshotCut = Static<typeof SnapshotCut>;
+
+/** A copy that a disk node makes after the cut: its disk holds a replica, and has none. */
+export const SnapshotMaking = Type.Object(
+  {
+    leg: Count,
+    replica: Uuid,
+    disk: Uuid,
+    node: Name,
+    /** The copy that it is made of. */
+    from: Uuid,
+  },
+  strict,
+);
+export type SnapshotMaking = Static<typeof SnapshotMaking>;
 
 /** An lvol that is to go. */
 export const SnapshotLeftover = Type.Object(
@@ -73,6 +88,8 @@ export const SnapshotObject = Type.Object(
     failedCount: Count,
     /** Of `cutting` and `ready`. */
     cut: Type.Optional(SnapshotCut),
+    /** Of `ready`; absent: none. */
+    making: Type.Optional(Type.Array(SnapshotMaking, { minItems: 1 })),
     shape: Type.Optional(SnapshotShape),
     /** When it was cut, and for how long requests were held. */
     cutAtMs: Type.Optional(Count),

@@ -4,6 +4,7 @@
 //
 // Invariants:  - an lvol is made only for a replica that was never reported ready: a lost one is reported, not replaced
 //                by an empty one
+//              - a clone's replica begins empty only when it is counted no more, and so gets everything by a copy
 //              - an lvol only grows: what it has beyond what is wanted of it harms nobody
 //              - an lvol is deleted only when its volume is being deleted, under that volume's last epoch
 
@@ -11,6 +12,8 @@ export interface DesiredReplica {
   readonly replica: string;
   /** The lvol that it begins as; absent: empty. */
   readonly source?: string;
+  /** Of one with a source: somebody takes it for holding everything. Otherwise it may begin empty, and is copied. */
+  readonly counted?: boolean;
   readonly volumeId: string;
   readonly leg: number;
   readonly lvstore: string;
@@ -96,7 +99,9 @@ function planReplica(
   }
   const actions: DiskAction[] = [];
   const { source } = replica;
-  if (!exists && source !== undefined) actions.push({ do: 'clone-lvol', replica, source });
+  const hasSource = source !== undefined && observed.lvols.has(lvolPath({ ...replica, replica: source }));
+  if (!exists && source !== undefined && (hasSource || replica.counted !== false))
+    actions.push({ do: 'clone-lvol', replica, source });
   else if (!exists) actions.push({ do: 'create-lvol', replica });
   actions.push(...planExport(replica, subsystem));
   // Last: one that cannot grow is served as it is.

@@ -5,8 +5,7 @@
 // handed over one volume after the other, and what is still there is found from the store alone.
 //
 // Invariants:  - a node leaves a volume's controllers only while another one serves it
-//              - done means: no volume, no map and no tombstone names the disks, and no volume the node; copies of snapshots
-//                do not move
+//              - done means: no volume, no map, no snapshot and no tombstone names the disks, and no volume the node
 
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import type { CordonKind } from '../model/jobs.js';
@@ -29,7 +28,7 @@ export interface DrainRest {
   readonly maps: number;
   /** Replicas that were moved and that the disk has yet to delete; one whose node is away does so when it is back. */
   readonly tombstones: number;
-  /** Copies of snapshots, which stay where they were cut, and what a disk that is up has yet to delete of them. */
+  /** Copies of snapshots, which go when others were made of them, and what a disk that is up has yet to delete of them. */
   readonly snapshotCopies: number;
 }
 
@@ -51,7 +50,8 @@ export function restOf(state: ClusterState, target: DrainTarget): DrainRest {
     snapshotCopies: state
       .all('snapshots')
       .reduce(
-        (sum, { cut, leftovers }) => sum + [...(cut?.copies ?? []), ...leftovers.filter(isThere)].filter(on).length,
+        (sum, { cut, making = [], leftovers }) =>
+          sum + [...(cut?.copies ?? []), ...making, ...leftovers.filter(isThere)].filter(on).length,
         0,
       ),
   };
@@ -138,5 +138,21 @@ export function waitingFor(state: ClusterState, target: DrainTarget): string | n
   const rest = restOf(state, target);
   if (rest.maps > 0) return 'the pools have no maps without it yet';
   if (rest.replicas === 0 && rest.tombstones > 0) return 'moved replicas are being deleted';
+  return rest.snapshotCopies > 0 ? copyWaitingFor(state, disks) : null;
+}
+
+/** Why copies of snapshots are still there. */
+function copyWaitingFor(state: ClusterState, disks: ReadonlySet<string>): string | null {
+  for (const { name, volumeId, phase, cut, leftovers } of state.all('snapshots')) {
+    const copies = phase === 'ready' ? (cut?.copies ?? []) : [];
+    const going = copies.filter((copy) => disks.has(copy.disk));
+    if (going.length === 0 && !leftovers.some((entry) => disks.has(entry.disk))) continue;
+    const full = `${state.get('volumes', volumeId)?.name ?? volumeId}@${name}`;
+    const isReadable = (leg: number): boolean =>
+      copies.some((copy) => copy.leg === leg && state.get('lives', copy.node) !== null);
+    if (going.some((copy) => !isReadable(copy.leg)))
+      return `no copy of ${full} can be read: delete it, or bring one back`;
+    return going.length > 0 ? `copies of ${full} are made on other disks` : `copies of ${full} are being deleted`;
+  }
   return null;
 }

@@ -151,7 +151,13 @@ class Cluster {
   plan(runner: string, ageMs = 0): StoreStep | null {
     const stored = this.state.stored('jobs', jobId);
     if (stored === null) throw new Error('no job');
-    const at = { state: this.state, wallMs: 7, ageMs, runner: { node: runner, incarnation: `${runner}-1` } };
+    const at = {
+      state: this.state,
+      wallMs: 7,
+      ageMs,
+      runner: { node: runner, incarnation: `${runner}-1` },
+      newUuid: () => uuid(99),
+    };
     return planJob(at, stored);
   }
 
@@ -368,6 +374,9 @@ describe('draining a disk', () => {
     at.remove(keys.live('n1'));
     expect(restOf(at.state, target).snapshotCopies).toBe(0);
     at.live('n1');
+    at.commit(at.plan('n2') as StoreStep);
+    expect(at.theJob).toMatchObject({ state: 'running', waitsFor: expect.stringContaining('being deleted') });
+    at.remove(keys.snapshot(uuid(30)));
     at.commit(at.plan('n2') as StoreStep);
     expect(at.theJob).toMatchObject({ state: 'done', progress: { done: 2, total: 2 } });
   });

@@ -11,6 +11,7 @@ import { hasEnded, type JobObject, type JobState, jobEventsMax } from '../model/
 import { codecs } from '../model/objects.js';
 import { type DrainTarget, planVacating, restOf, waitingFor } from './drain.js';
 import { planMoveController } from './move-controller.js';
+import { planResume, planRollback } from './rollback.js';
 import { both, noStep, removal, replace, type StoreStep } from './store-step.js';
 
 export interface JobMoment {
@@ -20,6 +21,8 @@ export interface JobMoment {
   /** For how long its present runner has had it. */
   readonly ageMs: number;
   readonly runner: { readonly node: string; readonly incarnation: string };
+  /** For what a step names for the first time. */
+  readonly newUuid: () => string;
 }
 
 /** How long a controller may take to be where it was sent to. */
@@ -48,6 +51,8 @@ function stepOf(moment: JobMoment, queued: JobObject): Outcome | null {
   switch (job.kind) {
     case 'volume.move-controller':
       return moveStep(moment, job);
+    case 'volume.rollback':
+      return rollbackStep(moment, job);
     case 'disk.drain':
       return drainStep(moment, job, { kind: 'disk', name: job.arguments['disk'] ?? '' });
     case 'node.drain':
@@ -100,6 +105,33 @@ function moveStep(moment: JobMoment, job: JobObject): Outcome {
   return { job: noted({ ...job, waitsFor: null }, moment, plan.why), step: plan.step };
 }
 
+function rollbackStep(moment: JobMoment, job: JobObject): Outcome {
+  const { state, newUuid } = moment;
+  const { volumeId = '', snapshotId = '', snapshot = '' } = job.arguments;
+  const swapped = job.progress.done > 0;
+  const end = (at: Parameters<typeof ended>[2]): Outcome => ({
+    job: ended(job, moment, at),
+    step: planResume(state, { jobId: job.id, volumeId }),
+  });
+  const plan = planRollback(state, { jobId: job.id, volumeId, snapshotId, swapped, newUuid });
+  if (plan.do === 'done') {
+    const done = end({ state: 'done', text: `it holds what ${snapshot} does` });
+    return { ...done, job: { ...done.job, progress: { ...job.progress, done: job.progress.total } } };
+  }
+  if (job.cancelling && !swapped) return end({ state: 'cancelled', text: 'cancelled: nothing has changed' });
+  if (plan.do === 'fail') return end({ state: 'failed', text: plan.why, code: 'JOB_FAILED' });
+  if (!swapped && moment.ageMs >= moveTimeoutMs && plan.do === 'wait')
+    return end({
+      state: 'failed',
+      text: `not done within ${moveTimeoutMs} ms: ${plan.why}`,
+      code: 'DEADLINE_EXCEEDED',
+    });
+  if (plan.do === 'wait') return { job: { ...job, waitsFor: plan.why } };
+  const next = noted({ ...job, waitsFor: null }, moment, plan.why);
+  const done = plan.do === 'swap' ? 1 : 0;
+  return { job: { ...next, progress: { ...next.progress, done } }, step: plan.step };
+}
+
 function drainStep(moment: JobMoment, job: JobObject, target: DrainTarget): Outcome {
   const { state } = moment;
   const cordon = state.stored('cordons', `${target.kind}/${target.name}`);
@@ -111,12 +143,11 @@ function drainStep(moment: JobMoment, job: JobObject, target: DrainTarget): Outc
     return { job: ended(job, moment, { state: 'cancelled', text }), step };
   }
   const rest = restOf(state, target);
-  const left = rest.replicas + rest.controllers;
+  const left = rest.replicas + rest.controllers + rest.snapshotCopies;
   const total = Math.max(job.progress.total, left);
   const counted = { ...job, progress: { ...job.progress, total, done: total - left } };
   if (left + rest.maps + rest.tombstones === 0) {
-    const stay = rest.snapshotCopies === 0 ? 'nothing' : `no replica; ${rest.snapshotCopies} copies of snapshots stay`;
-    return { job: ended(counted, moment, { state: 'done', text: `the ${target.kind} holds ${stay}` }) };
+    return { job: ended(counted, moment, { state: 'done', text: `the ${target.kind} holds nothing` }) };
   }
   const vacating = target.kind === 'node' ? planVacating(state, target.name) : { change: null, why: null };
   if (vacating.change !== null)

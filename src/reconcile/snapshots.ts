@@ -5,7 +5,7 @@
 //
 // Invariants:  - a try that ended without being recorded is over for good: what it may have made is left over, and is never
 //                counted as a copy
-//              - copies only ever become fewer
+//              - copies become fewer here; more are made by snapshot-copies.ts
 //              - an object goes when nothing that it names can exist any more
 
 import type { Leadership, VolumeObject } from '../model/objects.js';
@@ -90,11 +90,12 @@ export function planDeletion(snapshot: SnapshotObject): SnapshotObject | null {
 }
 
 function withoutCut(snapshot: SnapshotObject): SnapshotObject {
-  const { cut, ...rest } = snapshot;
+  const { cut, making = [], ...rest } = snapshot;
   if (cut === undefined) return rest;
   // Every member had answered: nothing is on its way.
   const epoch = snapshot.phase === 'ready' ? 0 : cut.epoch;
-  return { ...rest, leftovers: [...rest.leftovers, ...leftoversOf(snapshot.id, { ...cut, epoch })] };
+  const copies = [...cut.copies, ...making];
+  return { ...rest, leftovers: [...rest.leftovers, ...leftoversOf(snapshot.id, { ...cut, copies, epoch })] };
 }
 
 function leftoversOf(id: string, cut: SnapshotCut): SnapshotLeftover[] {
@@ -120,15 +121,17 @@ export function leftoversOn(snapshot: SnapshotObject, seen: DiskLvols): Snapshot
 
 /**
  * After `removed` went (also some time ago): what the object says next; null: nothing is left of it. The same object: nothing changes. What was
- * never there counts as gone only when its replica obeys a later epoch, or is gone itself: nobody can make it then.
+ * never there counts as gone only when its replica obeys a later epoch, or is gone itself, and this node was not making it
+ * (`busy`) when it looked: nobody can make it then.
  */
 export function planKept(
   snapshot: SnapshotObject,
   seen: DiskLvols,
   removed: ReadonlySet<string>,
+  busy: ReadonlySet<string> = new Set(),
 ): SnapshotObject | null {
   const leftovers = snapshot.leftovers.filter((entry) => {
-    if (entry.disk !== seen.disk) return true;
+    if (entry.disk !== seen.disk || busy.has(entry.lvol)) return true;
     if (seen.epochs.has(entry.lvol)) return !removed.has(entry.lvol);
     if (removed.has(entry.lvol)) return false;
     const obeyed = seen.epochs.get(entry.replica);

@@ -5,6 +5,8 @@ import { systemClock } from '../../env/clock.js';
 import { CloneRequest, SnapshotCreateRequest, SnapshotView, VolumeView } from '../../model/api.js';
 import { checker } from '../../model/check.js';
 import { BasaltError } from '../../model/errors.js';
+import { JobView } from '../../model/jobs.js';
+import { rollBack } from '../jobs.js';
 import { readState } from '../read-state.js';
 import { snapshotsOf, snapshotView } from '../snapshot-views.js';
 import { cloneSnapshot, createSnapshot, deleteSnapshot, requireSnapshot } from '../snapshots.js';
@@ -84,6 +86,16 @@ export const snapshotRoutes: readonly Route[] = [
       await deleteSnapshot(deps, at);
       return ok({ deleted: `${at.volume}@${at.snapshot}` });
     },
+  },
+  {
+    method: 'POST',
+    path: `${member}/rollback`,
+    summary:
+      'Starts a job that has the volume hold what the snapshot does, in place. Refused while hosts are attached, and when the volume had another size then.',
+    body: null,
+    response: JobView,
+    status: 202,
+    run: async (deps, request) => ({ status: 202, body: await rollBack(deps, placeOf(request)) }),
   },
   {
     method: 'POST',

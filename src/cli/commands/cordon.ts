@@ -96,7 +96,7 @@ function planText(plan: DrainPlanView): string {
   const facts = [
     [plan.kind, plan.name],
     ['replicas that move', `${plan.replicas}, at most ${formatBytes(plan.bytes)}`],
-    ...(plan.snapshotCopies === 0 ? [] : [['copies of snapshots', `${plan.snapshotCopies}, which stay`]]),
+    ...(plan.snapshotCopies === 0 ? [] : [['copies of snapshots', `${plan.snapshotCopies}, made anew elsewhere`]]),
     ...plan.controllers.map(({ volume, to }) => [`volume ${volume}`, `handed over to ${to}`]),
     ...(plan.waitsFor === null ? [] : [['waits', plan.waitsFor]]),
   ];

@@ -98,8 +98,8 @@ export function jobText(job: JobView): string {
 }
 
 function subject(job: JobView): string {
-  const { volume, to, disk, node } = job.arguments;
-  return volume === undefined ? (disk ?? node ?? '-') : `${volume} to ${to}`;
+  const { volume, to, disk, node, snapshot } = job.arguments;
+  return volume === undefined ? (disk ?? node ?? '-') : `${volume} to ${to ?? snapshot}`;
 }
 
 function progress({ progress: { done, total, unit } }: JobView): string {

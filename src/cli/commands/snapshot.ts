@@ -8,6 +8,7 @@ import { apiClient } from '../api-option.js';
 import type { CliWorld } from '../launch.js';
 import { type CommonOptions, print, table } from '../output.js';
 import { formatBytes, parseCount } from '../sizes.js';
+import { jobText, waitForJob } from './job.js';
 
 const pollMs = 50;
 
@@ -25,7 +26,9 @@ export function parseSnapshotName(text: string, field: string): SnapshotName {
 }
 
 export function addSnapshotCommands(parent: Command, world: CliWorld): void {
-  const snapshot = parent.command('snapshot').description('create, list, show and delete snapshots of volumes');
+  const snapshot = parent
+    .command('snapshot')
+    .description('create, list, show and delete snapshots of volumes, and go back to them');
   snapshot
     .command('create <volume@snapshot>')
     .description('keep what a volume holds at one instant, while it is used')
@@ -49,6 +52,11 @@ export function addSnapshotCommands(parent: Command, world: CliWorld): void {
       print(world, options, found, snapshotText(found));
     });
   snapshot
+    .command('rollback <volume@snapshot>')
+    .description('have a volume, attached to nobody, hold what its snapshot does; what was written since is gone')
+    .option('--wait <seconds>', 'how long to wait until it is done; 0: not at all', '60')
+    .action((name: string, _options, command: Command) => rollBack(world, name, command.optsWithGlobals()));
+  snapshot
     .command('delete <volume@snapshot>')
     .description('delete a snapshot; volumes that were made of it stay as they are')
     .action(async (name: string, _options, command: Command) => {
@@ -57,6 +65,14 @@ export function addSnapshotCommands(parent: Command, world: CliWorld): void {
       await (await apiClient(world, options)).deleteSnapshot(at.volume, at.snapshot);
       print(world, options, { deleted: name }, `snapshot ${name} is being deleted`);
     });
+}
+
+async function rollBack(world: CliWorld, name: string, options: CreateOptions): Promise<void> {
+  const at = parseSnapshotName(name, 'volume@snapshot');
+  const client = await apiClient(world, options);
+  const asked = await client.rollBack(at.volume, at.snapshot);
+  const job = await waitForJob(world, client, { job: asked, wait: options.wait });
+  print(world, options, job, jobText(job));
 }
 
 interface CreateOptions extends CommonOptions {
