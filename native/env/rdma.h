@@ -139,6 +139,7 @@ class RdmaConnection {
 
   // Only when it has ended, or no queue pair was made.
   virtual ~RdmaConnection() = default;
+  void* context = nullptr;  // the owner's
   virtual State state() const = 0;
   virtual Cause why() const = 0;
   // Runs once from poll() when the state changes, or has changed since it was armed before. A run may be spurious.

@@ -42,6 +42,7 @@ void Arena::clear() {
     munmap(mapping.base, mapping.bytes);
   mappings_.clear();
   mapped_bytes_ = 0;
+  unmap_count_.fetch_add(1, std::memory_order_release);
 }
 
 void* Arena::map(size_t bytes) {
@@ -54,7 +55,7 @@ void* Arena::map(size_t bytes) {
     base = map_ordinary(bytes);
   }
   if (base == nullptr) return nullptr;
-  mappings_.push_back({base, bytes});
+  mappings_.push_back({base, bytes, ++last_id_});
   mapped_bytes_ += bytes;
   return base;
 }
@@ -67,9 +68,20 @@ void Arena::unmap(void* base) {
     mapped_bytes_ -= mappings_[i].bytes;
     mappings_[i] = mappings_.back();
     mappings_.pop_back();
+    unmap_count_.fetch_add(1, std::memory_order_release);
     return;
   }
   BASALT_ASSERT(false);
+}
+
+Arena::Found Arena::find(const void* address) const {
+  const std::lock_guard lock(mutex_);
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  for (const Mapping& mapping : mappings_) {
+    const auto base = reinterpret_cast<uintptr_t>(mapping.base);
+    if (at >= base && at - base < mapping.bytes) return {mapping.base, mapping.bytes, mapping.id};
+  }
+  return {};
 }
 
 size_t Arena::mapped_bytes() const {

@@ -55,6 +55,7 @@ class BufferPool {
   void wait(BufferWaiter* waiter, size_t bytes, BufferUse use = BufferUse::local);
   void stop_waiting(BufferWaiter* waiter);
 
+  Arena& arena() const { return arena_; }
   size_t bytes_max() const { return bytes_max_; }
   size_t in_use_count() const { return in_use_count_; }
   size_t in_use_bytes() const { return in_use_bytes_; }

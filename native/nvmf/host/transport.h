@@ -104,7 +104,7 @@ class HostQueue {
   AgeTimer age_timer_;
 };
 
-// As the transport understands it: TCP: an IP literal and a port.
+// As the transport understands it: TCP and RDMA: an IP literal and a port.
 struct HostAddress {
   std::string traddr;
   std::string trsvcid;

@@ -9,11 +9,21 @@
 namespace basalt::nvmf {
 namespace {
 
+constexpr uint8_t trtype_rdma = 1;
 constexpr uint8_t trtype_tcp = 3;
 constexpr uint8_t trtype_loopback = 254;
 constexpr uint8_t subtype_nvm = 2;
 constexpr uint8_t treq_secure_channel_required = 1;
 constexpr uint8_t sectype_tls_1_3 = 2;
+// Of an RDMA address: a reliable connected queue pair, of a provider that is not named, by the connection manager.
+constexpr uint8_t rdma_qptype_reliable_connected = 1;
+constexpr uint8_t rdma_prtype_none = 1;
+constexpr uint8_t rdma_cms_rdma_cm = 1;
+
+uint8_t trtype_of(const std::string& trtype) {
+  if (trtype == "RDMA") return trtype_rdma;
+  return trtype == "TCP" ? trtype_tcp : trtype_loopback;
+}
 
 template <size_t size>
 void put(char (&out)[size], const std::string& text) {
@@ -23,12 +33,17 @@ void put(char (&out)[size], const std::string& text) {
 nvme::DiscoveryLogEntry entry_of(const SubsystemOptions& subsystem, const Listener& listener) {
   nvme::DiscoveryLogEntry entry{};
   const bool ip6 = listener.address.traddr.find(':') != std::string::npos;
-  entry.trtype = listener.address.trtype == "TCP" ? trtype_tcp : trtype_loopback;
+  entry.trtype = trtype_of(listener.address.trtype);
   entry.adrfam = entry.trtype == trtype_loopback ? 254 : (ip6 ? 2 : 1);
   entry.subtype = subtype_nvm;
   entry.portid = listener.portid;
   entry.cntlid = nvme::cntlid_any;
   entry.asqsz = 32;
+  if (entry.trtype == trtype_rdma) {
+    entry.tsas[0] = rdma_qptype_reliable_connected;
+    entry.tsas[1] = rdma_prtype_none;
+    entry.tsas[2] = rdma_cms_rdma_cm;
+  }
   if (listener.address.secure_channel) {
     entry.treq = treq_secure_channel_required;
     entry.tsas[0] = sectype_tls_1_3;

@@ -124,7 +124,8 @@ void Controller::identify_controller(Request* request) {
   id.elpe = error_log_entries - 1;
   id.kas = keep_alive_granularity_ms / 100;
   id.maxcmd = queue_entries_max;
-  id.sgls = 1u << 0 | 1u << 20 | 1u << 21;
+  // SGLs, offsets into the capsule; and where other data is: by a key (RDMA), or as the transport does it.
+  id.sgls = 1u << 0 | 1u << 20 | (listener().address.trtype == "RDMA" ? 1u << 2 : 1u << 21);
   std::memcpy(id.subnqn, subsystem.nqn.data(), std::min(subsystem.nqn.size(), sizeof(id.subnqn) - 1));
   id.ioccsz = (sizeof(nvme::Command) + in_capsule_bytes) / 16;
   id.iorcsz = sizeof(nvme::Completion) / 16;

@@ -13,7 +13,7 @@
 namespace basalt::nvmf {
 
 struct ListenAddress {
-  std::string trtype = "TCP";  // "TCP", "LOOPBACK"
+  std::string trtype = "TCP";  // "TCP", "RDMA", "LOOPBACK"
   std::string traddr;
   std::string trsvcid;          // decimal port; "0": any free one
   bool secure_channel = false;  // TLS only

@@ -155,7 +155,7 @@ TEST_P(HostAuthenticates, AndComesBackByItselfAfterALoss) {
   world.net.run_void(many.close());
 }
 
-INSTANTIATE_TEST_SUITE_P(Transports, HostAuthenticates, ::testing::Values("TCP", "LOOPBACK"),
+INSTANTIATE_TEST_SUITE_P(Transports, HostAuthenticates, ::testing::Values("TCP", "RDMA", "LOOPBACK"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

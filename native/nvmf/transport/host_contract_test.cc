@@ -209,7 +209,7 @@ TEST_P(HostTransportContract, RefusedHostsAndUnknownSubsystemsAreErrorsThatSayWh
   EXPECT_EQ(connect(options()).error().code, Errc::permission);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, HostTransportContract, ::testing::Values("TCP", "LOOPBACK"),
+INSTANTIATE_TEST_SUITE_P(All, HostTransportContract, ::testing::Values("TCP", "RDMA", "LOOPBACK"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

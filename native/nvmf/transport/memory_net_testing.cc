@@ -23,7 +23,7 @@ class MemoryPending final : public env::PendingSocket {
 
 class MemoryPoller final : public env::Poller {
  public:
-  explicit MemoryPoller(MemoryNet& net) : net_(net) {}
+  explicit MemoryPoller(MemoryNet& net) : net_(net), rdma_(net.rdma(), "memory") {}
   size_t poll() override;
   void wait(Instant deadline) override {}
   void wake() override {}
@@ -33,6 +33,7 @@ class MemoryPoller final : public env::Poller {
   Result<std::unique_ptr<env::BlockFile>> open(const env::FileOptions& options) override {
     return Error{Errc::unsupported, "no files here"};
   }
+  env::Rdma* rdma() override { return &rdma_; }
   std::string description() const override { return "in memory"; }
 
   // Something that can be armed.
@@ -51,6 +52,7 @@ class MemoryPoller final : public env::Poller {
   MemoryNet& net_;
   uint64_t last_id_ = 0;
   std::map<uint64_t, Watched*> watched_;
+  env::SimRdma rdma_;
 };
 
 class MemorySocket final : public env::StreamSocket, MemoryPoller::Watched {
@@ -185,7 +187,7 @@ size_t MemoryPoller::poll() {
       ran++;
     }
   }
-  return ran;
+  return ran + rdma_.poll();
 }
 
 Result<std::unique_ptr<env::StreamListener>> MemoryPoller::listen(const env::Address& address) {
@@ -236,7 +238,7 @@ std::unique_ptr<env::LoopHandle> MemoryNet::start(env::Loop& loop, const env::Lo
 bool MemoryNet::run_until(const std::function<bool()>& done, Duration limit) {
   const Instant end = now_ + limit;
   while (!done()) {
-    bool worked = false;
+    bool worked = run_events();
     for (size_t i = 0; i < reactors_.size(); i++)
       worked |= reactors_[i]->turn();
     if (worked) {
@@ -246,6 +248,7 @@ bool MemoryNet::run_until(const std::function<bool()>& done, Duration limit) {
     Instant next = end;
     for (Reactor* reactor : reactors_)
       next = std::min(next, reactor->deadline());
+    if (!events_.empty()) next = std::min(next, events_.begin()->first);
     if (now_ >= end) {
       std::fprintf(stderr, "gave up after %lld ms of virtual time; seed %llu\n", static_cast<long long>(limit.to_ms()),
                    static_cast<unsigned long long>(seed_));
@@ -254,6 +257,25 @@ bool MemoryNet::run_until(const std::function<bool()>& done, Duration limit) {
     now_ = std::max(next, now_ + microseconds(1));
   }
   return true;
+}
+
+void MemoryNet::at(Instant when, std::function<void()> event) {
+  events_.emplace(std::max(when, now_), std::move(event));
+}
+
+Duration MemoryNet::travel_time(const std::string& from, const std::string& to) {
+  return microseconds(1 + static_cast<int64_t>(draw(20)));
+}
+
+bool MemoryNet::run_events() {
+  bool ran = false;
+  while (!events_.empty() && events_.begin()->first <= now_) {
+    const auto event = std::move(events_.begin()->second);
+    events_.erase(events_.begin());
+    event();
+    ran = true;
+  }
+  return ran;
 }
 
 void MemoryNet::run_for(Duration duration) {

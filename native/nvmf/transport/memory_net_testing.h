@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // MemoryNet: an env for tests, with a virtual clock and stream sockets that are queues in memory. Transfers are cut at
-// random (seeded) places; connections can be cut, or frozen so that nothing arrives any more.
+// random (seeded) places; connections can be cut, or frozen so that nothing arrives any more. Simulated RDMA adapters.
 // Everything runs on the test's thread: run_until() turns the reactors, and moves the clock when nothing else happens.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "env/env.h"
+#include "env/sim/sim_rdma.h"
 #include "runtime/reactor.h"
 
 namespace basalt::testing {
@@ -32,9 +33,9 @@ struct MemoryConnection {
   bool frozen = false;
 };
 
-class MemoryNet final : public env::Env {
+class MemoryNet final : public env::Env, env::SimRdmaGround {
  public:
-  explicit MemoryNet(uint64_t seed) : seed_(seed), random_(seed) {}
+  explicit MemoryNet(uint64_t seed) : seed_(seed), random_(seed), rdma_(*this, seed) {}
   ~MemoryNet() override;
 
   Instant now() const override { return now_; }
@@ -74,6 +75,7 @@ class MemoryNet final : public env::Env {
   }
   size_t connection_count(uint16_t port);
   void shred(bool on) { shred_ = on; }
+  env::SimRdmaFabric& rdma() { return rdma_; }
   uint64_t draw(uint64_t below) { return below == 0 ? 0 : random_() % below; }
 
  private:
@@ -90,10 +92,17 @@ class MemoryNet final : public env::Env {
     *ended = true;
   }
   void before_transfer();
+  // SimRdmaGround
+  void at(Instant when, std::function<void()> event) override;
+  Duration travel_time(const std::string& from, const std::string& to) override;
+  bool reachable(const std::string& from, const std::string& to) const override { return true; }
+  bool run_events();
 
   const uint64_t seed_;
   std::mt19937_64 random_;
   Instant now_{1'000'000'000};
+  std::multimap<Instant, std::function<void()>> events_;
+  env::SimRdmaFabric rdma_;
   std::vector<Reactor*> reactors_;
   std::vector<std::weak_ptr<MemoryConnection>> connections_;
   std::map<uint16_t, std::deque<std::shared_ptr<MemoryConnection>>*> listeners_;

@@ -44,18 +44,20 @@ TEST(SubsystemRemoval, DeletionWaitsForANamespaceThatIsBeingRemoved) {
   EXPECT_EQ(world.target->find_subsystem(test_subnqn), nullptr);
 }
 
-TEST(SubsystemRemoval, ASubsystemThatIsBeingDeletedRefusesPiecewiseRemoval) {
+class SubsystemRemovalOver : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SubsystemRemovalOver, ASubsystemThatIsBeingDeletedRefusesPiecewiseRemoval) {
   TargetWorld world;
   TestDisk disk(world.home, 64, 1);
   disk.hold = true;
   nvmf::Subsystem* subsystem = world.add_subsystem(test_subnqn, &disk);
-  const nvmf::HostAddress address = world.listen(subsystem, "TCP");
+  const nvmf::HostAddress address = world.listen(subsystem, GetParam());
   HeldFlush flush;
   subsystem->find_namespace(1)->submit(&flush, world.home);
   std::optional<Outcome> removed;
   std::optional<Outcome> deleted;
   spawn(record(world.target->delete_subsystem(test_subnqn), &deleted));
-  spawn(record(subsystem->remove_listener(world.as_listen(address, "TCP")), &removed));
+  spawn(record(subsystem->remove_listener(world.as_listen(address, GetParam())), &removed));
   world.net.run_for(milliseconds(5));
   ASSERT_TRUE(removed.has_value());
   EXPECT_EQ(removed->error().code, Errc::closed);
@@ -63,6 +65,9 @@ TEST(SubsystemRemoval, ASubsystemThatIsBeingDeletedRefusesPiecewiseRemoval) {
   ASSERT_TRUE(world.net.run_until([&] { return deleted.has_value(); }, seconds(5)));
   EXPECT_TRUE(deleted->ok());
 }
+
+INSTANTIATE_TEST_SUITE_P(All, SubsystemRemovalOver, ::testing::Values("TCP", "RDMA", "LOOPBACK"),
+                         [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
 }  // namespace basalt::testing

@@ -17,6 +17,8 @@
 #include "nvmf/target/target.h"
 #include "nvmf/transport/loopback/loopback.h"
 #include "nvmf/transport/memory_net_testing.h"
+#include "nvmf/transport/rdma/rdma_host.h"
+#include "nvmf/transport/rdma/rdma_target.h"
 #include "nvmf/transport/tcp/tcp_host.h"
 #include "nvmf/transport/tcp/tcp_target.h"
 
@@ -133,12 +135,15 @@ inline constexpr char test_hostnqn[] = "nqn.2026-01.test:host";
 
 class TargetWorld {
  public:
-  explicit TargetWorld(uint64_t seed = 1) : net(seed) {
+  explicit TargetWorld(uint64_t seed = 1, const nvmf::RdmaTargetOptions& rdma_options = {}) : net(seed) {
     BASALT_ASSERT(home.init().ok() && host.init().ok());
     net.add(&home);
     net.add(&host);
     target = std::make_unique<nvmf::Target>(std::vector<Reactor*>{&home, &host});
     target->add_transport(std::make_unique<nvmf::TcpTargetTransport>(*target));
+    auto rdma_transport = std::make_unique<nvmf::RdmaTargetTransport>(*target, rdma_options);
+    rdma_target = rdma_transport.get();
+    target->add_transport(std::move(rdma_transport));
     auto loopback_target = std::make_unique<nvmf::LoopbackTargetTransport>(*target);
     loopback = std::make_unique<nvmf::LoopbackHostTransport>(*loopback_target);
     target->add_transport(std::move(loopback_target));
@@ -151,6 +156,8 @@ class TargetWorld {
     net.run_for(milliseconds(5));
     target.reset();
     net.run_for(milliseconds(5));
+    // Nothing of the adapters' is left: connections, registrations, windows, queues.
+    EXPECT_EQ(net.rdma().counts(), env::SimRdmaCounts{});
   }
 
   nvmf::Subsystem* add_subsystem(const std::string& nqn, bdev::Bdev* disk, bool one_writer = false) {
@@ -170,7 +177,7 @@ class TargetWorld {
   nvmf::HostAddress listen(nvmf::Subsystem* subsystem, const std::string& trtype) {
     nvmf::ListenAddress address;
     address.trtype = trtype;
-    address.traddr = trtype == "TCP" ? "127.0.0.1" : "here";
+    address.traddr = trtype == "LOOPBACK" ? "here" : "127.0.0.1";
     address.trsvcid = "0";
     auto bound = net.run(subsystem->add_listener(address));
     BASALT_ASSERT(bound.ok());
@@ -178,6 +185,7 @@ class TargetWorld {
   }
   nvmf::HostTransport& transport(const std::string& trtype) {
     if (trtype == "TCP") return tcp;
+    if (trtype == "RDMA") return rdma;
     return *loopback;
   }
   nvmf::ListenAddress as_listen(const nvmf::HostAddress& address, const std::string& trtype) {
@@ -216,6 +224,8 @@ class TargetWorld {
   Reactor host{net, arena, {.index = 1}};
   std::unique_ptr<nvmf::Target> target;
   nvmf::TcpHostTransport tcp;
+  nvmf::RdmaHostTransport rdma;
+  nvmf::RdmaTargetTransport* rdma_target = nullptr;
   std::unique_ptr<nvmf::LoopbackHostTransport> loopback;
 };
 

@@ -24,7 +24,7 @@
 #include "nvmf/pdu/encoder.h"
 #include "nvmf/target/queue.h"
 #include "nvmf/target/target.h"
-#include "nvmf/transport/tcp/host_share.h"
+#include "nvmf/transport/host_share.h"
 #include "nvmf/transport/tcp/tls_socket.h"
 
 namespace basalt::nvmf {

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nvmf/transport/rdma/rdma_host.h"
+
+#include <charconv>
+
+#include "nvmf/transport/rdma/rdma_host_queue.h"
+
+namespace basalt::nvmf {
+
+std::shared_ptr<RdmaMemory> RdmaHostTransport::memory(Reactor& reactor, env::RdmaDevice& device) {
+  std::lock_guard guard(mutex_);
+  std::erase_if(memories_, [](const auto& entry) { return entry.second.expired(); });
+  auto& known = memories_[{&reactor, &device}];
+  auto memory = known.lock();
+  if (memory == nullptr) {
+    memory = std::make_shared<RdmaMemory>(reactor.buffers().arena(), device);
+    known = memory;
+  }
+  return memory;
+}
+
+Task<Result<std::unique_ptr<HostQueue>>> RdmaHostTransport::connect(Reactor& reactor, HostAddress address,
+                                                                    HostQueueOptions options) {
+  env::Address target;
+  target.host = address.traddr;
+  const char* end = address.trsvcid.data() + address.trsvcid.size();
+  const auto parsed = std::from_chars(address.trsvcid.data(), end, target.port);
+  if (parsed.ec != std::errc{} || parsed.ptr != end || target.port == 0) {
+    co_return Error{Errc::invalid_argument, "trsvcid: '" + address.trsvcid + "' is not a port from 1 to 65535"};
+  }
+  if (options.tls) co_return Error{Errc::unsupported, "psk: goes with TCP only"};
+  env::Rdma* rdma = reactor.poller().rdma();
+  if (rdma == nullptr) co_return Error{Errc::unsupported, "trtype: there is no RDMA on this machine"};
+  auto connection = rdma->connect(target);
+  if (!connection) co_return connection.error();
+  auto queue = std::make_unique<RdmaHostQueue>(reactor, options, *this, stats_, address.to_string());
+  const Outcome outcome = co_await queue->handshake(std::move(connection).value());
+  if (!outcome) co_return outcome.error();
+  std::unique_ptr<HostQueue> connected = std::move(queue);
+  co_return std::move(connected);
+}
+
+}  // namespace basalt::nvmf
