@@ -168,8 +168,14 @@ void Session::write_plan(const GuardedResult& failed, const Named& named) {
   const std::string suite = suite_name(failed.options.suite);
   PlanFile plan;
   plan.options = failed.options;
-  if (from_seed && arguments_.shrink && !stopped()) plan.options = smaller(failed);
-  plan.found = failed.end == End::finished ? failed.run.explanation : "crash";
+  GuardedResult smallest = failed;
+  if (from_seed && arguments_.shrink && !stopped()) {
+    plan.options = smaller(failed);
+    // What the file says is what its replay shows.
+    if (plan.options.reduction != failed.options.reduction && !stopped()) smallest = again(plan.options);
+  }
+  if (smallest.end == End::stopped || smallest.passed()) smallest = failed;
+  plan.found = smallest.end == End::finished ? smallest.run.explanation : "crash";
   const std::string seed = hex(plan.options.seed);
   std::string path = named.path;
   if (from_seed || arguments_.keep) {
