@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nvmf/transport/payload_hold.h"
 
+#include "base/probe.h"
+
 namespace basalt::nvmf {
 
-bool PayloadHold::take(Reactor& reactor, HostShare* share, uint32_t length_bytes, BufferUse use) {
+bool PayloadHold::take(Reactor& reactor, const PayloadWant& want) {
   BASALT_ASSERT(buffer_ == nullptr && !waiting());
   reactor_ = &reactor;
-  share_ = share;
-  length_bytes_ = length_bytes;
-  wanted_use_ = use;
+  want_ = want;
   unwanted_ = false;
   return try_take();
 }
 
 bool PayloadHold::try_take() {
-  if (share_ != nullptr && !share_->admits(length_bytes_)) {
+  if (want_.share != nullptr && !want_.share->admits(want_.length_bytes)) {
     run = share_ready;
-    share_->wait(this);
+    want_.share->wait(this);
     return false;
   }
-  buffer_ = reactor_->buffers().take(length_bytes_, wanted_use_);
+  buffer_ = reactor_->buffers().take(want_.length_bytes, want_.use);
   if (buffer_ == nullptr) {
     run = buffer_granted;
-    reactor_->buffers().wait(this, length_bytes_, wanted_use_);
+    reach(want_.is_write ? Mark::r2t_stalled : Mark::buffer_pool_empty);
+    reactor_->buffers().wait(this, want_.length_bytes, want_.use);
     return false;
   }
   came();
@@ -30,14 +31,14 @@ bool PayloadHold::try_take() {
 }
 
 void PayloadHold::came() {
-  shared_bytes_ = share_ != nullptr ? buffer_->capacity_bytes : 0;
-  if (shared_bytes_ > 0) share_->hold(shared_bytes_);
+  shared_bytes_ = want_.share != nullptr ? buffer_->capacity_bytes : 0;
+  if (shared_bytes_ > 0) want_.share->hold(shared_bytes_);
 }
 
 void PayloadHold::release() {
   if (buffer_ == nullptr) return;
   reactor_->buffers().give(std::exchange(buffer_, nullptr));
-  if (shared_bytes_ > 0) share_freed(*reactor_, share_->give_back(std::exchange(shared_bytes_, 0)));
+  if (shared_bytes_ > 0) share_freed(*reactor_, want_.share->give_back(std::exchange(shared_bytes_, 0)));
 }
 
 bool PayloadHold::leave_line() {
@@ -58,14 +59,14 @@ void PayloadHold::share_ready(Work* work) {
   PayloadHold* self = of(work);
   self->granted_ = false;
   if (!self->unwanted_ && !self->try_take()) return;
-  share_freed(*self->reactor_, self->share_->next());
+  share_freed(*self->reactor_, self->want_.share->next());
   self->ready(self);
 }
 
 // Inside somebody's give(): only takes the buffer; the rest follows from the reactor's queue.
 void PayloadHold::buffer_granted(Work* work) {
   PayloadHold* self = of(work);
-  self->buffer_ = self->reactor_->buffers().take(self->length_bytes_, self->wanted_use_);
+  self->buffer_ = self->reactor_->buffers().take(self->want_.length_bytes, self->want_.use);
   BASALT_ASSERT(self->buffer_ != nullptr);
   self->came();
   self->granted_ = true;

@@ -2,7 +2,7 @@
 // PayloadHold: the payload buffer of one command: taken from the reactor's pool within its host's share, or in line for
 // one. The same for all transports.
 //
-//   if (hold.take(reactor, share, bytes, use)) { ... } else { hold.ready(&hold) follows, from the reactor's queue }
+//   if (hold.take(reactor, want)) { ... } else { hold.ready(&hold) follows, from the reactor's queue }
 //
 // Thread: the reactor's. Invariants: - ready() never runs inside take() or somebody's give()
 //                                    - after leave_line() it runs only if leave_line() said so, and then without buffer
@@ -15,6 +15,13 @@
 
 namespace basalt::nvmf {
 
+struct PayloadWant {
+  HostShare* share = nullptr;  // nullptr: nobody's
+  uint32_t length_bytes = 0;
+  BufferUse use = BufferUse::local;
+  bool is_write = false;  // the host still has the data
+};
+
 class PayloadHold final : BufferWaiter {
  public:
   PayloadHold() = default;
@@ -25,8 +32,7 @@ class PayloadHold final : BufferWaiter {
   void (*ready)(PayloadHold*) = nullptr;
   void* context = nullptr;
 
-  // `share` may be nullptr. False: in line.
-  bool take(Reactor& reactor, HostShare* share, uint32_t length_bytes, BufferUse use);
+  bool take(Reactor& reactor, const PayloadWant& want);  // false: in line
   void release();
   // Wants it no more. True: ready() comes yet.
   bool leave_line();
@@ -43,12 +49,10 @@ class PayloadHold final : BufferWaiter {
   static void buffer_ready(Work* work);
 
   Reactor* reactor_ = nullptr;
-  HostShare* share_ = nullptr;
+  PayloadWant want_;
   Buffer* buffer_ = nullptr;
-  uint32_t length_bytes_ = 0;
   uint32_t shared_bytes_ = 0;  // counted in the host's share
-  BufferUse wanted_use_ = BufferUse::local;
-  bool granted_ = false;  // out of line; goes on from the reactor's queue
+  bool granted_ = false;       // out of line; goes on from the reactor's queue
   bool unwanted_ = false;
 };
 

@@ -132,6 +132,8 @@ Outcome RdmaHostQueue::prepare() {
   env::RdmaQueuePairOptions pair;
   pair.send_depth = 3u * options_.slot_count;
   pair.receive_depth = options_.slot_count + 1u;
+  // A target that is short of receives is slow, not broken: the command's time-out decides.
+  pair.rnr_retry_max = 7;
   const Outcome made = link.make_queue_pair(pair);
   if (!made) return Error{made.error().code, peer_ + ": " + made.error().message};
   end_->has_queue_pair = true;

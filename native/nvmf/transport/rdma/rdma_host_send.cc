@@ -51,7 +51,7 @@ void RdmaHostQueue::assign(Slot* slot, HostCommand* command) {
     return post(slot);
   }
   if (refused || command->data_bytes > BufferPool::buffer_bytes_max) return refuse(slot);
-  if (slot->bounce.take(reactor(), nullptr, command->data_bytes, BufferUse::local)) {
+  if (slot->bounce.take(reactor(), {.length_bytes = command->data_bytes, .is_write = writes})) {
     use_bounce(slot);
   } else {
     stalled_ = slot;

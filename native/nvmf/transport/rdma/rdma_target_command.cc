@@ -44,8 +44,7 @@ void RdmaTargetConnection::command_arrived(RdmaTargetDevice::Receive* receive) {
     respond(slot, plan);
   } else if (request.data_bytes == 0 || in_capsule) {
     execute(slot);
-  } else if (slot->payload.take(reactor_, share_, request.data_bytes, queue_.buffer_use(request))) {
-    payload_came(slot);
+  } else if (take_payload(slot)) {
     go_on(slot);
   } else {
     slot->state = SlotState::buffer_wait;
@@ -73,8 +72,7 @@ nvme::Status RdmaTargetConnection::take_in_capsule_data(Slot* slot, RdmaTargetDe
   }
   RdmaTargetStats& stats = device_->stats;
   if (device_->short_of_receives()) {
-    if (slot->payload.take(reactor_, share_, request.data_bytes, queue_.buffer_use(request))) {
-      payload_came(slot);
+    if (take_payload(slot)) {
       std::memcpy(slot->iov.base, receive->data(), request.data_bytes);
       stats.copied_bytes.fetch_add(request.data_bytes, std::memory_order_relaxed);
       return nvme::status::success;
@@ -87,6 +85,17 @@ nvme::Status RdmaTargetConnection::take_in_capsule_data(Slot* slot, RdmaTargetDe
   stats.in_place_bytes.fetch_add(request.data_bytes, std::memory_order_relaxed);
   *kept = true;
   return nvme::status::success;
+}
+
+// False: in line; payload_ready() follows.
+bool RdmaTargetConnection::take_payload(Slot* slot) {
+  const Request& request = slot->request;
+  const bool had = slot->payload.take(reactor_, {.share = share_,
+                                                 .length_bytes = request.data_bytes,
+                                                 .use = queue_.buffer_use(request),
+                                                 .is_write = request.direction == DataDirection::host_to_controller});
+  if (had) payload_came(slot);
+  return had;
 }
 
 void RdmaTargetConnection::payload_ready(PayloadHold* hold) {

@@ -116,6 +116,7 @@ class RdmaTargetConnection {
   void command_arrived(RdmaTargetDevice::Receive* receive);
   void translate(Slot* slot);
   nvme::Status take_in_capsule_data(Slot* slot, RdmaTargetDevice::Receive* receive, bool* kept);
+  bool take_payload(Slot* slot);
   static void payload_ready(PayloadHold* hold);
   void payload_came(Slot* slot);
   void go_on(Slot* slot);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nvmf/transport/tcp/tcp_target_connection.h"
 
-#include "base/probe.h"
 #include "nvmf/transport/tcp/tcp_target_tls.h"
 
 namespace basalt::nvmf {
@@ -123,9 +122,8 @@ void TcpConnection::close() {
   for (const auto& chunk : slot_chunks_) {
     for (size_t i = 0; i < slots_per_chunk; i++) {
       Slot& slot = chunk[i];
-      if (slot.state == SlotState::free || slot.state == SlotState::executing || slot.waiter.granted) continue;
-      if (slot.state == SlotState::buffer_wait && slot.waiter.node.linked()) slot.waiter.node.unlink();
-      free_slot(&slot);
+      if (slot.state == SlotState::free || slot.state == SlotState::executing) continue;
+      if (!slot.payload.leave_line()) free_slot(&slot);
     }
   }
   queue_.disconnect();
@@ -165,7 +163,8 @@ TcpConnection::Slot* TcpConnection::take_slot() {
       Slot& slot = chunk[i - 1];
       slot.tag = static_cast<uint16_t>(slot_count_ + i - 1);
       slot.connection = this;
-      slot.waiter.slot = &slot;
+      slot.payload.context = &slot;
+      slot.payload.ready = payload_ready;
       slot.request.finish = finished;
       slot.request.transport_context = &slot;
       slot.request.iov = &slot.iov;
@@ -186,7 +185,7 @@ TcpConnection::Slot* TcpConnection::take_slot() {
 
 void TcpConnection::free_slot(Slot* slot) {
   if (slot->asked_node.linked()) slot->asked_node.unlink();
-  release_buffer(slot);
+  slot->payload.release();
   slot->state = SlotState::free;
   cid_counts_[slot->request.command.cid & 0xff]--;
   free_slots_.push_back(slot);
@@ -207,90 +206,35 @@ bool TcpConnection::cid_in_use(const Slot* slot) const {
   return false;
 }
 
-void TcpConnection::release_buffer(Slot* slot) {
-  if (slot->buffer == nullptr) return;
-  Buffer* buffer = slot->buffer;
-  slot->buffer = nullptr;
-  reactor_.buffers().give(buffer);
-  if (share_ != nullptr && slot->shared_bytes > 0) share_freed(share_->give_back(slot->shared_bytes));
-}
-
 // False: in line; go_on() or process() follows when a buffer came.
 bool TcpConnection::get_buffer(Slot* slot) {
-  const uint32_t length_bytes = slot->request.data_bytes;
-  if (share_ != nullptr && !share_->admits(length_bytes)) {
-    slot->state = SlotState::buffer_wait;
-    slot->waiter.run = share_ready;
-    share_->wait(&slot->waiter);
-    return false;
+  const Request& request = slot->request;
+  if (slot->payload.take(reactor_, {.share = share_,
+                                    .length_bytes = request.data_bytes,
+                                    .use = queue_.buffer_use(request),
+                                    .is_write = request.direction == nvme::DataDirection::host_to_controller})) {
+    buffer_came(slot);
+    return true;
   }
-  const BufferUse use = queue_.buffer_use(slot->request);
-  slot->buffer = reactor_.buffers().take(length_bytes, use);
-  if (slot->buffer == nullptr) {
-    slot->state = SlotState::buffer_wait;
-    const bool write = slot->request.direction == nvme::DataDirection::host_to_controller;
-    reach(write ? Mark::r2t_stalled : Mark::buffer_pool_empty);
-    slot->waiter.run = buffer_granted;
-    reactor_.buffers().wait(&slot->waiter, length_bytes, use);
-    return false;
-  }
-  buffer_came(slot);
-  return true;
+  slot->state = SlotState::buffer_wait;
+  return false;
 }
 
 void TcpConnection::buffer_came(Slot* slot) {
-  slot->iov = {slot->buffer->data, slot->request.data_bytes};
+  slot->iov = {slot->payload.buffer()->data, slot->request.data_bytes};
   slot->request.iov_count = 1;
-  slot->shared_bytes = share_ != nullptr ? slot->buffer->capacity_bytes : 0;
-  if (slot->shared_bytes > 0) share_->hold(slot->shared_bytes);
 }
 
-// The host's own share has room for one that waits there: it tries again from the reactor's queue. It may be another
-// connection's.
-void TcpConnection::share_freed(BufferWaiter* waiter) {
-  if (waiter == nullptr) return;
-  static_cast<Slot::Waiter*>(waiter)->granted = true;
-  reactor_.defer(waiter);
-}
-
-void TcpConnection::share_ready(Work* work) {
-  Slot* slot = static_cast<Slot::Waiter*>(static_cast<BufferWaiter*>(work))->slot;
+void TcpConnection::payload_ready(PayloadHold* hold) {
+  Slot* slot = static_cast<Slot*>(hold->context);
   TcpConnection* self = slot->connection;
-  slot->waiter.granted = false;
   if (self->closed_) {
     self->free_slot(slot);
     self->maybe_gone();
     return;
   }
   slot->state = SlotState::receiving;
-  HostShare* share = self->share_;
-  if (!self->get_buffer(slot)) return;
-  self->share_freed(share->next());
-  self->resume(slot);
-}
-
-// Inside somebody's give(): only takes the buffer; the rest follows from the reactor's queue.
-void TcpConnection::buffer_granted(Work* work) {
-  Slot* slot = static_cast<Slot::Waiter*>(static_cast<BufferWaiter*>(work))->slot;
-  TcpConnection* self = slot->connection;
-  slot->buffer = self->reactor_.buffers().take(slot->request.data_bytes, slot->waiter.use);
-  BASALT_ASSERT(slot->buffer != nullptr);
   self->buffer_came(slot);
-  slot->waiter.granted = true;
-  slot->waiter.run = buffer_ready;
-  self->reactor_.defer(&slot->waiter);
-}
-
-void TcpConnection::buffer_ready(Work* work) {
-  Slot* slot = static_cast<Slot::Waiter*>(static_cast<BufferWaiter*>(work))->slot;
-  TcpConnection* self = slot->connection;
-  slot->waiter.granted = false;
-  if (self->closed_) {
-    self->free_slot(slot);
-    self->maybe_gone();
-    return;
-  }
-  slot->state = SlotState::receiving;
   self->resume(slot);
 }
 

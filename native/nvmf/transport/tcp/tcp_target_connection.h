@@ -24,7 +24,7 @@
 #include "nvmf/pdu/encoder.h"
 #include "nvmf/target/queue.h"
 #include "nvmf/target/target.h"
-#include "nvmf/transport/host_share.h"
+#include "nvmf/transport/payload_hold.h"
 #include "nvmf/transport/tcp/tls_socket.h"
 
 namespace basalt::nvmf {
@@ -94,16 +94,11 @@ class TcpConnection {
     SlotState state = SlotState::free;
     bool digest_failed = false;
     nvme::Status plan;
-    Buffer* buffer = nullptr;
+    PayloadHold payload;
     Iovec iov;
     uint32_t received_bytes = 0;
-    uint32_t shared_bytes = 0;  // counted in the host's share
-    Since asked;                // the R2T was sent
+    Since asked;  // the R2T was sent
     ListNode asked_node;
-    struct Waiter : BufferWaiter {
-      Slot* slot = nullptr;
-      bool granted = false;  // has its buffer; goes on from the reactor's queue
-    } waiter;
     ListNode send_node;
     uint64_t send_end = 0;  // in the stream of bytes sent
     uint8_t header[pdu::encoded_small_header_bytes_max];
@@ -117,12 +112,8 @@ class TcpConnection {
   // tcp_target_connection.cc
   Slot* take_slot();
   void free_slot(Slot* slot);
-  void release_buffer(Slot* slot);
   bool get_buffer(Slot* slot);
-  static void buffer_granted(Work* work);
-  static void buffer_ready(Work* work);
-  void share_freed(BufferWaiter* waiter);
-  static void share_ready(Work* work);
+  static void payload_ready(PayloadHold* hold);
   void buffer_came(Slot* slot);
   void resume(Slot* slot);
   static Slot* slot_of(Request* request) { return static_cast<Slot*>(request->transport_context); }
@@ -197,7 +188,6 @@ class TcpConnection {
   std::vector<Slot*> free_slots_;
   size_t slot_count_ = 0;
   size_t in_use_count_ = 0;
-  size_t granted_count_ = 0;
   // How many slots in use have a command identifier that ends in this byte: a host that numbers its commands plainly
   // has one at most, and nothing else is looked at.
   std::array<uint8_t, 256> cid_counts_{};

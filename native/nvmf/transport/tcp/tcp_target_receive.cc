@@ -42,9 +42,9 @@ env::Transfer TcpConnection::receive(size_t* capacity_bytes) {
   Iovec iov[2];
   size_t count = 0;
   size_t direct_bytes = 0;
-  if (receiving_ != nullptr && receiving_->buffer != nullptr && decoder_.wants_data() && !failed_) {
+  if (receiving_ != nullptr && receiving_->payload.buffer() != nullptr && decoder_.wants_data() && !failed_) {
     direct_bytes = decoder_.data_left_bytes();
-    iov[count++] = {static_cast<char*>(receiving_->buffer->data) + receiving_->received_bytes, direct_bytes};
+    iov[count++] = {static_cast<char*>(receiving_->payload.buffer()->data) + receiving_->received_bytes, direct_bytes};
   }
   iov[count++] = {receive_buffer_.get(), options_.receive_bytes};
   *capacity_bytes = direct_bytes + options_.receive_bytes;
@@ -164,8 +164,8 @@ void TcpConnection::data_header_arrived() {
 
 void TcpConnection::data_arrived(std::span<const uint8_t> bytes) {
   Slot* slot = receiving_;
-  if (slot == nullptr || slot->buffer == nullptr) return;
-  std::memcpy(static_cast<char*>(slot->buffer->data) + slot->received_bytes, bytes.data(), bytes.size());
+  if (slot == nullptr || slot->payload.buffer() == nullptr) return;
+  std::memcpy(static_cast<char*>(slot->payload.buffer()->data) + slot->received_bytes, bytes.data(), bytes.size());
   slot->received_bytes += static_cast<uint32_t>(bytes.size());
 }
 
@@ -194,7 +194,7 @@ void TcpConnection::capsule_ended(Slot* slot) {
     respond(slot, slot->plan);
   } else if (!decoder_.data_digest_ok()) {
     respond(slot, nvme::status::transient_transport_error);
-  } else if (request.data_bytes > 0 && slot->buffer == nullptr) {
+  } else if (request.data_bytes > 0 && slot->payload.buffer() == nullptr) {
     if (get_buffer(slot)) go_on(slot);
   } else {
     execute(slot);

@@ -38,7 +38,7 @@ void TcpConnection::append_response(Slot* slot) {
   const Request& request = slot->request;
   const nvme::Completion& completion = request.completion;
   const bool with_data = request.direction == nvme::DataDirection::controller_to_host && request.data_bytes > 0 &&
-                         slot->buffer != nullptr && (completion.status >> 1) == 0;
+                         slot->payload.buffer() != nullptr && (completion.status >> 1) == 0;
   // The flag stands for a response without a result.
   const bool implied = with_data && completion.dw0 == 0 && completion.dw1 == 0;
   if (with_data) {
