@@ -133,11 +133,14 @@ class FuzzDisk final : public bdev::Bdev {
   std::vector<uint8_t> bytes;
   bool hold = false;
   bool fail = false;
+  uint64_t bad_block = UINT64_MAX;  // cannot be read
   size_t write_count = 0;
 
  private:
   void serve(bdev::Io* io) {
-    const nvme::Status status = fail ? nvme::status::internal_error : check(*io);
+    nvme::Status status = fail ? nvme::status::internal_error : check(*io);
+    const bool at_bad = bad_block >= io->offset_blocks && bad_block - io->offset_blocks < io->count_blocks;
+    if (status.ok() && io->type == bdev::IoType::read && at_bad) status = nvme::status::unrecovered_read_error;
     if (status.ok() && io->type != bdev::IoType::flush) {
       uint8_t* at = bytes.data() + io->offset_blocks * info_.block_size_bytes;
       const size_t length_bytes = size_t{io->count_blocks} * info_.block_size_bytes;

@@ -19,7 +19,7 @@ report_coverage() {
   local profiles=() objects=() name scratch
   scratch="$(mktemp -d "$cache/fuzz/coverage.XXXXXX")"
   for name in "${names[@]}"; do
-    write_seeds "$name" "$scratch/$name"
+    LLVM_PROFILE_FILE="$scratch/seeds.profraw" write_seeds "$name" "$scratch/$name"
     LLVM_PROFILE_FILE="$scratch/$name.profraw" run "$folder/fuzz_$name" -runs=0 -rss_limit_mb=2560 "$scratch/$name" \
       "$corpora/$name" >"$cache/logs/fuzz-$name-coverage.log" 2>&1 || break
     profiles+=("$scratch/$name.profraw")

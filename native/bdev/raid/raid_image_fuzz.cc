@@ -13,6 +13,7 @@ namespace {
 
 using basalt::testing::FuzzBytes;
 using basalt::testing::FuzzDamage;
+using basalt::testing::FuzzDisk;
 using basalt::testing::FuzzInput;
 using basalt::testing::FuzzMembers;
 using basalt::testing::FuzzOutput;
@@ -32,6 +33,8 @@ constexpr uint8_t mode_other_name = 4;
 constexpr uint8_t mode_shuffled = 8;
 constexpr uint8_t mode_create = 16;      // a new one is made of them
 constexpr uint8_t mode_unreadable = 32;  // the first of them cannot be read
+constexpr uint8_t mode_replace = 64;     // the one that is missing comes back blank
+constexpr uint8_t mode_bad_log = 128;    // a record of the first of them has a bad sector
 
 using Raid = std::unique_ptr<RaidParityBdev>;
 
@@ -153,13 +156,29 @@ void exercise(Rig& rig, RaidParityBdev& raid) {
   }
 }
 
-// Members that belong to a raid, or did, are not overwritten.
-void create_over(Rig& rig, const std::vector<size_t>& members) {
+// A blank disk in the place of the one that was missing. True: it is one of the set's now.
+bool replace(Rig& rig, RaidParityBdev& raid, size_t missing) {
+  std::fill(rig.disks[missing]->bytes.begin(), rig.disks[missing]->bytes.end(), uint8_t{0});
+  const auto index = static_cast<uint32_t>(missing);
+  if (!raid.replace_member(index, rig.handle(missing)).ok()) return false;
+  rig.world.world.run_for(seconds(60));
+  return raid.member(index).state == RaidMemberState::in_sync;
+}
+
+// Members that belong to a raid, or did, are not overwritten; nor are any for options that cannot be.
+enum Odd : uint8_t { odd_none, odd_parity, odd_name, odd_strip, odd_slots, odd_twice, odd_count };
+
+void create_over(Rig& rig, std::vector<size_t> members, Odd odd) {
   RaidParityOptions options;
-  options.name = "s";
-  options.strip_bytes = strip_bytes;
+  options.name = odd == odd_name ? "" : "s";
+  options.strip_bytes = odd == odd_strip ? strip_bytes + 1 : strip_bytes;
+  if (odd == odd_parity) options.parity_count = parity_count_max + 1;
+  if (odd == odd_slots) options.log_slot_count = 1;
+  if (odd == odd_twice) members.push_back(members[0]);
   auto made = rig.world.run(RaidParityBdev::create(rig.world.home(), options, rig.handles(members), {}));
+  BASALT_ASSERT(!made.ok() || odd == odd_none);
   if (made.ok()) return rig.close(made.value());
+  BASALT_ASSERT(!made.error().message.empty());
   for (const auto& disk : rig.disks)
     BASALT_ASSERT(disk->write_count == 0);
 }
@@ -171,15 +190,22 @@ void run(std::span<const uint8_t> bytes) {
   const Image& image = good_image(parity_count);
   const size_t member_count = image.members.size();
   const size_t missing = (mode & mode_missing) != 0 ? input.u8() % member_count : member_count;
+  const Odd odd = (mode & mode_create) != 0 ? static_cast<Odd>(input.u8() % odd_count) : odd_none;
   Rig rig(2, static_cast<uint32_t>(member_count));
-  const Damaged damaged = damage(rig, image, input);
+  Damaged damaged = damage(rig, image, input);
   std::vector<size_t> present;
   for (size_t i = 0; i < member_count; i++) {
     const size_t index = (mode & mode_shuffled) != 0 ? member_count - 1 - i : i;
     if (index != missing) present.push_back(index);
   }
-  rig.disks[present[0]]->fail = (mode & mode_unreadable) != 0;
-  if ((mode & mode_create) != 0) return create_over(rig, present);
+  FuzzDisk& first = *rig.disks[present[0]];
+  first.fail = (mode & mode_unreadable) != 0;
+  if ((mode & mode_bad_log) != 0) {
+    first.bad_block = parity::log_first_page + 1;
+    damaged.members |= 1u << present[0];
+    damaged.in_log = true;
+  }
+  if ((mode & mode_create) != 0) return create_over(rig, present, odd);
   const std::string name = (mode & mode_other_name) != 0 ? "other" : "r";
   auto loaded = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
   if (!loaded.ok()) {
@@ -193,6 +219,7 @@ void run(std::span<const uint8_t> bytes) {
   const size_t gone = member_count - present.size() + ((mode & mode_unreadable) != 0 ? 1 : 0);
   if (damaged.can_be_told && one_member && (!damaged.in_log || gone < parity_count))
     expect_blocks(rig, *raid, image.blocks);
+  if ((mode & mode_replace) != 0 && missing < member_count && replace(rig, *raid, missing)) present.push_back(missing);
   exercise(rig, *raid);
   rig.close(raid);
   auto again = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
@@ -209,6 +236,23 @@ std::vector<FuzzSeed> seeds() {
   std::vector<FuzzSeed> out;
   for (unsigned mode = 0; mode < 64; mode++)
     out.push_back({"good-" + std::to_string(mode), FuzzOutput().u8(mode).u8(1).bytes()});
+  for (unsigned odd = 0; odd < odd_count; odd++) {
+    FuzzOutput blank;
+    blank.u8(mode_create).u8(odd);
+    for (const unsigned page : parity::superblock_pages) {
+      for (unsigned member = 0; member <= data_count; member++)
+        blank.u8(member).u8(FuzzDamage::blank).u8(page).u8(0);
+    }
+    out.push_back({"create-blank-" + std::to_string(odd), blank.bytes()});
+  }
+  for (const unsigned mode : {0u, mode_raid6 + 0u, mode_shuffled + 0u, mode_bad_log + 0u}) {
+    for (unsigned member = 0; member < data_count + parity_count_max; member++) {
+      const std::string name = std::to_string(mode) + "-" + std::to_string(member);
+      out.push_back({"replace-" + name, FuzzOutput().u8(mode | mode_missing | mode_replace).u8(member).bytes()});
+      out.push_back({"bad-log-" + name, FuzzOutput().u8(mode | mode_missing | mode_bad_log).u8(member).bytes()});
+    }
+    out.push_back({"bad-log-" + std::to_string(mode), FuzzOutput().u8(mode | mode_bad_log).bytes()});
+  }
   const auto patch = [&](const std::string& name, const std::vector<unsigned>& pages, unsigned offset, unsigned value) {
     for (const unsigned mode : {0u, mode_raid6 + 0u}) {
       FuzzOutput all;

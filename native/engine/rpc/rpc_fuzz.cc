@@ -16,6 +16,9 @@ using basalt::testing::FuzzSeed;
 
 constexpr uint8_t mode_leave = 1;  // without waiting for answers
 constexpr uint8_t mode_deaf = 2;
+// What was asked before it is answered before what comes behind it is sent. JSON has no such byte.
+constexpr char pause = '\x1e';
+constexpr unsigned pauses_max = 32;
 
 class Client {
  public:
@@ -68,6 +71,18 @@ class Client {
   std::unique_ptr<env::StreamSocket> socket_;
 };
 
+void send_in_turn(env::SimWorld& world, Client& client, std::string_view text) {
+  for (unsigned turn = 0; turn < pauses_max; turn++) {
+    const size_t end = text.find(pause);
+    client.send(text.substr(0, end));
+    if (end == std::string_view::npos) return;
+    text.remove_prefix(end + 1);
+    world.run_for(milliseconds(20));
+    if (!client.deaf) client.receive();
+  }
+  client.send(text);
+}
+
 void run(std::span<const uint8_t> bytes) {
   FuzzInput input(bytes);
   const uint8_t mode = input.u8();
@@ -82,7 +97,7 @@ void run(std::span<const uint8_t> bytes) {
     Client client(world, engine.management().poller(), config.rpc_path);
     client.deaf = (mode & mode_deaf) != 0;
     const auto rest = input.rest();
-    client.send({reinterpret_cast<const char*>(rest.data()), rest.size()});
+    send_in_turn(world, client, {reinterpret_cast<const char*>(rest.data()), rest.size()});
     if ((mode & mode_leave) == 0) world.run_for(seconds(1));
     client.receive();
     client.check();
@@ -108,6 +123,44 @@ void run(std::span<const uint8_t> bytes) {
 
 std::string call(const std::string& method, const std::string& params) {
   return R"({"jsonrpc":"2.0","id":7,"method":")" + method + R"(","params":)" + params + "}\n";
+}
+
+// A subsystem with all that one can have, looked at again and again.
+std::string subsystem_in_turn() {
+  const std::string nqn = R"("nqn":"nqn.2026-01.test:vol")";
+  const auto at = [](const char* trtype, const char* traddr) {
+    return std::string(R"("listen_address":{"trtype":")") + trtype + R"(","traddr":")" + traddr +
+           R"(","trsvcid":"4420"})";
+  };
+  const auto space = [&](const std::string& rest) {
+    return call("nvmf_subsystem_add_ns", "{" + nqn + R"(,"namespace":{"bdev_name":"m0",)" + rest + "}}");
+  };
+  std::vector<std::string> turns = {
+      call("bdev_malloc_create", R"({"name":"m0","num_blocks":64,"block_size":4096})"),
+      call("nvmf_create_transport", R"({"trtype":"TCP"})"),
+      call("nvmf_get_transports", "{}") + call("nvmf_get_transports", R"({"trtype":"LOOPBACK"})"),
+      call("nvmf_create_subsystem", "{" + nqn + "}"),
+      space(R"("nguid":"00000000000040008000000000000001")"),
+      space(R"("nguid":"00000000-0000-4000-8000-000000000002")"),
+      space(R"("nguid":"no")"),
+      call("nvmf_subsystem_add_listener", "{" + nqn + "," + at("TCP", "127.0.0.1") + "}"),
+      call("nvmf_subsystem_add_listener", "{" + nqn + "," + at("TCP", "10.0.0.1") + "}"),
+      call("nvmf_subsystem_add_listener", "{" + nqn + "," + at("LOOPBACK", "here") + "}"),
+      call("nvmf_subsystem_add_host", "{" + nqn + R"(,"host":"nqn.2026-01.test:host"})"),
+  };
+  for (const char* state : {"non_optimized", "change", "inaccessible", "optimized"}) {
+    turns.push_back(call("nvmf_subsystem_listener_set_ana_state",
+                         "{" + nqn + "," + at("TCP", "127.0.0.1") + R"(,"ana_state":")" + state + R"("})"));
+    turns.push_back(call("nvmf_get_subsystems", "{}"));
+  }
+  turns.push_back(call("nvmf_subsystem_remove_listener", "{" + nqn + "," + at("TCP", "127.0.0.1") + "}"));
+  turns.push_back(call("nvmf_subsystem_remove_host", "{" + nqn + R"(,"host":"nqn.2026-01.test:host"})"));
+  turns.push_back(call("nvmf_subsystem_remove_ns", "{" + nqn + R"(,"nsid":1})"));
+  turns.push_back(call("nvmf_delete_subsystem", "{" + nqn + "}"));
+  std::string text;
+  for (const std::string& turn : turns)
+    text += turn + pause;
+  return text;
 }
 
 std::vector<FuzzSeed> seeds() {
@@ -153,6 +206,7 @@ std::vector<FuzzSeed> seeds() {
            call("bdev_nvme_get_controllers", "{}") + call("bdev_nvme_detach_controller", R"({"name":"c0"})") +
            call("nvmf_subsystem_remove_ns", R"({"nqn":")" + nqn + R"(","nsid":1})") +
            call("nvmf_delete_subsystem", R"({"nqn":")" + nqn + R"("})")},
+      {"nvmf-in-turn", subsystem_in_turn()},
       {"nbd", malloc_m0 + call("basalt_nbd_start", R"({"bdev_name":"m0","path":"/run/nbd0","export_name":"m0"})") +
                   call("basalt_nbd_stop", R"({"path":"/run/nbd0"})")},
       {"subscribe", call("basalt_subscribe", "{}") + malloc_m0},

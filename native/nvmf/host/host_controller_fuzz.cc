@@ -234,6 +234,25 @@ void read_one_block(FuzzWorld& world, HostController& controller) {
   world.must([&] { return io.ended; });
 }
 
+constexpr uint8_t mode_calls = 8;
+
+// The control path's commands, on either kind of queue: each has an answer, or is lost.
+void call(FuzzWorld& world, HostController& controller) {
+  FuzzBytes page(4096);
+  HostController::Call identify;
+  identify.command.opcode = static_cast<uint8_t>(nvme::AdminOpcode::identify);
+  identify.command.cdw10 = 1;
+  identify.direction = nvme::DataDirection::controller_to_host;
+  identify.data = page.data();
+  identify.data_bytes = 4096;
+  (void)world.run(controller.call(identify));
+  HostController::Call flush;
+  flush.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::flush);
+  flush.command.nsid = 1;
+  (void)world.run(controller.io_call(flush));
+  (void)world.run(controller.fused_io_call(flush, flush));
+}
+
 void run(std::span<const uint8_t> bytes) {
   FuzzInput input(bytes);
   FuzzWorld world(1);
@@ -257,6 +276,7 @@ void run(std::span<const uint8_t> bytes) {
     world.world.run_for(seconds(3));  // keep-alives and events
     check_namespaces(controller);
     if (controller.live() && !options.discovery) read_one_block(world, controller);
+    if ((mode & mode_calls) != 0 && !options.discovery) call(world, controller);
     controller.refresh_ana();
     world.world.run_for(seconds(1));
     check_namespaces(controller);
@@ -267,6 +287,14 @@ void run(std::span<const uint8_t> bytes) {
 
 std::vector<FuzzSeed> seeds() {
   std::vector<FuzzSeed> out = {{"good", {0}}, {"discovery", {4}}, {"four-queues", {3}}};
+  for (const unsigned reply : {reply_good, reply_status, reply_silent, reply_lost}) {
+    FuzzOutput output;
+    output.u8(mode_calls);
+    // Of those that a connect needs none is answered otherwise.
+    for (unsigned i = 0; i < 40; i++)
+      output.u8(i < 24 ? reply_good + 0u : reply);
+    out.push_back({"calls-" + std::to_string(reply), output.bytes()});
+  }
   // Commands of a connect with one I/O queue, in order; each fails, is silent, ends it, or is patched.
   constexpr unsigned commands = 16;
   for (unsigned at = 0; at < commands; at++) {

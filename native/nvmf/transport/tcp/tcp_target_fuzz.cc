@@ -448,6 +448,8 @@ class Play {
     // The target serves as before.
     (void)world_.run(subsystem_->set_ana_state(address_, 0, nvme::AnaState::optimized)).ok();
     (void)subsystem_->add_host(hostnqn).ok();
+    // What hosts have reserved goes with the namespace.
+    (void)world_.run(subsystem_->remove_namespace(1)).ok();
     add_namespace();
     dial(hosts_[0]);
     RawHost& admin = *hosts_[0].raw;
@@ -546,6 +548,32 @@ void add_admin_commands(std::vector<FuzzSeed>& out) {
   }
 }
 
+// What needs a right command before it, and opcodes that no template has.
+void add_rare_commands(std::vector<FuzzSeed>& out) {
+  for (const unsigned subsystem : {0u, 1u}) {
+    FuzzOutput report = associate(0, subsystem);
+    report.u8(step_command).u8(1).u8(2).u8(8).u8(1).u16(0).u8(8).u32(0).u32(0);  // registers, as nobody so far
+    report.u8(step_wait).u8(0).u8(1).u8(1);
+    for (const unsigned which : {9u, 11u})
+      report.u8(step_command).u8(1).u8(which == 9 ? 2 : 0).u8(which).no_patch();
+    out.push_back({"registered-" + std::to_string(subsystem), report.u8(step_wait).u8(0).u8(1).u8(1).bytes()});
+  }
+  // A report of the short form, and a registration with too few bytes.
+  FuzzOutput odd = associate(0, 0);
+  odd.u8(step_command).u8(1).u8(4).u8(11).u8(1).u16(44).u8(4).u32(0);
+  odd.u8(step_command).u8(1).u8(6).u8(8).no_patch().u8(1).u16(32).u8(4).u32(8);
+  out.push_back({"reservation-odd", odd.u8(step_wait).u8(0).u8(1).u8(1).bytes()});
+  for (const unsigned type : {5u, 6u, 9u}) {  // authentication send and receive, and nothing
+    FuzzOutput output = associate(0, 0);
+    output.u8(step_command).u8(0).u8(4).u8(23).u8(2).u16(0).u8(1).u8(0x7f).u16(4).u8(1).u8(type);
+    out.push_back({"fabrics-" + std::to_string(type), output.u8(step_wait).u8(0).u8(1).u8(1).bytes()});
+  }
+  FuzzOutput reset = associate(0, 0);
+  reset.u8(step_command).u8(0).u8(4).u8(23).u8(1).u16(0).u8(1);
+  reset.u8(static_cast<unsigned>(nvme::AdminOpcode::cross_controller_reset));
+  out.push_back({"cross-reset", reset.u8(step_wait).u8(0).u8(1).u8(1).bytes()});
+}
+
 std::vector<FuzzSeed> seeds() {
   std::vector<FuzzSeed> out = {{"empty", {}}};
   for (const unsigned digests : {0u, 1u, 2u, 3u}) {
@@ -630,6 +658,7 @@ std::vector<FuzzSeed> seeds() {
                              .u8(1)
                              .bytes()});
   add_admin_commands(out);
+  add_rare_commands(out);
   const uint8_t ranges[2][16] = {{0, 0, 0, 0, 4}, {0, 0, 0, 0, 2, 0, 0, 0, 8}};
   FuzzOutput deallocate = associate(0, 0);
   deallocate.u8(step_command).u8(1).u8(2).u8(7).u8(2);
