@@ -8,7 +8,7 @@ Outcome Keyring::add(const std::string& name, const std::string& path, std::stri
   while (!kept.empty() && (kept.back() == '\n' || kept.back() == '\r'))
     kept.remove_suffix(1);
   Outcome outcome = success();
-  if (kept.empty()) outcome = Error{Errc::invalid_argument, path + ": holds no key"};
+  if (kept.empty()) outcome = Error{Errc::invalid_argument, (path.empty() ? "key " + name : path) + ": holds no key"};
   if (keys_.contains(name)) outcome = Error{Errc::exists, "key " + name + " exists"};
   if (outcome.ok()) keys_.emplace(name, Key{path, crypto::secret_copy(crypto::as_bytes(kept))});
   crypto::erase(text.data(), text.size());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keyring: secrets by name. Methods name keys; what a key is comes from a file that only its owner may read, and leaves
-// the engine by no method, event or log.
+// Keyring: secrets by name. Methods name keys; what a key is comes from a file that only its owner may read, or from
+// the program that this engine is part of, and leaves the engine by no method, event or log.
 // Thread: the management reactor.
 #pragma once
 
@@ -16,7 +16,7 @@ namespace basalt {
 
 class Keyring {
  public:
-  // Takes over the file's text, without the line's end; erases what it was given.
+  // Takes over the file's text, without the line's end; erases what it was given. `path` is empty for what is in no file.
   Outcome add(const std::string& name, const std::string& path, std::string text);
   Outcome remove(const std::string& name);  // who uses the key keeps it
 

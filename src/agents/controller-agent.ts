@@ -5,6 +5,7 @@
 import type { Address, VolumeObject } from '../model/objects.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import type { HostAccess } from './host-access.js';
 import { PeerWatcher } from './peer-watcher.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { ServedVolume } from './served-volume.js';
@@ -18,6 +19,7 @@ export interface ControllerAgentOptions {
   readonly node: string;
   /** Where hosts reach this node. */
   readonly hosts: Address;
+  readonly access: HostAccess;
   readonly timing?: Partial<ControllerTiming>;
 }
 
@@ -40,7 +42,7 @@ const promotions = { count: 32, heldMsMax: 1_000 };
 /** Looked at volume by volume. */
 const ownKinds = ['volumes', 'leaderships', 'handOvers', 'observedReplicas'] as const;
 /** A change of them may concern every volume. */
-const sharedKinds = ['lives', 'snapshots'] as const;
+const sharedKinds = ['lives', 'snapshots', 'hosts'] as const;
 
 export class ControllerAgent {
   readonly #options: ControllerAgentOptions;
@@ -150,7 +152,7 @@ export class ControllerAgent {
   }
 
   #serve(id: string): void {
-    const { context, link, node, hosts, timing } = this.#options;
+    const { context, link, node, hosts, access, timing } = this.#options;
     const volume = link.state.get('volumes', id);
     if (volume === null) return;
     const served = new ServedVolume(
@@ -159,6 +161,7 @@ export class ControllerAgent {
         link,
         node,
         hosts,
+        access,
         resolve: replicaResolver(link),
         peers: () => this.#peers,
         promotions: this.#promotions,

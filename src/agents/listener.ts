@@ -21,11 +21,16 @@ export async function openTransport(engine: Engine): Promise<void> {
 }
 
 /**
- * `trsvcid` "0" takes a free port; the result names it.
+ * `trsvcid` "0" takes a free port; the result names it. `secure`: for TLS and nothing else.
  * @throws BUSY when the port is taken
  */
-export async function openListener(engine: Engine, address: Address): Promise<Address> {
-  const listener = { nqn: nqns.discovery, listen_address: listenAddress(address) };
+export async function openListener(
+  engine: Engine,
+  address: Address,
+  options: { secure?: boolean } = {},
+): Promise<Address> {
+  const secure = options.secure === true ? { secure_channel: true } : {};
+  const listener = { nqn: nqns.discovery, listen_address: listenAddress(address), ...secure };
   const taken = await engine.rpc('nvmf_subsystem_add_listener', listener).catch((error: unknown) => {
     if (!isEngineError(error, 'busy') && !isEngineError(error, 'exists')) throw error;
     const name = `${address.traddr}:${address.trsvcid}`;

@@ -16,6 +16,7 @@ import { ensureCluster } from './cluster-identity.js';
 import { type AgentContext, reason } from './context.js';
 import { ControllerAgent } from './controller-agent.js';
 import { DiskAgent } from './disk-agent.js';
+import { HostAccess } from './host-access.js';
 import { JobAgent } from './job-agent.js';
 import { openListener, openTransport } from './listener.js';
 import { assertNameFree } from './node-name.js';
@@ -97,8 +98,14 @@ export class NodeAgent {
     }
     await this.#register({ internal, hosts, incarnation }, signal);
     if (hosts !== null) {
-      const agent = { context, link: this.#link, node: node.name, hosts, ...(timing === undefined ? {} : { timing }) };
-      this.#controllers = new ControllerAgent(agent);
+      const access = new HostAccess({
+        engine: context.engine,
+        link: this.#link,
+        keys: context.keys ?? null,
+        tls: { traddr: node.tlsAddress, trsvcid: String(node.tlsPort) },
+      });
+      const common = { context, link: this.#link, node: node.name, hosts, access };
+      this.#controllers = new ControllerAgent({ ...common, ...(timing === undefined ? {} : { timing }) });
       this.#controllers.start();
     }
     this.#placement = new PlacementAgent({

@@ -16,13 +16,14 @@ import {
 } from '../model/objects.js';
 import { madeOf } from '../reconcile/clone-source.js';
 import { controllerSlot } from '../reconcile/controllers.js';
-import { type ExportAction, noExport, type ObservedExport, planExport } from '../reconcile/exports.js';
+import { type ExportAction, noExport, type ObservedExport, ownFailures, planExport } from '../reconcile/exports.js';
 import { namedSuccessor, notReady, shouldHandOver } from '../reconcile/hand-over.js';
 import { isGranted } from '../reconcile/membership.js';
 import { decidePromotion } from '../reconcile/promotion.js';
 import { ensureSlot, slotName } from './assembly.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import type { HostAccess } from './host-access.js';
 import type { Versioned } from './leadership-register.js';
 import { listenAddress } from './listener.js';
 import { publishSize } from './publish-size.js';
@@ -37,6 +38,7 @@ export interface ServedVolumeOptions {
   readonly link: ClusterLink;
   readonly node: string;
   readonly hosts: Address;
+  readonly access: HostAccess;
   readonly resolve: ResolveReplica;
   /** Promotions of this node: all at once would take so long that replicas seem to be away. */
   readonly promotions: Slots;
@@ -236,7 +238,7 @@ export class ServedVolume {
     const wanted = this.#retired
       ? null
       : {
-          hosts: this.#volume.hosts,
+          hosts: this.#options.access.wishes(this.#volume),
           ana: this.#serving ? ('optimized' as const) : ('inaccessible' as const),
           nbd: this.#serving ? this.#nbdPaths() : [],
         };
@@ -245,8 +247,7 @@ export class ServedVolume {
       try {
         await this.#carryOut(action);
       } catch (error) {
-        // Another path has nothing to do with one that cannot be opened; the other steps build on each other.
-        if (action.do !== 'start-nbd') throw error;
+        if (!ownFailures.has(action.do)) throw error;
         failed ??= error;
       }
     }
@@ -258,6 +259,7 @@ export class ServedVolume {
   }
 
   async #carryOut(action: ExportAction): Promise<void> {
+    const { access } = this.#options;
     const { engine } = this.#options.context;
     const nqn = nqns.volume(this.#volume.id);
     const listener = { nqn, listen_address: listenAddress(this.#options.hosts) };
@@ -283,12 +285,18 @@ export class ServedVolume {
         this.#present = { ...present, namespace: true };
         return;
       case 'add-host':
-        await engine.rpc('nvmf_subsystem_add_host', { nqn, host: action.host });
+        await access.add(this.#volume, action.host);
         this.#present = { ...present, hosts: [...present.hosts, action.host] };
         return;
+      case 'set-keys': {
+        await access.setKeys(this.#volume, action.host);
+        const others = present.hosts.filter((host) => host.nqn !== action.host.nqn);
+        this.#present = { ...present, hosts: [...others, action.host] };
+        return;
+      }
       case 'remove-host':
         await engine.rpc('nvmf_subsystem_remove_host', { nqn, host: action.host });
-        this.#present = { ...present, hosts: present.hosts.filter((host) => host !== action.host) };
+        this.#present = { ...present, hosts: present.hosts.filter((host) => host.nqn !== action.host) };
         return;
       case 'add-listener':
         await engine.rpc('nvmf_subsystem_add_listener', listener);
@@ -298,6 +306,24 @@ export class ServedVolume {
         await engine.rpc('nvmf_subsystem_listener_set_ana_state', { ...listener, ana_state: action.ana });
         this.#present = { ...present, ana: action.ana };
         return;
+      case 'add-tls-listener':
+        await access.addTlsListener(this.#volume);
+        this.#present = { ...present, tlsListener: true };
+        this.#reports.wake();
+        return;
+      case 'set-tls-ana': {
+        const listen_address = listenAddress(await access.tlsListener());
+        await engine.rpc('nvmf_subsystem_listener_set_ana_state', { nqn, listen_address, ana_state: action.ana });
+        this.#present = { ...present, tlsAna: action.ana };
+        return;
+      }
+      case 'remove-tls-listener': {
+        const listen_address = listenAddress(await access.tlsListener());
+        await engine.rpc('nvmf_subsystem_remove_listener', { nqn, listen_address });
+        this.#present = { ...present, tlsListener: false, tlsAna: null };
+        this.#reports.wake();
+        return;
+      }
       case 'start-nbd': {
         const params = { bdev_name: slotName(this.#volume.id), path: action.path, export_name: this.#volume.name };
         const started = await engine.rpc('basalt_nbd_start', params);
@@ -433,6 +459,7 @@ export class ServedVolume {
     const { link, node, hosts } = this.#options;
     const { view } = this.#controller;
     const active = view.state === 'active' || view.state === 'closing';
+    const tlsAddress = this.#present.tlsListener ? this.#options.access.tlsAddress : null;
     const object: ObservedVolume = {
       format: formatVersion,
       volumeId: this.#volume.id,
@@ -444,6 +471,7 @@ export class ServedVolume {
       legs: active ? view.legs : [],
       nbd: [...this.#nbdUris].map(([path, uri]) => ({ path, uri })),
       problem: view.problem ?? this.#exportProblem,
+      ...(tlsAddress === null ? {} : { tlsAddress }),
       ...(active && view.growth !== null ? { growth: view.growth } : {}),
     };
     const key = keys.observedVolume(this.#volume.id, node);

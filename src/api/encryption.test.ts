@@ -133,8 +133,8 @@ describe('a change of the cluster key', () => {
     expect(await clusterKeyView(bed.api)).toEqual({
       current: done.keyId,
       keys: [
-        { id: first?.id, held: true, volumes: 0 },
-        { id: done.keyId, held: true, volumes: 2 },
+        { id: first?.id, held: true, volumes: 0, hosts: 0 },
+        { id: done.keyId, held: true, volumes: 2, hosts: 0 },
       ],
     });
     expect(await pruneClusterKeys(bed.api)).toEqual({ removed: [first?.id] });

@@ -1,43 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Encryption at rest as the API sees it: data keys of new volumes, and the change to a new cluster key.
+// The cluster key as the API sees it: data keys of new volumes, and the change to a new cluster key, which wraps the keys
+// of hosts too.
 //
 // The store names the cluster key that new volumes use (`keys.clusterKey`), and with every encrypted volume the one that
-// wraps its data key. A change of the key is: a new key in the file → the store names it → volume by volume, the data
-// key is wrapped anew. Data is not touched, and nothing that serves a volume notices.
+// wraps its data key. A change of the key is: a new key in the file → the store names it → volume by volume and host
+// by host, what it wraps is wrapped anew. Data is not touched, and nothing that serves a volume notices.
 //
 // Invariants:  - a key is in the file, durably, before the store names it
 //              - at every point in between, each volume is readable with what the file holds, and calling rotate again
 //                goes on where it ended
-//              - an old key leaves the file only when no stored volume needs it (and nobody but `prune` takes it out)
+//              - an old key leaves the file only when nothing stored needs it (and nobody but `prune` takes it out)
 
-import type { Random } from '../env/random.js';
 import type { ClusterKeyView } from '../model/api.js';
-import type { ClusterKey, KeyRing, KeySource } from '../model/cluster-key.js';
+import type { ClusterKey, KeyRing } from '../model/cluster-key.js';
 import { dataKeyBytes, missingKey, unwrapDataKey, wrapDataKey } from '../model/cluster-key.js';
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
-import { codecs, formatVersion, type VolumeEncryption, type VolumeObject } from '../model/objects.js';
-import type { Change, Condition, Store } from '../store/store.js';
+import { codecs, type VolumeEncryption, type VolumeObject } from '../model/objects.js';
+import type { Change, Condition } from '../store/store.js';
 import { attempt } from './attempt.js';
+import { isHostBehind, rewrapHost, wrappersOf } from './hosts.js';
 import { readState } from './read-state.js';
-
-export interface KeyStore extends KeySource {
-  /** Draws a key; in the file, durably, when it resolves. */
-  add(): Promise<ClusterKey>;
-  remove(ids: ReadonlySet<string>): Promise<void>;
-}
-
-export interface EncryptionDeps {
-  readonly store: Store;
-  readonly random: Random;
-  /** null: this server was given no key file. */
-  readonly keys?: KeyStore | null;
-}
-
-const currentId = 'current';
-const nonceBytes = 12;
+import {
+  currentId,
+  currentWrapper,
+  type EncryptionDeps,
+  type KeyStore,
+  keyStoreOf,
+  nonceBytes,
+  putCurrent,
+  ringOf,
+} from './wrapping-key.js';
 
 /** What the transaction that makes an encrypted volume needs beside the volume. */
 export interface NewEncryption {
@@ -48,18 +43,11 @@ export interface NewEncryption {
 
 /** @throws CLUSTER_KEY_MISSING */
 export async function encryptNew(deps: EncryptionDeps, state: ClusterState, volumeId: string): Promise<NewEncryption> {
-  const ring = await ringOf(deps);
-  const current = state.stored('clusterKeys', currentId);
-  const key = current === null ? ring.newest : ring.find(current.value.keyId);
-  if (key === null) throw missingKey('a new encrypted volume', current?.value.keyId ?? '', ring);
+  const { key, ...part } = await currentWrapper(deps, state, 'a new encrypted volume');
   const dataKey = deps.random.bytes(dataKeyBytes);
   const encryption = wrapDataKey(key, volumeId, { dataKey, nonce: deps.random.bytes(nonceBytes) });
   dataKey.fill(0);
-  return {
-    encryption,
-    conditions: [{ key: keys.clusterKey, modRevision: current?.revision ?? 0 }],
-    changes: current === null ? [putCurrent(key.id)] : [],
-  };
+  return { encryption, ...part };
 }
 
 /** @throws CLUSTER_KEY_MISSING when the file lacks a key that is still needed */
@@ -71,6 +59,7 @@ export async function rotateClusterKey(deps: EncryptionDeps): Promise<{ keyId: s
   for (const volume of state.all('volumes')) {
     if (isBehind(volume, keyId) && (await rewrap(deps, volume.id, keyId))) rewrapped++;
   }
+  for (const host of state.all('hosts')) if (isHostBehind(host, keyId)) await rewrapHost(deps, host.nqn, keyId);
   return { keyId, rewrapped };
 }
 
@@ -78,7 +67,7 @@ export async function rotateClusterKey(deps: EncryptionDeps): Promise<{ keyId: s
 async function startRotation(deps: EncryptionDeps, store: KeyStore): Promise<string> {
   const { state } = await readState(deps.store);
   const current = state.get('clusterKeys', currentId)?.keyId ?? null;
-  if (current !== null && state.all('volumes').some((volume) => isBehind(volume, current))) return current;
+  if (current !== null && anythingBehind(state, current)) return current;
   const ring = await store.ring();
   if (current !== null && ring.find(current) === null) throw missingKey('the cluster', current, ring);
   // A newer one that is in the file already is meant: it was brought there, or a change ended right after making it.
@@ -89,6 +78,11 @@ async function startRotation(deps: EncryptionDeps, store: KeyStore): Promise<str
     const conditions = [{ key: keys.clusterKey, modRevision: stored?.revision ?? 0 }];
     return { txn: { conditions, changes: [putCurrent(next.id)] }, result: next.id };
   });
+}
+
+function anythingBehind(state: ClusterState, keyId: string): boolean {
+  const volumes = state.all('volumes').some((volume) => isBehind(volume, keyId));
+  return volumes || state.all('hosts').some((host) => isHostBehind(host, keyId));
 }
 
 async function rewrap(deps: EncryptionDeps, volumeId: string, keyId: string): Promise<boolean> {
@@ -126,7 +120,10 @@ export async function pruneClusterKeys(deps: EncryptionDeps): Promise<{ removed:
   const { state } = await readState(deps.store);
   const current = state.get('clusterKeys', currentId)?.keyId ?? null;
   if (current === null) return { removed: [] };
-  const needed = new Set(state.all('volumes').flatMap((volume) => volume.encryption?.keyId ?? []));
+  const needed = new Set([
+    ...state.all('volumes').flatMap((volume) => volume.encryption?.keyId ?? []),
+    ...state.all('hosts').flatMap((host) => [...wrappersOf(host)]),
+  ]);
   const ring = await store.ring();
   const at = ring.keys.findIndex((key) => key.id === current);
   // Those after the current one are being brought to all machines for the next change.
@@ -138,15 +135,17 @@ export async function pruneClusterKeys(deps: EncryptionDeps): Promise<{ removed:
 export async function clusterKeyView(deps: EncryptionDeps): Promise<ClusterKeyView> {
   const { state } = await readState(deps.store);
   const wrapping = state.all('volumes').flatMap((volume) => volume.encryption?.keyId ?? []);
+  const ofHosts = state.all('hosts').flatMap((host) => [...wrappersOf(host)]);
   const held = deps.keys === undefined || deps.keys === null ? [] : (await deps.keys.ring()).keys.map((key) => key.id);
   const current = state.get('clusterKeys', currentId)?.keyId ?? null;
-  const ids = new Set([...held, ...wrapping, ...(current === null ? [] : [current])]);
+  const ids = new Set([...held, ...wrapping, ...ofHosts, ...(current === null ? [] : [current])]);
   return {
     current,
     keys: [...ids].map((id) => ({
       id,
       held: held.includes(id),
       volumes: wrapping.filter((other) => other === id).length,
+      hosts: ofHosts.filter((other) => other === id).length,
     })),
   };
 }
@@ -154,20 +153,4 @@ export async function clusterKeyView(deps: EncryptionDeps): Promise<ClusterKeyVi
 function isBehind(volume: VolumeObject, keyId: string): boolean {
   // One that is being deleted is read by nobody any more.
   return volume.phase === 'live' && volume.encryption !== undefined && volume.encryption.keyId !== keyId;
-}
-
-function putCurrent(keyId: string): Change {
-  return { kind: 'put', key: keys.clusterKey, value: codecs.clusterKey.encode({ format: formatVersion, keyId }) };
-}
-
-async function ringOf(deps: EncryptionDeps): Promise<KeyRing> {
-  return keyStoreOf(deps).ring();
-}
-
-function keyStoreOf(deps: EncryptionDeps): KeyStore {
-  if (deps.keys !== undefined && deps.keys !== null) return deps.keys;
-  throw new BasaltError('CLUSTER_KEY_FILE', {
-    path: 'clusterKey.file',
-    problem: 'is not configured for this API server',
-  });
 }

@@ -16,6 +16,7 @@ import { Line } from './line.js';
 import { openApiDocument } from './openapi.js';
 import { cordonRoutes } from './routes/cordons.js';
 import { diskRoutes } from './routes/disks.js';
+import { hostRoutes } from './routes/hosts.js';
 import { jobRoutes } from './routes/jobs.js';
 import { keyRoutes } from './routes/keys.js';
 import { nodeRoutes } from './routes/nodes.js';
@@ -40,6 +41,7 @@ export interface ApiServer {
 export const routes: readonly Route[] = [
   ...volumeRoutes,
   ...snapshotRoutes,
+  ...hostRoutes,
   ...nodeRoutes,
   ...diskRoutes,
   ...cordonRoutes,
@@ -74,6 +76,8 @@ export function buildApp(options: ApiServerOptions): FastifyInstance {
   const app = fastify({
     logger: false,
     bodyLimit: 1024 * 1024,
+    // Of an NQN, each of whose characters may be three.
+    routerOptions: { maxParamLength: 700 },
     forceCloseConnections: true,
     // Addresses that are none are refused before any handler.
     frameworkErrors: (error, _, reply) => void answerError(error, reply),

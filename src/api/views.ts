@@ -103,10 +103,10 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
     encryptedBy: volume.encryption?.keyId ?? null,
     origin: volume.origin === undefined ? null : `${volume.origin.volume}@${volume.origin.snapshot}`,
     legs,
-    paths: observed.map(({ node, state: said, epoch, address, nbd, problem }) => {
+    paths: observed.map(({ node, state: said, epoch, address, tlsAddress = null, nbd, problem }) => {
       // A controller that was killed has not said so yet: whoever has an older epoch serves nothing.
       const fenced = said === 'active' && epoch !== leadership?.epoch;
-      return { node, state: fenced ? 'fenced' : said, epoch, address, nbd: fenced ? [] : nbd, problem };
+      return { node, state: fenced ? 'fenced' : said, epoch, address, tlsAddress, nbd: fenced ? [] : nbd, problem };
     }),
   };
 }

@@ -24,11 +24,13 @@ import { cordonOf } from '../reconcile/cordons.js';
 import { volumeSize } from '../reconcile/growth.js';
 import type { Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
-import { encryptNew, type KeyStore } from './encryption.js';
+import { encryptNew } from './encryption.js';
+import { attachedHost, type HostPart } from './hosts.js';
 import type { Line } from './line.js';
 import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
 import { snapshotsOf } from './snapshot-views.js';
 import { promisedPerDisk } from './views.js';
+import type { KeyStore } from './wrapping-key.js';
 
 const mib = 1024 * 1024;
 const defaultCopies = 2;
@@ -128,7 +130,11 @@ export function deleteVolume(
 }
 
 export function attachVolume(deps: VolumeDeps, name: string, request: AttachRequest): Promise<void> {
-  return change(deps, name, (state, volume) => {
+  const { host, keys: hostKeys = {} } = request;
+  if (host === undefined && request.keys !== undefined) throw invalid('keys', 'go with a host; name its NQN');
+  const beside = (state: ClusterState): Promise<HostPart | null> =>
+    host === undefined ? Promise.resolve(null) : attachedHost(deps, state, { nqn: host, keys: hostKeys });
+  return change(deps, name, beside, (state, volume) => {
     if (request.host === undefined && request.nbd === undefined)
       throw invalid('host', 'is missing; name a host NQN or an NBD path');
     const hosts = request.host === undefined ? volume.hosts : unique([...volume.hosts, request.host]);
@@ -148,7 +154,7 @@ export function attachVolume(deps: VolumeDeps, name: string, request: AttachRequ
 }
 
 export function detachVolume(deps: VolumeDeps, name: string, request: AttachRequest): Promise<void> {
-  return change(deps, name, (_, volume) => {
+  return change(deps, name, noHost, (_, volume) => {
     const everything = request.host === undefined && request.nbd === undefined;
     const hosts = volume.hosts.filter((host) => !everything && host !== request.host);
     const nbd = volume.nbd.filter((entry) => !everything && entry.path !== request.nbd?.path);
@@ -214,18 +220,24 @@ export function requireVolume(state: ClusterState, name: string): Stored<VolumeO
   return stored;
 }
 
+const noHost = (): Promise<HostPart | null> => Promise.resolve(null);
+
+/** `beside`: what the transaction does to the host that it is about. */
 function change(
   deps: VolumeDeps,
   name: string,
+  beside: (state: ClusterState) => Promise<HostPart | null>,
   plan: (state: ClusterState, volume: VolumeObject) => VolumeObject,
 ): Promise<void> {
   return attempt<void>(deps.store, async ({ state }) => {
     const stored = requireVolume(state, name);
     const text = codecs.volume.encode(plan(state, stored.value));
-    if (text === codecs.volume.encode(stored.value)) return { txn: null, result: undefined };
+    const host = await beside(state);
+    if (text === codecs.volume.encode(stored.value) && host?.givesKeys !== true)
+      return { txn: null, result: undefined };
     const txn: Txn = {
-      conditions: [{ key: stored.key, modRevision: stored.revision }],
-      changes: [{ kind: 'put', key: stored.key, value: text }],
+      conditions: [{ key: stored.key, modRevision: stored.revision }, ...(host?.conditions ?? [])],
+      changes: [{ kind: 'put', key: stored.key, value: text }, ...(host?.changes ?? [])],
     };
     return { txn, result: undefined };
   });

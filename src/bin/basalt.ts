@@ -26,7 +26,7 @@ process.exitCode = await runCli(
     version: version(),
     launchers: {
       fsck: async (path, options) => (await import('./run-fsck.js')).runFsck(path, options),
-      drawKey: async (file, how) => (await import('./draw-key.js')).drawKey(file, how),
+      drawKey: async (...key) => (await import('./draw-key.js')).drawKey(...key),
       store: async (config, output) => (await import('./run-store.js')).runStore(config, output),
       api: async (config, output) => (await import('./run-api.js')).runApi(config, output),
       node: async (config, node, output) => (await import('./run-node.js')).runNode(config, node, output),

@@ -104,11 +104,59 @@ describe('basalt', () => {
     expect(encryptedBy).toMatch(/^[0-9a-f]{32}$/);
     expect((await basalt(['volume', 'show', 'v2'])).out).toContain(`AES-256-XTS, by cluster key ${encryptedBy}`);
     expect((await basalt(['key', 'list'])).out).toBe(
-      `KEY                               USE      HELD  VOLUMES\n${encryptedBy}  current  yes   1\n`,
+      `KEY                               USE      HELD  VOLUMES  HOSTS\n${encryptedBy}  current  yes   1        0\n`,
     );
     expect((await basalt(['key', 'rotate'])).out).toMatch(/^cluster key is [0-9a-f]{32}; volumes wrapped anew: 1\n$/);
     expect((await basalt(['key', 'prune'])).out).toBe(`removed: ${encryptedBy}\n`);
     expect((await basalt(['volume', 'delete', 'v2'])).code).toBe(0);
+  });
+
+  it('attaches hosts with keys, of which only the names of files are ever shown', async () => {
+    const secret = 'DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:';
+    const other = 'DHHC-1:00:ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoOeXryU:';
+    const psk = 'NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:';
+    const files = { '/keys/h': `${secret}\n`, '/keys/my c': other, '/keys/psk': psk, '/keys/none': 'hunter2' };
+    const keyed = 'nqn.2014-08.org.nvmexpress:uuid:22222222-2222-4222-8222-222222222222';
+    const runs: Run[] = [];
+    const run = async (...args: string[]): Promise<Run> => {
+      const one = await basalt(args, files);
+      runs.push(one);
+      return one;
+    };
+    expect((await run('volume', 'create', 'v9', '--size', '8M', '--legs', '2')).code).toBe(0);
+    const flags = ['--dhchap-key-file', '/keys/h', '--dhchap-ctrlr-key-file', '/keys/my c'];
+    const attached = await run('attach', 'v9', '--host', keyed, ...flags);
+    expect(attached.out).toMatch(
+      /^nvme connect -t tcp -a 127\.0\.0\.1 -s \d+ -n \S+ -q \S+ --dhchap-secret "\$\(cat \/keys\/h\)" --dhchap-ctrl-secret "\$\(cat '\/keys\/my c'\)" {4}# active\n$/,
+    );
+    const again = await run('attach', 'v9', '--host', keyed);
+    expect(again.out).toContain('--dhchap-secret "$(cat DHCHAP-KEY-FILE)"');
+    expect((await run('host', 'list')).out).toMatch(
+      /^HOST +PROVES ITSELF BY +VOLUMES\nnqn\S+ +DH-HMAC-CHAP, both ways +v9\n$/,
+    );
+    expect((await run('host', 'delete', keyed)).code).toBe(4);
+    const tls = await run('host', 'set-keys', keyed, '--no-dhchap', '--tls-psk-file', '/keys/psk');
+    expect(tls.out).toMatch(/proves itself by {2}TLS\n/);
+    const byTls = await run('attach', 'v9', '--host', keyed);
+    expect(byTls.out).toMatch(
+      /^nvme check-tls-key --insert --identity 1 --hostnqn \S+ --subsysnqn \S+ --keydata "\$\(cat TLS-PSK-FILE\)" .*\nnvme connect \S.* --tls {4}# active\n$/,
+    );
+    expect((await run('attach', 'v9', '--host', keyed, '--dhchap-key-file', '/keys/h')).err).toContain(
+      'HOST_KEYS_DIFFER',
+    );
+    const wrong = await run('host', 'set-keys', keyed, '--dhchap-key-file', '/keys/none');
+    expect(wrong).toMatchObject({ code: 2 });
+    expect(wrong.err).toContain('--dhchap-key-file: is no DH-HMAC-CHAP secret');
+    expect((await run('host', 'set-keys', keyed, '--no-tls', '--tls-psk-file', '/keys/psk')).code).toBe(2);
+    expect((await run('host', 'set-keys', keyed)).code).toBe(2);
+    expect((await run('host', 'create', keyed, '--tls-psk-file', '/keys/absent')).err).toContain('--tls-psk-file');
+    expect((await run('host', 'show', keyed, '--json')).out).toContain('"tlsPsk":true');
+    expect((await run('detach', 'v9', '--host', keyed)).code).toBe(0);
+    expect((await run('host', 'delete', keyed)).out).toBe(`deleted ${keyed}\n`);
+    expect((await run('host', 'list')).out).toBe('no hosts\n');
+    expect((await run('volume', 'delete', 'v9')).code).toBe(0);
+    const shown = runs.map(({ out, err }) => out + err).join('');
+    for (const text of ['AAECAwQF', 'ZGVmZ2hp', 'VRLbtnN9', 'hunter2']) expect(shown).not.toContain(text);
   });
 
   it('makes, shows, lists and deletes snapshots, and makes volumes of them', async () => {

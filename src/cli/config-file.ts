@@ -20,6 +20,7 @@ export interface Overrides {
   readonly api?: Record<string, unknown>;
   readonly placement?: Record<string, unknown>;
   readonly clusterKey?: Record<string, unknown>;
+  readonly nodeKey?: Record<string, unknown>;
   readonly nodes?: readonly unknown[];
   readonly logLevel?: string;
 }
@@ -44,7 +45,7 @@ async function parseFile(world: CliWorld, path: string): Promise<unknown> {
 function merge(file: unknown, overrides: Overrides): unknown {
   if (typeof file !== 'object' || file === null || Array.isArray(file)) return file;
   const merged: Record<string, unknown> = { ...file };
-  for (const section of ['store', 'api', 'placement', 'clusterKey'] as const) {
+  for (const section of ['store', 'api', 'placement', 'clusterKey', 'nodeKey'] as const) {
     const given = overrides[section];
     if (given === undefined || Object.keys(given).length === 0) continue;
     const present = merged[section];

@@ -20,7 +20,7 @@ export interface Launchers {
   /** Looks at the lvstore on a disk without writing. */
   fsck(path: string, options: { dump: boolean; buffered: boolean }): Promise<FsckReport>;
   /** Draws a key into the machine's key file, or makes the file; null: there is one, and `how` did not ask for another. */
-  drawKey(file: string, how: 'create' | 'add'): Promise<{ id: string } | null>;
+  drawKey(file: string, how: 'create' | 'add', kind: 'cluster' | 'node'): Promise<{ id: string } | null>;
   /** Each resolves with the exit code when the daemon has ended. */
   store(config: CompiledConfig, output: DaemonOutput): Promise<number>;
   api(config: CompiledConfig, output: DaemonOutput): Promise<number>;

@@ -8,6 +8,7 @@ import { addAttachCommands } from './commands/attach.js';
 import { addCordonCommands } from './commands/cordon.js';
 import { addDaemonCommands } from './commands/daemons.js';
 import { addFsckCommand } from './commands/fsck.js';
+import { addHostCommands } from './commands/host.js';
 import { addJobCommands } from './commands/job.js';
 import { addKeyCommands } from './commands/key.js';
 import { addPoolCommands } from './commands/pool.js';
@@ -60,6 +61,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
   addSnapshotCommands(program, world);
   addPoolCommands(program, world);
   addAttachCommands(program, world);
+  addHostCommands(program, world);
   addCordonCommands(program, node, world);
   addJobCommands(program, world);
   addKeyCommands(program, world);

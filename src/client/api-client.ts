@@ -9,6 +9,9 @@ import type {
   DiskView,
   DrainPlanView,
   ErrorView,
+  HostCreateRequest,
+  HostKeysRequest,
+  HostView,
   NodeView,
   PoolCreateRequest,
   PoolPlanRequest,
@@ -94,6 +97,27 @@ export class ApiClient {
 
   pruneClusterKeys(): Promise<{ removed: string[] }> {
     return this.#call('POST', '/v1/keys/prune');
+  }
+
+  hosts(): Promise<HostView[]> {
+    return this.#call('GET', '/v1/hosts');
+  }
+
+  host(nqn: string): Promise<HostView> {
+    return this.#call('GET', `/v1/hosts/${encodeURIComponent(nqn)}`);
+  }
+
+  /** @throws HOST_KEYS_DIFFER when it has others already */
+  createHost(request: HostCreateRequest): Promise<HostView> {
+    return this.#call('POST', '/v1/hosts', request);
+  }
+
+  setHostKeys(nqn: string, request: HostKeysRequest): Promise<HostView> {
+    return this.#call('POST', `/v1/hosts/${encodeURIComponent(nqn)}/keys`, request);
+  }
+
+  async deleteHost(nqn: string): Promise<void> {
+    await this.#call('DELETE', `/v1/hosts/${encodeURIComponent(nqn)}`);
   }
 
   volumes(): Promise<VolumeView[]> {

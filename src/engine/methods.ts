@@ -475,6 +475,10 @@ export interface MethodMap {
   /** The file must be accessible to its owner only. Its text goes nowhere. */
   keyring_file_add_key: { params: { name: string; path: string }; result: true };
   keyring_file_remove_key: { params: { name: string }; result: true };
+  /** A secret that is in no file in clear. It goes nowhere, as that of a file. */
+  basalt_keyring_add_key: { params: { name: string; secret: string }; result: true };
+  basalt_keyring_remove_key: { params: { name: string }; result: true };
+  /** Without a path: those that were in no file. */
   keyring_get_keys: { params: NoParams; result: { name: string; path: string }[] };
   nvmf_subsystem_remove_host: { params: { nqn: string; host: string }; result: true };
   nvmf_subsystem_allow_any_host: { params: { nqn: string; allow_any_host: boolean }; result: true };
@@ -490,7 +494,8 @@ export interface MethodMap {
       hostnqn: string;
       epoch: Epoch;
       timeout_ms: number;
-    };
+    } & KeyNames &
+      AuthenticationPolicy;
     /** Fenced: EngineError -116 with `data.epoch`, the higher one. */
     result: { incarnation: string; num_blocks: number; block_size: number };
   };

@@ -176,9 +176,64 @@ export const DrainPlanView = Type.Object(
 );
 export type DrainPlanView = Static<typeof DrainPlanView>;
 
+/** As text: what an NVMe key looks like at most. */
+const HostKeyText = Type.String({ minLength: 1, maxLength: 256 });
+
+/** Left out: stays as it is. Null: is taken away. No answer or error ever shows one. */
+export const HostKeysRequest = Type.Object(
+  {
+    /** What the host authenticates with (DH-HMAC-CHAP): `DHHC-1:…:` */
+    dhchapKey: Type.Optional(Type.Union([HostKeyText, Type.Null()])),
+    /** What controllers prove themselves to the host with; goes with the other one. */
+    dhchapCtrlrKey: Type.Optional(Type.Union([HostKeyText, Type.Null()])),
+    /** Of its TLS: `NVMeTLSkey-1:…:`. The host comes by TLS and not otherwise. */
+    tlsPsk: Type.Optional(Type.Union([HostKeyText, Type.Null()])),
+  },
+  strict,
+);
+export type HostKeysRequest = Static<typeof HostKeysRequest>;
+
+export const HostCreateRequest = Type.Object(
+  {
+    nqn: Nqn,
+    dhchapKey: Type.Optional(HostKeyText),
+    dhchapCtrlrKey: Type.Optional(HostKeyText),
+    tlsPsk: Type.Optional(HostKeyText),
+  },
+  strict,
+);
+export type HostCreateRequest = Static<typeof HostCreateRequest>;
+
+/** Which kinds of keys a host has; never what they are. */
+export const HostView = Type.Object(
+  {
+    nqn: Type.String(),
+    dhchapKey: Type.Boolean(),
+    dhchapCtrlrKey: Type.Boolean(),
+    tlsPsk: Type.Boolean(),
+    /** Ids of the cluster keys that wrap them. */
+    wrappedBy: Type.Array(ClusterKeyId),
+    /** Those that it is attached to. */
+    volumes: Type.Array(Name),
+  },
+  strict,
+);
+export type HostView = Static<typeof HostView>;
+
 export const AttachRequest = Type.Object(
   {
     host: Type.Optional(Nqn),
+    /** Given to the host when it has none; other ones than it has are refused. Goes with `host`. */
+    keys: Type.Optional(
+      Type.Object(
+        {
+          dhchapKey: Type.Optional(HostKeyText),
+          dhchapCtrlrKey: Type.Optional(HostKeyText),
+          tlsPsk: Type.Optional(HostKeyText),
+        },
+        strict,
+      ),
+    ),
     nbd: Type.Optional(
       Type.Object({ path: Type.String({ pattern: '^/', maxLength: 107 }), node: Type.Optional(Name) }, strict),
     ),
@@ -193,6 +248,8 @@ export const PathView = Type.Object(
     state: Type.String(),
     epoch: Type.Integer(),
     address: Type.Union([Address, Type.Null()]),
+    /** Where hosts with a key for TLS connect; null: none of the volume's has one, or it is not open yet. */
+    tlsAddress: Type.Union([Address, Type.Null()]),
     nbd: Type.Array(Type.Object({ path: Type.String(), uri: Type.String() }, strict)),
     problem: Type.Union([Type.String(), Type.Null()]),
   },
@@ -283,6 +340,8 @@ export const ClusterKeyView = Type.Object(
           held: Type.Boolean(),
           /** Whose data key it wraps. */
           volumes: Type.Integer(),
+          /** Whose keys it wraps. */
+          hosts: Type.Integer(),
         },
         strict,
       ),

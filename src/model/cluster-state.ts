@@ -5,6 +5,7 @@
 // Invariants:  - an object that cannot be read is left out and named in `unreadable`; the others are not affected
 //              - `version(kind)` grows whenever something of that kind changed, so that a loop can see that nothing did
 
+import type { HostObject } from './hosts.js';
 import type { CordonObject, HandOverObject, JobObject } from './jobs.js';
 import { keys } from './keys.js';
 import type {
@@ -37,6 +38,8 @@ interface Kinds {
   clusterKeys: ClusterKeyObject;
   nodes: NodeObject;
   lives: LiveObject;
+  /** By NQN. */
+  hosts: HostObject;
   disks: DiskObject;
   volumes: VolumeObject;
   volumeNames: VolumeNameObject;
@@ -64,6 +67,7 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   clusterKeys: { prefix: keys.clusterKeys, codec: codecs.clusterKey },
   nodes: { prefix: keys.nodes, codec: codecs.node },
   lives: { prefix: keys.lives, codec: codecs.live },
+  hosts: { prefix: keys.hosts, codec: codecs.host },
   disks: { prefix: keys.disks, codec: codecs.disk },
   volumes: { prefix: keys.volumes, codec: codecs.volume },
   volumeNames: { prefix: keys.volumeNames, codec: codecs.volumeName },

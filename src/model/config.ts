@@ -3,6 +3,7 @@
 // The one configuration file. A machine may run every part of it (`basalt up`) or one node of it.
 // What is left out takes the value that compileConfig() gives; inside, every field is set.
 
+import { isIP } from 'node:net';
 import { dirname, join } from 'node:path/posix';
 import Type, { type Static } from 'typebox';
 import { checker } from './check.js';
@@ -37,6 +38,10 @@ export const NodeConfig = Type.Object(
     address: Type.Optional(Type.String()),
     internalPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
     hostPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
+    /** Where hosts with a key for TLS connect: any address of the machine. @default `address` */
+    tlsAddress: Type.Optional(Type.String()),
+    /** @default 0: a free one */
+    tlsPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
     disks: Type.Optional(Type.Array(DiskConfig, { maxItems: 64 })),
     /** Where the node stands, for pools whose failure domain is wider than a node. */
     location: Type.Optional(Location),
@@ -52,6 +57,14 @@ export const ConfigFile = Type.Object(
           endpoints: Type.Optional(Type.Array(HostPort, { minItems: 1 })),
           listen: Type.Optional(HostPort),
           directory: Type.Optional(Type.String({ minLength: 1 })),
+          /** TLS: the certificates (PEM) that the store's are signed by. With it, endpoints are asked over TLS. */
+          ca: Type.Optional(Type.String({ minLength: 1 })),
+          /** What this process shows the store, and its key (mode 0600). */
+          cert: Type.Optional(Type.String({ minLength: 1 })),
+          key: Type.Optional(Type.String({ minLength: 1 })),
+          /** A user of the store, and the file with the password (mode 0600). */
+          username: Type.Optional(Type.String({ minLength: 1 })),
+          passwordFile: Type.Optional(Type.String({ minLength: 1 })),
         },
         strict,
       ),
@@ -61,6 +74,15 @@ export const ConfigFile = Type.Object(
       Type.Object(
         {
           /** Holds the cluster keys of encrypted volumes; mode 0600. @default `cluster.key` beside the store's directory */
+          file: Type.Optional(Type.String({ minLength: 1 })),
+        },
+        strict,
+      ),
+    ),
+    nodeKey: Type.Optional(
+      Type.Object(
+        {
+          /** By which nodes know each other; mode 0600. @default `node.key` beside the store's directory, if it is there */
           file: Type.Optional(Type.String({ minLength: 1 })),
         },
         strict,
@@ -110,6 +132,8 @@ export interface CompiledNode {
   readonly address: string;
   readonly internalPort: number;
   readonly hostPort: number;
+  readonly tlsAddress: string;
+  readonly tlsPort: number;
   readonly disks: readonly CompiledDisk[];
   readonly location: Location;
 }
@@ -120,10 +144,26 @@ export interface CompiledPlacement {
   readonly rebuildsPerDiskMax: number;
 }
 
+/** How the store is reached, beside where: paths of files; null: not so. */
+export interface StoreSecurity {
+  readonly ca: string | null;
+  readonly cert: string | null;
+  readonly key: string | null;
+  readonly username: string | null;
+  readonly passwordFile: string | null;
+}
+
 export interface CompiledConfig {
-  readonly store: { readonly endpoints: readonly string[]; readonly listen: string; readonly directory: string };
+  readonly store: {
+    readonly endpoints: readonly string[];
+    readonly listen: string;
+    readonly directory: string;
+    readonly security: StoreSecurity;
+  };
   readonly api: { readonly listen: string };
   readonly clusterKey: { readonly file: string };
+  /** `required`: it was named, so it must be there. */
+  readonly nodeKey: { readonly file: string; readonly required: boolean };
   readonly placement: CompiledPlacement;
   readonly nodes: readonly CompiledNode[];
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
@@ -142,14 +182,17 @@ export function compileConfig(value: unknown, path = 'config'): CompiledConfig {
   const file = checkFile(value, path);
   const directory = file.store?.directory ?? defaults.storeDirectory;
   const listen = loopbackListen(file.store?.listen ?? defaults.storeListen, `${path}.store.listen`);
+  const endpoints = file.store?.endpoints ?? [listen];
+  const security = compileSecurity(file.store ?? {});
+  checkEndpoints(endpoints, { security, listen }, `${path}.store`);
   return {
-    store: {
-      endpoints: file.store?.endpoints ?? [listen],
-      listen,
-      directory,
-    },
+    store: { endpoints, listen, directory, security },
     api: { listen: loopbackListen(file.api?.listen ?? defaults.apiListen, `${path}.api.listen`) },
     clusterKey: { file: file.clusterKey?.file ?? join(dirname(directory), 'cluster.key') },
+    nodeKey: {
+      file: file.nodeKey?.file ?? join(dirname(directory), 'node.key'),
+      required: file.nodeKey?.file !== undefined,
+    },
     placement: {
       graceSeconds: file.placement?.graceSeconds ?? 600,
       rebuildsMax: file.placement?.rebuildsMax ?? 8,
@@ -158,6 +201,29 @@ export function compileConfig(value: unknown, path = 'config'): CompiledConfig {
     nodes: compileNodes(file.nodes ?? [], path),
     logLevel: file.logLevel ?? 'info',
   };
+}
+
+function compileSecurity(store: NonNullable<ConfigFile['store']>): StoreSecurity {
+  const { ca = null, cert = null, key = null, username = null, passwordFile = null } = store;
+  return { ca, cert, key, username, passwordFile };
+}
+
+function checkEndpoints(
+  endpoints: readonly string[],
+  at: { security: StoreSecurity; listen: string },
+  path: string,
+): void {
+  const { ca, cert, key, username, passwordFile } = at.security;
+  if ((cert === null) !== (key === null)) throw invalid(`${path}.${cert === null ? 'cert' : 'key'}`, 'is missing');
+  if (cert !== null && ca === null) throw invalid(`${path}.ca`, 'is missing; it goes with cert and key');
+  if ((username === null) !== (passwordFile === null))
+    throw invalid(`${path}.${username === null ? 'username' : 'passwordFile'}`, 'is missing');
+  if ((ca !== null || username !== null) && endpoints.includes(at.listen))
+    throw invalid(`${path}.endpoints`, 'must name an etcd cluster: the embedded store has neither TLS nor users');
+  for (const [index, endpoint] of endpoints.entries()) {
+    if (ca !== null || isLoopback(splitHostPort(endpoint, `${path}.endpoints[${index}]`).host)) continue;
+    throw invalid(`${path}.endpoints[${index}]`, 'must be a loopback address, or come with `ca`: then TLS is used');
+  }
 }
 
 function compileNodes(nodes: readonly Static<typeof NodeConfig>[], path: string): CompiledNode[] {
@@ -185,6 +251,8 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     throw invalid(`${path}.roles`, "must hold 'disk', because the node has disks");
   const address = node.address ?? '127.0.0.1';
   if (!isLoopback(address)) throw invalid(`${path}.address`, 'must be a loopback address (127.0.0.1 or ::1)');
+  if (node.tlsAddress !== undefined && !isOneAddress(node.tlsAddress))
+    throw invalid(`${path}.tlsAddress`, 'must be one IP address, which hosts can connect to');
   return {
     name: node.name,
     roles,
@@ -192,6 +260,8 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     address,
     internalPort: node.internalPort ?? 0,
     hostPort: node.hostPort ?? 0,
+    tlsAddress: node.tlsAddress ?? address,
+    tlsPort: node.tlsPort ?? 0,
     disks,
     location: node.location ?? {},
   };
@@ -213,6 +283,11 @@ export function splitHostPort(text: string, field: string): { host: string; port
 
 export function isLoopback(host: string): boolean {
   return /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host) || host === '::1' || host === 'localhost';
+}
+
+/** Not a name, and not all addresses at once. */
+function isOneAddress(text: string): boolean {
+  return isIP(text) !== 0 && !/^[0:.]+$/.test(text);
 }
 
 function invalid(field: string, problem: string): BasaltError {

@@ -72,6 +72,12 @@ export const errorTable = Object.freeze({
     1,
     'report it; the store is of another version or damaged',
   ),
+  STORE_DENIED: row(
+    'store at {endpoint} does not allow {operation}: {detail}',
+    502,
+    8,
+    'check store.username, the password file and the certificate, and what the store allows that user',
+  ),
   STORE_DIRECTORY_LOCKED: row(
     'store directory {directory} is used by another process',
     409,
@@ -156,11 +162,35 @@ export const errorTable = Object.freeze({
     8,
     'bring the key file that holds it to this machine',
   ),
+  NODE_KEY_FILE: row(
+    'node key file {path}: {problem}',
+    409,
+    8,
+    'correct the file, or bring the one of the cluster to this machine',
+  ),
   VOLUME_KEY_DAMAGED: row(
     'the data key of volume {name} does not open under cluster key {keyId}',
     500,
     8,
     'restore the store from a backup; what was wrapped is damaged or of another volume',
+  ),
+  HOST_KEY_DAMAGED: row(
+    'a key of host {nqn} does not open under cluster key {keyId}',
+    500,
+    8,
+    'give the host its keys anew with `basalt host set-keys`',
+  ),
+  HOST_NOT_ADMITTED: row(
+    'host {nqn} is not admitted: {problem}',
+    409,
+    8,
+    'run the same version everywhere, or give the host its keys anew with `basalt host set-keys`',
+  ),
+  HOST_KEYS_DIFFER: row(
+    'host {nqn} has other keys already',
+    409,
+    5,
+    'leave the keys out to use those that it has, or change them with `basalt host set-keys`',
   ),
   VOLUME_SHRINK: row(
     'volume {name} has {servedBytes} bytes and cannot become smaller: a host may use what would be cut off',

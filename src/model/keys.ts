@@ -17,6 +17,9 @@ export const keys = Object.freeze({
   /** Leased: present while that process keeps its lease alive. */
   lives: `${root}live/`,
   live: (name: string) => `${root}live/${name}`,
+  /** Hosts that have keys, by NQN. */
+  hosts: `${root}hosts/`,
+  host: (nqn: string) => `${root}hosts/${nqn}`,
   disks: `${root}disks/`,
   disk: (id: string) => `${root}disks/${id}`,
   volumes: `${root}volumes/`,
@@ -62,8 +65,9 @@ export const nqns = Object.freeze({
   /** A copy of a snapshot, for disk nodes that make another one of it. */
   snapshotCopy: (lvol: string) => `${authority}:snapshot-copy:${lvol}`,
   volume: (volumeId: string) => `${authority}:volume:${volumeId}`,
-  /** What a controller calls itself towards replicas. */
-  controller: (name: string) => `${authority}:controller:${name}`,
+  /** What a controller calls itself towards replicas; with a node key, under which one. */
+  controller: (name: string, nodeKeyId?: string) =>
+    `${authority}:controller:${name}${nodeKeyId === undefined ? '' : `:${nodeKeyId}`}`,
 });
 
 /** NVMe serial numbers hold 20 characters; a volume shows the same one on every path. */

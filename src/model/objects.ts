@@ -8,6 +8,7 @@
 import Type, { type Static, type TSchema } from 'typebox';
 import { checker } from './check.js';
 import { BasaltError } from './errors.js';
+import { HostObject } from './hosts.js';
 import { CordonObject, HandOverObject, JobObject } from './jobs.js';
 import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
 import { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
@@ -240,6 +241,8 @@ export const ObservedVolume = Type.Object(
     legs: Type.Array(Type.Array(Type.Object({ replica: Uuid, state: MemberState }, strict))),
     nbd: Type.Array(Type.Object({ path: Type.String(), uri: Type.String() }, strict)),
     problem: Type.Union([Type.String(), Type.Null()]),
+    /** Where hosts with a key for TLS reach it; absent: there is none of them. */
+    tlsAddress: Type.Optional(Address),
     /** What the volume's growth waits for. */
     growth: Type.Optional(Type.String()),
   },
@@ -280,6 +283,7 @@ export const codecs = Object.freeze({
   clusterKey: codec(ClusterKeyObject),
   node: codec(NodeObject),
   live: codec(LiveObject),
+  host: codec(HostObject),
   disk: codec(DiskObject),
   volume: codec(VolumeObject),
   volumeName: codec(VolumeNameObject),

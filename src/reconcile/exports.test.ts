@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type DesiredExport, type ExportAction, noExport, type ObservedExport, planExport } from './exports.js';
+import {
+  type DesiredExport,
+  type ExportAction,
+  type HostWish,
+  noExport,
+  type ObservedExport,
+  planExport,
+} from './exports.js';
 
 function apply(at: ObservedExport, action: ExportAction): ObservedExport {
   switch (action.do) {
@@ -11,14 +18,30 @@ function apply(at: ObservedExport, action: ExportAction): ObservedExport {
       expect(at.subsystem).toBe(true);
       return { ...at, namespace: true };
     case 'add-host':
+      expect(at.hosts.some((host) => host.nqn === action.host.nqn)).toBe(false);
       return { ...at, hosts: [...at.hosts, action.host] };
+    case 'set-keys': {
+      const before = at.hosts.find((host) => host.nqn === action.host.nqn);
+      expect(before).toBeDefined();
+      // What no engine does.
+      expect(before?.tls === true && !action.host.tls).toBe(false);
+      return { ...at, hosts: at.hosts.map((host) => (host === before ? action.host : host)) };
+    }
     case 'remove-host':
-      return { ...at, hosts: at.hosts.filter((host) => host !== action.host) };
+      return { ...at, hosts: at.hosts.filter((host) => host.nqn !== action.host) };
     case 'add-listener':
       return { ...at, listener: true };
     case 'set-ana':
       expect(at.listener).toBe(true);
       return { ...at, ana: action.ana };
+    case 'add-tls-listener':
+      return { ...at, tlsListener: true };
+    case 'set-tls-ana':
+      expect(at.tlsListener).toBe(true);
+      return { ...at, tlsAna: action.ana };
+    case 'remove-tls-listener':
+      expect(at.hosts.some((host) => host.tls)).toBe(false);
+      return { ...at, tlsListener: false, tlsAna: null };
     case 'start-nbd':
       return { ...at, nbd: [...at.nbd, action.path] };
     case 'stop-nbd':
@@ -28,9 +51,19 @@ function apply(at: ObservedExport, action: ExportAction): ObservedExport {
   }
 }
 
+const host: fc.Arbitrary<HostWish> = fc.record({
+  nqn: fc.constantFrom('h1', 'h2', 'h3'),
+  version: fc.constantFrom(null, '1', '2'),
+  tls: fc.boolean(),
+});
+
 const wish: fc.Arbitrary<DesiredExport | null> = fc.option(
   fc.record({
-    hosts: fc.uniqueArray(fc.constantFrom('h1', 'h2', 'h3')),
+    // One that has a key for TLS has keys.
+    hosts: fc.uniqueArray(
+      host.filter((each) => !each.tls || each.version !== null),
+      { selector: (each) => each.nqn },
+    ),
     ana: fc.constantFrom('optimized' as const, 'inaccessible' as const),
     nbd: fc.uniqueArray(fc.constantFrom('/a', '/b')),
   }),
@@ -45,7 +78,11 @@ describe('plan of an export', () => {
           for (const action of planExport(desired, at)) at = apply(at, action);
           expect(planExport(desired, at)).toEqual([]);
           if (desired === null) expect(at).toEqual(noExport);
-          else expect([...at.hosts].sort()).toEqual([...desired.hosts].sort());
+          else {
+            expect(new Set(at.hosts)).toEqual(new Set(desired.hosts));
+            expect(at.tlsListener).toBe(desired.hosts.some((each) => each.tls));
+            if (at.tlsListener) expect(at.tlsAna).toBe(desired.ana);
+          }
         }
       }),
     );

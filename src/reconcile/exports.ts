@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The host-facing side of one volume on one controller node: subsystem, namespace, access list, listener, NBD.
+// The host-facing side of one volume on one controller node: subsystem, namespace, access list, listeners, NBD.
 
 /** A path either serves its host or tells it to look elsewhere. */
 export type AnaStateWanted = 'optimized' | 'inaccessible';
 
+export interface HostWish {
+  readonly nqn: string;
+  /** Of its keys; null: it has none and is admitted by its name. */
+  readonly version: string | null;
+  /** It comes by TLS and not otherwise. */
+  readonly tls: boolean;
+}
+
 export interface DesiredExport {
-  readonly hosts: readonly string[];
+  readonly hosts: readonly HostWish[];
   readonly ana: AnaStateWanted;
   /** Paths of Unix sockets that this node is asked to serve NBD on. */
   readonly nbd: readonly string[];
@@ -17,7 +25,10 @@ export interface ObservedExport {
   readonly namespace: boolean;
   readonly listener: boolean;
   readonly ana: AnaStateWanted | null;
-  readonly hosts: readonly string[];
+  /** The listener of hosts that come by TLS; it is there while there are such hosts. */
+  readonly tlsListener: boolean;
+  readonly tlsAna: AnaStateWanted | null;
+  readonly hosts: readonly HostWish[];
   readonly nbd: readonly string[];
 }
 
@@ -26,6 +37,8 @@ export const noExport: ObservedExport = Object.freeze({
   namespace: false,
   listener: false,
   ana: null,
+  tlsListener: false,
+  tlsAna: null,
   hosts: [],
   nbd: [],
 });
@@ -33,13 +46,26 @@ export const noExport: ObservedExport = Object.freeze({
 export type ExportAction =
   | { readonly do: 'create-subsystem' }
   | { readonly do: 'add-namespace' }
-  | { readonly do: 'add-host'; readonly host: string }
+  | { readonly do: 'add-host'; readonly host: HostWish }
+  | { readonly do: 'set-keys'; readonly host: HostWish }
   | { readonly do: 'remove-host'; readonly host: string }
   | { readonly do: 'add-listener' }
   | { readonly do: 'set-ana'; readonly ana: AnaStateWanted }
+  | { readonly do: 'add-tls-listener' }
+  | { readonly do: 'set-tls-ana'; readonly ana: AnaStateWanted }
+  | { readonly do: 'remove-tls-listener' }
   | { readonly do: 'start-nbd'; readonly path: string }
   | { readonly do: 'stop-nbd'; readonly path: string }
   | { readonly do: 'delete-subsystem' };
+
+/** What may fail for one host or path and has nothing to do with the others; the other steps build on each other. */
+export const ownFailures: ReadonlySet<ExportAction['do']> = new Set([
+  'add-host',
+  'set-keys',
+  'add-tls-listener',
+  'set-tls-ana',
+  'start-nbd',
+]);
 
 /** `desired` null: nothing of the volume may be left here. */
 export function planExport(desired: DesiredExport | null, observed: ObservedExport): ExportAction[] {
@@ -52,10 +78,36 @@ export function planExport(desired: DesiredExport | null, observed: ObservedExpo
   }
   if (!observed.subsystem) actions.push({ do: 'create-subsystem' });
   if (!observed.namespace) actions.push({ do: 'add-namespace' });
-  for (const host of observed.hosts) if (!desired.hosts.includes(host)) actions.push({ do: 'remove-host', host });
-  for (const host of desired.hosts) if (!observed.hosts.includes(host)) actions.push({ do: 'add-host', host });
+  actions.push(...planHosts(desired.hosts, observed.hosts));
   if (!observed.listener) actions.push({ do: 'add-listener' });
   if (observed.ana !== desired.ana) actions.push({ do: 'set-ana', ana: desired.ana });
+  actions.push(...planTls(desired, observed));
   for (const path of desired.nbd) if (!observed.nbd.includes(path)) actions.push({ do: 'start-nbd', path });
+  return actions;
+}
+
+function planHosts(desired: readonly HostWish[], observed: readonly HostWish[]): ExportAction[] {
+  const actions: ExportAction[] = [];
+  for (const { nqn } of observed)
+    if (!desired.some((host) => host.nqn === nqn)) actions.push({ do: 'remove-host', host: nqn });
+  for (const host of desired) {
+    const present = observed.find(({ nqn }) => nqn === host.nqn);
+    if (present === undefined) {
+      actions.push({ do: 'add-host', host });
+    } else if (present.tls && !host.tls) {
+      // An engine takes no key for TLS away from a host that it admits: that is another admission.
+      actions.push({ do: 'remove-host', host: host.nqn }, { do: 'add-host', host });
+    } else if (present.version !== host.version || present.tls !== host.tls) {
+      actions.push({ do: 'set-keys', host });
+    }
+  }
+  return actions;
+}
+
+function planTls(desired: DesiredExport, observed: ObservedExport): ExportAction[] {
+  if (!desired.hosts.some((host) => host.tls)) return observed.tlsListener ? [{ do: 'remove-tls-listener' }] : [];
+  const actions: ExportAction[] = [];
+  if (!observed.tlsListener) actions.push({ do: 'add-tls-listener' });
+  if (observed.tlsAna !== desired.ana) actions.push({ do: 'set-tls-ana', ana: desired.ana });
   return actions;
 }

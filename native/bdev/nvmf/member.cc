@@ -73,6 +73,7 @@ Task<Result<MemberInfo>> Member::takeover_steps(uint64_t epoch, Duration timeout
   options.address = options_.address;
   options.subnqn = options_.subnqn;
   options.hostnqn = options_.hostnqn;
+  options.authentication = options_.authentication;
   home().env().random(options.hostid.bytes.data(), options.hostid.bytes.size());
   options.keep_alive_ms = options_.keep_alive_ms;
   options.connect_timeout = options.admin_timeout = options.command_timeout = timeout;

@@ -28,6 +28,7 @@ struct MemberOptions {
   nvmf::HostAddress address;
   std::string subnqn;
   std::string hostnqn;
+  nvmf::HostAuthentication authentication;
   uint32_t nsid = 1;
   uint32_t keep_alive_ms = 1000;  // at least 100
   Duration command_timeout = seconds(1);

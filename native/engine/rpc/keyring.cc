@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// keyring_*: secrets by name, out of files.
+// keyring_*, basalt_keyring_add_key: secrets by name, out of files or out of the memory of who asks.
 #include "engine/keyring.h"
 
 #include "engine/engine.h"
@@ -16,6 +16,8 @@ class KeyringMethods final : public Module {
   void register_methods(Dispatcher& dispatcher) override {
     dispatcher.add("keyring_file_add_key", this, &KeyringMethods::add);
     dispatcher.add("keyring_file_remove_key", this, &KeyringMethods::remove);
+    dispatcher.add("basalt_keyring_add_key", this, &KeyringMethods::add_secret);
+    dispatcher.add("basalt_keyring_remove_key", this, &KeyringMethods::remove);
     dispatcher.add("keyring_get_keys", this, &KeyringMethods::list);
   }
 
@@ -29,6 +31,21 @@ class KeyringMethods final : public Module {
     auto text = engine_.env().read_secret_file(path);
     if (!text) co_return std::move(text).error();
     auto added = engine_.keyring().add(name, path, std::move(text).value());
+    if (!added) co_return std::move(added).error();
+    co_return done();
+  }
+
+  // For secrets that are in no file in clear.
+  Task<RpcResult> add_secret(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    std::string secret = in.secret("secret");
+    const auto error = in.error();
+    if (error) {
+      crypto::erase(secret.data(), secret.size());
+      co_return *error;
+    }
+    auto added = engine_.keyring().add(name, "", std::move(secret));
     if (!added) co_return std::move(added).error();
     co_return done();
   }

@@ -6,6 +6,7 @@
 
 #include "bdev/nvmf/member.h"
 #include "engine/fabric.h"
+#include "engine/rpc/authentication_params.h"
 #include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
 #include "engine/rpc/nvmf_params.h"
@@ -74,7 +75,18 @@ class Leg final : public Module {
     options.hostnqn = read_nqn(in, "hostnqn");
     const uint64_t epoch = in.epoch("epoch");
     const auto timeout = milliseconds(static_cast<int64_t>(in.natural("timeout_ms", {.min = 1, .max = 600'000})));
+    const KeyNames key_names = read_key_names(in);
+    read_policy(in, &options.authentication.policy);
     if (auto error = in.error()) co_return *error;
+    auto key = find_secret(engine_.keyring(), "dhchap_key", key_names.host);
+    if (!key) co_return std::move(key).error();
+    auto controller_key = find_secret(engine_.keyring(), "dhchap_ctrlr_key", key_names.controller);
+    if (!controller_key) co_return std::move(controller_key).error();
+    auto tls_key = find_tls_key(engine_.keyring(), key_names.tls);
+    if (!tls_key) co_return std::move(tls_key).error();
+    options.authentication.host = *key;
+    options.authentication.controller = *controller_key;
+    options.authentication.tls = *tls_key;
     const std::string name = options.name;
     if (auto reserved = engine_.bdevs().reserve(name); !reserved) co_return std::move(reserved).error();
 

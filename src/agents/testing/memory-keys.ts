@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { KeyStore } from '../../api/encryption.js';
+import type { KeyStore } from '../../api/wrapping-key.js';
 import { systemRandom } from '../../env/random.js';
 import { ClusterKey, clusterKeyBytes, KeyRing } from '../../model/cluster-key.js';
 

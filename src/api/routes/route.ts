@@ -7,8 +7,8 @@ import type { Clock } from '../../env/clock.js';
 import type { Random } from '../../env/random.js';
 import type { PgPlanner } from '../../placement/planner.js';
 import type { Store } from '../../store/store.js';
-import type { KeyStore } from '../encryption.js';
 import type { Line } from '../line.js';
+import type { KeyStore } from '../wrapping-key.js';
 
 export interface ApiDeps {
   readonly store: Store;

@@ -2,14 +2,15 @@
 
 import type { Command } from 'commander';
 import type { ApiClient } from '../../client/api-client.js';
-import type { AttachRequest, VolumeView } from '../../model/api.js';
+import type { AttachRequest, HostView, VolumeView } from '../../model/api.js';
 import { BasaltError } from '../../model/errors.js';
 import { apiClient } from '../api-option.js';
+import { addHostKeyOptions, connectLines, type HostKeyOptions, readHostKeys } from '../host-keys.js';
 import type { CliWorld } from '../launch.js';
 import { type CommonOptions, print } from '../output.js';
 import { parseCount } from '../sizes.js';
 
-interface AttachOptions extends CommonOptions {
+interface AttachOptions extends CommonOptions, HostKeyOptions {
   readonly host?: string;
   readonly nbd?: string;
   readonly node?: string;
@@ -17,8 +18,7 @@ interface AttachOptions extends CommonOptions {
 }
 
 export function addAttachCommands(parent: Command, world: CliWorld): void {
-  parent
-    .command('attach <volume>')
+  addHostKeyOptions(parent.command('attach <volume>'))
     .description('let a host connect to a volume, or export it over NBD on this machine')
     .option('--host <nqn>', 'NQN of the host that may connect (nvme gen-hostnqn, /etc/nvme/hostnqn)')
     .option('--nbd <unix:/path>', 'serve NBD on this Unix socket')
@@ -47,11 +47,14 @@ async function attach(world: CliWorld, name: string, options: AttachOptions): Pr
     });
   }
   const waitMs = parseCount(options.wait, '--wait') * 1000;
+  const keys = await readHostKeys(world, options);
   const client = await apiClient(world, options);
-  let volume = await client.attach(name, wish);
+  let volume = await client.attach(name, Object.keys(keys).length === 0 ? wish : { ...wish, keys });
+  const host = wish.host === undefined ? null : await client.host(wish.host);
   if (wish.nbd !== undefined && waitMs > 0)
     volume = await waitNbd(world, client, { volume, path: wish.nbd.path, waitMs });
-  print(world, options, volume, attachText(volume, wish));
+  if (host?.tlsPsk === true && waitMs > 0) volume = await waitTls(world, client, { volume, waitMs });
+  print(world, options, volume, attachText(volume, { host, options, nbd: wish.nbd?.path ?? null }));
 }
 
 function request(options: AttachOptions): AttachRequest {
@@ -75,13 +78,29 @@ async function waitNbd(
   client: ApiClient,
   at: { volume: VolumeView; path: string; waitMs: number },
 ): Promise<VolumeView> {
+  const exported = (volume: VolumeView): boolean =>
+    volume.paths.some((path) => path.nbd.some((entry) => entry.path === at.path));
+  return waitUntil(world, client, { ...at, what: `exporting ${at.volume.name} over NBD`, holds: exported });
+}
+
+/** Until each path says where hosts connect by TLS. */
+function waitTls(world: CliWorld, client: ApiClient, at: { volume: VolumeView; waitMs: number }): Promise<VolumeView> {
+  const open = ({ paths }: VolumeView): boolean => paths.every((path) => path.tlsAddress !== null);
+  return waitUntil(world, client, { ...at, what: `serving ${at.volume.name} by TLS`, holds: open });
+}
+
+async function waitUntil(
+  world: CliWorld,
+  client: ApiClient,
+  at: { volume: VolumeView; waitMs: number; what: string; holds: (volume: VolumeView) => boolean },
+): Promise<VolumeView> {
   const endMs = world.now() + at.waitMs;
   let { volume } = at;
-  while (!volume.paths.some((path) => path.nbd.some((entry) => entry.path === at.path))) {
+  while (!at.holds(volume)) {
     if (world.now() > endMs) {
       const problem = volume.paths.find((path) => path.problem !== null)?.problem ?? null;
       throw new BasaltError('DEADLINE_EXCEEDED', {
-        operation: `exporting ${volume.name} over NBD (it goes on${problem === null ? '' : `; so far: ${problem}`})`,
+        operation: `${at.what} (it goes on${problem === null ? '' : `; so far: ${problem}`})`,
         timeoutMs: at.waitMs,
       });
     }
@@ -91,14 +110,12 @@ async function waitNbd(
   return volume;
 }
 
-function attachText(volume: VolumeView, wish: AttachRequest): string {
-  const lines: string[] = [];
-  for (const path of wish.host === undefined ? [] : volume.paths) {
-    if (path.address === null) continue;
-    const { traddr, trsvcid } = path.address;
-    lines.push(`nvme connect -t tcp -a ${traddr} -s ${trsvcid} -n ${volume.nqn} -q ${wish.host}    # ${path.state}`);
-  }
-  const nbd = volume.paths.flatMap((path) => path.nbd).filter((entry) => entry.path === wish.nbd?.path);
+function attachText(
+  volume: VolumeView,
+  wish: { host: HostView | null; options: HostKeyOptions; nbd: string | null },
+): string {
+  const lines = wish.host === null ? [] : connectLines(volume, wish.host, wish.options);
+  const nbd = volume.paths.flatMap((path) => path.nbd).filter((entry) => entry.path === wish.nbd);
   lines.push(...nbd.map((entry) => entry.uri));
   return lines.join('\n') || `attached to ${volume.name}`;
 }

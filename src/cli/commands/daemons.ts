@@ -38,9 +38,12 @@ interface NodeOptions extends CommonOptions {
   readonly address?: string;
   readonly internalPort?: string;
   readonly hostPort?: string;
+  readonly tlsAddress?: string;
+  readonly tlsPort?: string;
   readonly engine?: string;
   readonly store?: string;
   readonly keyFile?: string;
+  readonly nodeKeyFile?: string;
   readonly logLevel?: string;
 }
 
@@ -105,9 +108,12 @@ function addNode(parent: Command, world: CliWorld, exit: Exit): Command {
     .option('--address <address>', 'loopback address to listen on (default: 127.0.0.1)')
     .option('--internal-port <port>', 'where other nodes connect (default: a free one)')
     .option('--host-port <port>', 'where hosts connect (default: a free one)')
+    .option('--tls-address <address>', 'any address, where hosts with a key for TLS connect (default: --address)')
+    .option('--tls-port <port>', 'its port (default: a free one)')
     .option('--engine <engine>', 'native or fake (default: native)')
     .option('--store <endpoints>', 'store endpoints, with commas')
     .option('--key-file <path>', 'the cluster keys of encrypted volumes; mode 0600')
+    .option('--node-key-file <path>', 'by which nodes know each other, the same for all of them; mode 0600')
     .option('--log-level <level>', logLevels)
     .action(async (_options, command: Command) => {
       const options: NodeOptions = command.optsWithGlobals();
@@ -134,6 +140,7 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     store: storeOverride(options.store),
     placement: defined({ graceSeconds }),
     clusterKey: defined({ file: options.keyFile }),
+    nodeKey: defined({ file: options.nodeKeyFile }),
     ...defined({ logLevel: options.logLevel }),
   };
   const described = options.disk.length > 0 || options.roles !== undefined || options.config === undefined;
@@ -151,6 +158,8 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     address: options.address,
     internalPort: options.internalPort === undefined ? undefined : parseCount(options.internalPort, '--internal-port'),
     hostPort: options.hostPort === undefined ? undefined : parseCount(options.hostPort, '--host-port'),
+    tlsAddress: options.tlsAddress,
+    tlsPort: options.tlsPort === undefined ? undefined : parseCount(options.tlsPort, '--tls-port'),
     disks: disks.length === 0 ? undefined : disks,
     location: options.location === undefined ? undefined : locationOf(options.location),
   });

@@ -12,28 +12,31 @@ import { type CommonOptions, print, table } from '../output.js';
 
 interface FileOptions extends CommonOptions {
   readonly file?: string;
+  readonly node?: boolean;
 }
 
 export function addKeyCommands(parent: Command, world: CliWorld): void {
-  const key = parent.command('key').description('the cluster keys of encrypted volumes');
+  const key = parent.command('key').description("the cluster keys of encrypted volumes and of hosts' keys");
   key
     .command('create')
     .description('make a key file with one key on this machine')
+    .option('--node', 'a node key, by which nodes know each other, instead of a cluster key')
     .option('--file <path>', 'the key file (default: what the configuration file names)')
     .action(async (_options, command: Command) => {
-      const { file, options } = await fileOf(world, command);
-      const made = await world.launchers.drawKey(file, 'create');
+      const { file, kind, options } = await fileOf(world, command);
+      const made = await world.launchers.drawKey(file, 'create', kind);
       if (made === null) throw new BasaltError('ALREADY_EXISTS', { kind: 'key file', name: file });
-      print(world, options, { file, id: made.id }, `made ${file} with cluster key ${made.id}`);
+      print(world, options, { file, id: made.id }, `made ${file} with ${kind} key ${made.id}`);
     });
   key
     .command('add')
     .description("draw a new key into this machine's key file; the next rotation changes to it")
+    .option('--node', 'a node key, which nodes that start from then on use')
     .option('--file <path>', 'the key file (default: what the configuration file names)')
     .action(async (_options, command: Command) => {
-      const { file, options } = await fileOf(world, command);
-      const made = await world.launchers.drawKey(file, 'add');
-      print(world, options, { file, id: made?.id ?? null }, `added cluster key ${made?.id} to ${file}`);
+      const { file, kind, options } = await fileOf(world, command);
+      const made = await world.launchers.drawKey(file, 'add', kind);
+      print(world, options, { file, id: made?.id ?? null }, `added ${kind} key ${made?.id} to ${file}`);
     });
   key
     .command('list')
@@ -53,7 +56,7 @@ export function addKeyCommands(parent: Command, world: CliWorld): void {
     });
   key
     .command('prune')
-    .description("take keys that no volume needs any more out of the API server's key file")
+    .description("take keys that nothing needs any more out of the API server's key file")
     .action(async (_options, command: Command) => {
       const options: CommonOptions = command.optsWithGlobals();
       const { removed } = await (await apiClient(world, options)).pruneClusterKeys();
@@ -61,10 +64,14 @@ export function addKeyCommands(parent: Command, world: CliWorld): void {
     });
 }
 
-async function fileOf(world: CliWorld, command: Command): Promise<{ file: string; options: FileOptions }> {
+async function fileOf(
+  world: CliWorld,
+  command: Command,
+): Promise<{ file: string; kind: 'cluster' | 'node'; options: FileOptions }> {
   const options: FileOptions = command.optsWithGlobals();
   const config = await readConfig(world, options.config);
-  return { file: options.file ?? config.clusterKey.file, options };
+  const kind = options.node === true ? 'node' : 'cluster';
+  return { file: options.file ?? config[`${kind}Key`].file, kind, options };
 }
 
 function keyTable(view: ClusterKeyView): string {
@@ -74,6 +81,7 @@ function keyTable(view: ClusterKeyView): string {
     key.id === view.current ? 'current' : '-',
     key.held ? 'yes' : 'no',
     String(key.volumes),
+    String(key.hosts),
   ]);
-  return table([['KEY', 'USE', 'HELD', 'VOLUMES'], ...rows]);
+  return table([['KEY', 'USE', 'HELD', 'VOLUMES', 'HOSTS'], ...rows]);
 }

@@ -171,28 +171,40 @@ export class FakeEngine implements Engine {
 
   /** What a host sees of a subsystem's first namespace. */
   connect(nqn: string, hostnqn: string): FakeBdev {
-    const { namespace } = this.#admitted(nqn, hostnqn);
+    const { namespace } = this.#admitted(nqn, hostnqn, null);
     if (namespace.oneWriter) throw new Refused('unsupported', `namespace 1 of ${nqn} is for its controller only`);
     return namespace.bdev;
   }
 
-  #admitted(nqn: string, hostnqn: string): { subsystem: FakeSubsystem; namespace: FakeNamespace } {
+  /** `secret`: what the host authenticates with; null: nothing. */
+  #admitted(
+    nqn: string,
+    hostnqn: string,
+    secret: string | null,
+  ): { subsystem: FakeSubsystem; namespace: FakeNamespace } {
     const subsystem = this.#state.subsystems.get(nqn);
     const namespace = subsystem?.namespaces.get(1);
     if (subsystem === undefined || namespace === undefined)
       throw new Refused('unreachable', `${nqn} is not served there`);
     if (!subsystem.allowAnyHost && !subsystem.hosts.has(hostnqn))
       throw new Refused('permission', `${nqn} does not admit ${hostnqn}`);
-    if (subsystem.hosts.get(hostnqn)?.dhchap_key !== undefined)
+    const wanted = subsystem.secrets.get(hostnqn) ?? null;
+    if (wanted !== null && secret === null)
       throw new Refused('permission', `${nqn}: the controller wants authentication, and there is no dhchap_key`);
+    // With a key of its own it wants proof of the controller, too.
+    if (wanted !== secret) throw new Refused('permission', `${nqn}: authentication failed`);
     if (subsystem.hosts.get(hostnqn)?.psk !== undefined)
       throw new Refused('permission', `${nqn} admits ${hostnqn} by TLS only`);
     return { subsystem, namespace };
   }
 
-  /** Register, then Acquire with preempt-and-abort, of a new association. */
-  takeOver(nqn: string, hostnqn: string, epoch: bigint): { bdev: FakeBdev; incarnation: string; connection: string } {
-    const { subsystem, namespace } = this.#admitted(nqn, hostnqn);
+  /** Register, then Acquire with preempt-and-abort, of a new association of a host with that secret. */
+  takeOver(
+    nqn: string,
+    { hostnqn, secret }: { hostnqn: string; secret: string | null },
+    epoch: bigint,
+  ): { bdev: FakeBdev; incarnation: string; connection: string } {
+    const { subsystem, namespace } = this.#admitted(nqn, hostnqn, secret);
     const stored = this.#state.lvols.get(namespace.bdev.name);
     if (!namespace.oneWriter || stored === undefined)
       throw new Refused('unsupported', `namespace 1 of ${nqn} has no one-writer gate`);

@@ -8,6 +8,7 @@ import { type FakeBdev, followSize, makeBdev } from './bdev.js';
 import { Fields } from './fields.js';
 import { LegIo } from './leg.js';
 import type { Handler } from './methods-bdev.js';
+import { keyNames, needKeys, readPolicy } from './methods-nvmf.js';
 import { hostPathError, Refused } from './refusal.js';
 import { discoveryNqn, type EngineState } from './state.js';
 
@@ -28,14 +29,18 @@ async function attachMember(state: EngineState, fields: Fields): Promise<unknown
     hostnqn: fields.string('hostnqn'),
     epoch: fields.epoch('epoch'),
   };
+  const names = keyNames(fields);
+  readPolicy(fields);
   const timeoutMs = fields.natural('timeout_ms', 1, 600_000);
   assertPort(fields, request.trsvcid);
   fields.end();
+  needKeys(state, names);
+  const secret = names.dhchap_key === undefined ? null : (state.keys.get(names.dhchap_key)?.secret ?? null);
   state.assertFree(request.name);
   state.attaching.add(request.name);
   try {
     const peer = await reachPeer(state, request.traddr, request.trsvcid, timeoutMs);
-    const taken = peer.takeOver(request.subnqn, request.hostnqn, request.epoch);
+    const taken = peer.takeOver(request.subnqn, { hostnqn: request.hostnqn, secret }, request.epoch);
     publishMember(state, request.name, taken, peer);
     const { numBlocks, blockBytes } = taken.bdev;
     return { incarnation: taken.incarnation, num_blocks: numBlocks, block_size: blockBytes };

@@ -47,6 +47,7 @@ export function makeSubsystem(nqn: string, with_: Partial<FakeSubsystem> = {}): 
     namespacesMax: 32,
     allowAnyHost: false,
     hosts: new Map(),
+    secrets: new Map(),
     listeners: [],
     namespaces: new Map(),
     ...with_,
@@ -163,7 +164,24 @@ const policyNames = {
   dhchap_dhgroups: ['null', 'ffdhe2048', 'ffdhe3072', 'ffdhe4096', 'ffdhe6144', 'ffdhe8192'],
 };
 
-function keyNames(fields: Fields): KeyNames {
+export function readPolicy(fields: Fields): void {
+  for (const [name, known] of Object.entries(policyNames)) {
+    if (!fields.has(name)) continue;
+    const names = fields.strings(name, 1, known.length);
+    if (new Set(names).size !== names.length || names.some((each) => !known.includes(each)))
+      fields.refuse(name, `must name some of ${known.join(', ')}, each once`);
+  }
+}
+
+/** As whoever holds the keys keeps them, whatever becomes of the keyring. */
+function keepSecret(state: EngineState, subsystem: FakeSubsystem, host: string): void {
+  const name = subsystem.hosts.get(host)?.dhchap_key;
+  const secret = name === undefined ? undefined : state.keys.get(name)?.secret;
+  if (name === undefined) subsystem.secrets.delete(host);
+  else if (secret !== undefined) subsystem.secrets.set(host, secret);
+}
+
+export function keyNames(fields: Fields): KeyNames {
   const keys: KeyNames = {};
   if (fields.has('dhchap_key')) keys.dhchap_key = fields.string('dhchap_key');
   if (fields.has('dhchap_ctrlr_key')) keys.dhchap_ctrlr_key = fields.string('dhchap_ctrlr_key');
@@ -174,7 +192,7 @@ function keyNames(fields: Fields): KeyNames {
 }
 
 /** Which key it is the fake does not know; two names of one key pass here. */
-function needKeys(state: EngineState, keys: KeyNames): void {
+export function needKeys(state: EngineState, keys: KeyNames): void {
   for (const [field, name] of Object.entries(keys) as [string, string][]) {
     if (!state.keys.has(name)) throw new Refused('notFound', `${field}: key ${name} does not exist`);
   }
@@ -263,10 +281,11 @@ export const nvmfMethods: Record<string, Handler> = {
     const host = nqnOf(fields, 'host');
     const keys = keyNames(fields);
     fields.end();
-    const { hosts } = state.subsystem(nqn);
+    const subsystem = state.subsystem(nqn);
     needKeys(state, keys);
-    if (hosts.has(host)) throw new Refused('exists', `host ${host} is allowed already`);
-    hosts.set(host, keys);
+    if (subsystem.hosts.has(host)) throw new Refused('exists', `host ${host} is allowed already`);
+    subsystem.hosts.set(host, keys);
+    keepSecret(state, subsystem, host);
     return true;
   },
   nvmf_subsystem_set_keys: (state, fields) => {
@@ -274,7 +293,8 @@ export const nvmfMethods: Record<string, Handler> = {
     const host = nqnOf(fields, 'host');
     const keys = keyNames(fields);
     fields.end();
-    const { hosts } = state.subsystem(nqn);
+    const subsystem = state.subsystem(nqn);
+    const { hosts } = subsystem;
     needKeys(state, keys);
     const before = hosts.get(host);
     if (before === undefined) throw new Refused('notFound', `host ${host} is not in the list`);
@@ -282,15 +302,11 @@ export const nvmfMethods: Record<string, Handler> = {
     const pskOnly = keys.psk !== undefined && keys.dhchap_key === undefined;
     const kept = pskOnly ? before : before.psk === undefined ? {} : { psk: before.psk };
     hosts.set(host, { ...kept, ...keys });
+    keepSecret(state, subsystem, host);
     return true;
   },
   nvmf_set_config: (_state, fields) => {
-    for (const [name, known] of Object.entries(policyNames)) {
-      if (!fields.has(name)) continue;
-      const names = fields.strings(name, 1, known.length);
-      if (new Set(names).size !== names.length || names.some((each) => !known.includes(each)))
-        fields.refuse(name, `must name some of ${known.join(', ')}, each once`);
-    }
+    readPolicy(fields);
     fields.end();
     return true;
   },
@@ -298,6 +314,7 @@ export const nvmfMethods: Record<string, Handler> = {
     const nqn = nqnOf(fields);
     const host = nqnOf(fields, 'host');
     fields.end();
+    state.subsystem(nqn).secrets.delete(host);
     if (!state.subsystem(nqn).hosts.delete(host)) throw new Refused('notFound', `host ${host} is not in the list`);
     state.engine.dropConnections(nqn, host);
     return true;

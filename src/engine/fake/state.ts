@@ -40,6 +40,8 @@ export interface FakeSubsystem {
   allowAnyHost: boolean;
   /** Host NQN → the names of the keys that it authenticates with; none: it does not have to. */
   readonly hosts: Map<string, KeyNames>;
+  /** Of the hosts that have one: what they must authenticate with. */
+  readonly secrets: Map<string, string>;
   readonly listeners: FakeListener[];
   readonly namespaces: Map<number, FakeNamespace>;
 }
@@ -63,8 +65,8 @@ export class EngineState {
   readonly slots = new Map<string, SlotIo>();
   readonly legs = new Map<string, { io: LegIo; epoch: bigint; sequence: number; tailBlocks: number }>();
   readonly members = new Map<string, FakeMember>();
-  /** Name → path: the keyring. What the files hold the fake does not read. */
-  readonly keys = new Map<string, string>();
+  /** The keyring by name; path: '' for a key that is in no file. */
+  readonly keys = new Map<string, { path: string; secret: string }>();
   readonly attaching = new Set<string>();
   readonly raids = new Map<string, number>();
   readonly cryptoKeys = new Map<string, Buffer>();
