@@ -6,6 +6,7 @@ import type { Engine } from '../engine/engine.js';
 import type { Clock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
 import type { KeySource } from '../model/cluster-key.js';
+import type { Identity } from './node-identity.js';
 import type { PlantedBugs } from './planted-bugs.js';
 
 /** A pino logger is one. */
@@ -23,6 +24,8 @@ export interface AgentContext {
   readonly log: Logger;
   /** For encrypted volumes; absent: they are refused. */
   readonly keys?: KeySource | null;
+  /** How this node proves to others that it is one; absent: nodes go by their names. */
+  readonly identity?: Identity;
   /** Which boot of the machine this is (src/env/boot.ts); absent: one that nobody knows. */
   readonly boot?: string | null;
   /** For simulations only. */

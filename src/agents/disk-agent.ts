@@ -28,6 +28,7 @@ import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
 import { listenAddress } from './listener.js';
+import { type Identity, noIdentity } from './node-identity.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { SnapshotCopier } from './snapshot-copier.js';
 import { SnapshotExports } from './snapshot-exports.js';
@@ -69,6 +70,7 @@ export class DiskAgent {
   readonly #written = new Map<string, string>();
   /** Made in this pass, and not yet in the store. */
   readonly #reports: Report[] = [];
+  readonly #identity: Identity;
   #disks: OpenDisk[] = [];
   #unsubscribe: (() => void)[] = [];
   #seen = '';
@@ -76,6 +78,7 @@ export class DiskAgent {
   constructor(options: DiskAgentOptions) {
     this.#options = options;
     const { engine, clock, random, log } = options.context;
+    this.#identity = options.context.identity ?? noIdentity;
     const { context, link, node } = options;
     this.#copier = new SnapshotCopier({
       context,
@@ -233,7 +236,7 @@ export class DiskAgent {
       disk: at.disk.lvstore.uuid,
       sizeBytes: replicaBytes(volume, leadership),
       epoch: leadership?.epoch ?? 0,
-      hosts: [...controllers].map((name) => nqns.controller(name)),
+      hosts: [...controllers].flatMap((name) => this.#identity.hostNqns(name)),
       deleteEpoch: volume.phase === 'deleting' ? (leadership?.epoch ?? 0) : null,
       reported: reported?.state ?? null,
       reportedBytes: reported?.sizeBytes ?? volume.legSizeBytes,
@@ -300,7 +303,7 @@ export class DiskAgent {
         });
         return;
       case 'add-host':
-        await engine.rpc('nvmf_subsystem_add_host', { nqn: nqns.replica(action.replica), host: action.host });
+        await this.#identity.admit(engine, { nqn: nqns.replica(action.replica), host: action.host });
         return;
       case 'remove-host':
         await engine.rpc('nvmf_subsystem_remove_host', { nqn: nqns.replica(action.replica), host: action.host });

@@ -21,6 +21,7 @@ import {
 import type { Assembly } from './assembly.js';
 import { type AgentContext, reason } from './context.js';
 import type { LeadershipRegister } from './leadership-register.js';
+import { noIdentity } from './node-identity.js';
 import { pause, Wakeup } from './signal.js';
 import { type AttachedMember, attachMember, type ResolveReplica } from './takeover.js';
 
@@ -277,6 +278,7 @@ export class MembershipWorker {
       log: context.log,
       resolve,
       controller: holder.controller,
+      identity: context.identity ?? noIdentity,
     };
     const outcome = await attachMember(attacher, request, this.#stop.signal);
     if (outcome.kind === 'fenced') return this.#end('fenced', `a replica obeys epoch ${outcome.epoch}`);

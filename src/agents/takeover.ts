@@ -9,6 +9,7 @@ import { nqns } from '../model/keys.js';
 import type { Address, Leadership } from '../model/objects.js';
 import type { MemberRef, TakenMember } from '../reconcile/membership.js';
 import { type Logger, reason } from './context.js';
+import type { Identity } from './node-identity.js';
 import { pause } from './signal.js';
 
 /** Where a replica can be reached now; null: its node is not known to be up. */
@@ -25,6 +26,7 @@ export interface MemberAttacher {
   readonly log: Logger;
   readonly resolve: ResolveReplica;
   readonly controller: string;
+  readonly identity: Identity;
 }
 
 export interface AttachRequest {
@@ -51,7 +53,7 @@ export async function attachMember(
     name: request.name,
     ...address,
     subnqn: nqns.replica(request.member.replica),
-    hostnqn: nqns.controller(attacher.controller),
+    ...(await attacher.identity.credentials(attacher.engine, attacher.controller)),
     epoch: request.epoch,
     timeout_ms: request.timeoutMs,
   };

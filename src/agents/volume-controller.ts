@@ -30,6 +30,7 @@ import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { GrowthWorker } from './growth-worker.js';
 import { type LeadershipPort, LeadershipRegister, type Versioned } from './leadership-register.js';
 import { MembershipWorker } from './membership-worker.js';
+import { noIdentity } from './node-identity.js';
 import { Backoff } from './signal.js';
 import type { SnapshotPort } from './snapshot-port.js';
 import { SnapshotWorker } from './snapshot-worker.js';
@@ -371,7 +372,8 @@ export class VolumeController {
     const { context, resolve, name } = this.#options;
     const giveUpAtMs = context.clock.now() + this.#timing.graceMs;
     const admittedByMs = context.clock.now() + Math.min(admissionMs, this.#timing.graceMs);
-    const attacher = { engine: context.engine, clock: context.clock, log: context.log, resolve, controller: name };
+    const { engine, clock, log, identity = noIdentity } = context;
+    const attacher = { engine, clock, log, resolve, controller: name, identity };
     let attempt = 0;
     const outcome = await takeOver(
       attacher,

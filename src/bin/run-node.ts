@@ -2,22 +2,25 @@
 
 import { ClusterKeyFile } from '../agents/cluster-key-file.js';
 import { NodeAgent } from '../agents/node-agent.js';
+import { type Identity, NodeIdentity, noIdentity } from '../agents/node-identity.js';
+import { NodeKeyFile } from '../agents/node-key-file.js';
 import type { DaemonOutput } from '../cli/launch.js';
 import { bootTag } from '../env/boot.js';
 import { systemClock } from '../env/clock.js';
 import { systemRandom } from '../env/random.js';
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
 import { createEngine } from './create-engine.js';
-import { daemonLog, runDaemon } from './daemon.js';
+import { daemonLog, type PinoLogger, runDaemon } from './daemon.js';
 import { openStore } from './open-store.js';
 
 export function runNode(config: CompiledConfig, node: CompiledNode, output: DaemonOutput): Promise<number> {
   const log = daemonLog(config, `basalt-node ${node.name}`);
   return runDaemon(log, output, async (signal) => {
+    const identity = await identityOf(config, log);
+    const store = await openStore(config, log);
     const engine = await createEngine(node.engine);
-    const store = openStore(config, log);
     const keys = new ClusterKeyFile(config.clusterKey.file, systemRandom);
-    const context = { engine, clock: systemClock, random: systemRandom, log, keys, boot: bootTag() };
+    const context = { engine, clock: systemClock, random: systemRandom, log, keys, identity, boot: bootTag() };
     const { graceSeconds, ...limits } = config.placement;
     const agent = new NodeAgent({ context, store, node, placement: { ...limits, graceMs: graceSeconds * 1000 } });
     try {
@@ -41,4 +44,13 @@ export function runNode(config: CompiledConfig, node: CompiledNode, output: Daem
       },
     };
   });
+}
+
+/** @throws NODE_KEY_FILE */
+async function identityOf(config: CompiledConfig, log: PinoLogger): Promise<Identity> {
+  const file = new NodeKeyFile(config.nodeKey.file, systemRandom);
+  const ring = config.nodeKey.required ? await file.ring() : await file.ringIfAny();
+  if (ring !== null) return new NodeIdentity(ring);
+  log.warn({ file: file.path }, 'no node key: replicas admit controllers by their names alone');
+  return noIdentity;
 }

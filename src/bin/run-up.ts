@@ -6,6 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { ClusterKeyFile } from '../agents/cluster-key-file.js';
+import { NodeKeyFile } from '../agents/node-key-file.js';
 import { Backoff } from '../agents/signal.js';
 import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
@@ -18,6 +19,8 @@ export function runUp(config: CompiledConfig, configPath: string, output: Daemon
   return runDaemon(log, output, async (signal) => {
     const key = new ClusterKeyFile(config.clusterKey.file, systemRandom);
     if (await key.create()) log.info({ file: key.path }, 'made a cluster key; keep a copy where the disks are not');
+    const nodeKey = new NodeKeyFile(config.nodeKey.file, systemRandom);
+    if (await nodeKey.create()) log.info({ file: nodeKey.path }, 'made a node key');
     const common = ['--config', configPath, '--json'];
     const store = new Child(log, 'store', ['store', ...common]);
     const nodeOf = (node: CompiledNode): Child =>

@@ -9,6 +9,7 @@ import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ClusterOptions, DemoCluster } from '../../scripts/demo/cluster.js';
 import type { BdevHandle, Engine } from '../../src/engine/engine.js';
+import type { KeyNames } from '../../src/engine/methods.js';
 import { packageRoot } from '../../src/engine/native/addon.js';
 import { createNativeEngine } from '../../src/engine/native/native-engine.js';
 import type { VolumeView } from '../../src/model/api.js';
@@ -111,11 +112,14 @@ export class TestHost {
     this.bdev = bdev;
   }
 
-  static async connect(volume: VolumeView, host = hostNqn): Promise<TestHost> {
+  /** `keys`: names of files, by what the host proves itself with; with a `psk` it comes by TLS. */
+  static async connect(volume: VolumeView, host = hostNqn, keys: Readonly<KeyNames> = {}): Promise<TestHost> {
     const engine = createNativeEngine();
     try {
+      for (const path of new Set(Object.values(keys))) await engine.rpc('keyring_file_add_key', { name: path, path });
       let names: string[] = [];
-      for (const path of volume.paths) {
+      for (const { node, address, tlsAddress } of volume.paths) {
+        const path = { node, address: keys.psk === undefined ? address : tlsAddress };
         if (path.address === null) throw new Error(`${path.node} has no address for hosts`);
         names = await engine.rpc('bdev_nvme_attach_controller', {
           name: 'host',
@@ -128,6 +132,7 @@ export class TestHost {
           ctrlr_loss_timeout_sec: 120,
           reconnect_delay_sec: 1,
           keep_alive_ms: 1000,
+          ...keys,
         });
       }
       return new TestHost(engine, await engine.openBdev(names[0] ?? 'hostn1'));
