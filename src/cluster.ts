@@ -15,6 +15,8 @@ import { ClusterKeyFile } from './agents/cluster-key-file.js';
 import type { Logger } from './agents/context.js';
 import { replicaResolver } from './agents/controller-agent.js';
 import { liveTtlSeconds } from './agents/node-agent.js';
+import { type Identity, NodeIdentity, noIdentity } from './agents/node-identity.js';
+import { NodeKeyFile } from './agents/node-key-file.js';
 import { publishSize } from './agents/publish-size.js';
 import { snapshotPort } from './agents/snapshot-port.js';
 import { StoreLink } from './agents/store-link.js';
@@ -28,6 +30,7 @@ import type { KeySource } from './model/cluster-key.js';
 import { BasaltError } from './model/errors.js';
 import { keys } from './model/keys.js';
 import { codecs, formatVersion, type VolumeObject } from './model/objects.js';
+import type { StoreFiles } from './store/etcd/credentials.js';
 import type { Store } from './store/store.js';
 
 export interface ConnectOptions {
@@ -35,6 +38,8 @@ export interface ConnectOptions {
   readonly api?: string;
   /** Endpoints of the store, or a store that is open already and stays the caller's. */
   readonly store?: string | readonly string[] | Store;
+  /** How the store is reached, as the configuration file's `store` says it. @default without TLS and user */
+  readonly storeSecurity?: Partial<StoreFiles>;
   /** The engine that moves the bytes; it stays the caller's. @default a native engine of this cluster's own */
   readonly engine?: Engine;
   /** @default nothing is logged */
@@ -47,6 +52,8 @@ export interface ConnectOptions {
    * @default none
    */
   readonly clusterKey?: string | KeySource;
+  /** Path of the cluster's node key file (mode 0600), where its nodes have one. @default none */
+  readonly nodeKey?: string;
   /** How long connecting may take. @default 10_000 */
   readonly timeoutMs?: number;
 }
@@ -73,6 +80,7 @@ interface Parts {
   readonly random: Random;
   readonly timing: Partial<ControllerTiming>;
   readonly keys: KeySource | null;
+  readonly identity: Identity;
 }
 
 export class Cluster {
@@ -92,6 +100,7 @@ export class Cluster {
   static async connect(options: ConnectOptions): Promise<Cluster> {
     const { clock = systemClock, random = systemRandom, log = quiet, timing = {} } = options;
     const signal = AbortSignal.timeout(options.timeoutMs ?? 10_000);
+    const identity = options.nodeKey === undefined ? noIdentity : await identityFrom(options.nodeKey, random);
     const { store, own: ownStore } = await openStoreOf(options);
     const link = new StoreLink({ store, clock, log, leaseTtlSeconds: liveTtlSeconds });
     try {
@@ -101,7 +110,7 @@ export class Cluster {
       const ownEngine = options.engine === undefined;
       const { clusterKey = null } = options;
       const keys = typeof clusterKey === 'string' ? new ClusterKeyFile(clusterKey, random) : clusterKey;
-      return new Cluster({ engine, ownEngine, store, ownStore, link, log, clock, random, timing, keys });
+      return new Cluster({ engine, ownEngine, store, ownStore, link, log, clock, random, timing, keys, identity });
     } catch (error) {
       await link.close();
       if (ownStore) await store.close();
@@ -176,9 +185,9 @@ export class Cluster {
   }
 
   #controllerOf(volume: VolumeObject): VolumeController {
-    const { link, engine, clock, random, log, timing, keys: source } = this.#parts;
+    const { link, engine, clock, random, log, timing, keys: source, identity } = this.#parts;
     return new VolumeController({
-      context: { engine, clock, random, log, keys: source },
+      context: { engine, clock, random, log, keys: source, identity },
       volume,
       name: this.name,
       leadership: link.leadership(volume.id),
@@ -334,14 +343,21 @@ export class Volume {
   }
 }
 
+async function identityFrom(path: string, random: Random): Promise<Identity> {
+  return new NodeIdentity(await new NodeKeyFile(path, random).ring());
+}
+
 async function openStoreOf(options: ConnectOptions): Promise<{ store: Store; own: boolean }> {
   if (typeof options.store === 'object' && 'txn' in options.store) return { store: options.store, own: false };
   const named = options.store ?? (await endpointsFrom(options.api));
+  const files = { ca: null, cert: null, key: null, username: null, passwordFile: null, ...options.storeSecurity };
+  const scheme = files.ca === null ? 'http' : 'https';
   const endpoints = (typeof named === 'string' ? [named] : (named as readonly string[])).map((endpoint) =>
-    endpoint.includes('://') ? endpoint : `http://${endpoint}`,
+    endpoint.includes('://') ? endpoint : `${scheme}://${endpoint}`,
   );
+  const { readStoreFiles } = await import('./store/etcd/credentials.js');
   const { openEtcdStore } = await import('./store/etcd/etcd-store.js');
-  return { store: openEtcdStore({ endpoints }), own: true };
+  return { store: openEtcdStore({ endpoints, ...(await readStoreFiles(files)) }), own: true };
 }
 
 async function endpointsFrom(api: string | undefined): Promise<readonly string[]> {

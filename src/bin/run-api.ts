@@ -16,7 +16,7 @@ import { version } from './version.js';
 export function runApi(config: CompiledConfig, output: DaemonOutput): Promise<number> {
   const log = daemonLog(config, 'basalt-api');
   return runDaemon(log, output, async (signal) => {
-    const store = new FollowedStore(openStore(config, log), systemClock);
+    const store = new FollowedStore(await openStore(config, log), systemClock);
     await ensureCluster(store, { clock: systemClock, random: systemRandom, log }, signal);
     const server = await startApiServer({
       store,

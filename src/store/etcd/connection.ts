@@ -11,12 +11,13 @@
 //              - no timer and no socket is left after close()
 
 import { setMaxListeners } from 'node:events';
-import { type Client, connectivityState, type Metadata, type ServiceError, status } from '@grpc/grpc-js';
+import { type Client, connectivityState, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import type { Services } from 'etcd3';
 import { ConnectionPool } from 'etcd3/lib/connection-pool.js';
 import type { Clock } from '../../env/clock.js';
 import type { Random } from '../../env/random.js';
 import { BasaltError } from '../../model/errors.js';
+import { AuthToken, isStreamRefused, isTokenRefused, type StoreUser } from './auth-token.js';
 import { Backoff } from './backoff.js';
 import { type CallContext, type CallFailure, isTransient, toError } from './failures.js';
 
@@ -29,9 +30,18 @@ export interface RpcStream extends AsyncIterable<unknown> {
   on(event: 'error', handler: (error: Error) => void): this;
 }
 
+/** PEM. */
+export interface StoreCertificates {
+  /** @default those that Node.js trusts */
+  readonly rootCertificate?: Buffer;
+  readonly privateKey?: Buffer;
+  readonly certChain?: Buffer;
+}
+
 export interface ConnectionOptions {
   endpoints: readonly string[];
-  credentials?: { rootCertificate: Buffer; privateKey?: Buffer; certChain?: Buffer };
+  credentials?: StoreCertificates;
+  user?: StoreUser | null;
   clock: Clock;
   random: Random;
 }
@@ -72,6 +82,7 @@ export class EtcdConnection {
   readonly #random: Random;
   readonly #endpoints: readonly string[];
   readonly #pools: ConnectionPool[];
+  readonly #token: AuthToken | null;
   readonly #closing = new AbortController();
   #current = 0;
 
@@ -81,6 +92,7 @@ export class EtcdConnection {
     this.#clock = options.clock;
     this.#random = options.random;
     this.#endpoints = options.endpoints;
+    this.#token = options.user == null ? null : new AuthToken(options.user);
     // Every call in flight listens to it.
     setMaxListeners(0, this.#closing.signal);
     this.#pools = options.endpoints.map((hosts) => makePool(hosts, options));
@@ -110,19 +122,46 @@ export class EtcdConnection {
       const client = await this.ready(request.service, { ...request, deadlineMs });
       const outcome = await this.#send(client, request, deadlineMs);
       if (outcome.ok) return outcome.response as T;
+      const renewed = this.#renews(outcome.failure, client.metadata);
       const context: CallContext = { ...request, endpoint: this.endpoint };
       const waitMs = backoff.nextMs();
       if (
-        !isTransient(outcome.failure, context) ||
+        !(renewed || isTransient(outcome.failure, context)) ||
         request.signal?.aborted ||
         this.closed ||
         this.#clock.now() + waitMs >= deadlineMs
       ) {
         throw this.#cancelled(request) ?? toError(outcome.failure, context);
       }
-      this.#rotate();
+      if (!renewed) this.#rotate();
       await this.#pause(waitMs, request);
     }
+  }
+
+  /** What a stream was ended with: when the store does not take the token any more, the next one has another. */
+  streamEnded(reason: string): void {
+    if (isStreamRefused(reason)) this.#token?.forget(null);
+  }
+
+  /** Whether the token was refused, so that asking again with another one is right: nothing was done, nothing changed. */
+  #renews(failure: CallFailure, metadata: Metadata): boolean {
+    const [token] = metadata.get('token');
+    if (this.#token === null || token === undefined || !isTokenRefused(failure)) return false;
+    this.#token.forget(String(token));
+    return true;
+  }
+
+  async #metadata(wait: { deadlineMs: number; signal?: AbortSignal | undefined }): Promise<Metadata> {
+    const metadata = new Metadata();
+    if (this.#token === null) return metadata;
+    const timeoutMs = Math.max(1, wait.deadlineMs - this.#clock.now());
+    const token = await this.#token.get(async ({ username, password }) => {
+      const payload = { name: username, password };
+      const ask = { service: 'Auth', method: 'authenticate', payload, changes: false, timeoutMs } as const;
+      return (await this.request<{ token: string }>({ ...ask, operation: `authentication as ${username}` })).token;
+    });
+    metadata.set('token', token);
+    return metadata;
   }
 
   /** A client of `service` whose connection is up. @throws {BasaltError} STORE_UNREACHABLE, CANCELLED, STORE_CLOSED */
@@ -138,12 +177,10 @@ export class EtcdConnection {
           endpoint: this.endpoint,
           detail: 'no connection within the deadline',
         });
-      const found = await this.#pools[this.#current]!.withConnection(service, ({ client, metadata }) => ({
-        client,
-        metadata,
-      }));
+      const client = await this.#pools[this.#current]!.withConnection(service, (found) => found.client);
       const patienceMs = this.#pools.length > 1 ? Math.min(remainingMs, endpointPatienceMs) : remainingMs;
-      if (await this.#connected(found.client, patienceMs, wait.signal)) return found;
+      if (await this.#connected(client, patienceMs, wait.signal))
+        return { client, metadata: service === 'Auth' ? new Metadata() : await this.#metadata(wait) };
       this.#rotate();
     }
   }
@@ -157,7 +194,7 @@ export class EtcdConnection {
     const open = (client as unknown as Record<string, (metadata: Metadata) => RpcStream>)[method]!;
     const stream = open.call(client, metadata);
     // The failure is seen by whoever iterates; without a listener of its own it would end the process.
-    stream.on('error', () => {});
+    stream.on('error', (error) => this.streamEnded(error.message));
     return stream;
   }
 
@@ -228,7 +265,8 @@ export class EtcdConnection {
 function makePool(hosts: string, { credentials }: ConnectionOptions): ConnectionPool {
   return new ConnectionPool({
     hosts,
-    ...(credentials === undefined ? {} : { credentials }),
+    // Its types want all three.
+    ...(credentials === undefined ? {} : { credentials: credentials as Required<StoreCertificates> }),
     faultHandling: { host: () => noPolicy as never, global: noPolicy as never },
     grpcOptions: {
       // No retry policy from outside; without one gRPC repeats only what was certainly not processed.

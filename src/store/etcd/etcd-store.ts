@@ -19,6 +19,7 @@ import type {
   WatchOptions,
 } from '../store.js';
 import { checkKey, checkLeaseTtl, checkTxn } from '../store.js';
+import type { StoreUser } from './auth-token.js';
 import {
   keyAfter,
   prefixRange,
@@ -28,14 +29,17 @@ import {
   toRevision,
   toTxnRequest,
 } from './codec.js';
-import { EtcdConnection, type Request } from './connection.js';
+import { EtcdConnection, type Request, type StoreCertificates } from './connection.js';
 import { EtcdLease } from './etcd-lease.js';
 import { EtcdWatch } from './etcd-watch.js';
 
 export interface EtcdStoreOptions {
   /** 'http://host:port' or 'https://host:port'; tried in turn. */
   endpoints: readonly string[];
-  credentials?: { rootCertificate: Buffer; privateKey?: Buffer; certChain?: Buffer };
+  /** For https endpoints. */
+  credentials?: StoreCertificates;
+  /** Who this is; with a certificate whose name is a user's that is not needed. */
+  user?: StoreUser | null;
   /** Deadline of a call that names none. @default 5000 */
   timeoutMs?: number;
   logger?: Logger;
@@ -66,9 +70,10 @@ class EtcdStore implements Store {
     this.#random = options.random ?? systemRandom;
     this.#logger = options.logger ?? silentLogger;
     this.#timeoutMs = options.timeoutMs ?? timeoutMsDefault;
-    const { endpoints, credentials } = options;
+    const { endpoints, credentials, user = null } = options;
     this.#connection = new EtcdConnection({
       endpoints,
+      user,
       ...(credentials === undefined ? {} : { credentials }),
       clock: this.#clock,
       random: this.#random,

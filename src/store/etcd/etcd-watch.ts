@@ -134,7 +134,8 @@ export class EtcdWatch implements Watch {
   }
 
   #refused(response: ReceivedWatch): null {
-    const { logger, prefix } = this.#config;
+    const { logger, prefix, connection } = this.#config;
+    connection.streamEnded(response.cancel_reason);
     logger.warn({ prefix, reason: response.cancel_reason }, 'store: watch refused, trying again');
     return null;
   }

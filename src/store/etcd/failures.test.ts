@@ -31,6 +31,10 @@ describe('failures of calls', () => {
     [status.RESOURCE_EXHAUSTED, 'etcdserver: mvcc: database space exceeded', 'STORE_NO_SPACE'],
     [status.RESOURCE_EXHAUSTED, 'etcdserver: too many requests', 'STORE_UNREACHABLE'],
     [status.UNAVAILABLE, 'etcdserver: no leader', 'STORE_UNREACHABLE'],
+    [status.PERMISSION_DENIED, 'etcdserver: permission denied', 'STORE_DENIED'],
+    [status.INVALID_ARGUMENT, 'etcdserver: authentication failed, invalid user ID or password', 'STORE_DENIED'],
+    [status.INVALID_ARGUMENT, 'etcdserver: user name is empty', 'STORE_DENIED'],
+    [status.UNAUTHENTICATED, 'etcdserver: invalid auth token', 'STORE_DENIED'],
     [status.UNIMPLEMENTED, 'unknown service', 'STORE_REJECTED'],
     [status.UNAVAILABLE, 'Stream refused by server', 'STORE_UNREACHABLE'],
   ];

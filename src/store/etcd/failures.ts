@@ -71,6 +71,11 @@ const refusals: readonly { text: string; make: (context: CallContext, details: s
     text: 'too many requests',
     make: ({ endpoint }, detail) => new BasaltError('STORE_UNREACHABLE', { endpoint, detail }),
   },
+  ...['permission denied', 'authentication failed', 'invalid auth token', 'user name is empty'].map((text) => ({
+    text,
+    make: ({ endpoint, operation }: CallContext, detail: string) =>
+      new BasaltError('STORE_DENIED', { endpoint, operation, detail }),
+  })),
   { text: 'no leader', make: ({ endpoint }, detail) => new BasaltError('STORE_UNREACHABLE', { endpoint, detail }) },
 ];
 
