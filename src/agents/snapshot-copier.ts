@@ -30,6 +30,7 @@ import {
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import type { OpenDisk } from './disks.js';
+import { noIdentity } from './node-identity.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 
 export interface CopierOptions {
@@ -248,7 +249,7 @@ export class SnapshotCopier {
   }
 
   async #fill(making: Making, to: { name: string; blocks: number }, signal: AbortSignal): Promise<number> {
-    const { engine } = this.#options.context;
+    const { engine, identity = noIdentity } = this.#options.context;
     const controller = `copy-${making.lvol}`;
     // Left by an attempt whose answer never came.
     await engine.rpc('bdev_nvme_detach_controller', { name: controller }, { signal }).catch(() => {});
@@ -257,7 +258,7 @@ export class SnapshotCopier {
       trtype: 'TCP' as const,
       ...this.#addressOf(making),
       subnqn: nqns.snapshotCopy(copyLvol(making.stored.value, making.entry.from)),
-      hostnqn: nqns.controller(this.#options.node),
+      ...(await identity.credentials(engine, this.#options.node)),
       ctrlr_loss_timeout_sec: 10,
       fast_io_fail_timeout_sec: 5,
       keep_alive_ms: 2_000,

@@ -12,6 +12,7 @@ import type { ClusterLink } from './cluster-link.js';
 import type { AgentContext } from './context.js';
 import type { OpenDisk } from './disks.js';
 import { listenAddress } from './listener.js';
+import { noIdentity } from './node-identity.js';
 
 export interface ExportsOptions {
   readonly context: AgentContext;
@@ -57,11 +58,12 @@ export class SnapshotExports {
     const nqn = nqns.snapshotCopy(wanted.lvol);
     const names = { model_number: 'Basalt snapshot', max_namespaces: 1, internal: true };
     if (present === null) await engine.rpc('nvmf_create_subsystem', { nqn, ...names });
+    const { identity = noIdentity } = context;
     const hosts = present?.hosts.map((host) => host.nqn) ?? [];
-    for (const host of wanted.hosts)
-      if (!hosts.includes(host)) await engine.rpc('nvmf_subsystem_add_host', { nqn, host });
+    const readers = wanted.readers.flatMap((node) => identity.hostNqns(node));
+    for (const host of readers) if (!hosts.includes(host)) await identity.admit(engine, { nqn, host });
     for (const host of hosts)
-      if (!wanted.hosts.includes(host)) await engine.rpc('nvmf_subsystem_remove_host', { nqn, host });
+      if (!readers.includes(host)) await engine.rpc('nvmf_subsystem_remove_host', { nqn, host });
     if ((present?.namespaces.length ?? 0) === 0) {
       const bdev_name = lvolPath({ lvstore: disk.lvstore.name, replica: wanted.lvol });
       await engine.rpc('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name, nsid: 1, reservations: false } });

