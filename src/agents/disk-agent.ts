@@ -235,6 +235,7 @@ export class DiskAgent {
       lvstore: at.disk.lvstore.name,
       disk: at.disk.lvstore.uuid,
       sizeBytes: replicaBytes(volume, leadership),
+      ...(volume.checksums === undefined ? {} : { checksums: volume.checksums }),
       epoch: leadership?.epoch ?? 0,
       hosts: [...controllers].flatMap((name) => this.#identity.hostNqns(name)),
       deleteEpoch: volume.phase === 'deleting' ? (leadership?.epoch ?? 0) : null,
@@ -272,6 +273,7 @@ export class DiskAgent {
           lvs_name: action.replica.lvstore,
           thin_provision: true,
           lvol_uuid: action.replica.replica,
+          ...(action.replica.checksums === undefined ? {} : { checksums: true }),
         });
         return;
       case 'grow-lvol':

@@ -208,6 +208,7 @@ function draw(
     hosts: [],
     nbd: [],
     ...(encryption === undefined ? {} : { encryption: { ...encryption, drawnFor: encryption.drawnFor ?? volume.id } }),
+    ...(volume.checksums === undefined ? {} : { checksums: volume.checksums }),
     origin: { snapshotId: snapshot.id, volume: volume.name, snapshot: snapshot.name },
     phase: 'live',
   };

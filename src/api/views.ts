@@ -101,6 +101,7 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
     hosts: [...volume.hosts],
     nbd: [...volume.nbd],
     encryptedBy: volume.encryption?.keyId ?? null,
+    checksums: volume.checksums === true,
     origin: volume.origin === undefined ? null : `${volume.origin.volume}@${volume.origin.snapshot}`,
     legs,
     paths: observed.map(({ node, state: said, epoch, address, tlsAddress = null, nbd, problem }) => {

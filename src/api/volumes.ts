@@ -314,6 +314,7 @@ function draw(
     controllers: chooseControllers(state, request.controllers),
     hosts: [],
     nbd: [],
+    ...(request.checksums === true ? { checksums: true as const } : {}),
     phase: 'live',
   };
 }
@@ -400,6 +401,7 @@ function checkSame(state: ClusterState, existing: VolumeObject, request: VolumeC
     existing.legs.length === (request.legs ?? defaultLegs) &&
     existing.stripeSizeBytes === (request.stripeSizeBytes ?? defaultStripeBytes) &&
     (existing.encryption !== undefined) === (request.encrypt === true) &&
+    (existing.checksums === true) === (request.checksums === true) &&
     (request.controllers === undefined || JSON.stringify(existing.controllers) === JSON.stringify(request.controllers));
   if (!same) throw new BasaltError('ALREADY_EXISTS', { kind: 'volume', name: existing.name, field: 'name' });
 }

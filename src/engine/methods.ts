@@ -37,6 +37,10 @@ export interface LvstoreDescription {
   free_clusters: number;
   block_size: number;
   cluster_size: number;
+  /** Set aside for checksums. */
+  checksum_clusters?: number;
+  /** Blocks that were read, since the lvstore was loaded, and were not what had been written. */
+  checksum_mismatches?: number;
 }
 
 export interface LvolDescription {
@@ -48,6 +52,8 @@ export interface LvolDescription {
   /** It reads something from a layer below. */
   is_clone: boolean;
   is_read_only: boolean;
+  /** What it reads is verified; absent: the engine cannot. */
+  checksums?: boolean;
   /** The nearest lvol below, by name; deleted ones do not show. */
   base_snapshot: string | null;
   clones: string[];
@@ -299,6 +305,7 @@ export interface MethodMap {
       uuid?: string;
       thin_provision?: boolean;
       lvol_uuid?: string;
+      checksums?: boolean;
     };
     result: string;
   };
@@ -329,6 +336,11 @@ export interface MethodMap {
   bdev_lvol_set_read_only: { params: { name: string; epoch?: Epoch }; result: true };
   bdev_lvol_inflate: { params: { name: string; epoch?: Epoch }; result: true };
   bdev_lvol_decouple_parent: { params: { name: string; epoch?: Epoch }; result: true };
+  /** Reads all that the lvol holds. Answers when it is through. */
+  basalt_lvol_scrub: {
+    params: { name: string; bytes_per_s?: number };
+    result: { checked_blocks: number; bad_blocks: number };
+  };
   basalt_lvstore_fsck: {
     params: { bdev_name: string; dump?: boolean };
     result: {
@@ -597,4 +609,5 @@ export type EngineEvent =
         total_data_clusters: number;
       };
     }
-  | { method: 'lvstore_full'; params: { lvs_name: string; refused_count: number } };
+  | { method: 'lvstore_full'; params: { lvs_name: string; refused_count: number } }
+  | { method: 'lvstore_checksum_mismatch'; params: { lvs_name: string; block_count: number } };

@@ -27,6 +27,8 @@ export const VolumeCreateRequest = Type.Object(
     leaseMs: Type.Optional(Type.Integer({ minimum: 10, maximum: 1000 })),
     /** What is written is stored encrypted, under a key of the volume's own that the cluster key wraps. @default false */
     encrypt: Type.Optional(Type.Boolean()),
+    /** Its replicas keep a checksum of each 4 KiB block, verify every read, and repair from one another. @default false */
+    checksums: Type.Optional(Type.Boolean()),
   },
   strict,
 );
@@ -288,6 +290,7 @@ export const VolumeView = Type.Object(
     nbd: Type.Array(NbdExport),
     /** Id of the cluster key that wraps its data key; null: it is not encrypted. */
     encryptedBy: Type.Union([ClusterKeyId, Type.Null()]),
+    checksums: Type.Boolean(),
     /** `<volume>@<snapshot>` that it began as, by the names that they had then; null: it began empty. */
     origin: Type.Union([Type.String(), Type.Null()]),
     legs: Type.Array(Type.Array(ReplicaView)),

@@ -145,6 +145,8 @@ export const VolumeObject = Type.Object(
     nbd: Type.Array(NbdExport),
     /** Absent: its data is stored as it is. Versions that do not know the field refuse the volume. */
     encryption: Type.Optional(VolumeEncryption),
+    /** Its replicas verify what they read. Absent: they do not. */
+    checksums: Type.Optional(Type.Literal(true)),
     /** Of a clone: the snapshot that it began as, and what that was called. */
     origin: Type.Optional(Type.Object({ snapshotId: Uuid, volume: Name, snapshot: Name }, strict)),
     phase: Type.Union([Type.Literal('live'), Type.Literal('deleting')]),

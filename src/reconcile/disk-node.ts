@@ -19,6 +19,7 @@ export interface DesiredReplica {
   readonly lvstore: string;
   readonly disk: string;
   readonly sizeBytes: number;
+  readonly checksums?: true;
   /** The volume's, which changes of the lvol are made under. */
   readonly epoch: number;
   /** Controllers' NQNs that may connect. */

@@ -38,6 +38,7 @@ void LvolModule::register_methods(Dispatcher& dispatcher) {
   dispatcher.add("bdev_lvol_set_read_only", this, &LvolModule::set_read_only);
   dispatcher.add("bdev_lvol_inflate", this, &LvolModule::inflate);
   dispatcher.add("bdev_lvol_decouple_parent", this, &LvolModule::decouple_parent);
+  dispatcher.add("basalt_lvol_scrub", this, &LvolModule::scrub);
   dispatcher.add("basalt_lvstore_fsck", this, &LvolModule::fsck);
   dispatcher.add("basalt_lvstore_set_thresholds", this, &LvolModule::set_thresholds);
 }
@@ -240,7 +241,9 @@ JsonValue LvolModule::describe(const Held& held) {
       .set("total_data_clusters", stats.total_clusters)
       .set("free_clusters", stats.free_clusters)
       .set("block_size", bdev::lvs::block_bytes)
-      .set("cluster_size", stats.cluster_bytes);
+      .set("cluster_size", stats.cluster_bytes)
+      .set("checksum_clusters", stats.checksum_clusters)
+      .set("checksum_mismatches", stats.checksum_mismatch_count);
   return one;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The module of lvstores and lvols: bdev_examine, bdev_lvol_*, basalt_lvstore_set_thresholds. A lvol's bdev is named
-// <lvs_name>/<lvol_name>. Split by noun: lvol.cc has the stores and their life, lvol_volumes.cc the lvols,
+// The module of lvstores and lvols: bdev_examine, bdev_lvol_*, basalt_lvstore_*, basalt_lvol_scrub. A lvol's bdev is
+// named <lvs_name>/<lvol_name>. Split by noun: lvol.cc has the stores and their life, lvol_volumes.cc the lvols,
 // lvol_space.cc what is told about space.
 // Thread: the management reactor, which is also the home of every lvstore.
 #pragma once
@@ -31,6 +31,7 @@ class LvolModule final : public Module, bdev::LvStoreOwner {
     std::string base;
     uint64_t reported_free_clusters = 0;
     uint64_t reported_refused_count = 0;
+    uint64_t reported_mismatch_count = 0;
     std::vector<uint32_t> thresholds_percent;  // of use, ascending
     size_t thresholds_passed = 0;
     bool busy = false;  // being closed or deleted
@@ -74,6 +75,7 @@ class LvolModule final : public Module, bdev::LvStoreOwner {
   Task<RpcResult> set_read_only(JsonValue params);
   Task<RpcResult> inflate(JsonValue params);
   Task<RpcResult> decouple_parent(JsonValue params);
+  Task<RpcResult> scrub(JsonValue params);
   Task<RpcResult> get_lvols(JsonValue params);
   std::optional<RpcError> subject(const std::string& name, uint64_t epoch, Subject* out);
   Task<RpcResult> derive(JsonValue params, bool snapshot);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is told about space: lvstore_space when it changed, lvstore_threshold when a share in use was passed,
-// lvstore_full when a write found no space. Thin volumes fill by writes, so it is looked at now and then.
+// lvstore_full when a write found no space; and lvstore_checksum_mismatch when blocks were read that are not what was
+// written. Thin volumes fill by writes, so it is looked at now and then.
 #include "engine/rpc/lvol_module.h"
 
 namespace basalt::rpc {
@@ -59,6 +60,12 @@ void LvolModule::look_at_space() {
       event.set("lvs_name", name).set("refused_count", stats.refused_count - held->reported_refused_count);
       held->reported_refused_count = stats.refused_count;
       engine_.events().emit("lvstore_full", std::move(event));
+    }
+    if (stats.checksum_mismatch_count != held->reported_mismatch_count) {
+      auto event = JsonValue::object();
+      event.set("lvs_name", name).set("block_count", stats.checksum_mismatch_count - held->reported_mismatch_count);
+      held->reported_mismatch_count = stats.checksum_mismatch_count;
+      engine_.events().emit("lvstore_checksum_mismatch", std::move(event));
     }
     if (stats.free_clusters == held->reported_free_clusters) continue;
     held->reported_free_clusters = stats.free_clusters;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // bdev_lvol_create, _snapshot, _clone, _delete, _resize, _rename, _set_read_only, _inflate, _decouple_parent,
-// _get_lvols.
+// _get_lvols; basalt_lvol_scrub.
 #include "engine/rpc/lvol_module.h"
 #include "ns/gate_record.h"
 
@@ -32,6 +32,7 @@ Task<RpcResult> LvolModule::create_lvol(JsonValue params) {
   const auto store_uuid = in.uuid("uuid");
   need_one(in, "lvs_name", "uuid");
   const bool thin = in.boolean_or("thin_provision", false);
+  options.checksums = in.boolean_or("checksums", false);
   options.uuid = in.uuid("lvol_uuid").value_or(engine_.make_uuid());
   if (auto error = in.error()) co_return *error;
   auto found = find(store_name, store_uuid);
@@ -210,6 +211,23 @@ Task<RpcResult> LvolModule::change(JsonValue params, Task<Outcome> (bdev::LvStor
   co_return done();
 }
 
+// Reads all that the lvol holds and answers when it is through; I/O goes on meanwhile. Writes nothing: what was found
+// is repaired by the raid above, when it reads or scrubs.
+Task<RpcResult> LvolModule::scrub(JsonValue params) {
+  Fields in(params);
+  const std::string name = in.string("name");
+  const uint64_t bytes_per_s = in.natural_or("bytes_per_s", 0, {.min = 0, .max = uint64_t{1} << 40});
+  if (auto error = in.error()) co_return *error;
+  Subject of;
+  if (auto error = subject(name, UINT64_MAX, &of)) co_return *error;
+  auto scrubbing = of.held->store->scrub_lvol(of.name, bytes_per_s);
+  auto scrubbed = co_await scrubbing;
+  if (!scrubbed) co_return std::move(scrubbed).error();
+  auto result = JsonValue::object();
+  result.set("checked_blocks", scrubbed->checked_blocks).set("bad_blocks", scrubbed->bad_blocks);
+  co_return result;
+}
+
 Task<RpcResult> LvolModule::get_lvols(JsonValue params) {
   Fields in(params);
   const auto uuid = in.uuid("lvs_uuid");
@@ -272,6 +290,7 @@ JsonValue LvolModule::describe_lvol(const Held& held, const bdev::Lvol& lvol) {
       .set("is_snapshot", lvol.is_snapshot())
       .set("is_clone", lvol.depth() > 0)
       .set("is_read_only", lvol.read_only())
+      .set("checksums", lvol.checksums())
       .set("base_snapshot", base == nullptr ? JsonValue() : JsonValue(base->name()))
       .set("clones", std::move(clones))
       .set("lvs", std::move(lvs))

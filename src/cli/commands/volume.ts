@@ -20,6 +20,7 @@ interface CreateOptions extends CommonOptions {
   readonly stripe?: string;
   readonly controllers?: string;
   readonly encrypt?: boolean;
+  readonly checksums?: boolean;
   readonly wait: string;
 }
 
@@ -36,6 +37,7 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
     .option('--stripe <bytes>', 'stripe size (default: 64K)')
     .option('--controllers <names>', 'nodes that may serve it, by preference, with commas; "" for none')
     .option('--encrypt', 'store its data encrypted (AES-XTS), under a key that the cluster key wraps')
+    .option('--checksums', 'verify each 4 KiB block when it is read, and repair it from the other replicas')
     .option('--wait <seconds>', 'how long to wait until it is served; 0: not at all', '30')
     .action((name: string, _options, command: Command) => create(world, name, command.optsWithGlobals()));
   volume
@@ -93,7 +95,7 @@ async function create(world: CliWorld, name: string, options: CreateOptions): Pr
 }
 
 /** What a snapshot decides is not to be said again. */
-const decidedBySnapshot = ['size', 'pool', 'copies', 'legs', 'stripe', 'encrypt'] as const;
+const decidedBySnapshot = ['size', 'pool', 'copies', 'legs', 'stripe', 'encrypt', 'checksums'] as const;
 
 function createClone(client: ApiClient, name: string, options: CreateOptions): Promise<VolumeView> {
   for (const option of decidedBySnapshot) {
@@ -123,6 +125,7 @@ function createNew(client: ApiClient, name: string, options: CreateOptions): Pro
     ...(options.stripe === undefined ? {} : { stripeSizeBytes: parseBytes(options.stripe, '--stripe') }),
     ...(options.controllers === undefined ? {} : { controllers: parseWords(options.controllers) }),
     ...(options.encrypt === true ? { encrypt: true } : {}),
+    ...(options.checksums === true ? { checksums: true } : {}),
   };
   return client.createVolume(request);
 }
@@ -204,6 +207,7 @@ export function volumeText(volume: VolumeView): string {
     ['nqn', volume.nqn],
     ['pool', volume.pool ?? '-'],
     ['encryption', volume.encryptedBy === null ? 'none' : `AES-256-XTS, by cluster key ${volume.encryptedBy}`],
+    ...(volume.checksums ? [['checksums', 'CRC32C of each 4 KiB, verified on every read']] : []),
     ...(volume.origin === null ? [] : [['began as', volume.origin]]),
     ['size', `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ...growthFacts(volume),

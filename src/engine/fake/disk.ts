@@ -19,6 +19,8 @@ export interface StoredLvol {
   blocks: SparseBlocks;
   readOnly: boolean;
   readonly snapshot: boolean;
+  /** Said, and of no consequence: what the fake holds does not rot. */
+  readonly checksums: boolean;
   gate: GateRecord;
 }
 

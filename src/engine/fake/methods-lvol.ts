@@ -139,6 +139,7 @@ function createLvol(state: EngineState, fields: Fields): string {
   const sizeMib = fields.natural('size_in_mib', 1, 2 ** 33);
   const [name, uuid] = which(fields, 'lvs_name', 'uuid');
   const thin = fields.booleanOr('thin_provision', false);
+  const checksums = fields.booleanOr('checksums', false);
   const lvolUuid = fields.uuidOr('lvol_uuid', () => state.network.random.uuid());
   fields.end();
   const { disk, lvstore } = find(state, name, uuid);
@@ -154,6 +155,7 @@ function createLvol(state: EngineState, fields: Fields): string {
     blocks: new SparseBlocks(blockBytes),
     readOnly: false,
     snapshot: false,
+    checksums,
     gate: { epoch: 0n, holder: '' },
   };
   lvstore.lvols.set(newName, lvol);
@@ -213,6 +215,7 @@ function derive(snapshot: boolean): Handler {
       blocks: snapshot ? below : new SparseBlocks(blockBytes, below),
       readOnly: snapshot,
       snapshot,
+      checksums: lvol.checksums,
       gate: snapshot ? { ...lvol.gate } : { epoch: 0n, holder: '' },
     };
     lvstore.lvols.set(name, made);
@@ -238,6 +241,7 @@ export function snapshotLvol(state: EngineState, bdevName: string, name: string)
     blocks: below,
     readOnly: true,
     snapshot: true,
+    checksums: lvol.checksums,
     gate: { ...lvol.gate },
   };
   lvstore.lvols.set(name, made);
@@ -380,6 +384,7 @@ function describeLvol(lvstore: StoredLvstore, lvol: StoredLvol, withSizes: boole
     is_snapshot: lvol.snapshot,
     is_clone: lvol.blocks.parent !== null,
     is_read_only: lvol.readOnly,
+    checksums: lvol.checksums,
     base_snapshot: baseOf(lvstore, lvol)?.name ?? null,
     clones: lvols.filter((other) => baseOf(lvstore, other) === lvol).map((other) => other.name),
     lvs: { name: lvstore.name, uuid: lvstore.uuid },
@@ -402,6 +407,15 @@ function getLvols(state: EngineState, fields: Fields): unknown {
   );
 }
 
+function scrub(state: EngineState, fields: Fields): { checked_blocks: number; bad_blocks: number } {
+  const name = fields.string('name');
+  fields.naturalOr('bytes_per_s', 0, 0, 2 ** 40);
+  fields.end();
+  const { disk, lvol } = subject(state, name, 2n ** 64n - 1n);
+  const held = new Set(chain(lvol.blocks).flatMap((layer) => layer.written())).size;
+  return { checked_blocks: held, bad_blocks: disk.broken ? held : 0 };
+}
+
 export const lvolMethods: Record<string, Handler> = {
   bdev_examine: examine,
   bdev_lvol_create_lvstore: createLvstore,
@@ -417,6 +431,7 @@ export const lvolMethods: Record<string, Handler> = {
   bdev_lvol_set_read_only: setReadOnly,
   bdev_lvol_inflate: takeParentIn(true),
   bdev_lvol_decouple_parent: takeParentIn(false),
+  basalt_lvol_scrub: scrub,
   basalt_lvstore_fsck: fsck,
   basalt_lvstore_set_thresholds: setThresholds,
 };
