@@ -305,6 +305,15 @@ Stack read_below(World& world, int depth) {
   return {.layer = pool.lvol, .below = pool.base, .filled = true};
 }
 
+// In memory, so that what is read is what was written.
+Stack checksummed(World& world) {
+  Bdev& base = world.malloc();
+  auto made = world.run(
+      world.lvstore(base).create_lvol({.name = "a", .uuid = {}, .size_bytes = 8192 * block_bytes, .checksums = true}));
+  BASALT_ASSERT(made.ok());
+  return {.layer = *made, .below = &base};
+}
+
 Stack mirrored(World& world, int copies) {
   LegOptions options;
   options.name = "leg";
@@ -365,6 +374,11 @@ std::vector<Figure> figures() {
       {"lvol/read/4k/qd32/snapshots0", {read, 32}, snapshots(0)},
       {"lvol/read/4k/qd32/snapshots1", {read, 32}, snapshots(1)},
       {"lvol/read/4k/qd32/snapshots64", {read, 32}, snapshots(64)},
+      {"lvol-checksums/overwrite/4k/qd1", {write, 1}, checksummed},
+      {"lvol-checksums/overwrite/4k/qd32", {write, 32}, checksummed},
+      {"lvol-checksums/overwrite/128k/qd1", {write, 1, 32}, checksummed},
+      {"lvol-checksums/read/4k/qd32", {read, 32}, checksummed},
+      {"lvol-checksums/read/128k/qd1", {read, 1, 32}, checksummed},
       {"raid0/write/4k/qd32", {write, 32}, [](World& world) { return striped(world, 4, 0); }},
       {"raid1/2-copies/write/4k/qd32", {write, 32}, mirror(2)},
       {"raid1/3-copies/write/4k/qd32", {write, 32}, mirror(3)},

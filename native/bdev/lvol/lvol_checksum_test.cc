@@ -2,6 +2,8 @@
 // Goal: a block of a checksummed lvol that is not what was written is never given out; nothing that a crash leaves
 // looks like that. Method: a disk in memory whose bytes the test changes, and power cuts at each of its writes and
 // flushes. Each bug that is planted must show.
+#include <map>
+
 #include "bdev/lvol/crash_disk_test_util.h"
 #include "bdev/lvol/fsck.h"
 #include "bdev/lvol/lvstore.h"
@@ -238,6 +240,79 @@ TEST(LvolChecksum, a_damaged_superblock_of_the_checksums_refuses_the_store) {
   }
   const Store s(12, image);
   EXPECT_EQ(s.store, nullptr);
+}
+
+// Random work over a disk that rots, loses writes and puts them elsewhere, in its data area. Blocks that were read
+// wrong, and how many reads were refused.
+struct Rotten {
+  uint64_t wrong = 0;
+  uint64_t refused = 0;
+};
+Rotten work_on_a_rotten_disk(uint64_t seed, bool checksums) {
+  Rotten rotten;
+  Store s(seed);
+  s.make("a", checksums);
+  std::map<std::string, std::vector<uint8_t>> expected = {{"a", std::vector<uint8_t>(64)}};
+  std::mt19937_64 random(seed);
+  std::vector<uint8_t> past = s.disk.bytes_now();
+  const uint64_t first = disk_bytes / 4096 / 3;  // metadata lies before
+  for (int step = 0; step < 600; step++) {
+    const auto volume = std::next(expected.begin(), static_cast<ptrdiff_t>(random() % expected.size()));
+    Lvol& lvol = *s.store->find(volume->first);
+    const auto dice = random() % 100;
+    const uint64_t block = random() % 64;
+    if (dice < 40 && !lvol.read_only()) {
+      const auto count = static_cast<uint32_t>(1 + random() % std::min<uint64_t>(8, 64 - block));
+      const auto fill = static_cast<uint8_t>(1 + random() % 200);
+      if (!do_io(s.world, lvol, IoType::write, block, count, fill).ok()) continue;
+      std::fill_n(volume->second.begin() + static_cast<ptrdiff_t>(block), count, fill);
+    } else if (dice < 44 && !lvol.read_only()) {
+      EXPECT_TRUE(do_io(s.world, lvol, IoType::unmap, block, 1).ok());
+      volume->second[block] = 0;
+    } else if (dice < 47 && expected.size() < 4) {
+      const std::string name = "v" + std::to_string(step);
+      const LvolOptions options{.name = name, .uuid = {}};
+      const bool cut = random() % 2 == 0 && !lvol.read_only();
+      auto made =
+          run(s.world, cut ? s.store->snapshot_lvol(lvol.name(), options) : s.store->clone_lvol(lvol.name(), options));
+      if (made.ok()) expected.emplace(name, volume->second);
+    } else if (dice < 49 && expected.size() > 1) {
+      EXPECT_TRUE(run(s.world, s.store->delete_lvol(lvol.name())).ok());
+      expected.erase(volume);
+      s.world.settle();
+    } else if (dice < 60) {
+      std::vector<uint8_t>& now = s.disk.bytes_now();
+      const uint64_t at = (first + random() % (now.size() / 4096 - first)) * 4096;
+      const uint64_t from = (first + random() % (now.size() / 4096 - first)) * 4096;
+      if (dice < 53) {
+        now[at + random() % 4096] ^= 1;
+      } else {
+        std::memcpy(now.data() + at, (dice < 56 ? past : now).data() + (dice < 56 ? at : from), 4096);
+      }
+      if (random() % 4 == 0) past = now;
+    } else {
+      uint8_t byte = 0xff;
+      if (!s.read(lvol, block, &byte).ok()) {
+        rotten.refused++;
+      } else if (byte != volume->second[block]) {
+        rotten.wrong++;
+      }
+    }
+  }
+  return rotten;
+}
+
+TEST(LvolChecksum, a_disk_that_rots_and_loses_and_misdirects_writes_never_shows_as_wrong_data) {
+  Rotten without;
+  Rotten with;
+  for (uint64_t seed = 1; seed <= 12; seed++) {
+    const Rotten sure = work_on_a_rotten_disk(seed, true);
+    EXPECT_EQ(sure.wrong, 0u) << "seed " << seed;
+    with.refused += sure.refused;
+    without.wrong += work_on_a_rotten_disk(seed, false).wrong;
+  }
+  EXPECT_GT(with.refused, 0u);
+  EXPECT_GT(without.wrong, 0u) << "the faults must show where nothing is verified";
 }
 
 // ---- power cuts ----------------------------------------------------------------------------------------------------
