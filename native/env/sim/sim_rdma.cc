@@ -111,28 +111,22 @@ bool SimRdmaDevice::covers(const RdmaPiece& piece) const {
 class SimRdmaRegion final : public RdmaRegion {
  public:
   SimRdmaRegion(SimRdmaDevice& device, void* base, size_t length_bytes)
-      : device_(device), length_bytes_(length_bytes), key_(device.rdma().fabric().next_key()) {
+      : device_(device), key_(device.rdma().fabric().next_key()) {
     device_.regions_[key_] = {static_cast<char*>(base), length_bytes};
-    device_.rdma().fabric().region_count_++;
-    device_.rdma().fabric().pinned_bytes_ += length_bytes;
   }
-  ~SimRdmaRegion() override {
-    device_.regions_.erase(key_);
-    device_.rdma().fabric().region_count_--;
-    device_.rdma().fabric().pinned_bytes_ -= length_bytes_;
-  }
+  ~SimRdmaRegion() override { device_.regions_.erase(key_); }
   uint32_t key() const override { return key_; }
 
  private:
   SimRdmaDevice& device_;
-  const size_t length_bytes_;
   const uint32_t key_;
 };
 
 Result<std::unique_ptr<RdmaRegion>> SimRdmaDevice::register_memory(void* base, size_t length_bytes) {
   SimRdmaFabric& fabric = rdma_.fabric();
   if (removed_) return Error{Errc::closed, name_ + ": the device is gone"};
-  if (length_bytes > fabric.knobs.pinned_bytes_max - std::min(fabric.pinned_bytes_, fabric.knobs.pinned_bytes_max)) {
+  const size_t pinned_bytes = fabric.counts().pinned_bytes;
+  if (length_bytes > fabric.knobs.pinned_bytes_max - std::min(pinned_bytes, fabric.knobs.pinned_bytes_max)) {
     return Error{Errc::no_memory, name_ + ": the limit of locked memory is reached"};
   }
   return std::unique_ptr<RdmaRegion>(std::make_unique<SimRdmaRegion>(*this, base, length_bytes));
@@ -164,12 +158,12 @@ SimRdmaWindow::~SimRdmaWindow() {
 }
 
 SimRdmaReceiveQueue::SimRdmaReceiveQueue(SimRdmaDevice& device, uint32_t depth) : device_(device), depth_(depth) {
-  device_.rdma().fabric().receive_queue_count_++;
+  device_.receive_queue_count_++;
 }
 
 SimRdmaReceiveQueue::~SimRdmaReceiveQueue() {
   BASALT_ASSERT(user_count_ == 0);
-  device_.rdma().fabric().receive_queue_count_--;
+  device_.receive_queue_count_--;
 }
 
 void SimRdmaReceiveQueue::post(RdmaReceive* receive) {

@@ -29,6 +29,7 @@ class SimRdmaDevice final : public RdmaDevice {
 
  private:
   friend class SimRdmaFabric;
+  friend class SimRdmaReceiveQueue;
   friend class SimRdmaRegion;
   struct Span {
     char* base;
@@ -39,6 +40,7 @@ class SimRdmaDevice final : public RdmaDevice {
   const RdmaLimits limits_;
   bool removed_ = false;
   std::map<uint32_t, Span> regions_;
+  size_t receive_queue_count_ = 0;
 };
 
 class SimRdmaWindow final : public RdmaWindow {

@@ -252,7 +252,7 @@ void SimRdmaConnection::tell_end(SimRdmaFabric& fabric, const std::string& from,
   });
 }
 
-// The process is gone: nothing of this runs any more.
+// The process is gone: nothing of this runs any more. A test may destroy what is left of it.
 void SimRdmaConnection::killed(bool power_lost) {
   *lives_ = false;
   if (peer_ != nullptr) {
@@ -260,7 +260,8 @@ void SimRdmaConnection::killed(bool power_lost) {
     peer->peer_ = nullptr;
     if (!power_lost) tell_end(fabric(), node(), peer, peer->lives_, fabric().ground_.now());
   }
-  state_ = State::broken;
+  pending_.reset();
+  state_ = State::ended;
 }
 
 }  // namespace basalt::env

@@ -11,12 +11,17 @@ constexpr char first_device[] = "rdma0";
 }
 
 SimRdmaCounts SimRdmaFabric::counts() const {
-  return {.connections = connections_.size(),
-          .listeners = listeners_.size(),
-          .regions = region_count_,
-          .windows = windows_.size(),
-          .receive_queues = receive_queue_count_,
-          .pinned_bytes = pinned_bytes_};
+  SimRdmaCounts counts;
+  counts.connections = connections_.size();
+  counts.listeners = listeners_.size();
+  counts.windows = windows_.size();
+  for (const SimRdmaDevice* device : open_devices_) {
+    counts.regions += device->regions_.size();
+    counts.receive_queues += device->receive_queue_count_;
+    for (const auto& [key, span] : device->regions_)
+      counts.pinned_bytes += span.length_bytes;
+  }
+  return counts;
 }
 
 const std::string* SimRdmaFabric::device_of(const std::string& node) {
@@ -74,12 +79,6 @@ void SimRdmaFabric::node_stopped(const std::string& node, bool power_lost) {
   std::erase_if(connections_, [&](SimRdmaConnection* connection) { return connection->node() == node; });
   std::erase_if(listeners_, [&](SimRdmaListener* listener) { return listener->rdma_.node() == node; });
   std::erase_if(windows_, [&](SimRdmaWindow* window) { return window->device_.rdma().node() == node; });
-  for (SimRdmaDevice* device : open_devices_) {
-    if (device->rdma().node() != node) continue;
-    region_count_ -= device->regions_.size();
-    for (const auto& [key, span] : device->regions_)
-      pinned_bytes_ -= span.length_bytes;
-  }
   std::erase_if(open_devices_, [&](SimRdmaDevice* device) { return device->rdma().node() == node; });
 }
 

@@ -89,7 +89,6 @@ class SimRdmaFabric {
   friend class SimRdmaDevice;
   friend class SimRdmaListener;
   friend class SimRdmaPending;
-  friend class SimRdmaReceiveQueue;
   friend class SimRdmaRegion;
   friend class SimRdmaWindow;
   const std::string* device_of(const std::string& node);  // one that works; nullptr: none
@@ -102,9 +101,6 @@ class SimRdmaFabric {
   uint32_t last_key_ = 0x100;
   uint64_t moved_bytes_ = 0;
   uint16_t next_port_ = 30000;
-  size_t region_count_ = 0;
-  size_t receive_queue_count_ = 0;
-  size_t pinned_bytes_ = 0;
   std::map<std::string, std::set<std::string>> devices_;  // by node
   std::vector<SimRdmaDevice*> open_devices_;
   std::vector<SimRdmaConnection*> connections_;

@@ -4,6 +4,7 @@
 #include "env/sim/sim_rdma.h"
 
 #include <cstring>
+#include <deque>
 
 #include "env/sim/machine_testing.h"
 
@@ -117,7 +118,7 @@ class SimRdmaTest : public ::testing::Test {
   }
   // Opens all of the far side's memory to the near one.
   void open_far(bool writes) {
-    Posted bind(RdmaRequest::Type::bind, far.piece(0, memory_bytes));
+    Posted& bind = requests.emplace_back(RdmaRequest::Type::bind, far.piece(0, memory_bytes));
     bind.window = far.window.get();
     bind.peer_writes = writes;
     far.connection->post(&bind);
@@ -125,7 +126,7 @@ class SimRdmaTest : public ::testing::Test {
     ASSERT_EQ(bind.status, RdmaStatus::success);
   }
   RdmaStatus reach_far(RdmaRequest::Type type, size_t offset, uint32_t length, uint32_t key) {
-    Posted request(type, near.piece(0, length));
+    Posted& request = requests.emplace_back(type, near.piece(0, length));
     request.remote_key = key;
     request.remote_address = far.address(0) + offset;
     near.connection->post(&request);
@@ -139,6 +140,9 @@ class SimRdmaTest : public ::testing::Test {
   Side near{a};
   Side far{b};
   std::unique_ptr<RdmaListener> listener;
+  // Until the connections that they were posted to have ended.
+  std::deque<Posted> requests;
+  std::deque<Got> receives;
 };
 
 TEST_F(SimRdmaTest, PrivateDataTravelsBothWaysAndMayArrivePadded) {
@@ -197,14 +201,14 @@ TEST_F(SimRdmaTest, APartitionWhileConnectingIsUnreachableInTheEnd) {
 
 TEST_F(SimRdmaTest, MessagesArriveInOrderWithTheirLength) {
   join();
-  Got one(far.piece(0, 64));
-  Got two(far.piece(64, 64));
+  Got& one = receives.emplace_back(far.piece(0, 64));
+  Got& two = receives.emplace_back(far.piece(64, 64));
   far.connection->post_receive(&one);
   far.connection->post_receive(&two);
   std::memset(near.memory.data(), 0x11, 10);
   std::memset(near.memory.data() + 100, 0x22, 20);
-  Posted first(RdmaRequest::Type::send, near.piece(0, 10));
-  Posted second(RdmaRequest::Type::send, near.piece(100, 20));
+  Posted& first = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 10));
+  Posted& second = requests.emplace_back(RdmaRequest::Type::send, near.piece(100, 20));
   near.connection->post(&first);
   near.connection->post(&second);
   EXPECT_EQ(first.ran, 0);
@@ -220,9 +224,9 @@ TEST_F(SimRdmaTest, MessagesArriveInOrderWithTheirLength) {
 
 TEST_F(SimRdmaTest, ASourceIsReadWhenTheMessageArrivesNotWhenItIsPosted) {
   join();
-  Got got(far.piece(0, 64));
+  Got& got = receives.emplace_back(far.piece(0, 64));
   far.connection->post_receive(&got);
-  Posted send(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&send);
   near.memory[0] = 0x77;
   ASSERT_TRUE(until([&] { return got.ran == 1; }));
@@ -231,15 +235,15 @@ TEST_F(SimRdmaTest, ASourceIsReadWhenTheMessageArrivesNotWhenItIsPosted) {
 
 TEST_F(SimRdmaTest, AMessageWaitsForAReceiveAndGivesUpAfterTheRetries) {
   join();
-  Posted send(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&send);
   world.run_for(milliseconds(2));
   EXPECT_EQ(send.ran, 0);
-  Got late(far.piece(0, 64));
+  Got& late = receives.emplace_back(far.piece(0, 64));
   far.connection->post_receive(&late);
   ASSERT_TRUE(until([&] { return send.ran == 1; }));
   EXPECT_EQ(send.status, RdmaStatus::success);
-  Posted lost(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& lost = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&lost);
   ASSERT_TRUE(until([&] { return lost.ran == 1; }));
   EXPECT_EQ(lost.status, RdmaStatus::receiver_not_ready);
@@ -249,9 +253,9 @@ TEST_F(SimRdmaTest, AMessageWaitsForAReceiveAndGivesUpAfterTheRetries) {
 
 TEST_F(SimRdmaTest, AMessageLongerThanItsReceiveBreaksBothSides) {
   join();
-  Got got(far.piece(0, 7));
+  Got& got = receives.emplace_back(far.piece(0, 7));
   far.connection->post_receive(&got);
-  Posted send(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&send);
   ASSERT_TRUE(until([&] { return send.ran == 1 && got.ran == 1; }));
   EXPECT_EQ(send.status, RdmaStatus::remote_error);
@@ -303,7 +307,7 @@ TEST_F(SimRdmaTest, ANewBindingHasANewKeyAndTheOldOneIsWorthNothing) {
   join();
   open_far(true);
   const uint32_t old_key = far.window->key();
-  Posted invalidate(RdmaRequest::Type::invalidate, far.piece(0, 0));
+  Posted& invalidate = requests.emplace_back(RdmaRequest::Type::invalidate, far.piece(0, 0));
   invalidate.piece_count = 0;
   invalidate.window = far.window.get();
   far.connection->post(&invalidate);
@@ -317,9 +321,9 @@ TEST_F(SimRdmaTest, ASendWithInvalidationClosesThePeersWindow) {
   join();
   open_far(true);
   const uint32_t key = far.window->key();
-  Got got(far.piece(0, 64));
+  Got& got = receives.emplace_back(far.piece(0, 64));
   far.connection->post_receive(&got);
-  Posted send(RdmaRequest::Type::send_invalidate, near.piece(0, 8));
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send_invalidate, near.piece(0, 8));
   send.remote_key = key;
   near.connection->post(&send);
   ASSERT_TRUE(until([&] { return got.ran == 1 && send.ran == 1; }));
@@ -344,7 +348,7 @@ TEST_F(SimRdmaTest, AWindowIsForTheConnectionThatBoundIt) {
   other_far.prepare({.send_depth = 4, .receive_depth = 4});
   other_far.connection->accept({});
   ASSERT_TRUE(until([&] { return other_near.connection->state() == State::established; }));
-  Posted write(RdmaRequest::Type::write, other_near.piece(0, 16));
+  Posted& write = requests.emplace_back(RdmaRequest::Type::write, other_near.piece(0, 16));
   write.remote_key = far.window->key();
   write.remote_address = far.address(0);
   other_near.connection->post(&write);
@@ -355,8 +359,8 @@ TEST_F(SimRdmaTest, AWindowIsForTheConnectionThatBoundIt) {
 
 TEST_F(SimRdmaTest, MemoryOutsideOfItsRegionIsALocalError) {
   join();
-  std::vector<uint8_t> stray(16);
-  Posted send(RdmaRequest::Type::send, {stray.data(), 16, near.region->key()});
+  static uint8_t stray[16];
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send, RdmaPiece{stray, 16, near.region->key()});
   near.connection->post(&send);
   ASSERT_TRUE(until([&] { return send.ran == 1; }));
   EXPECT_EQ(send.status, RdmaStatus::local_error);
@@ -364,12 +368,12 @@ TEST_F(SimRdmaTest, MemoryOutsideOfItsRegionIsALocalError) {
 
 TEST_F(SimRdmaTest, WhatIsPostedToABrokenConnectionIsFlushed) {
   join();
-  Got got(near.piece(0, 64));
+  Got& got = receives.emplace_back(near.piece(0, 64));
   near.connection->post_receive(&got);
-  Posted under_way(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& under_way = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&under_way);
   fabric().break_queue_pairs("a");
-  Posted after(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& after = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&after);
   EXPECT_EQ(after.ran, 0);
   ASSERT_TRUE(until([&] { return after.ran == 1; }));
@@ -383,7 +387,7 @@ TEST_F(SimRdmaTest, WhatIsPostedToABrokenConnectionIsFlushed) {
 TEST_F(SimRdmaTest, NothingRunsAfterTheEndAndCompletionsMayBeLostWithIt) {
   fabric().knobs.lose_completion_chance = 1;
   join();
-  Posted send(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&send);
   near.connection->close();
   ASSERT_TRUE(until([&] { return near.connection->state() == State::ended; }));
@@ -395,7 +399,7 @@ TEST_F(SimRdmaTest, ClosingEndsThePeersConnectionAndItsAccess) {
   join();
   open_far(true);
   far.connection->close();
-  Posted write(RdmaRequest::Type::write, near.piece(0, 16));
+  Posted& write = requests.emplace_back(RdmaRequest::Type::write, near.piece(0, 16));
   write.remote_key = far.window->key();
   write.remote_address = far.address(0);
   near.memory[0] = 0x42;
@@ -409,16 +413,10 @@ TEST_F(SimRdmaTest, ClosingEndsThePeersConnectionAndItsAccess) {
 TEST_F(SimRdmaTest, APeerWhoseMachineVanishesDoesNotAnswer) {
   join();
   b.node.power_cut();
-  Posted send(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&send);
   ASSERT_TRUE(until([&] { return send.ran == 1; }));
   EXPECT_EQ(send.status, RdmaStatus::retry_exceeded);
-  // A machine's process that is gone runs no destructors.
-  (void)far.connection.release();
-  (void)far.window.release();
-  (void)far.region.release();
-  (void)listener.release();
-  (void)b.poller.release();
 }
 
 TEST_F(SimRdmaTest, AProcessThatIsKilledDisconnectsItsPeers) {
@@ -426,11 +424,6 @@ TEST_F(SimRdmaTest, AProcessThatIsKilledDisconnectsItsPeers) {
   b.node.crash();
   ASSERT_TRUE(until([&] { return near.connection->state() == State::broken; }));
   EXPECT_EQ(near.connection->why(), Cause::disconnected);
-  (void)far.connection.release();
-  (void)far.window.release();
-  (void)far.region.release();
-  (void)listener.release();
-  (void)b.poller.release();
 }
 
 TEST_F(SimRdmaTest, ADeviceThatGoesBreaksItsConnectionsAndGivesNoMore) {
@@ -453,13 +446,13 @@ TEST_F(SimRdmaTest, ConnectionsDrawFromASharedReceiveQueueThatOutlivesThem) {
   take();
   far.queue = far.connection->device().make_receive_queue(8).value();
   far.prepare({.send_depth = 4, .shared = far.queue.get()});
-  Got one(far.piece(0, 64));
-  Got two(far.piece(64, 64));
+  Got& one = receives.emplace_back(far.piece(0, 64));
+  Got& two = receives.emplace_back(far.piece(64, 64));
   far.queue->post(&one);
   far.queue->post(&two);
   far.connection->accept({});
   ASSERT_TRUE(until([&] { return near.connection->state() == State::established; }));
-  Posted send(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&send);
   ASSERT_TRUE(until([&] { return one.ran == 1; }));
   EXPECT_EQ(one.connection, far.connection.get());
@@ -479,10 +472,10 @@ TEST_F(SimRdmaTest, RegistrationStopsAtTheLimitOfLockedMemory) {
 
 TEST_F(SimRdmaTest, APartitionDelaysRequestsUntilTheyAreGivenUp) {
   join();
-  Got got(far.piece(0, 64));
+  Got& got = receives.emplace_back(far.piece(0, 64));
   far.connection->post_receive(&got);
   world.partition("a", "b");
-  Posted send(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& send = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&send);
   world.run_for(seconds(1));
   EXPECT_EQ(send.ran, 0);
@@ -490,7 +483,7 @@ TEST_F(SimRdmaTest, APartitionDelaysRequestsUntilTheyAreGivenUp) {
   ASSERT_TRUE(until([&] { return send.ran == 1; }));
   EXPECT_EQ(send.status, RdmaStatus::success);
   world.partition("a", "b");
-  Posted lost(RdmaRequest::Type::send, near.piece(0, 8));
+  Posted& lost = requests.emplace_back(RdmaRequest::Type::send, near.piece(0, 8));
   near.connection->post(&lost);
   ASSERT_TRUE(until([&] { return lost.ran == 1; }));
   EXPECT_EQ(lost.status, RdmaStatus::retry_exceeded);

@@ -8,6 +8,9 @@
 namespace basalt::nvmf {
 
 RdmaTargetDevice::~RdmaTargetDevice() {
+  // The connections have given everything back.
+  BASALT_ASSERT(posted_count_ == receives_.size());
+  BASALT_ASSERT(free_cells_.size() == cell_buffers_.size() * (BufferPool::buffer_bytes_min / cell_bytes));
   queue_.reset();
   for (Buffer* buffer : cell_buffers_)
     reactor_.buffers().give(buffer);

@@ -254,6 +254,49 @@ TEST_F(RdmaTarget, AHostThatConnectsAndSaysNothingIsGivenUp) {
   EXPECT_EQ(world.rdma_target->half_open_count(), 0u);
 }
 
+// Capsules of any content and length, with keys that fit and that do not.
+TEST_F(RdmaTarget, RandomCapsulesLeakNothingAndHarmNobodyElse) {
+  const auto draw = [&](uint64_t below) { return world.net.draw(below); };
+  for (int round = 0; round < 60; round++) {
+    SCOPED_TRACE("round " + std::to_string(round));
+    raw.end();
+    if (draw(4) == 0) {
+      std::vector<uint8_t> data(draw(env::rdma_request_private_bytes_max + 1));
+      world.net.random(data.data(), data.size());
+      raw.connect(port(), data);
+      continue;
+    }
+    associate();
+    const uint32_t key = raw.open(data_at, 16 << 10, draw(2) == 0);
+    for (uint64_t i = draw(12) + 1; i > 0 && !raw.over(); i--) {
+      constexpr uint8_t opcodes[] = {0x00, 0x02, 0x06, 0x09, 0x0a, 0x0c, 0x18, 0x7f, 0x08, 0x38};
+      constexpr uint8_t types[] = {0x40, 0x4f, 0x01, 0x5a, 0x00};
+      nvme::Command capsule{};
+      world.net.random(&capsule, sizeof(capsule));
+      capsule.opcode = opcodes[draw(std::size(opcodes))];
+      if (draw(8) != 0) capsule.flags = 0x40;
+      if (draw(4) != 0) capsule.cdw10 = static_cast<uint32_t>(draw(16));
+      if (draw(4) != 0) capsule.nsid = static_cast<uint32_t>(draw(9));
+      const uint8_t type = types[draw(std::size(types))];
+      const auto length = static_cast<uint32_t>(draw(4) == 0 ? draw(1 << 24) : draw(16 << 10));
+      capsule.sgl = rdma::encode_keyed({.address = raw.address(data_at) + (draw(6) == 0 ? draw(1 << 20) : 0),
+                                        .length_bytes = length,
+                                        .key = draw(6) == 0 ? static_cast<uint32_t>(draw(UINT32_MAX)) : key,
+                                        .invalidate = false});
+      if (type == nvme::sgl_data_block_offset) capsule.sgl.address = draw(4) == 0 ? draw(8192) : 0;
+      capsule.sgl.type_subtype = type;
+      const std::vector<uint8_t> tail(draw(3) == 0 ? draw(9000) : 0, 0x5a);
+      raw.send(capsule, tail);
+      world.net.run_for(microseconds(static_cast<int64_t>(draw(200))));
+    }
+    world.net.run_for(milliseconds(1));
+  }
+  raw.end();
+  EXPECT_TRUE(world.net.run_until([&] { return world.rdma_target->connection_count() == 0; }, seconds(60)));
+  EXPECT_EQ(world.home.buffers().in_use_count() + world.host.buffers().in_use_count(), 0u);
+  associate();
+}
+
 TEST_F(RdmaTarget, ListensBeyondLoopbackOnlyOnATrustedNetwork) {
   ListenAddress elsewhere;
   elsewhere.trtype = "RDMA";
