@@ -16,7 +16,8 @@ namespace basalt {
 
 class Keyring {
  public:
-  // Takes over the file's text, without the line's end; erases what it was given. `path` is empty for what is in no file.
+  // Takes over the file's text, without the line's end; erases what it was given. `path` is empty for what is in no
+  // file.
   Outcome add(const std::string& name, const std::string& path, std::string text);
   Outcome remove(const std::string& name);  // who uses the key keeps it
 

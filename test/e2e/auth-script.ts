@@ -46,6 +46,52 @@ step done
 `;
 }
 
+export interface ClusterAuthOptions {
+  readonly nqn: string;
+  /** What the command line printed for the host, a line for each path. */
+  readonly lines: readonly string[];
+  /** Files that the lines name: path → text. */
+  readonly files: ReadonlyMap<string, string>;
+}
+
+/** Runs what was printed and nothing else. Waits for GO `killed` after MARK `connected`, when the active path is gone. */
+export function clusterAuthScript({ nqn, lines, files }: ClusterAuthOptions): string {
+  const made = [...files].map(
+    ([path, text]) => `mkdir -p "$(dirname ${path})" && echo '${text}' >${path} && chmod 600 ${path}`,
+  );
+  // The machine's own address is another one from in here.
+  const connects = lines.map((line) => line.replace(/ -a \S+/, ` -a ${machineAddress}`));
+  const without = (connects[0] ?? '').replace(/ --dhchap.*$/, '');
+  return `${nvmeFunctions}
+modprobe nvme_tcp
+grep -q dhchap_secret /dev/nvme-fabrics || fail "this kernel has no authentication"
+${made.join('\n')}
+step refused
+if ${without}; then fail "it connected without a secret"; fi
+no_disk ${nqn} || fail "there is a disk"
+step connect
+dmesg -c >/dev/null
+${connects.map((line) => `${line}\n[ $? = 0 ] || { dmesg | tail -n 20; fail "connect"; }`).join('\n')}
+until_ok 60 have_disk ${nqn} || fail "no block device"
+disk=$(nvme_disk ${nqn})
+dmesg | grep 'nvme nvme[0-9]' >/run/driver
+value_file driver /run/driver
+dd if=/dev/urandom of=/run/pattern bs=4096 count=64 2>/dev/null
+dd if=/run/pattern of="$disk" bs=4096 count=64 oflag=direct 2>/dev/null || fail "write"
+step failover
+mark connected
+wait_go killed 120
+dd if=/run/pattern of="$disk" bs=4096 count=64 seek=64 oflag=direct 2>/dev/null || fail "write after the failover"
+dd if="$disk" of=/run/read bs=4096 count=64 skip=64 iflag=direct 2>/dev/null || fail "read after the failover"
+cmp /run/pattern /run/read || fail "other data"
+dd if="$disk" of=/run/read bs=4096 count=64 iflag=direct 2>/dev/null || fail "read"
+cmp /run/pattern /run/read || fail "other data from before"
+host_is_clean
+nvme disconnect -n ${nqn} || fail "disconnect"
+step done
+`;
+}
+
 function stepScript(nqn: string, step: AuthStep): string {
   const secrets =
     (step.host === undefined ? '' : ` --dhchap-secret='${step.host}'`) +

@@ -2,15 +2,19 @@
 // Goal: in-band authentication (DH-HMAC-CHAP) works with the host of a stock Linux kernel. Method: one engined whose subsystem
 // wants it of the guest; the guest connects with every digest, with and without Diffie-Hellman, in one direction and in both,
 // authenticates again while connected, and is refused with a wrong secret, without one, and by itself when the controller's
-// secret is another one. Secrets must not show in what engined says.
+// secret is another one. Secrets must not show in what engined says. Then a user's way: a volume of a cluster of processes is
+// attached with secrets by the command line, and the guest runs exactly what that printed, through a failover.
 
+import { spawnSync } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { packageRoot } from '../../src/engine/native/addon.js';
+import { RunningCluster, TestHost, volumeName } from '../integration/running-cluster.js';
 import { Guest } from '../lab/guest.js';
 import { hostNqn } from '../lab/init.js';
-import { type AuthStep, authScript } from './auth-script.js';
+import { type AuthStep, authScript, clusterAuthScript } from './auth-script.js';
 import { Engined, freePort, listenAddress, setAnaState } from './engined.js';
 import { systemOf } from './scenarios.js';
 
@@ -90,4 +94,54 @@ test('a Linux host authenticates with every digest, with and without Diffie-Hell
   }
   const shown = JSON.stringify(await engined.call('nvmf_get_subsystems')) + engined.log.text;
   for (const secret of Object.values(secrets)) expect(shown).not.toContain(secret.slice(10, 30));
+});
+
+test('a Linux host uses a volume of a cluster by what the command line printed, and goes on through a failover', async () => {
+  const basalt = join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js');
+  const run = (...args: string[]): string => {
+    const ran = spawnSync(process.execPath, [basalt, ...args]);
+    expect(ran.status, String(ran.stderr)).toBe(0);
+    return String(ran.stdout);
+  };
+  const file = (name: string): string => join(folder, name);
+  run('key', 'create', '--file', file('cluster.key'));
+  run('key', 'create', '--node', '--file', file('node.key'));
+  const running = await RunningCluster.start({
+    host: hostNqn,
+    keyFile: file('cluster.key'),
+    nodeArguments: ['--node-key-file', file('node.key')],
+    settledMsMax: 120_000,
+  });
+  try {
+    const api = running.cluster.api.endpoint;
+    const flags = ['--dhchap-key-file', file('host'), '--dhchap-ctrlr-key-file', file('controller')];
+    const printed = run('attach', volumeName, '--host', hostNqn, ...flags, '--api', api);
+    // The wish is written down; the controllers follow.
+    const refused = async (): Promise<boolean> =>
+      TestHost.connect(await running.settled(), hostNqn).then(
+        (stranger) => stranger.close().then(() => false),
+        () => true,
+      );
+    await expect.poll(refused, { timeout: 120_000 }).toBe(true);
+    const volume = await running.settled();
+    const lines = printed.trim().split('\n');
+    expect(lines).toHaveLength(2);
+    const files = new Map(['host', 'controller'].map((name) => [file(name), secrets[name as 'host' | 'controller']]));
+    await using guest = await Guest.boot({
+      name: 'auth-cluster',
+      script: clusterAuthScript({ nqn: volume.nqn, lines, files }),
+      system: systemOf('auth'),
+      timeoutMs: 580_000,
+    });
+    await guest.waitForMark('connected', { timeoutMs: 400_000 });
+    await running.cluster.daemon(await running.activeController()).kill();
+    guest.go('killed');
+    const result = await guest.result();
+    expect(result.rc, result.log).toBe(0);
+    const driver = result.values.get('driver') ?? '';
+    expect(driver.match(/qid 0: authenticated with hash/g)).toHaveLength(2);
+    expect(driver.match(/qid 0: controller authenticated/g)).toHaveLength(2);
+  } finally {
+    await running.stop();
+  }
 });

@@ -19,7 +19,8 @@ export const hostNqn = 'nqn.2026-01.io.basalt:host:test';
 export const volumeBytes = 32 * 1024 * 1024;
 const MiB = 1024 * 1024;
 
-export interface RunningClusterOptions extends Pick<ClusterOptions, 'environment' | 'store' | 'place'> {
+export interface RunningClusterOptions
+  extends Pick<ClusterOptions, 'environment' | 'store' | 'place' | 'keyFile' | 'nodeArguments'> {
   /** Who may connect. @default hostNqn */
   readonly host?: string;
   /** @default volumeBytes */

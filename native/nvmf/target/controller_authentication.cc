@@ -25,8 +25,8 @@ Status check(const Request* request) {
   return status::success;
 }
 
-// Between the nodes of a cluster. Their secrets are 256 random bits, which nobody finds out by trying: the exchange needs
-// no Diffie-Hellman, and costs some microseconds in the course of a takeover.
+// Between the nodes of a cluster. Their secrets are 256 random bits, which nobody finds out by trying: the exchange
+// needs no Diffie-Hellman, and costs some microseconds in the course of a takeover.
 auth::Policy internal_policy() {
   return {{auth::HashId::sha256}, {auth::GroupId::none}};
 }
