@@ -136,7 +136,10 @@ export class DiskAgent {
     this.#reports.length = 0;
     const failures: unknown[] = [];
     // Everything of one replica is one after the other; several replicas are under way at once.
+    const { clock } = this.#options.context;
+    const lookedAtMs = clock.now();
     const queue = byReplica(planDiskNode(this.#desired(), await this.#observe()));
+    this.#loop.looked(clock.now() - lookedAtMs, { share: 3, mostMs: 500 });
     const work = async (): Promise<void> => {
       for (let actions = queue.shift(); actions !== undefined; actions = queue.shift()) {
         const failure = await this.#carryOutAll(actions, signal);

@@ -117,7 +117,10 @@ export class PlacementAgent {
       limits: this.#timing,
       newUuid: () => this.#options.context.random.uuid(),
     };
-    for (const change of planRebuild(view)) await this.#apply(change, signal);
+    const lookedAtMs = this.#options.context.clock.now();
+    const changes = planRebuild(view);
+    this.#loop.looked(this.#options.context.clock.now() - lookedAtMs, { share: 10, mostMs: 1_000 });
+    for (const change of changes) await this.#apply(change, signal);
     await this.#giveUpCopies(signal);
     this.#wakeAt(nextMs);
   }

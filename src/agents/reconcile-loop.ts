@@ -17,6 +17,7 @@ export interface ReconcileLoopOptions {
 
 export class ReconcileLoop {
   readonly #options: ReconcileLoopOptions;
+  #restMs = 0;
   readonly #wakeup = new Wakeup();
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
@@ -34,6 +35,14 @@ export class ReconcileLoop {
     this.#wakeup.wake();
   }
 
+  /**
+   * For a pass that looks at everything: it looked for so long, and rests `share` times that before it looks again, up to
+   * `mostMs`. Else a swarm of changes, each of which makes looking longer, would keep it looking all the time.
+   */
+  looked(lookMs: number, rest: { share: number; mostMs: number }): void {
+    this.#restMs = Math.min(rest.mostMs, lookMs * rest.share);
+  }
+
   async stop(): Promise<void> {
     this.#stop.abort(new Error(`${this.#options.name} stopped`));
     await this.#running;
@@ -41,7 +50,8 @@ export class ReconcileLoop {
 
   async #rest(beganMs: number, signal: AbortSignal): Promise<void> {
     const { clock, restMs = 0 } = this.#options;
-    const leftMs = beganMs + restMs - clock.now();
+    const leftMs = Math.max(beganMs + restMs - clock.now(), this.#restMs);
+    this.#restMs = 0;
     if (leftMs > 0) await pause(clock, leftMs, signal);
   }
 

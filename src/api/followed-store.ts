@@ -29,8 +29,10 @@ export interface StoreReading {
   readonly placementRevision: number;
 }
 
-/** How long a reading waits for the watch before it reads everything. */
-const behindMsMax = 100;
+/** For how long a watch that is behind may stand still before everything is read; looked at in two steps, since a busy
+ * process hears of the end of a wait before it hears of what came meanwhile. */
+const quietMsMax = 100;
+const tickMs = 50;
 const callTimeoutMs = 5_000;
 
 export class FollowedStore implements Store {
@@ -123,9 +125,20 @@ export class FollowedStore implements Store {
     for (const waiter of [...this.#waiting]) if (waiter.revision <= revision) waiter.resolve();
   }
 
-  /** False: the watch did not come so far in time; another user of the store may have made that revision. */
+  /**
+   * False: the watch stood still for a while before it came so far; another user of the store may have made that revision.
+   * One that only lags behind is waited for: reading everything instead would make a crowd's lag longer.
+   */
   async #reached(revision: number): Promise<boolean> {
-    if (this.#revision >= revision) return true;
+    for (let quietMs = 0; this.#revision < revision && quietMs < quietMsMax; quietMs += tickMs) {
+      const before = this.#revision;
+      if (await this.#reachedWithin(revision, tickMs)) return true;
+      if (this.#revision !== before) quietMs = -tickMs;
+    }
+    return this.#revision >= revision;
+  }
+
+  async #reachedWithin(revision: number, ms: number): Promise<boolean> {
     return new Promise<boolean>((resolve) => {
       const end = (reached: boolean): void => {
         timer.cancel();
@@ -133,7 +146,7 @@ export class FollowedStore implements Store {
         resolve(reached);
       };
       const waiter = { revision, resolve: () => end(true) };
-      const timer = this.#clock.setTimer(behindMsMax, () => end(false));
+      const timer = this.#clock.setTimer(ms, () => end(false));
       this.#waiting.add(waiter);
     });
   }

@@ -38,8 +38,9 @@ export function nodeView(state: ClusterState, name: string): NodeView | null {
 export function promisedPerDisk(state: ClusterState): ReadonlyMap<string, number> {
   const bytes = new Map<string, number>();
   for (const volume of state.all('volumes')) {
-    for (const { disk } of volume.legs.flatMap((leg) => leg.replicas))
-      bytes.set(disk, (bytes.get(disk) ?? 0) + replicaBytes(volume, state.get('leaderships', volume.id)));
+    const each = replicaBytes(volume, state.get('leaderships', volume.id));
+    for (const { replicas } of volume.legs)
+      for (const { disk } of replicas) bytes.set(disk, (bytes.get(disk) ?? 0) + each);
   }
   return bytes;
 }
@@ -68,7 +69,7 @@ export function diskViews(state: ClusterState): DiskView[] {
 
 export function volumeView(state: ClusterState, volume: VolumeObject): VolumeView {
   const leadership = state.get('leaderships', volume.id);
-  const observed = state.all('observedVolumes').filter((entry) => entry.volumeId === volume.id);
+  const observed = observedOf(state, volume);
   const active = observed.find((entry) => entry.state === 'active' && entry.epoch === leadership?.epoch) ?? null;
   const legs = volume.legs.map(({ replicas }, leg) =>
     replicas.map(({ replica, disk, node }) => ({
@@ -110,6 +111,12 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
       return { node, state: fenced ? 'fenced' : said, epoch, address, tlsAddress, nbd: fenced ? [] : nbd, problem };
     }),
   };
+}
+
+/** By node. Looked up, not searched for: there are as many as volumes times controllers. */
+function observedOf(state: ClusterState, volume: VolumeObject): ObservedVolume[] {
+  const nodes = new Set([...volume.controllers, ...state.all('lives').map((live) => live.name)]);
+  return [...nodes].sort().flatMap((node) => state.get('observedVolumes', `${volume.id}/${node}`) ?? []);
 }
 
 /** What a growth waits for, exactly: replicas first, since the controller can only wait for them. */
