@@ -58,9 +58,9 @@ export class Drainer {
       return `${kind} ${Object.values(at).join(' ')} has not ended: it waits for ${waitsFor ?? 'nothing'}`;
     for (const { kind, name, mode } of state.all('cordons')) {
       if (mode !== 'drain') continue;
-      const { replicas, controllers, maps, tombstones } = restOf(state, { kind, name });
-      if (replicas + controllers + maps + tombstones > 0)
-        return `${kind} ${name} was drained: ${replicas} replicas, ${controllers} controllers, ${maps} maps, ${tombstones} tombstones`;
+      const { replicas, controllers, maps, tombstones, snapshotCopies } = restOf(state, { kind, name });
+      if (replicas + controllers + maps + tombstones + snapshotCopies > 0)
+        return `${kind} ${name} was drained: ${replicas} replicas, ${controllers} controllers, ${maps} maps, ${tombstones} tombstones, ${snapshotCopies} copies`;
     }
     return null;
   }

@@ -20,6 +20,7 @@ export const rareEventTexts = {
   pool_made: 'a pool was made while volumes were in use',
   replica_moved: 'a replica was given to another disk',
   snapshot_cloned: 'a volume was made of a snapshot',
+  snapshot_copied: 'a copy of a snapshot was made out of another one',
   snapshot_deleted: 'a snapshot was deleted',
   snapshot_made: 'a snapshot was made while things went wrong',
   snapshot_tried_again: 'a try to make a snapshot failed',

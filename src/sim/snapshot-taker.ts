@@ -5,6 +5,7 @@
 //
 // Rules:  - a snapshot is one instant between its asking and its being made, over all legs (History.judgeSnapshot)
 //         - it never changes: every volume that was made of it holds the same, whenever that was, whichever copy is asked
+//         - copies of it that were begun are made, or given up
 //         - one that was asked for is made in the end, or says that it failed; of one that was deleted nothing is left
 
 import { cloneSnapshot, createSnapshot, deleteSnapshot } from '../api/snapshots.js';
@@ -28,6 +29,7 @@ interface Taken {
   madeNs: number;
   /** By its object in the store. */
   id: string | null;
+  copies: number;
 }
 
 export interface SnapshotTakerOptions {
@@ -75,7 +77,7 @@ export class SnapshotTaker {
     const { deps, clock, volume, nowNs } = this.#options;
     this.#count++;
     this.#kept.add(name);
-    this.#taken.set(name, { name, askedNs: nowNs(), madeNs: Number.POSITIVE_INFINITY, id: null });
+    this.#taken.set(name, { name, askedNs: nowNs(), madeNs: Number.POSITIVE_INFINITY, id: null, copies: 0 });
     this.#ask(name, { refusals: ['VOLUME_UNAVAILABLE'] }, async () => {
       await createSnapshot(deps, clock, { volume, request: { name } });
     });
@@ -101,6 +103,9 @@ export class SnapshotTaker {
     if (taken === undefined) return;
     taken.id = snapshot.id;
     if (snapshot.failedCount === 1 && snapshot.phase === 'wanted') rareEvents.reach('snapshot_tried_again');
+    const copies = snapshot.phase === 'ready' ? (snapshot.cut?.copies.length ?? 0) : 0;
+    if (taken.copies > 0 && copies > taken.copies) rareEvents.reach('snapshot_copied');
+    taken.copies = copies;
     if (snapshot.phase !== 'ready' || taken.madeNs !== Number.POSITIVE_INFINITY) return;
     taken.madeNs = nowNs();
     rareEvents.reach('snapshot_made');
@@ -112,6 +117,7 @@ export class SnapshotTaker {
     for (const snapshot of state.all('snapshots')) {
       const { name, phase, problem } = snapshot;
       if (phase === 'wanted' || phase === 'cutting') return `snapshot ${name} is ${phase}: ${problem ?? 'no problem'}`;
+      if (snapshot.making !== undefined) return `copies of ${name} are being made`;
       // What a try left that may yet be carried out goes when the next controller has taken over.
       if (phase === 'deleting' && snapshot.leftovers.every(({ epoch }) => epoch === 0)) return `${name} is deleting`;
     }

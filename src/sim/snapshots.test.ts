@@ -26,8 +26,8 @@ class SnapshotRun {
   readonly cluster: ClusterSim;
   readonly #random: SeededRandom;
 
-  constructor(seed: bigint, bugs: ClusterShape['bugs'] = {}) {
-    this.cluster = new ClusterSim(seed, { ...shape, bugs });
+  constructor(seed: bigint, bugs: ClusterShape['bugs'] = {}, differences: Partial<ClusterShape> = {}) {
+    this.cluster = new ClusterSim(seed, { ...shape, ...differences, bugs });
     this.#random = new SeededRandom(seed ^ 0x5a5an);
   }
 
@@ -92,6 +92,27 @@ describe('snapshots of a simulated cluster', { timeout: 300_000 }, () => {
     await run.snapshot(() => run.killOne('disk'));
     await run.cluster.runUntil(() => run.cluster.redundant, 60_000);
     await run.snapshot(() => run.killOne('controller'));
+    expect(await run.judge()).toBeNull();
+    run.cluster.close();
+  });
+
+  it('are what they were when every disk that they were cut on was drained while hosts wrote', async () => {
+    const run = new SnapshotRun(13n, {}, { disks: 4, legs: 1 });
+    await run.start();
+    const { cluster } = run;
+    for (let count = 0; count < 2; count++) await run.snapshot();
+    const nodes = (): string[] => {
+      const copies = cluster.state.all('snapshots').flatMap(({ cut }) => cut?.copies ?? []);
+      return [...new Set(copies.map(({ node }) => node))].sort();
+    };
+    const first = nodes();
+    for (const name of first) {
+      cluster.drainer.drain({ kind: 'node', name });
+      const rested = await cluster.runUntil(() => cluster.drainer.unrest(cluster.state) === null, 120_000);
+      expect(rested, cluster.drainer.unrest(cluster.state) ?? '').toBe(true);
+    }
+    expect(nodes().filter((name) => first.includes(name))).toEqual([]);
+    expect(cluster.rareEvents.count('snapshot_copied')).toBeGreaterThanOrEqual(4);
     expect(await run.judge()).toBeNull();
     run.cluster.close();
   });
