@@ -540,6 +540,8 @@ export interface MethodMap {
   basalt_leg_commit_member: { params: { name: string; member: string }; result: true };
   basalt_leg_abandon_member: { params: { name: string; member: string }; result: true };
   basalt_leg_keep_marks: { params: { name: string; replicas: string[] }; result: true };
+  /** Of a leg that is to be given away. `clean`: equal, and what was written before is stable on all members of the set. */
+  basalt_leg_settle: { params: { name: string }; result: { clean: boolean; marked_regions: number } };
   basalt_leg_set_resync: { params: { name: string; bytes_per_s?: number; paused?: boolean }; result: true };
   basalt_leg_scrub_start: { params: { name: string; bytes_per_s?: number; repair?: boolean }; result: true };
   basalt_leg_scrub_stop: { params: { name: string }; result: true };
@@ -593,6 +595,8 @@ export type EngineEvent =
   | { method: 'leg_clean'; params: { leg: string } }
   | { method: 'peer_connected'; params: { name: string } }
   | { method: 'peer_lost'; params: { name: string; reason: string } }
+  /** Its machine refuses, or no way leads there: once for a watch, and once for each time that it was connected. */
+  | { method: 'peer_refused'; params: { name: string; reason: string } }
   /** Once per address of a peer. */
   | { method: 'nvmf_tls_refused'; params: { traddr: string; reason: TlsRefusal } }
   | {

@@ -163,6 +163,10 @@ class LegBdev final : public Bdev {
   // in the set and equal, else: busy, no_space; nothing has changed then. The size that the leg has already: success.
   Task<Outcome> grow(uint64_t count_blocks);
 
+  // For a leg that is to be given away: flushes all members, and takes the marks of what rests off their tails where
+  // that may be. True: all members of the set are equal, and what was written before is stable on them.
+  Task<bool> settle_all();
+
   // Whether all members of the set hold the same, but for what is in flight: their names then. busy, fenced: why not.
   Result<std::vector<std::string>> equal_members() const;
 

@@ -135,6 +135,76 @@ TEST_F(LegMarks, AreClearedAfterAFlushOfAllMembersAndThenTheLegIsQuiet) {
   EXPECT_EQ(leg->marked_count(), 0u);
 }
 
+TEST_F(LegMarks, ALegThatIsGivenAwayLeavesNoMarks) {
+  take_over({&a, &b}, false);
+  written(3, 1);
+  written(200, 2);
+  EXPECT_TRUE(fixture.run(leg->settle_all()));
+  EXPECT_EQ(leg->marked_count(), 0u);
+  die();
+  a.read_count = b.read_count = 0;
+  take_over({&a, &b});
+  ASSERT_TRUE(opened());
+  EXPECT_EQ(a.read_count + b.read_count, 2u) << "two tails, and nothing that was to be made equal";
+  EXPECT_EQ(value_of(200), 2);
+}
+
+// Its right was not taken after all: the next write is marked like the first one.
+TEST_F(LegMarks, ALegThatGoesOnAfterItSettledMarksItsWrites) {
+  take_over({&a, &b}, false);
+  written(40, 1);
+  EXPECT_TRUE(fixture.run(leg->settle_all()));
+  uint64_t steps = 3;  // two marks, one of the two data writes
+  a.steps_left = b.steps_left = &steps;
+  start(IoType::write, 40, 2);
+  settle(milliseconds(50));
+  EXPECT_NE(a.block(40), b.block(40));
+  die();
+  take_over({&a, &b});
+  const uint8_t value = value_of(40);
+  EXPECT_EQ(a.block(40)[0], value);
+  EXPECT_EQ(b.block(40)[0], value);
+}
+
+TEST_F(LegMarks, WhatIsWrittenWhileALegSettlesKeepsItsMark) {
+  take_over({&a, &b}, false);
+  written(40, 1);
+  b.hold = true;
+  bool settled = false;
+  struct Settling {
+    static Task<void> run(LegBdev& leg, bool& settled) {
+      (void)co_await leg.settle_all();
+      settled = true;
+    }
+  };
+  spawn(Settling::run(*leg, settled));
+  settle(milliseconds(20));
+  EXPECT_FALSE(settled) << "the flush is held";
+  PendingIo& late = start(IoType::write, 40, 2);
+  settle(milliseconds(20));
+  b.release();
+  ASSERT_TRUE(ends(late) && fixture.run_until([&] { return settled; }));
+  EXPECT_EQ(leg->marked_count(), 1u);
+}
+
+TEST_F(LegMarks, ALegWithAMemberThatCannotFlushDoesNotSettle) {
+  take_over({&a, &b}, false);
+  written(3, 1);
+  b.flush_status = nvme::status::write_fault;
+  EXPECT_FALSE(fixture.run(leg->settle_all()));
+  EXPECT_EQ(leg->marked_count(), 1u);
+  EXPECT_EQ(failed, std::vector<std::string>{"b"});
+}
+
+TEST_F(LegMarks, MarksForAMemberThatIsOutStayWhenTheLegSettles) {
+  take_over({&a, &b}, false);
+  written(3, 1);
+  lose(b);
+  written(100, 2);
+  EXPECT_TRUE(fixture.run(leg->settle_all()));
+  EXPECT_EQ(leg->marked_count(), 2u);
+}
+
 TEST_F(LegMarks, ARegionThatIsWrittenAllTheTimeKeepsItsMark) {
   take_over({&a, &b}, false);
   for (int i = 0; i < 60; i++) {

@@ -61,6 +61,41 @@ Task<void> LegBdev::sweep() {
   if (may_clear()) arm_sweep();
 }
 
+// As a sweep of all that rests now. What is written meanwhile keeps its mark, or gets it again.
+Task<bool> LegBdev::settle_all() {
+  if (fenced_ || !open_ || !gate_.enter()) co_return false;
+  Gate::Leaver leaver(gate_);
+  if (tail_ == nullptr) {
+    const bool flushed = co_await flush_all();
+    co_return flushed && !fenced_ && failed_ == 0 && dirty_.empty();
+  }
+  Tail& tail = *tail_;
+  // A sweep that is under way counts on what it saw touched: then the marks stay.
+  const bool sweeps = !std::exchange(tail.sweeping, true);
+  const uint64_t set_version = tail.set_version;
+  if (sweeps) tail.touched.clear_all();
+  locks_.for_each([&](const RangeEntry& entry) { tail.touched.set_range(entry.first_block, entry.end_block); });
+  const bool flushed = co_await flush_all();
+  if (sweeps && flushed && may_clear() && tail.set_version == set_version) {
+    for (uint64_t region = tail.wanted.next(0); region < tail.wanted.region_count();
+         region = tail.wanted.next(region + 1)) {
+      if (tail.touched.has(region) || dirty_.any(tail.wanted.first_block(region), tail.wanted.end_block(region)))
+        continue;
+      tail.drop(region);
+      leg_stats_.marks_cleared_count++;
+    }
+    // What a member refuses is not asked of it for ever, and a leg that grows has other cares.
+    for (int tries = 0; tries < 3 && !fenced_ && !tail.moving && tails_behind(); tries++) {
+      write_tails_soon(false);
+      TailsWritten written(*this);
+      co_await written;
+    }
+  }
+  if (sweeps) tail.sweeping = false;
+  if (may_clear()) arm_sweep();
+  co_return flushed && !fenced_ && failed_ == 0 && dirty_.empty();
+}
+
 Task<bool> LegBdev::flush_all() {
   struct Flush {
     static Task<void> run(LegBdev& leg, uint32_t slot, bool& flushed, Countdown& countdown) {

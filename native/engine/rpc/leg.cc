@@ -31,6 +31,7 @@ class Leg final : public Module {
     dispatcher.add("basalt_leg_abandon_member", this, &Leg::abandon_member);
     dispatcher.add("basalt_leg_resize", this, &Leg::resize);
     dispatcher.add("basalt_leg_keep_marks", this, &Leg::keep_marks);
+    dispatcher.add("basalt_leg_settle", this, &Leg::settle);
     dispatcher.add("basalt_leg_set_resync", this, &Leg::set_resync);
     dispatcher.add("basalt_leg_scrub_start", this, &Leg::scrub_start);
     dispatcher.add("basalt_leg_scrub_stop", this, &Leg::scrub_stop);
@@ -465,6 +466,24 @@ class Leg final : public Module {
     engine_.bdevs().release(name, user);
     if (!grown) co_return std::move(grown).error();
     co_return done();
+  }
+
+  // The leg stays meanwhile, as in resize().
+  Task<RpcResult> settle(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    if (auto error = in.error()) co_return *error;
+    auto entry = engine_.bdevs().find(name, "leg");
+    if (!entry) co_return std::move(entry).error();
+    static constexpr const char* user = "basalt_leg_settle";
+    (*entry)->opened_by.emplace_back(user);
+    auto settling = static_cast<bdev::LegBdev*>((*entry)->bdev)->settle_all();
+    const bool clean = co_await settling;
+    const uint64_t marked_count = static_cast<bdev::LegBdev*>((*entry)->bdev)->marked_count();
+    engine_.bdevs().release(name, user);
+    auto result = JsonValue::object();
+    result.set("clean", clean).set("marked_regions", marked_count);
+    co_return result;
   }
 
   Task<RpcResult> keep_marks(JsonValue params) {

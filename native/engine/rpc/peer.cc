@@ -38,6 +38,9 @@ class Peer final : public Module {
     void peer_lost(const Error& reason) override {
       bus->emit("peer_lost", JsonValue::object().set("name", name).set("reason", reason.message));
     }
+    void peer_refused(const Error& reason) override {
+      bus->emit("peer_refused", JsonValue::object().set("name", name).set("reason", reason.message));
+    }
   };
 
   Task<RpcResult> watch(JsonValue params) {

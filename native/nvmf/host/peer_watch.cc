@@ -5,6 +5,12 @@
 #include <utility>
 
 namespace basalt::nvmf {
+namespace {
+
+// Of the attempts while the peer is away one takes its time, for a peer that is slow.
+constexpr unsigned patient_every = 4;
+
+}  // namespace
 
 PeerWatch::PeerWatch(Reactor& reactor, HostTransport& transport, PeerWatchOptions options, Listener* listener)
     : reactor_(reactor), transport_(transport), options_(std::move(options)), listener_(listener) {
@@ -49,20 +55,33 @@ void PeerWatch::report_lost() {
   if (!stopping_ && listener_ != nullptr) listener_->peer_lost(lost_reason_);
 }
 
+void PeerWatch::report_refused(const Error& reason) {
+  if (reason.code != Errc::unreachable || std::exchange(refused_, true)) return;
+  if (!stopping_ && listener_ != nullptr) listener_->peer_refused(reason);
+}
+
+// After a loss the peer is asked once more, at once: it may have ended the association because this process was
+// stalled. A peer that has died refuses at once, so that costs nothing when it matters.
+Duration PeerWatch::patience(unsigned attempt) const {
+  const Duration hasty = std::min(options_.connect_timeout, milliseconds(options_.keep_alive_ms));
+  return connected_ || attempt % patient_every != 0 ? hasty : options_.connect_timeout;
+}
+
 Task<void> PeerWatch::run() {
   Gate::Leaver leaver(gate_);
   co_await hop(reactor_);  // nothing happens inside start()
   Duration delay = options_.delay_min;
+  unsigned attempt = 0;
   while (!stopping_) {
-    // After a loss the peer is asked once more, at once: it may have ended the association because this process was
-    // stalled. A peer that has died refuses at once, so that costs nothing when it matters.
-    const Duration patience = connected_ ? milliseconds(options_.keep_alive_ms) : options_.connect_timeout;
     HostController::Listener* listener = this;
-    controller_ = std::make_unique<HostController>(reactor_, transport_, controller_options(patience), listener);
+    controller_ =
+        std::make_unique<HostController>(reactor_, transport_, controller_options(patience(attempt++)), listener);
     const Outcome outcome = co_await controller_->connect();
     if (outcome.ok() && !stopping_) {
       delay = options_.delay_min;
+      attempt = 0;
       live_ = true;
+      refused_ = false;
       const bool known = std::exchange(connected_, true);
       if (!known && listener_ != nullptr) listener_->peer_connected();
       while (live_ && !stopping_)
@@ -73,6 +92,7 @@ Task<void> PeerWatch::run() {
       continue;
     }
     report_lost();
+    if (!outcome) report_refused(outcome.error());
     co_await controller_->close();
     controller_.reset();
     if (stopping_) break;

@@ -2,8 +2,10 @@
 // PeerWatch: keeps an association with a peer's discovery subsystem, to notice when the peer goes: its connection
 // breaks or a keep-alive has no answer in time, and connecting again at once does not help (the peer may have ended the
 // association because this process was stalled). After a loss it connects again, with back-off, for as long as it is
-// watched. A loss is a hint that triggers decisions; it proves nothing about the peer. Thread: one reactor. Callbacks
-// come from reactor work, never inside start() or stop().
+// watched; most attempts are short, because a network that heals is noticed by a new attempt sooner than by an old one.
+// A peer whose machine refuses the connection, or that no way leads to, is told once more. All of it are hints that
+// trigger decisions; they prove nothing about the peer. Thread: one reactor. Callbacks come from reactor work, never
+// inside start() or stop().
 #pragma once
 
 #include <memory>
@@ -19,7 +21,7 @@ struct PeerWatchOptions {
   uint32_t keep_alive_ms = 500;  // at least 100
   Duration connect_timeout = seconds(2);
   Duration delay_min = milliseconds(100);
-  Duration delay_max = seconds(5);
+  Duration delay_max = seconds(1);
 };
 
 class PeerWatch final : HostController::Listener {
@@ -29,6 +31,8 @@ class PeerWatch final : HostController::Listener {
     virtual ~Listener() = default;
     virtual void peer_connected() = 0;
     virtual void peer_lost(const Error& reason) = 0;  // once for each peer_connected()
+    // An attempt ended with `unreachable`: once after start(), and once for each peer_connected().
+    virtual void peer_refused(const Error&) {}
   };
 
   PeerWatch(Reactor& reactor, HostTransport& transport, PeerWatchOptions options, Listener* listener);
@@ -43,6 +47,8 @@ class PeerWatch final : HostController::Listener {
   void namespaces_changed() override {}
   HostControllerOptions controller_options(Duration connect_timeout);
   void report_lost();
+  void report_refused(const Error& reason);
+  Duration patience(unsigned attempt) const;
   Task<void> run();
 
   Reactor& reactor_;
@@ -53,6 +59,7 @@ class PeerWatch final : HostController::Listener {
   bool stopping_ = false;
   bool live_ = false;       // the association stands
   bool connected_ = false;  // what the listener was told
+  bool refused_ = false;    // the same
   Error lost_reason_{Errc::closed, ""};
   std::unique_ptr<HostController> controller_;
   WakeUp wake_;

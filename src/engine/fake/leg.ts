@@ -45,6 +45,7 @@ function differingBlocks(one: Uint8Array, other: Uint8Array, blockBytes: number)
 export class LegIo implements FakeIo {
   readonly #members = new Map<string, LegMember>();
   readonly #events: LegEvents;
+  readonly #marks: { set(): void };
   readonly #settled: (() => void)[] = [];
   /** Blocks that may differ between members: all of them after an unclean takeover. */
   dirty: boolean;
@@ -57,9 +58,10 @@ export class LegIo implements FakeIo {
 
   constructor(
     members: readonly FakeBdev[],
-    { allDirty, numBlocks }: { allDirty: boolean; numBlocks: number },
+    { allDirty, numBlocks, marks }: { allDirty: boolean; numBlocks: number; marks: { set(): void } },
     events: LegEvents,
   ) {
+    this.#marks = marks;
     this.numBlocks = numBlocks;
     for (const bdev of members)
       this.#members.set(bdev.name, { bdev, state: 'in_sync', failed: false, syncedBlocks: numBlocks });
@@ -94,11 +96,22 @@ export class LegIo implements FakeIo {
 
   write(offset: number, data: Uint8Array): Promise<void> {
     const copy = data.slice();
+    this.#marks.set();
     return this.#onAll((member) => member.bdev.write(offset, copy));
   }
 
   flush(): Promise<void> {
     return this.#onAll((member) => member.bdev.flush());
+  }
+
+  /** Flushed and equal. A member that fails is not waited for. */
+  async settle(): Promise<boolean> {
+    const members = this.members.filter((member) => member.state !== 'joining');
+    if (this.fenced || members.some((member) => member.failed)) return false;
+    const flush = (member: LegMember): Promise<void> =>
+      member.bdev.flush().catch((error: unknown) => this.#broke(member, error));
+    await Promise.all(members.map(flush));
+    return !this.fenced && !this.dirty && members.every((member) => !member.failed);
   }
 
   /** A resync that has not begun waits. */

@@ -118,7 +118,7 @@ function createLeg(state: EngineState, fields: Fields): unknown {
   const allDirty = fields.boolean('all_dirty');
   fields.natural('lease_ms', 1, 1000);
   const sizeBlocks = fields.naturalOr('num_blocks', 0, 1);
-  fields.stringOr('identity', '');
+  const identity = fields.stringOr('identity', '');
   fields.naturalOr('grown_num_blocks', 0);
   if (fields.has('replicas')) fields.strings('replicas', 1, 16);
   fields.end();
@@ -134,10 +134,15 @@ function createLeg(state: EngineState, fields: Fields): unknown {
     fields.refuse('num_blocks', 'members have no room for so many blocks and a tail of 1 MiB');
   const numBlocks = sizeBlocks === 0 ? smallest : sizeBlocks;
   const tailBlocks = sizeBlocks === 0 ? 0 : tailBytes / blockBytes;
-  const entry = { io: null as unknown as LegIo, epoch, sequence: 0, tailBlocks };
+  const entry = { io: null as unknown as LegIo, epoch, sequence: 0, tailBlocks, identity };
   entry.io = new LegIo(
     bdevs.filter((_, index) => members[index]?.inSync === true),
-    { allDirty, numBlocks },
+    {
+      // Whole legs are marked here, or nothing.
+      allDirty: allDirty && !state.network.settledLegs.has(identity),
+      numBlocks,
+      marks: { set: () => state.network.settledLegs.delete(identity) },
+    },
     {
       memberFailed: (member, reason) => {
         entry.sequence += 1;
@@ -161,7 +166,8 @@ function createLeg(state: EngineState, fields: Fields): unknown {
     const joining = bdevs[index];
     if (!member.inSync && joining !== undefined) entry.io.add(joining);
   });
-  if (allDirty) void entry.io.clean();
+  if (entry.io.dirty) void entry.io.clean();
+  else if (allDirty) void Promise.resolve().then(() => state.emit({ method: 'leg_clean', params: { leg: name } }));
   return { num_blocks: numBlocks };
 }
 
@@ -247,9 +253,15 @@ function watchPeer(state: EngineState, fields: Fields): string {
   if (state.peers.has(name)) throw new Refused('exists', `peer watch ${name} exists`);
   const { network, engine } = state;
   let association: Association | null = null;
+  let refused = false;
   const connect = (): void => {
     const peer = network.at(traddr, trsvcid);
-    if (association !== null || peer === null || !state.peers.has(name)) return;
+    if (association !== null || !state.peers.has(name)) return;
+    if (network.reach(engine, peer) === 'refused' && !refused) {
+      refused = true;
+      state.emit({ method: 'peer_refused', params: { name, reason: `${traddr}:${trsvcid} refused` } });
+    }
+    if (peer === null) return;
     if (network.reach(engine, peer) !== 'connected' || !peer.serves(discoveryNqn, traddr, trsvcid)) return;
     const onLost = (reason: string): void => {
       association = null;
@@ -257,6 +269,7 @@ function watchPeer(state: EngineState, fields: Fields): string {
       later();
     };
     association = new Association({ from: engine, to: peer, keepAliveMs, onLost });
+    refused = false;
     state.emit({ method: 'peer_connected', params: { name } });
   };
   const later = (): void => void network.clock.setTimer(0, connect);
@@ -316,6 +329,15 @@ export const legMethods: Record<string, Handler> = {
     fields.strings('replicas', 1, 16);
     fields.end();
     return true;
+  },
+  basalt_leg_settle: async (state, fields) => {
+    const { name, leg } = legOf(state, fields);
+    fields.end();
+    const clean = await leg.settle();
+    const whole = leg.members.every((member) => member.state === 'in_sync');
+    const identity = state.legs.get(name)?.identity ?? '';
+    if (clean && whole && identity !== '') state.network.settledLegs.add(identity);
+    return { clean, marked_regions: state.network.settledLegs.has(identity) ? 0 : 1 };
   },
   basalt_leg_set_resync: (state, fields) => {
     const { leg } = legOf(state, fields);

@@ -22,6 +22,8 @@ export class FakeNetwork {
   readonly clock: Clock;
   readonly random: Random;
   readonly disks = new FakeDisks();
+  /** Legs, by identity, whose members say that nothing was written since they were found equal and flushed. */
+  readonly settledLegs = new Set<string>();
   readonly #engines = new Set<FakeEngine>();
   readonly #cuts = new Set<string>();
   readonly #watchers = new Set<() => void>();

@@ -63,7 +63,10 @@ export class EngineState {
   readonly lvols = new Map<string, { disk: StoredDisk; lvol: StoredLvol }>();
   readonly faults = new Map<string, FaultIo>();
   readonly slots = new Map<string, SlotIo>();
-  readonly legs = new Map<string, { io: LegIo; epoch: bigint; sequence: number; tailBlocks: number }>();
+  readonly legs = new Map<
+    string,
+    { io: LegIo; epoch: bigint; sequence: number; tailBlocks: number; identity: string }
+  >();
   readonly members = new Map<string, FakeMember>();
   /** The keyring by name; path: '' for a key that is in no file. */
   readonly keys = new Map<string, { path: string; secret: string }>();

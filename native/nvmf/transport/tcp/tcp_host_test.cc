@@ -407,6 +407,8 @@ struct Watcher : PeerWatch::Listener {
   size_t lost = 0;
   void peer_connected() override { connected++; }
   void peer_lost(const Error&) override { lost++; }
+  void peer_refused(const Error&) override { refused++; }
+  size_t refused = 0;
 };
 
 TEST_F(TcpHost, PeerWatchTellsEachLossOnceAndComesBack) {
@@ -444,6 +446,50 @@ TEST_F(TcpHost, PeerWatchTellsEachLossOnceAndComesBack) {
   ASSERT_TRUE(net.run_until([&] { return watcher.connected == 3; }));
   net.run_void(watch.stop());
   EXPECT_EQ(watcher.lost, 2u);
+}
+
+TEST_F(TcpHost, PeerWatchTellsOnceThatAPeerRefuses) {
+  net.refuse(port, true);
+  Watcher watcher;
+  PeerWatchOptions watch_options;
+  watch_options.address = {"127.0.0.1", "4420"};
+  watch_options.hostnqn = "nqn.2026-01.test:host";
+  PeerWatch watch(host, transport, watch_options, &watcher);
+  ASSERT_TRUE(watch.start().ok());
+  ASSERT_TRUE(net.run_until([&] { return watcher.refused == 1; }, milliseconds(20)));
+  net.run_for(seconds(20));
+  EXPECT_EQ(watcher.refused, 1u);
+  EXPECT_EQ(watcher.lost, 0u) << "it was never connected";
+  net.refuse(port, false);
+  ASSERT_TRUE(net.run_until([&] { return watcher.connected == 1; }, seconds(2)));
+  net.refuse(port, true);
+  net.cut(port);
+  ASSERT_TRUE(net.run_until([&] { return watcher.refused == 2; }, milliseconds(20)));
+  EXPECT_EQ(watcher.lost, 1u);
+  net.run_void(watch.stop());
+}
+
+// An attempt that began while nothing went through finds out late that it does again, or never.
+TEST_F(TcpHost, PeerWatchIsBackSoonAfterANetworkHeals) {
+  Watcher watcher;
+  PeerWatchOptions watch_options;
+  watch_options.address = {"127.0.0.1", "4420"};
+  watch_options.hostnqn = "nqn.2026-01.test:host";
+  PeerWatch watch(host, transport, watch_options, &watcher);
+  ASSERT_TRUE(watch.start().ok());
+  ASSERT_TRUE(net.run_until([&] { return watcher.connected == 1; }));
+  // Connections are made, and nothing is answered on them.
+  for (const int away_ms : {2'000, 5'000, 60'000}) {
+    SCOPED_TRACE(away_ms);
+    target->on_ic_request = [](FakeConnection&) { return true; };
+    net.freeze(true, port);
+    net.run_for(milliseconds(away_ms));
+    net.freeze(false, port);
+    target->on_ic_request = {};
+    const size_t before = watcher.connected;
+    ASSERT_TRUE(net.run_until([&] { return watcher.connected == before + 1; }, milliseconds(3'100)));
+  }
+  net.run_void(watch.stop());
 }
 
 TEST_F(TcpHost, StoppingAWatchThatIsStillConnectingIsPrompt) {
