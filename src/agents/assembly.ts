@@ -245,20 +245,30 @@ export class Assembly {
     );
   }
 
-  /** Takes the volume out of the slot: hosts get path errors from now on, and look elsewhere. */
-  async withdraw(): Promise<void> {
-    await this.#options.engine.rpc('basalt_slot_set', { name: slotName(this.#options.volume.id), bdev_name: null });
-    this.#backing = false;
+  /**
+   * Flushes all members. `clean`: every leg's are equal, and what was written before is stable on them. `unmarked`: whoever
+   * takes them over next finds nothing that may differ.
+   */
+  async settle(): Promise<{ clean: boolean; unmarked: boolean }> {
+    const { engine, volume } = this.#options;
+    const legs = await Promise.all(this.#legs.map((name) => engine.rpc('basalt_leg_settle', { name })));
+    const clean = legs.every((leg) => leg.clean);
+    return { clean, unmarked: clean && hasTails(volume) && legs.every((leg) => leg.marked_regions === 0) };
   }
 
-  /** Only after `withdraw`: until then the bdev is the slot's. */
-  async flush(): Promise<void> {
-    const handle = await this.#options.engine.openBdev(this.#top);
-    try {
-      await handle.flush();
-    } finally {
-      await handle.close();
-    }
+  /** A replica is known to obey a later epoch. */
+  isFenced(): Promise<boolean> {
+    return this.#isSome('fenced');
+  }
+
+  /** A member failed, and is in the set. */
+  isWaiting(): Promise<boolean> {
+    return this.#isSome('waiting');
+  }
+
+  async #isSome(state: 'fenced' | 'waiting'): Promise<boolean> {
+    const legs = await Promise.all(this.#legs.map((name) => this.#options.engine.rpc('basalt_leg_get', { name })));
+    return legs.some((leg) => leg.state === state);
   }
 
   async tearDown(): Promise<void> {

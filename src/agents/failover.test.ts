@@ -2,6 +2,8 @@
 // Whole clusters on the memory store and fake engines: who serves what, after whatever happened.
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { isGrantInstance } from '../model/grant.js';
+import type { Leadership } from '../model/objects.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 
 let bed: ClusterBed;
@@ -77,7 +79,10 @@ describe('a volume', () => {
     expect(view).toMatchObject({ epoch: 2, health: 'redundant' });
     watch.close();
     await watching;
-    expect(left[0]).toMatchObject({ epoch: 2, controller: 'c2', instance: null, clean: true });
+    // One swap for all of it: c2 serves under the epoch that was drawn for its process.
+    expect(left[0]).toMatchObject({ epoch: 2, controller: 'c2', clean: false });
+    expect(isGrantInstance((left[0] as Leadership).instance, 2)).toBe(true);
+    expect(left).toHaveLength(1);
     expect(await bed.read('c2', 'v1', 0)).toBe(5);
   });
 

@@ -8,7 +8,7 @@
 //              - failures go first: they are what makes writes wait
 
 import { type EngineEvent, isEngineError } from '../engine/engine.js';
-import type { VolumeObject } from '../model/objects.js';
+import type { Leadership, VolumeObject } from '../model/objects.js';
 import {
   type Holder,
   holds,
@@ -226,10 +226,13 @@ export class MembershipWorker {
 
   /** False: this controller holds the volume no more, and the worker has ended. */
   async #swap(plan: Parameters<LeadershipRegister['swap']>[0]): Promise<boolean> {
-    const { register, holder } = this.#options;
+    const { register, holder, assembly } = this.#options;
+    // Also while it waits for its turn the volume may have been given away.
+    const mine = (present: Leadership): boolean => holds(present, holder) && present.epoch === assembly.epoch;
     for (;;) {
-      if (await register.swap(plan, this.#stop.signal)) return true;
-      if (!holds(register.known, holder) || register.known.epoch !== this.#options.assembly.epoch) {
+      const swapped = await register.swap((present) => (mine(present) ? plan(present) : null), this.#stop.signal);
+      if (swapped && mine(register.known)) return true;
+      if (!mine(register.known)) {
         const { epoch, controller } = register.known;
         this.#end('fenced', `epoch ${epoch} belongs to ${controller ?? 'nobody'}`);
         return false;

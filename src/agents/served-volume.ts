@@ -5,6 +5,7 @@
 
 import type { Timer } from '../env/clock.js';
 import { BasaltError } from '../model/errors.js';
+import { grantInstance } from '../model/grant.js';
 import { cntlidRange, keys, nguidOf, nqns, volumeSerial } from '../model/keys.js';
 import {
   type Address,
@@ -23,6 +24,7 @@ import { decidePromotion } from '../reconcile/promotion.js';
 import { ensureSlot, slotName } from './assembly.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import { followed } from './followed.js';
 import type { HostAccess } from './host-access.js';
 import type { Versioned } from './leadership-register.js';
 import { listenAddress } from './listener.js';
@@ -31,7 +33,7 @@ import { ReconcileLoop } from './reconcile-loop.js';
 import { type Slots, withDeadline } from './signal.js';
 import { snapshotPort } from './snapshot-port.js';
 import type { ResolveReplica } from './takeover.js';
-import { type ControllerTiming, VolumeController } from './volume-controller.js';
+import { type ControllerTiming, type HandOverOptions, VolumeController } from './volume-controller.js';
 
 export interface ServedVolumeOptions {
   readonly context: AgentContext;
@@ -39,11 +41,17 @@ export interface ServedVolumeOptions {
   readonly node: string;
   readonly hosts: Address;
   readonly access: HostAccess;
+  /** This process'. */
+  readonly incarnation: string;
   readonly resolve: ResolveReplica;
   /** Promotions of this node: all at once would take so long that replicas seem to be away. */
   readonly promotions: Slots;
-  /** `lost`: when the connection broke. */
-  readonly peers: () => { readonly lost: ReadonlyMap<string, number>; readonly connected: ReadonlySet<string> };
+  /** `lost`: when the connection broke. `gone`: refused a connection after leaderships up to that revision were known. */
+  readonly peers: () => {
+    readonly lost: ReadonlyMap<string, number>;
+    readonly gone: ReadonlyMap<string, number>;
+    readonly connected: ReadonlySet<string>;
+  };
   readonly timing?: Partial<ControllerTiming>;
 }
 
@@ -51,6 +59,8 @@ export interface ServedVolumeOptions {
 const removalTimeoutMs = 2_000;
 /** How long replicas of a clone are waited for that are not made yet, while each leg has one. */
 const halfMadeMs = 3_000;
+/** Until a hand-over that failed is tried again: each try costs hosts a pause. */
+const handOverAgainMs = 10_000;
 
 export class ServedVolume {
   readonly #options: ServedVolumeOptions;
@@ -74,6 +84,7 @@ export class ServedVolume {
   #led: { epoch: number; sinceMs: number } | null = null;
   /** The epoch that was given away last. */
   #handedOver = -1;
+  #again: Timer | null = null;
   /** The granted epoch that this node tried to use last. */
   #tried = -1;
   #halfMadeSinceMs: number | null = null;
@@ -129,6 +140,7 @@ export class ServedVolume {
       leadership !== null &&
       state === 'active' &&
       leadership.epoch > view.epoch &&
+      leadership.epoch !== this.#controller.lentEpoch &&
       leadership.controller !== this.#options.node
     ) {
       this.#controller
@@ -152,15 +164,43 @@ export class ServedVolume {
     this.#handedOver = leadership.epoch;
     context.log.info({ volume: this.#volume.name, to }, 'handing the volume over');
     this.#controller
-      .handOver(to)
-      .catch((error) => this.#log.warn('hand-over', { error: reason(error) }, 'hand-over failed'));
+      .handOver(to, this.#towards(to))
+      .catch((error) => this.#log.warn('hand-over', { error: reason(error) }, 'hand-over failed'))
+      .finally(() => this.#mayFollowAgain());
+  }
+
+  /** A volume that was taken back is still wanted there: when whatever stood in the way may be over. */
+  #mayFollowAgain(): void {
+    if (this.#controller.state !== 'active') return;
+    this.#again?.cancel();
+    this.#again = this.#options.context.clock.setTimer(handOverAgainMs, () => {
+      this.#handedOver = -1;
+      this.#followWish(this.#options.link.state.get('leaderships', this.#volume.id));
+    });
+  }
+
+  /** To nobody in particular it is for good: nobody comes who could be waited for. */
+  #towards(to: string | null): HandOverOptions {
+    if (to === null) return {};
+    const at = { volumeId: this.#volume.id, to };
+    return {
+      instance: this.#instanceOf(to),
+      followed: (epoch, signal) => followed(this.#options.link, { ...at, epoch }, signal),
+    };
+  }
+
+  /** Under which a process uses epochs that are granted to it. */
+  #instanceOf(name: string | null): (epoch: number) => string | null {
+    const live = name === null ? null : this.#options.link.state.get('lives', name);
+    return (epoch) => (live?.kind === 'node' ? grantInstance(live.incarnation, epoch) : null);
   }
 
   /** Gives the volume to another controller, if this one has it. */
   async handOver(): Promise<void> {
     this.#draining = true;
     await this.#promotions.stop();
-    await this.#controller.handOver(this.#nextInLine());
+    const next = this.#nextInLine();
+    await this.#controller.handOver(next, { instance: this.#instanceOf(next) });
   }
 
   /** Who can follow this node at once, and stays; null: whoever comes. */
@@ -175,9 +215,11 @@ export class ServedVolume {
   async retire(): Promise<void> {
     this.#retired = true;
     this.#halfMadeTimer?.cancel();
+    this.#again?.cancel();
     await this.#promotions.stop();
     const stays = this.#options.link.state.get('volumes', this.#volume.id)?.phase === 'live';
-    if (stays) await this.#controller.handOver(this.#nextInLine());
+    const next = this.#nextInLine();
+    if (stays) await this.#controller.handOver(next, { instance: this.#instanceOf(next) });
     await this.#controller.demote('volume left this node');
     await this.#exports.stop();
     await this.#applyExports();
@@ -194,6 +236,7 @@ export class ServedVolume {
 
   async stop(): Promise<void> {
     this.#halfMadeTimer?.cancel();
+    this.#again?.cancel();
     await this.#promotions.stop();
     await this.#controller.demote('node stops');
     await this.#exports.stop();
@@ -408,9 +451,12 @@ export class ServedVolume {
 
   /** What was drawn for this node, once: where using it failed, only an epoch of its own helps. */
   #granted(): Versioned<Leadership> | null {
-    const { link, node } = this.#options;
+    const { link, node, incarnation } = this.#options;
     const stored = link.state.stored('leaderships', this.#volume.id);
-    if (stored === null || !isGranted(stored.value, node) || this.#tried === stored.value.epoch) return null;
+    if (stored === null || stored.value.controller !== node || this.#tried === stored.value.epoch) return null;
+    const own = grantInstance(incarnation, stored.value.epoch);
+    const direct = own !== null && stored.value.instance === own;
+    if (!direct && !isGranted(stored.value, node)) return null;
     this.#tried = stored.value.epoch;
     return { value: stored.value, revision: stored.revision };
   }
@@ -432,11 +478,16 @@ export class ServedVolume {
         .filter(([name, atMs]) => name !== leadership.controller || atMs >= (this.#led?.sinceMs ?? 0))
         .map(([name]) => name),
     );
+    // Nor was anybody there any more when it was looked for because of that epoch.
+    const revision = link.state.stored('leaderships', this.#volume.id)?.revision ?? 0;
+    for (const [name, known] of peersNow.gone) if (known >= revision) lost.add(name);
     const lives = link.state.all('lives');
     const candidates = new Set([...lives.filter((live) => !live.draining).map((live) => live.name), node]);
     // A process that answers on its connection is alive, whatever became of its lease.
     const alive = new Set([...lives.map((live) => live.name), ...connected]);
-    const driving = this.#controller.state !== 'idle';
+    // Serving without the right is for a while only: until whoever has it comes, or is found to be gone.
+    const lent = this.#controller.lentEpoch === leadership.epoch && leadership.controller !== node;
+    const driving = this.#controller.state !== 'idle' && !lent;
     const successor = namedSuccessor(link.state, leadership);
     const order = this.#volume.controllers;
     return decidePromotion({ me: node, leadership, order, candidates, alive, lost, successor, driving });
@@ -478,6 +529,8 @@ export class ServedVolume {
     const text = codecs.observedVolume.encode(object);
     if (this.#retired) return;
     if (text === this.#reported) return;
+    // Until the answer is there, nobody knows what the store says.
+    this.#reported = '';
     await link.commit({ put: [{ key, text, leased: true }] }, signal);
     this.#reported = text;
   }

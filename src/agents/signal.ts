@@ -111,6 +111,14 @@ export class Backoff {
   }
 }
 
+/** Resolves when the signal aborts; never rejects. */
+export function whenAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
 /** Resolves after `delayMs`, or at once when the signal aborts; never rejects. */
 export async function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
   await clock.sleep(delayMs, signal).catch(() => {});

@@ -4,11 +4,14 @@
 // gives it away. Daemons and embedding programs use the same class.
 //
 //   idle → promoting → active → (closing →) idle        active → promoting when every replica of a leg failed
+//                                                       closing → active when giving it away takes too long
 //
 // Invariants:  - fence, then serve: nothing is served under an epoch before that epoch is in the store, the members were
 //                taken over, those that were not have left by swap, and old read leases have run out
 //              - what this class does not know for sure (an unknown outcome) it finds out before it goes on
 //              - nobody takes the right to drive an encrypted volume without its key in hand
+//              - a volume is taken back only under an epoch that its members may still obey, and only where what the store
+//                says, or may come to say, does not promise that nothing was written since
 //              - one transition at a time; `stop` ends whichever is under way
 
 import { unwrapDataKey } from '../model/cluster-key.js';
@@ -19,7 +22,9 @@ import {
   type Holder,
   holds,
   isGranted,
+  isTakenAsIs,
   planAccept,
+  planDirectGrant,
   planGrant,
   planHandOver,
   planNewEpoch,
@@ -31,7 +36,7 @@ import { GrowthWorker } from './growth-worker.js';
 import { type LeadershipPort, LeadershipRegister, type Versioned } from './leadership-register.js';
 import { MembershipWorker } from './membership-worker.js';
 import { noIdentity } from './node-identity.js';
-import { Backoff } from './signal.js';
+import { Backoff, pause, whenAborted } from './signal.js';
 import type { SnapshotPort } from './snapshot-port.js';
 import { SnapshotWorker } from './snapshot-worker.js';
 import { type AttachedMember, type ResolveReplica, takeOver } from './takeover.js';
@@ -62,6 +67,8 @@ export interface ControllerTiming {
   readonly graceMs: number;
   readonly rejoinMs: number;
   readonly quiesceTimeoutMs: number;
+  /** How long hosts wait while a volume is given away; then it is served on from here. */
+  readonly takeBackMs: number;
 }
 
 export const controllerTiming: ControllerTiming = Object.freeze({
@@ -70,6 +77,7 @@ export const controllerTiming: ControllerTiming = Object.freeze({
   graceMs: 10_000,
   rejoinMs: 500,
   quiesceTimeoutMs: 5_000,
+  takeBackMs: 1_000,
 });
 
 /** Another controller may have what this one lacks. */
@@ -77,6 +85,8 @@ const keyErrors = ['CLUSTER_KEY_MISSING', 'CLUSTER_KEY_FILE', 'VOLUME_KEY_DAMAGE
 
 /** How long a disk node may take to learn that this controller is admitted. */
 const admissionMs = 2_000;
+/** From one look at a leg that waits for a member to be let go to the next one. */
+const consentLookMs = 5;
 
 export interface ControllerView {
   readonly state: ControllerState;
@@ -87,6 +97,23 @@ export interface ControllerView {
   /** What growing waits for. */
   readonly growth: string | null;
 }
+
+export interface HandOverOptions {
+  /** The instance that the successor has for an epoch that is granted to it; null: it draws one when it accepts it. */
+  readonly instance?: (epoch: number) => string | null;
+  /** Whether another one is known to have gone on with the epoch that was granted; false when the signal aborts before. */
+  readonly followed?: (epoch: number, signal: AbortSignal) => Promise<boolean>;
+}
+
+interface HandOverRecord {
+  /** Null: as it was recorded before. */
+  readonly clean: boolean | null;
+  readonly to: string | null;
+  readonly instanceFor?: (epoch: number) => string | null;
+}
+
+/** What becomes of a volume that was to be given away. */
+type GivenAway = 'clean' | 'unclean' | 'taken back';
 
 export interface PromoteOptions {
   readonly takeover: boolean;
@@ -118,6 +145,8 @@ export class VolumeController {
   #problem: string | null = null;
   #dirty = false;
   #fencedBy = 0;
+  /** The epoch that this one granted to another, or may have, and goes on without. */
+  #lent: number | null = null;
   #sequence = 0;
 
   constructor(options: VolumeControllerOptions) {
@@ -138,6 +167,11 @@ export class VolumeController {
     return this.#state;
   }
 
+  /** Serves under an earlier epoch than the one which it granted, or may have granted, to somebody who did not come. */
+  get lentEpoch(): number | null {
+    return this.#lent;
+  }
+
   get view(): ControllerView {
     const known = this.#register.isKnown ? this.#register.known : null;
     const joining = this.#worker?.joining ?? new Set<string>();
@@ -147,7 +181,7 @@ export class VolumeController {
     };
     return {
       state: this.#state,
-      epoch: known?.epoch ?? 0,
+      epoch: this.#assembly?.epoch ?? known?.epoch ?? 0,
       resyncing: this.#state === 'active' && this.#dirty,
       legs: this.#volume.legs.map(({ replicas }, leg) =>
         replicas.map(({ replica }) => ({ replica, state: stateOf(replica, leg) })),
@@ -181,7 +215,8 @@ export class VolumeController {
    */
   promote(options: PromoteOptions): Promise<void> {
     return this.#exclusive(async () => {
-      if (this.#state === 'active') return;
+      if (this.#state === 'active' && this.#lent === null) return;
+      await this.#disassemble();
       this.#life = new AbortController();
       const signal =
         options.signal === undefined ? this.#life.signal : AbortSignal.any([this.#life.signal, options.signal]);
@@ -216,9 +251,9 @@ export class VolumeController {
 
   /**
    * Gives the volume away in good order, to `to` when one is named. Resolves with whether it was left clean. A promotion that is under way, or waits
-   * for replicas, ends first.
+   * for replicas, ends first. With `followed` it is taken back when nobody goes on with it in time: it is active then.
    */
-  handOver(to: string | null = null): Promise<boolean> {
+  handOver(to: string | null = null, options: HandOverOptions = {}): Promise<boolean> {
     if (this.#state === 'promoting') this.#life.abort(new Error('the volume is handed over'));
     return this.#exclusive(async () => {
       if (this.#state !== 'active' || this.#assembly === null) {
@@ -228,38 +263,101 @@ export class VolumeController {
       this.#setState('closing');
       // It holds requests and lets them go, as what follows does.
       await this.#snapshots?.stop();
-      const clean = await this.#settle(this.#assembly);
-      await this.#worker?.stop();
-      const recorded = await this.#recordHandOver(clean, to).catch((error) => {
-        this.#log.warn('hand-over', { volume: this.#volume.name, error: reason(error) }, 'hand-over was not recorded');
-        return false;
-      });
+      const given = await this.#giveAway(this.#assembly, to, options);
+      if (given === 'taken back') return false;
       await this.#disassemble();
       this.#setState('idle');
-      return recorded && clean;
+      return given === 'clean';
     });
+  }
+
+  async #giveAway(assembly: Assembly, to: string | null, options: HandOverOptions): Promise<GivenAway> {
+    const { clean, unmarked } = await this.#settle(assembly);
+    const instanceFor = (epoch: number): string | null => (unmarked ? (options.instance?.(epoch) ?? null) : null);
+    const granted = assembly.epoch + 1;
+    const direct = this.#heir(to) !== null && instanceFor(granted) !== null;
+    if (options.followed === undefined || (clean && !direct)) {
+      await this.#worker?.stop();
+      const recorded = await this.#recordUnlessFailed({ clean, to, instanceFor }, this.#life.signal);
+      return recorded && clean ? 'clean' : 'unclean';
+    }
+    // The worker goes on: it is needed when the volume is taken back.
+    const { clock } = this.#options.context;
+    const ending = new AbortController();
+    const timer = clock.setTimer(this.#timing.takeBackMs, () => ending.abort(new Error('nobody went on in time')));
+    const signal = AbortSignal.any([this.#life.signal, ending.signal]);
+    try {
+      const recording = this.#recordUnlessFailed({ clean, to, instanceFor }, signal);
+      const recorded = await Promise.race([recording, whenAborted(signal).then(() => false)]);
+      if (recorded && !direct) return 'unclean';
+      if (recorded && (await options.followed(granted, signal))) return 'clean';
+    } finally {
+      timer.cancel();
+    }
+    return (await this.#takeBack(assembly, granted)) ? 'taken back' : 'unclean';
+  }
+
+  /** Under the same epoch, with everything that it had. False: somebody else has it, or it is to be given up at once. */
+  async #takeBack(assembly: Assembly, granted: number): Promise<boolean> {
+    const { context, onServing } = this.#options;
+    try {
+      // By asking the members: whoever has begun to take them over has fenced this one.
+      await assembly.settle();
+      const holder = this.#holder;
+      if (holder === null || this.#life.signal.aborted || (await assembly.isFenced())) return false;
+      this.#lent = granted;
+      await onServing(true);
+      await context.engine.rpc('basalt_slot_resume', { name: await ensureSlot(context.engine, this.#volume) });
+      this.#snapshots = this.#snapshotWorker(assembly, holder);
+      this.#snapshots?.start();
+    } catch (error) {
+      this.#log.warn('take back', { volume: this.#volume.name, error: reason(error) }, 'volume was not taken back');
+      return false;
+    }
+    context.log.warn({ volume: this.#volume.name, epoch: assembly.epoch }, 'nobody went on in time: volume taken back');
+    this.#setState('active');
+    return true;
+  }
+
+  /** It may have left the controllers while I/O was being settled. */
+  #heir(to: string | null): string | null {
+    return to !== null && this.#volume.controllers.includes(to) ? to : null;
   }
 
   /** Gives back a right under which nothing is served from here. */
   async #release(): Promise<void> {
     if (this.#holder === null || !this.#register.isKnown || this.#assembly !== null) return;
     this.#life = new AbortController();
-    await this.#recordHandOver(null).catch((error) => {
-      this.#log.warn('release', { volume: this.#volume.name, error: reason(error) }, 'the right was not given back');
-    });
+    await this.#recordUnlessFailed({ clean: null, to: null }, this.#life.signal);
   }
 
-  /** `clean` null: as it was recorded before. */
-  async #recordHandOver(clean: boolean | null, to: string | null = null): Promise<boolean> {
-    const holder = this.#holder;
-    for (;;) {
-      if (holder === null || !holds(this.#register.known, holder)) return false;
-      // It may have left the controllers while I/O was being settled.
-      const heir = to !== null && this.#volume.controllers.includes(to) ? to : null;
-      const plan = (present: Leadership): Leadership =>
-        clean === true && heir !== null ? planGrant(present, heir) : planHandOver(present, clean ?? present.clean);
-      if (await this.#register.swap(plan, this.#life.signal)) return true;
+  async #recordUnlessFailed(record: HandOverRecord, signal: AbortSignal): Promise<boolean> {
+    try {
+      return await this.#recordHandOver(record, signal);
+    } catch (error) {
+      this.#log.warn('hand-over', { volume: this.#volume.name, error: reason(error) }, 'hand-over was not recorded');
+      return false;
     }
+  }
+
+  async #recordHandOver(record: HandOverRecord, signal: AbortSignal): Promise<boolean> {
+    const holder = this.#holder;
+    const plan = (present: Leadership): Leadership => {
+      const { clean, instanceFor } = record;
+      const heir = this.#heir(record.to);
+      if (clean !== true || heir === null) return planHandOver(present, clean ?? present.clean);
+      const instance = instanceFor?.(present.epoch + 1) ?? null;
+      return instance === null ? planGrant(present, heir) : planDirectGrant(present, { controller: heir, instance });
+    };
+    while (holder !== null && holds(this.#register.known, holder)) {
+      let mine = true;
+      const swapped = await this.#register.swap((present) => {
+        mine = holds(present, holder);
+        return mine ? plan(present) : null;
+      }, signal);
+      if (swapped) return mine;
+    }
+    return false;
   }
 
   /** Ends serving at once, without giving the right away: what another controller's takeover calls for. */
@@ -302,13 +400,14 @@ export class VolumeController {
     }
   }
 
-  /** Step 1, when the last holder did it for this one. The swap after the takeover finds out whether it still holds. */
+  /** Step 1, when the last holder did it for this one. A swap after it, or the members, find out whether it still holds. */
   #adopt(granted: Versioned<Leadership> | null): boolean {
     const { name, context } = this.#options;
-    if (granted === null || !isGranted(granted.value, name) || granted.value.epoch <= this.#fencedBy) return false;
+    if (granted === null || granted.value.controller !== name || granted.value.epoch <= this.#fencedBy) return false;
+    if (granted.value.instance === null && !isGranted(granted.value, name)) return false;
     this.#register.assume(granted);
     this.#before = granted.value;
-    this.#holder = { controller: name, instance: context.random.uuid() };
+    this.#holder = { controller: name, instance: granted.value.instance ?? context.random.uuid() };
     return true;
   }
 
@@ -357,7 +456,11 @@ export class VolumeController {
     }
     if (plan.next === null) throw this.#unavailable(plan.empty);
     if (isGranted(before, this.#options.name)) await this.#accept(before.epoch, taken, signal);
-    else await this.#swapAsHolder((present) => planTakeover(present, taken).next, signal);
+    else
+      await this.#swapAsHolder((present) => {
+        const { next } = planTakeover(present, taken);
+        return next === null || isTakenAsIs(present, next) ? null : next;
+      }, signal);
     for (const member of taken) {
       if (plan.left.some((entry) => entry.replica === member.replica)) await assembly.detach(member.name);
     }
@@ -459,13 +562,17 @@ export class VolumeController {
     const snapshots = this.#snapshotWorker(assembly, holder);
     this.#snapshots = snapshots;
     this.#unsubscribe = context.engine.on('event', (event) => worker.handle(event));
+    // Where the last one settled everything for this one, the exception is that something may differ.
+    const granted = this.#before?.instance === holder.instance;
+    this.#dirty = shape.allDirty && !granted && shape.members.length > this.#volume.legs.length;
     await assembly.build(shape);
-    this.#dirty = shape.allDirty && shape.members.length > this.#volume.legs.length;
     await this.#options.onServing(true);
     this.#setState('active');
     worker.start();
     growth.start();
     snapshots?.start();
+    // What the legs said before all of them were there was lost.
+    if (shape.allDirty) this.#refreshDirty(assembly);
     context.log.info({ volume: this.#volume.name, epoch: assembly.epoch }, 'controller serves the volume');
   }
 
@@ -492,29 +599,24 @@ export class VolumeController {
       .finally(() => this.#options.onChange());
   }
 
-  /** Quiesces and flushes; true when every byte is on stable media of every member and all are equal. */
-  async #settle(assembly: Assembly): Promise<boolean> {
-    const { engine, log } = this.#options.context;
+  /** No request is in flight afterwards, and none comes: whoever is served from here has been told to look elsewhere. */
+  async #settle(assembly: Assembly): Promise<{ clean: boolean; unmarked: boolean }> {
+    const { engine, log, clock } = this.#options.context;
     try {
       await this.#options.onServing(false);
       const name = await ensureSlot(engine, this.#volume);
       await engine.rpc('basalt_slot_quiesce', { name, timeout_ms: this.#timing.quiesceTimeoutMs });
-      await assembly.withdraw();
-      await this.#flushInTime(assembly);
-      return await assembly.isClean();
+      const endMs = clock.now() + this.#timing.quiesceTimeoutMs;
+      let settled = await assembly.settle();
+      // A member that failed is about to leave: what is written is stable on those that stay.
+      while (!settled.clean && !this.#life.signal.aborted && clock.now() < endMs && (await assembly.isWaiting())) {
+        await pause(clock, consentLookMs, this.#life.signal);
+        settled = await assembly.settle();
+      }
+      return settled;
     } catch (error) {
       log.warn({ volume: this.#volume.name, error: reason(error) }, 'volume is given away unclean');
-      return false;
-    }
-  }
-
-  /** A flush waits for as long as a failed member is in the set; a hand-over does not. */
-  async #flushInTime(assembly: Assembly): Promise<void> {
-    const timer = this.#options.context.clock.setTimer(this.#timing.quiesceTimeoutMs, () => this.#fence(assembly));
-    try {
-      await assembly.flush();
-    } finally {
-      timer.cancel();
+      return { clean: false, unmarked: false };
     }
   }
 
@@ -562,6 +664,7 @@ export class VolumeController {
   async #disassemble(): Promise<void> {
     const assembly = this.#assembly;
     this.#assembly = null;
+    this.#lent = null;
     this.#unsubscribe?.();
     this.#unsubscribe = null;
     const worker = this.#worker;

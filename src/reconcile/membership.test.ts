@@ -4,8 +4,11 @@ import { describe, expect, it } from 'vitest';
 import { formatVersion, type InSyncMember, type Leadership } from '../model/objects.js';
 import {
   holds,
+  isGranted,
+  isTakenAsIs,
   outOfSync,
   planAccept,
+  planDirectGrant,
   planGrant,
   planHandOver,
   planJoin,
@@ -178,5 +181,33 @@ describe('membership', () => {
     expect(planAccept(granted, { ...at, holder: { ...first, controller: 'n3' } })).toBeNull();
     expect(planAccept(planNewEpoch(granted, second), { ...at, holder: first })).toBeNull();
     expect(planAccept(granted, { ...at, taken: [], holder: first })).toBeNull();
+  });
+
+  it('is granted to an instance that is known, without a promise about what the members hold', () => {
+    const from = { ...leadership([['a', 'b']]), clean: true };
+    const to = { controller: 'n2', instance: '44444444-4444-4444-8444-444444444444' };
+    const granted = planDirectGrant(from, to);
+    expect(granted).toEqual({ ...from, ...to, epoch: from.epoch + 1, clean: false });
+    expect(isGranted(granted, 'n2')).toBe(false);
+    expect(planAccept(granted, { epoch: granted.epoch, holder: to, taken: [] })).toBeNull();
+  });
+
+  it('needs no swap after a takeover that changes nothing', () => {
+    const from = { ...leadership([['a', 'b']]), clean: false };
+    const taken = (incarnations: (string | null)[]) =>
+      ['a', 'b'].flatMap((replica, index) => {
+        const incarnation = incarnations[index] ?? null;
+        return incarnation === null ? [] : [{ leg: 0, replica, incarnation }];
+      });
+    const known = from.legs[0]?.inSync.map((member) => member.incarnation) ?? [];
+    const as = (incarnations: (string | null)[], present = from): boolean => {
+      const { next } = planTakeover(present, taken(incarnations));
+      return next !== null && isTakenAsIs(present, next);
+    };
+    expect(as(known)).toBe(true);
+    expect(as([known[0] ?? null, null])).toBe(false);
+    expect(as([known[0] ?? null, 'another'])).toBe(false);
+    // Nobody may find it clean any more.
+    expect(as(known, { ...from, clean: true })).toBe(false);
   });
 });

@@ -140,6 +140,15 @@ export function planGrant(present: Leadership, to: string): Leadership {
   return { ...present, epoch: present.epoch + 1, controller: to, instance: null, clean: true };
 }
 
+/**
+ * The same for an instance that is known beforehand: the successor need not swap again before it serves. It promises
+ * nothing about what is in flight or unequal - the marks on the members tell that - so that whoever grants may go on under
+ * its own epoch until the members obey the new one.
+ */
+export function planDirectGrant(present: Leadership, to: Holder): Leadership {
+  return { ...present, epoch: present.epoch + 1, controller: to.controller, instance: to.instance, clean: false };
+}
+
 /** The present epoch was drawn for `controller` by the one before, and nobody has begun to use it. */
 export function isGranted(present: Leadership, controller: string): boolean {
   return present.controller === controller && present.instance === null && present.clean;
@@ -177,6 +186,11 @@ export function planRetire(present: Leadership, legs: PlacedLegs): MemberRef[] {
     const going = replicas.filter(({ replica, leaving }) => leaving === true && isInSync(replica));
     return going.map(({ replica }) => ({ leg, replica }));
   });
+}
+
+/** After the takeover of all that there is to take over, with nothing to be changed: no swap is needed to serve. */
+export function isTakenAsIs(present: Leadership, next: Leadership): boolean {
+  return !present.clean && sameSets(present, next);
 }
 
 export function sameSets(a: Leadership, b: Leadership): boolean {

@@ -53,6 +53,8 @@ export interface ClusterShape {
   /** After that, what a node that is away held is rebuilt elsewhere. */
   readonly rebuildAfterMs: number;
   readonly bugs: PlantedBugs;
+  /** Of the nodes' leases in the store. @default 2 */
+  readonly leaseTtlSeconds?: number;
 }
 
 const MiB = 1024 * 1024;
@@ -76,7 +78,7 @@ export const plainShape: ClusterShape = {
 const diskBytes = 32 * MiB;
 const disksAddedMax = 2;
 const volumeName = 'v1';
-const leaseTtlSeconds = 2;
+const leaseTtlSecondsDefault = 2;
 const restartAfterMs = 300;
 const rebuildSettleMs = 300;
 
@@ -378,7 +380,7 @@ export class ClusterSim {
       restartAfterMs,
       trace: (what, text) => this.#trace.add(config.name, what, text),
       makeAgent: (context, store) => {
-        const { timing, rebuildAfterMs } = this.shape;
+        const { timing, rebuildAfterMs, leaseTtlSeconds = leaseTtlSecondsDefault } = this.shape;
         const placement = { graceMs: rebuildAfterMs, settleMs: rebuildSettleMs };
         // A planner with a thread of its own would answer when it likes.
         if (this.#planner === null) throw new Error('the cluster has not started');

@@ -6,6 +6,7 @@
 //         - an epoch has one holder: its instance never changes but to nobody, or from nobody where it was drawn for one
 //         - a leg always has a member
 
+import { isGrantInstance } from '../model/grant.js';
 import { keys } from '../model/keys.js';
 import { codecs, type Leadership } from '../model/objects.js';
 import type { RareEvents } from './rare-events.js';
@@ -67,10 +68,11 @@ export class LeadershipMonitor {
       if (next.legs.some((leg) => leg.inSync.length === 1)) this.#rareEvents.reach('leg_on_one_member');
     }
     if (sizeOf(next) > sizeOf(last)) this.#rareEvents.reach('member_taken_back');
-    if (next.epoch > last.epoch && last.instance !== null && next.instance !== null)
+    const direct = next.epoch > last.epoch && isGrantInstance(next.instance, next.epoch);
+    if (next.epoch > last.epoch && last.instance !== null && next.instance !== null && !direct)
       this.#rareEvents.reach('controller_taken_over');
-    if (next.instance === null && last.instance !== null) this.#rareEvents.reach('controller_handed_over');
-    if (next.instance === null && next.controller !== null) this.#rareEvents.reach('controller_granted');
+    if (last.instance !== null && (next.instance === null || direct)) this.#rareEvents.reach('controller_handed_over');
+    if (next.controller !== null && (next.instance === null || direct)) this.#rareEvents.reach('controller_granted');
   }
 
   #fail(what: string, at: Leadership): void {
