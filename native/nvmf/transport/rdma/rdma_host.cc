@@ -7,16 +7,16 @@
 
 namespace basalt::nvmf {
 
-std::shared_ptr<RdmaMemory> RdmaHostTransport::memory(Reactor& reactor, env::RdmaDevice& device) {
+std::shared_ptr<RdmaHostDevice> RdmaHostTransport::device(Reactor& reactor, env::RdmaDevice& device) {
   std::lock_guard guard(mutex_);
-  std::erase_if(memories_, [](const auto& entry) { return entry.second.expired(); });
-  auto& known = memories_[{&reactor, &device}];
-  auto memory = known.lock();
-  if (memory == nullptr) {
-    memory = std::make_shared<RdmaMemory>(reactor.buffers().arena(), device);
-    known = memory;
+  std::erase_if(devices_, [](const auto& entry) { return entry.second.expired(); });
+  auto& known = devices_[{&reactor, &device}];
+  auto shared = known.lock();
+  if (shared == nullptr) {
+    shared = std::make_shared<RdmaHostDevice>(reactor, device);
+    known = shared;
   }
-  return memory;
+  return shared;
 }
 
 Task<Result<std::unique_ptr<HostQueue>>> RdmaHostTransport::connect(Reactor& reactor, HostAddress address,

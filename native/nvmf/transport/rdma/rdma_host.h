@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // RDMA transport of the host: makes connected NVMe/RDMA queues (rdma_host_queue.h). The queues of one reactor and
-// device share their registrations, which go with the last of them.
+// device share their registrations and a reserved buffer, which go with the last of them.
 //
 // Thread: connect() on any reactor; the table of registrations is locked (control path only), each belongs to its
 // reactor.
@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "nvmf/host/transport.h"
+#include "nvmf/transport/rdma/rdma_bounce.h"
 #include "nvmf/transport/rdma/rdma_memory.h"
 
 namespace basalt::nvmf {
@@ -19,6 +20,14 @@ namespace basalt::nvmf {
 struct RdmaHostStats {
   std::atomic<uint64_t> copied_bytes{0};    // payload that was in pieces or not in registered memory
   std::atomic<uint64_t> in_place_bytes{0};  // payload that the adapter moved from or to the submitter's memory
+};
+
+// What the queues of one reactor share of one device.
+struct RdmaHostDevice {
+  RdmaHostDevice(Reactor& reactor, env::RdmaDevice& device)
+      : memory(reactor.buffers().arena(), device), bounces(reactor) {}
+  RdmaMemory memory;
+  RdmaBounces bounces;
 };
 
 class RdmaHostTransport final : public HostTransport {
@@ -30,11 +39,11 @@ class RdmaHostTransport final : public HostTransport {
 
   const RdmaHostStats& stats() const { return *stats_; }
   // For queues.
-  std::shared_ptr<RdmaMemory> memory(Reactor& reactor, env::RdmaDevice& device);
+  std::shared_ptr<RdmaHostDevice> device(Reactor& reactor, env::RdmaDevice& device);
 
  private:
   std::mutex mutex_;
-  std::map<std::pair<Reactor*, env::RdmaDevice*>, std::weak_ptr<RdmaMemory>> memories_;
+  std::map<std::pair<Reactor*, env::RdmaDevice*>, std::weak_ptr<RdmaHostDevice>> devices_;
   std::shared_ptr<RdmaHostStats> stats_ = std::make_shared<RdmaHostStats>();
 };
 

@@ -22,16 +22,17 @@ RdmaHostEnd::RdmaHostEnd(RdmaHostQueue* owner, Reactor& on) : queue(owner), reac
 RdmaHostEnd::~RdmaHostEnd() {
   connection.reset();
   windows.clear();
-  memory.reset();
   if (block != nullptr) reactor.buffers().give(block);
+  device.reset();
 }
 
 Outcome RdmaHostEnd::make_block(uint16_t slot_count) {
+  if (!device->bounces.ok()) return Error{Errc::no_memory, "no buffer to reserve"};
   const size_t cell_count = 2 * size_t{slot_count} + 1;
   block = reactor.buffers().take(cell_count * cell_bytes);
   if (block == nullptr) return Error{Errc::no_memory, "no buffer for the queue's capsules"};
-  if (memory->find(block->data, cell_count * cell_bytes, &block_key) != RdmaMemory::Answer::found) {
-    return Error{Errc::no_memory, memory->device().name() + ": memory cannot be registered (RLIMIT_MEMLOCK)"};
+  if (device->memory.find(block->data, cell_count * cell_bytes, &block_key) != RdmaMemory::Answer::found) {
+    return Error{Errc::no_memory, device->memory.device().name() + ": memory cannot be registered (RLIMIT_MEMLOCK)"};
   }
   auto* responses = static_cast<char*>(block->data) + slot_count * cell_bytes;
   receives = std::vector<Receive>(slot_count + size_t{1});

@@ -9,7 +9,7 @@
 
 #include "env/rdma.h"
 #include "nvme/spec.h"
-#include "nvmf/transport/rdma/rdma_memory.h"
+#include "nvmf/transport/rdma/rdma_host.h"
 #include "runtime/reactor.h"
 
 namespace basalt::nvmf {
@@ -40,7 +40,7 @@ struct RdmaHostEnd {
   RdmaHostQueue* queue;  // nullptr: it has gone
   Reactor& reactor;
   std::unique_ptr<RdmaHostEnd> self;  // while it is alone
-  std::shared_ptr<RdmaMemory> memory;
+  std::shared_ptr<RdmaHostDevice> device;
   Buffer* block = nullptr;
   uint32_t block_key = 0;
   std::vector<std::unique_ptr<env::RdmaWindow>> windows;

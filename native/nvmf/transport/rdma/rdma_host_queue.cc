@@ -63,8 +63,8 @@ RdmaHostQueue::RdmaHostQueue(Reactor& reactor, const HostQueueOptions& options, 
       request->run = request_ran;
     }
     slot.bounce.context = &slot;
-    slot.bounce.ready = [](PayloadHold* hold) {
-      Slot* waited = static_cast<Slot*>(hold->context);
+    slot.bounce.ready = [](RdmaBounce* bounce) {
+      Slot* waited = static_cast<Slot*>(bounce->context);
       waited->queue->bounce_ready(waited);
     };
     free_.push_back(&slot);
@@ -119,7 +119,7 @@ Outcome RdmaHostQueue::prepare() {
   if (device.limits().window_count_max == 0) {
     return Error{Errc::unsupported, device.name() + ": has no memory windows (type 2)"};
   }
-  end_->memory = transport_.memory(reactor(), device);
+  end_->device = transport_.device(reactor(), device);
   const Outcome block = end_->make_block(options_.slot_count);
   if (!block) return Error{block.error().code, peer_ + ": " + block.error().message};
   auto* commands = static_cast<char*>(end_->block->data);

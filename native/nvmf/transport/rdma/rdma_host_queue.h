@@ -20,7 +20,6 @@
 #include <string>
 #include <vector>
 
-#include "nvmf/transport/payload_hold.h"
 #include "nvmf/transport/rdma/rdma_host.h"
 #include "nvmf/transport/rdma/rdma_host_end.h"
 
@@ -57,7 +56,7 @@ class RdmaHostQueue final : public HostQueue {
     env::RdmaRequest bind;
     env::RdmaRequest send;
     env::RdmaRequest invalidate;
-    PayloadHold bounce;
+    RdmaBounce bounce;
     struct Refused : Work {
       Slot* slot = nullptr;
     } refused;

@@ -47,7 +47,7 @@ void RdmaHostQueue::take_response(const nvme::Completion& completion, const env:
 
 void RdmaHostQueue::maybe_release(Slot* slot) {
   if (!slot->answered || slot->window_open || slot->requests_out > 0) return;
-  if (slot->bounce.buffer() != nullptr) copy_back(slot);
+  if (slot->bounce.data() != nullptr) copy_back(slot);
   release(slot);
 }
 
@@ -58,7 +58,7 @@ void RdmaHostQueue::copy_back(Slot* slot) {
     const size_t count = iovec_slice(command->iov, command->iov_count, command->iov_offset_bytes, command->data_bytes,
                                      parts, bdev_pieces_max);
     BASALT_ASSERT(count > 0);
-    iovec_copy_in(parts, count, slot->bounce.buffer()->data);
+    iovec_copy_in(parts, count, slot->bounce.data());
   }
   slot->bounce.release();
 }

@@ -50,8 +50,8 @@ void RdmaHostQueue::assign(Slot* slot, HostCommand* command) {
     stats_->in_place_bytes.fetch_add(command->data_bytes, std::memory_order_relaxed);
     return post(slot);
   }
-  if (refused || command->data_bytes > BufferPool::buffer_bytes_max) return refuse(slot);
-  if (slot->bounce.take(reactor(), {.length_bytes = command->data_bytes, .is_write = writes})) {
+  if (refused || command->data_bytes > RdmaBounces::length_bytes_max) return refuse(slot);
+  if (slot->bounce.take(end_->device->bounces, command->data_bytes)) {
     use_bounce(slot);
   } else {
     stalled_ = slot;
@@ -80,7 +80,7 @@ bool RdmaHostQueue::in_place(Slot* slot, bool* refused) {
   for (size_t i = 0; i < count; i++) {
     env::RdmaPiece& piece = slot->way == DataWay::window ? slot->window_piece : slot->pieces[1 + i];
     piece = {parts[i].base, static_cast<uint32_t>(parts[i].length_bytes), 0};
-    const auto answer = end_->memory->find(piece.base, piece.length_bytes, &piece.key);
+    const auto answer = end_->device->memory.find(piece.base, piece.length_bytes, &piece.key);
     if (answer == RdmaMemory::Answer::refused) *refused = true;
     if (answer != RdmaMemory::Answer::found) return false;
   }
@@ -100,9 +100,9 @@ void RdmaHostQueue::bounce_ready(Slot* slot) {
 
 void RdmaHostQueue::use_bounce(Slot* slot) {
   const HostCommand* command = slot->command;
-  void* data = slot->bounce.buffer()->data;
+  void* data = slot->bounce.data();
   uint32_t key = 0;
-  if (end_->memory->find(data, command->data_bytes, &key) != RdmaMemory::Answer::found) {
+  if (end_->device->memory.find(data, command->data_bytes, &key) != RdmaMemory::Answer::found) {
     slot->bounce.release();
     return refuse(slot);
   }

@@ -224,6 +224,52 @@ TEST_F(RdmaHost, WhatIsNotInRegisteredMemoryIsCopiedAndCounted) {
   EXPECT_EQ(transport.stats().copied_bytes.load(), command_bytes);
 }
 
+TEST_F(RdmaHost, AnEmptyPoolMakesCommandsWaitForEachOtherAndForNobodyElse) {
+  connect();
+  std::vector<Buffer*> taken;
+  while (Buffer* more = reactor.buffers().take(command_bytes))
+    taken.push_back(more);
+  std::vector<uint8_t> elsewhere(3 * command_bytes);
+  std::deque<Io> ios;
+  for (size_t i = 0; i < 3; i++) {
+    Io& io = ios.emplace_back(buffer, nvme::NvmOpcode::read);
+    io.piece = {elsewhere.data() + i * command_bytes, command_bytes};
+    queue->submit(&io);
+  }
+  for (size_t i = 0; i < 3; i++) {
+    const nvme::Command command = next();
+    EXPECT_FALSE(raw.has_message());
+    const rdma::KeyedSgl keyed = rdma::decode_keyed(command.sgl);
+    raw.memory[100] = static_cast<uint8_t>(0x40 + i);
+    ASSERT_EQ(raw.wait(raw.post(RawRdma::Type::write, 100, 1, keyed.key, keyed.address)), env::RdmaStatus::success);
+    respond(command.cid, keyed.key);
+    ASSERT_TRUE(done(ios[i]));
+    EXPECT_EQ(elsewhere[i * command_bytes], 0x40 + i);
+  }
+  for (Buffer* back : taken)
+    reactor.buffers().give(back);
+}
+
+TEST_F(RdmaHost, ClosingLosesCommandsThatWaitForABuffer) {
+  connect();
+  std::vector<Buffer*> taken;
+  while (Buffer* more = reactor.buffers().take(command_bytes))
+    taken.push_back(more);
+  std::vector<uint8_t> elsewhere(command_bytes);
+  std::deque<Io> ios;
+  for (size_t i = 0; i < 3; i++) {
+    Io& io = ios.emplace_back(buffer, nvme::NvmOpcode::read);
+    io.piece = {elsewhere.data(), command_bytes};
+    queue->submit(&io);
+  }
+  (void)next();
+  queue->close();
+  for (Io& io : ios)
+    EXPECT_TRUE(lost(io));
+  for (Buffer* back : taken)
+    reactor.buffers().give(back);
+}
+
 TEST_F(RdmaHost, ATargetThatWritesBeyondTheDataLosesTheQueueAndHasWrittenNothing) {
   connect();
   Io io(buffer, nvme::NvmOpcode::read);
