@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { ClusterBed, quietLog } from '../agents/testing/cluster-bed.js';
 import { MemoryKeys } from '../agents/testing/memory-keys.js';
 import { systemClock } from '../env/clock.js';
-import { nqns } from '../model/keys.js';
+import { keys, nqns } from '../model/keys.js';
 import { pruneClusterKeys, rotateClusterKey } from './encryption.js';
 import { buildApp } from './server.js';
 
@@ -105,10 +105,10 @@ describe('a host with keys', () => {
     await attach();
     await admitted('c1', 'nqn');
     // It is attached already: its keys count all the same.
-    const keys = { dhchapKey: secrets.host, dhchapCtrlrKey: secrets.controller };
-    expect((await attach(keys)).status).toBe(200);
+    const given = { dhchapKey: secrets.host, dhchapCtrlrKey: secrets.controller };
+    expect((await attach(given)).status).toBe(200);
     const before = await admitted('c1', 'dhchap_ctrlr_key dhchap_key nqn');
-    expect((await attach(keys)).status).toBe(200);
+    expect((await attach(given)).status).toBe(200);
     expect((await attach()).status).toBe(200);
     const differing = await attach({ dhchapKey: secrets.other });
     expect(differing).toMatchObject({ status: 409, body: { code: 'HOST_KEYS_DIFFER' } });
@@ -179,6 +179,40 @@ describe('a host with keys', () => {
       await admitted('c2', 'dhchap_key nqn');
     } finally {
       bed.nodeKeys.delete('c2');
+    }
+  });
+
+  it('is not admitted by its name where its entry cannot be read', async () => {
+    await attach();
+    await admitted('c2', 'nqn');
+    await bed.stop('c2');
+    const store = bed.connect();
+    // As a later version might write it.
+    await store.put(keys.host(host), JSON.stringify({ format: 2, nqn: host }));
+    expect(await attach({ dhchapKey: secrets.host })).toMatchObject({ body: { code: 'HOST_NOT_ADMITTED' } });
+    expect(await call('DELETE', at(host))).toMatchObject({ body: { code: 'HOST_NOT_ADMITTED' } });
+    await bed.startController('c2');
+    const view = await bed.until(volume, 'refused by c2', ({ paths }) => {
+      return paths.some((path) => path.node === 'c2' && path.problem !== null);
+    });
+    expect(view.paths.find((path) => path.node === 'c2')?.problem).toContain(`host ${host} is not admitted`);
+    expect(await admission('c2')).toBeNull();
+    await store.delete(keys.host(host));
+    await admitted('c2', 'nqn');
+  });
+
+  it('is kept by whoever attaches it while it is deleted', async () => {
+    await call('POST', '/v1/hosts', { nqn: host, dhchapKey: secrets.host });
+    for (let round = 0; round < 5; round++) {
+      const [attached, deleted] = await Promise.all([attach(), call('DELETE', at(host))]);
+      const { dhchapKey, volumes } = (await call('GET', at(host))).body;
+      expect(attached.status).toBe(200);
+      // One came first: it is gone and then attached by its name, or it stays.
+      expect([deleted.status, dhchapKey, volumes]).toEqual(
+        deleted.status === 200 ? [200, false, [volume]] : [409, true, [volume]],
+      );
+      await call('POST', `/v1/volumes/${volume}/detach`, { host });
+      await call('POST', '/v1/hosts', { nqn: host, dhchapKey: secrets.host });
     }
   });
 

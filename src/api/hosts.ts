@@ -86,7 +86,7 @@ export async function attachedHost(
 ): Promise<HostPart> {
   const wanted = wantedKeys(at.keys);
   checkPair(wanted);
-  const stored = state.stored('hosts', at.nqn);
+  const stored = storedHost(state, at.nqn);
   if (Object.keys(wanted).length > 0) {
     const txn = await givenKeys(deps, state, { nqn: at.nqn, wanted });
     if (txn !== null) return { ...txn, givesKeys: true };
@@ -139,8 +139,15 @@ export function wrappersOf(host: HostObject): Set<string> {
   return new Set(hostKeyKinds.flatMap((kind) => host[kind]?.keyId ?? []));
 }
 
+/** @throws HOST_NOT_ADMITTED when there is one that this version cannot read */
+function storedHost(state: ClusterState, nqn: string): Stored<HostObject> | null {
+  const problem = state.unreadable.get(keys.host(nqn));
+  if (problem !== undefined) throw new BasaltError('HOST_NOT_ADMITTED', { nqn, problem });
+  return state.stored('hosts', nqn);
+}
+
 function requireHost(state: ClusterState, nqn: string): Stored<HostObject> {
-  const stored = state.stored('hosts', nqn);
+  const stored = storedHost(state, nqn);
   if (stored === null) throw new BasaltError('NOT_FOUND', { kind: 'host with keys', name: nqn });
   return stored;
 }
@@ -151,7 +158,7 @@ async function givenKeys(
   state: ClusterState,
   at: { nqn: string; wanted: HostKeys },
 ): Promise<Txn | null> {
-  const stored = state.stored('hosts', at.nqn);
+  const stored = storedHost(state, at.nqn);
   if (stored === null) return put(deps, state, at);
   if (!sameKeys(await clearKeys(deps, stored.value), at.wanted))
     throw new BasaltError('HOST_KEYS_DIFFER', { nqn: at.nqn });

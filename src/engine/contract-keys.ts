@@ -54,6 +54,31 @@ export function keys(start: () => Engine): void {
     }
   });
 
+  it('takes a secret that is in no file, and shows its name only', async () => {
+    const engine = start();
+    const secret = 'DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:';
+    const add = (params: object): Promise<unknown> =>
+      engine.rpc('basalt_keyring_add_key', { name: 'k', secret, ...params } as { name: string; secret: string });
+    expect(await add({})).toBe(true);
+    await expectRefusal(add({}), 'exists', 'key k');
+    for (const wrong of [[secret], { secret }, '']) {
+      const error = await refusal(add({ name: 'l', secret: wrong }));
+      expect(error.code).toBe(engineErrorCodes.invalidParams);
+      expect(error.message).not.toContain('AAECAwQF');
+    }
+    expect(await engine.rpc('keyring_get_keys')).toEqual([{ name: 'k', path: '' }]);
+    const nqn = 'nqn.2026-01.io.basalt:secrets';
+    const host = 'nqn.2026-01.io.basalt:host';
+    await engine.rpc('nvmf_create_subsystem', { nqn });
+    await engine.rpc('nvmf_subsystem_add_host', { nqn, host, dhchap_key: 'k' });
+    expect(await engine.rpc('basalt_keyring_remove_key', { name: 'k' })).toBe(true);
+    await expectRefusal(engine.rpc('basalt_keyring_remove_key', { name: 'k' }), 'notFound', 'key k');
+    // Whoever was given it keeps it.
+    const [shown] = await engine.rpc('nvmf_get_subsystems', { nqn });
+    expect(shown?.hosts).toEqual([{ nqn: host, dhchap_key: 'k' }]);
+    expect(JSON.stringify(shown)).not.toContain('DHHC');
+  });
+
   it('listens with TLS, takes keys for it by name, and shows their names only', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'basalt-psk-'));
     try {
