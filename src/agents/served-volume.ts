@@ -466,7 +466,8 @@ export class ServedVolume {
     const leadership = link.state.get('leaderships', this.#volume.id);
     if (leadership === null || this.#volume.phase !== 'live') return { do: 'nothing', why: 'it is not there' };
     if (this.#draining || this.#retired) return { do: 'nothing', why: 'is handing over' };
-    if (this.#volume.suspended !== undefined && leadership.controller === null)
+    // One that was left unclean is taken over first: whoever left it may not have ended.
+    if (this.#volume.suspended !== undefined && leadership.controller === null && leadership.clean)
       return { do: 'nothing', why: 'is suspended' };
     if (!this.#isMade(leadership)) return { do: 'nothing', why: 'its replicas are not made yet' };
     const peersNow = peers();

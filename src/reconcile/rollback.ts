@@ -3,7 +3,7 @@
 // Going back to a snapshot in place: the volume gets other replicas, which begin as the copies of the snapshot, as a
 // clone's do; the old ones are given up. Pure; what is next is computed from what the store holds.
 //
-//   suspended: who drives it hands it back, and nobody takes it → one swap of replicas, sets and epoch → its disks make
+//   suspended: who drives it hands it back, clean, and nobody takes it then → one swap of replicas, sets and epoch → its disks make
 //   the replicas, and it is served again
 //
 // Invariants:  - nothing is swapped before the last holder has said itself that it drives the volume no more
@@ -50,6 +50,7 @@ export function planRollback(state: ClusterState, at: Rollback): RollbackStep {
   const holder = led.value.controller;
   if (volume.suspended !== at.jobId) return suspend(state, { stored, leadership: led.value, jobId: at.jobId });
   if (holder !== null) return { do: 'wait', why: `${holder} ends what is under way` };
+  if (!led.value.clean) return { do: 'wait', why: 'it was not left in good order: it is taken over first' };
   const swapped = swapOf(state, { volume, leadership: led.value, snapshot: snapshot.value, newUuid: at.newUuid });
   const step = both(
     both(
@@ -69,7 +70,8 @@ function suspend(
   const { value: volume } = at.stored;
   if (volume.suspended !== undefined) return { do: 'fail', why: `job ${volume.suspended} is going back already` };
   const holder = at.leadership.controller;
-  if (holder !== null && !isActive(state, at.leadership, holder))
+  const isLeft = holder === null && at.leadership.clean;
+  if (!isLeft && (holder === null || !isActive(state, at.leadership, holder)))
     return { do: 'wait', why: `nobody drives ${volume.name} for now` };
   const step = replace(at.stored, codecs.volume.encode({ ...volume, suspended: at.jobId }));
   return { do: 'change', why: `${volume.name} is suspended`, step };
