@@ -243,7 +243,10 @@ export class SnapshotCopier {
       }
     }
     const sizeBytes = stored.value.shape?.legSizeBytes ?? 0;
-    const empty = { lvol_name: lvol, size_in_mib: sizeBytes / 2 ** 20, lvs_name: lvstore, thin_provision: true };
+    const volume = link.state.get('volumes', stored.value.volumeId);
+    const checksums = volume?.checksums === undefined ? {} : { checksums: true };
+    const shape = { size_in_mib: sizeBytes / 2 ** 20, thin_provision: true, ...checksums };
+    const empty = { lvol_name: lvol, lvs_name: lvstore, ...shape };
     await context.engine.rpc('bdev_lvol_create', empty, patient);
     return sizeBytes / blockBytes;
   }
