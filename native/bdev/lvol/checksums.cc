@@ -143,12 +143,17 @@ bool Checksums::point_child(Op* op) {
   return used > 0;
 }
 
-// Its record is stable. The tags come first: a write that fails leaves data of which nothing is known.
-void Checksums::write_in_place(Op* op) {
+// The tags of the pages and those of the request change places: the old ones may be right again.
+void Checksums::swap_tags(Op* op) {
   for (uint32_t i = 0; i < op->chunk_blocks; i++)
-    tag_of(op, i) = op->tags[i];
+    std::swap(tag_of(op, i), op->tags[i]);
   for (uint32_t i = 0; i < op->page_count; i++)
     pages_.mark_dirty(op->pages[i]);
+}
+
+// Its record is stable.
+void Checksums::write_in_place(Op* op) {
+  swap_tags(op);
   const bool pointed = point_child(op);
   BASALT_ASSERT(pointed);
   op->child.done = [](Io* child) {
@@ -159,10 +164,33 @@ void Checksums::write_in_place(Op* op) {
 }
 
 void Checksums::placed(Op* op) {
+  op->status = op->child.status;
+  if (op->status.ok()) [[likely]]
+    return chunk_ended(op);
+  // Refused (a thin base is full) or half written: which of the two it is, block by block.
+  op->look = std::make_unique<BlockMemory>(op->chunk_blocks);
+  op->look_iov = {op->look->data(), size_t{op->chunk_blocks} * block_bytes};
+  device_.prepare(op->child, IoType::read, op->chunk_block(), op->chunk_blocks);
+  op->child.iov = &op->look_iov;
+  op->child.iov_count = 1;
+  op->child.done = [](Io* child) {
+    Op* op = static_cast<Op*>(child->context);
+    for (uint32_t i = 0; child->status.ok() && i < op->chunk_blocks; i++) {
+      if (crc32c(0, op->look->block(i), block_bytes) == op->tags[i]) op->owner->tag_of(op, i) = op->tags[i];
+    }
+    for (uint32_t i = 0; i < op->page_count; i++)
+      op->owner->pages_.mark_dirty(op->pages[i]);
+    op->look.reset();
+    op->owner->chunk_ended(op);
+  };
+  device_.submit(&op->child);
+}
+
+void Checksums::chunk_ended(Op* op) {
   if (--unplaced_[op->phase] == 0 && op->phase != phase_) phase_ended_.wake_all();
   op->done_blocks += op->chunk_blocks;
   unpin_pages(op);
-  if (!op->child.status.ok() || op->done_blocks == op->count_blocks()) return finish(op, op->child.status);
+  if (!op->status.ok() || op->done_blocks == op->count_blocks()) return finish(op, op->status);
   next_chunk(op);
 }
 

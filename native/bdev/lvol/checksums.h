@@ -78,6 +78,9 @@ class Checksums {
     TagPage* pages[2] = {};
     Io child;
     std::unique_ptr<Iovec[]> slice;
+    nvme::Status status;                // of a chunk's write
+    std::unique_ptr<BlockMemory> look;  // at what a failed one left
+    Iovec look_iov;
     uint32_t tags[128];
     uint64_t chunk_block() const { return range.first_block + done_blocks; }
     uint32_t count_blocks() const { return static_cast<uint32_t>(range.end_block - range.first_block); }
@@ -99,8 +102,10 @@ class Checksums {
   bool point_child(Op* op);
   void read_done(Op* op);
   bool verify(Op* op);
+  void swap_tags(Op* op);
   void write_in_place(Op* op);
   void placed(Op* op);
+  void chunk_ended(Op* op);
   void finish(Op* op, nvme::Status status);
 
   // checksum_log.cc: the log, trimming and replay
