@@ -108,15 +108,11 @@ const outages: Record<string, Outage> = {
   'does not hear the one that gives the volume away': ({ cluster }, { from }) => {
     cluster.server.cutTo.add(from);
   },
-  'does not reach the one that follows': ({ cluster }, { to }) => {
-    cluster.server.cutFrom.add(to);
-    cluster.server.cutTo.add(to);
-  },
 };
 
 const awayMs = 2_500;
 /** Until it is taken back, and what hosts need to see that. */
-const gapMsMax = 1_900;
+const gapMsMax = 2_200;
 
 describe('a hand-over', { timeout: 600_000 }, () => {
   it.each(Object.keys(outages))('ends with requests that go on when the store %s', async (name) => {
