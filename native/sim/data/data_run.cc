@@ -36,8 +36,12 @@ StackPlan fitting_plan(env::SimRandom& random, const DataBugs& bugs) {
   const bool mirror = bugs.leg.skip_marks || bugs.leg.clear_before_flush || bugs.leg.ignore_own_marks ||
                       bugs.leg.ignore_order || bugs.leg.ack_before_flush;
   const bool raid = bugs.raid.any();
+  const auto& checksums = bugs.lvol.checksums;
+  const bool checksummed = bugs.lvol.log_outlives_cluster || checksums.no_record || checksums.record_not_durable ||
+                           checksums.trim_before_flush;
   StackPlan plan = random_plan(random);
-  while ((mirror && !has_marks(plan)) || (raid && raids_of(plan.top).empty()) || (lvol && !plan.pool))
+  while ((mirror && !has_marks(plan)) || (raid && raids_of(plan.top).empty()) || (lvol && !plan.pool) ||
+         (checksummed && !plan.pool_checksums))
     plan = random_plan(random);
   return plan;
 }
@@ -51,7 +55,7 @@ class DataRun {
         plan_(fitting_plan(random_, bugs)),
         mix_(random_data_mix(random_)),
         alone_(legs_of(plan_.top).empty() && raids_of(plan_.top).empty()),
-        shorn_(alone_ && random_.chance(0.3) && !plan_.encrypted()),
+        shorn_(alone_ && random_.chance(0.3) && !plan_.encrypted() && !plan_.checksummed()),
         losses_(random_.chance(0.6)),
         sectors_(random_.chance(0.3)),
         data_(random_, plan_, mix_, shorn_) {}

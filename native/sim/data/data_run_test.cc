@@ -74,6 +74,12 @@ TEST(DataRun, BugsOfLvstoresAreCaught) {
   EXPECT_NE(seeds_until_caught({.lvol = {.reuse_unzeroed = true}}, 40), 0u);
 }
 
+TEST(DataRun, BugsOfChecksumsAreCaught) {
+  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.no_record = true}}}, 20), 0u);
+  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.record_not_durable = true}}}, 20), 0u);
+  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.trim_before_flush = true}}}, 40), 0u);
+}
+
 TEST(DataRun, OneSeedGivesOneHistory) {
   RunOptions options;
   options.seed = 3;

@@ -44,7 +44,12 @@ DataMix random_data_mix(env::SimRandom& random) {
 }
 
 DataWorld::DataWorld(env::SimRandom& random, const StackPlan& plan, const DataMix& mix, bool shorn)
-    : random_(random), pool_(plan.pool), mirrored_(!legs_of(plan.top).empty()), mix_(mix), shorn_(shorn) {
+    : random_(random),
+      pool_(plan.pool),
+      checksums_(plan.pool_checksums),
+      mirrored_(!legs_of(plan.top).empty()),
+      mix_(mix),
+      shorn_(shorn) {
   if (pool_) return;
   Volume& volume = volumes_.emplace(only_volume, Volume(next_number_++, shorn_)).first->second;
   volume.life = Life::live;
@@ -240,6 +245,7 @@ Task<void> DataWorld::create() {
   bdev::LvolOptions options;
   options.name = name;
   options.size_bytes = volume_blocks * oracle_block_bytes;
+  options.checksums = checksums_ && number % 2 == 0;
   auto creating = stack_->pool()->create_lvol(std::move(options));
   auto made = co_await creating;
   active_count_--;

@@ -93,6 +93,7 @@ class DataWorld {
 
   env::SimRandom& random_;
   const bool pool_;
+  const bool checksums_;
   const bool mirrored_;
   const DataMix mix_;
   const bool shorn_;

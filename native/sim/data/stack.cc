@@ -155,6 +155,7 @@ Task<Outcome> Stack::open_lvol(const LayerPlan* plan, bdev::Handle base, bool ma
     bdev::LvolOptions lvol_options;
     lvol_options.name = inner_lvol;
     lvol_options.size_bytes = plan->size_bytes;
+    lvol_options.checksums = plan->checksums;
     auto creating = store.create_lvol(lvol_options);
     auto created = co_await creating;
     if (!created) co_return std::move(created).error();

@@ -126,6 +126,18 @@ class Cover {
   uint32_t remote_count_ = 0;
 };
 
+// Some lvols verify what they read. Where blocks may be garbage after a crash their tags may be, too.
+void add_checksums(env::SimRandom random, StackPlan& plan) {
+  if (plan.whole_stripes()) return;
+  plan.pool_checksums = plan.pool && random.chance(0.5);
+  const auto add = [&](const auto& self, LayerPlan& layer) -> void {
+    layer.checksums = layer.kind == LayerKind::lvol && random.chance(0.5);
+    for (LayerPlan& below : layer.below)
+      self(self, below);
+  };
+  add(add, plan.top);
+}
+
 const char* kind_name(LayerKind kind) {
   static constexpr const char* names[] = {"file", "fault", "raid0", "leg", "lvol", "raid", "remote", "crypt"};
   return names[static_cast<size_t>(kind)];
@@ -134,6 +146,7 @@ const char* kind_name(LayerKind kind) {
 std::string text_of(const LayerPlan& plan) {
   std::string text = kind_name(plan.kind);
   if (plan.tails) text += "+marks";
+  if (plan.checksums) text += "+checksums";
   if (plan.kind == LayerKind::raid) {
     text += std::to_string(plan.below.size() - plan.parity_count) + "+" + std::to_string(plan.parity_count) + "/" +
             std::to_string(plan.strip_bytes >> 10) + "k";
@@ -164,7 +177,7 @@ std::string LayerPlan::name() const {
 }
 
 std::string StackPlan::to_string() const {
-  return pool ? "pool(" + text_of(top) + ")" : text_of(top);
+  return pool ? (pool_checksums ? "pool+checksums(" : "pool(") + text_of(top) + ")" : text_of(top);
 }
 
 bool StackPlan::whole_stripes() const {
@@ -174,6 +187,11 @@ bool StackPlan::whole_stripes() const {
 
 bool StackPlan::encrypted() const {
   return !all_of(top, LayerKind::crypt).empty();
+}
+
+bool StackPlan::checksummed() const {
+  const auto lvols = all_of(top, LayerKind::lvol);
+  return pool_checksums || std::any_of(lvols.begin(), lvols.end(), [](const auto* lvol) { return lvol->checksums; });
 }
 
 StackPlan random_plan(env::SimRandom& random) {
@@ -186,6 +204,7 @@ StackPlan random_plan(env::SimRandom& random) {
       draw.layer(top_bytes, static_cast<uint32_t>(random.chance(0.15) ? 0 : 1 + random.below(3)), {.lvol = !plan.pool});
   // Drawn apart, so that what is drawn after it does not change. Not tried yet where a parity raid is.
   if (raids_of(plan.top).empty()) Cover(random, draw.next_id()).some(plan.top);
+  add_checksums(random, plan);
   return plan;
 }
 

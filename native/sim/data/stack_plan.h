@@ -20,6 +20,7 @@ struct LayerPlan {
   uint32_t disk = 0;
   uint64_t size_bytes = 0;  // members of a leg are of one size, whatever they consist of
   bool tails = false;       // leg: marks on its members
+  bool checksums = false;   // lvol
   // raid: the last ones of `below` count as parity
   uint32_t parity_count = 0;
   uint64_t strip_bytes = 0;
@@ -30,12 +31,14 @@ struct LayerPlan {
 
 struct StackPlan {
   LayerPlan top;
-  bool pool = false;  // the volumes are lvols on the top; else there is one volume, the top itself
+  bool pool = false;            // the volumes are lvols on the top; else there is one volume, the top itself
+  bool pool_checksums = false;  // of every other one of them
   uint32_t disk_count = 0;
   // Some raid is written in whole stripes: what was not flushed of them may be garbage once a member is lost too
   // (docs/decisions/006).
   bool whole_stripes() const;
   bool encrypted() const;
+  bool checksummed() const;  // some lvol
   std::string to_string() const;
 };
 
