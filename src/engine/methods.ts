@@ -21,11 +21,14 @@ export type LegState = 'active' | 'waiting' | 'fenced';
 
 export interface BdevDescription {
   name: string;
+  /** Other names that it goes by: its UUID. */
+  aliases: string[];
   product_name: string;
   uuid: string;
   block_size: number;
   num_blocks: number;
   claimed: boolean;
+  zoned: false;
   supported_io_types: Record<BdevIoType, boolean>;
 }
 

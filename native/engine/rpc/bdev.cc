@@ -16,11 +16,13 @@ JsonValue describe(const BdevRegistry::Entry& entry) {
       .set("write_zeroes", info.io_types.has(bdev::IoType::write_zeroes));
   auto one = JsonValue::object();
   one.set("name", entry.name)
+      .set("aliases", JsonValue::array().push(info.uuid.to_string()))
       .set("product_name", info.product)
       .set("uuid", info.uuid.to_string())
       .set("block_size", info.block_size_bytes)
       .set("num_blocks", info.count_blocks)
       .set("claimed", !entry.claimed_by.empty())
+      .set("zoned", false)
       .set("supported_io_types", std::move(types));
   return one;
 }
@@ -77,23 +79,27 @@ class BdevList final : public Module {
     std::optional<RpcError> error;
     explicit operator bool() const { return !error.has_value(); }
   };
-  // All bdevs, or the one that `name` names.
+  // All bdevs, or those that `name` or `names` (SPDK's newer word) name.
   Listed list(const JsonValue& params, Describe describe_one) {
     Fields in(params);
-    const std::string name = in.string_or("name", "");
+    std::vector<std::string> wanted;
+    if (in.has("name")) wanted.push_back(in.string("name"));
+    if (in.has("names")) wanted = in.strings("names", 1, 1024);
+    if (in.has("name") && in.has("names")) in.refuse("names", "cannot be given together with name");
     if (auto error = in.error()) return {{}, *error};
     auto all = JsonValue::array();
-    if (name.empty()) {
+    if (wanted.empty()) {
       for (const BdevRegistry::Entry* entry : engine_.bdevs().list())
         all.push(describe_one(*entry));
-      return {std::move(all), {}};
     }
-    auto found = engine_.bdevs().find(name);
-    if (!found) {
-      const int code = found.error().code == Errc::not_found ? -19 : errc_to_code(found.error().code);
-      return {{}, RpcError{code, found.error().message, {}}};
+    for (const std::string& name : wanted) {
+      auto found = engine_.bdevs().find(name);
+      if (!found) {
+        const int code = found.error().code == Errc::not_found ? -19 : errc_to_code(found.error().code);
+        return {{}, RpcError{code, found.error().message, {}}};
+      }
+      all.push(describe_one(**found));
     }
-    all.push(describe_one(**found));
     return {std::move(all), {}};
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// bdev_aio_create, bdev_aio_delete: files and block devices of this machine.
+// bdev_aio_create, bdev_aio_delete: files and block devices of this machine. SPDK's bdev_uring_* are the same here: how
+// the file is driven is the poller's choice.
 #include "bdev/file/file.h"
 #include "engine/rpc/bdev_params.h"
 #include "engine/rpc/modules.h"
@@ -14,6 +15,8 @@ class BdevAio final : public Module {
   void register_methods(Dispatcher& dispatcher) override {
     dispatcher.add("bdev_aio_create", this, &BdevAio::create);
     dispatcher.add("bdev_aio_delete", this, &BdevAio::remove);
+    dispatcher.add("bdev_uring_create", this, &BdevAio::create);
+    dispatcher.add("bdev_uring_delete", this, &BdevAio::remove);
   }
 
  private:
@@ -31,7 +34,7 @@ class BdevAio final : public Module {
       if (options.create_bytes % unit != 0) in.refuse("create_bytes", "must be a multiple of the block size");
       if (options.read_only) in.refuse("create_bytes", "cannot be given together with readonly");
     }
-    options.uuid = engine_.make_uuid();
+    options.uuid = in.uuid("uuid").value_or(engine_.make_uuid());
     if (auto error = in.error()) co_return *error;
     if (auto reserved = engine_.bdevs().reserve(options.name); !reserved) co_return std::move(reserved).error();
     auto made = bdev::FileBdev::open(engine_.management(), options);

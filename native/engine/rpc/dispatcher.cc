@@ -2,6 +2,7 @@
 #include "engine/rpc/dispatcher.h"
 
 #include "base/assert.h"
+#include "engine/rpc/spdk_params.h"
 
 namespace basalt::rpc {
 
@@ -16,7 +17,7 @@ Task<RpcResult> Dispatcher::call(std::string method, JsonValue params) {
     RpcError error{code::method_not_found, "method not found: " + method.substr(0, 64), {}};
     co_return error;
   }
-  auto running = found->second(std::move(params));
+  auto running = found->second(without_spdk_defaults(method, std::move(params)));
   auto result = co_await running;
   co_return result;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// rpc_get_methods, spdk_get_version, framework_get_reactors.
+// rpc_get_methods, spdk_get_version, framework_*, bdev_wait_for_examine.
 #include <cstdio>
 
 #include "engine/rpc/fields.h"
@@ -29,6 +29,10 @@ class Framework final : public Module {
     dispatcher.add("rpc_get_methods", this, &Framework::get_methods);
     dispatcher.add("spdk_get_version", this, &Framework::get_version);
     dispatcher.add("framework_get_reactors", this, &Framework::get_reactors);
+    dispatcher.add("framework_get_subsystems", this, &Framework::get_subsystems);
+    // An engine that answers has started, and examines what it is told to before it answers.
+    for (const char* method : {"framework_start_init", "framework_wait_init", "bdev_wait_for_examine"})
+      dispatcher.add(method, this, &Framework::nothing_to_do);
   }
 
  private:
@@ -56,6 +60,25 @@ class Framework final : public Module {
     auto result = JsonValue::object();
     result.set("version", std::string("Basalt v") + version).set("fields", std::move(fields));
     co_return result;
+  }
+
+  Task<RpcResult> nothing_to_do(JsonValue params) {
+    Fields in(params);
+    if (auto error = in.error()) co_return *error;
+    co_return done();
+  }
+
+  Task<RpcResult> get_subsystems(JsonValue params) {
+    Fields in(params);
+    if (auto error = in.error()) co_return *error;
+    const auto one = [](const char* name, JsonValue depends_on) {
+      return JsonValue::object().set("subsystem", name).set("depends_on", std::move(depends_on));
+    };
+    co_return JsonValue::array()
+        .push(one("keyring", JsonValue::array()))
+        .push(one("accel", JsonValue::array()))
+        .push(one("bdev", JsonValue::array().push("keyring").push("accel")))
+        .push(one("nvmf", JsonValue::array().push("keyring").push("bdev")));
   }
 
   Task<RpcResult> get_reactors(JsonValue params) {

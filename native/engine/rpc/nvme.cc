@@ -78,7 +78,9 @@ class Nvme final : public Module {
     options.fast_io_fail_timeout = read_seconds("fast_io_fail_timeout_sec", options.fast_io_fail_timeout);
     if (options.reconnect_delay.ns == 0) options.reconnect_delay = milliseconds(100);
     options.resend_at_once = in.boolean_or("resend_at_once", false);
-    options.io_queue_count = static_cast<uint16_t>(in.natural_or("io_queue_count", 1, {.min = 1, .max = 64}));
+    // SPDK's name for it; ours is older than that.
+    const char* count_name = in.has("num_io_queues") ? "num_io_queues" : "io_queue_count";
+    options.io_queue_count = static_cast<uint16_t>(in.natural_or(count_name, 1, {.min = 1, .max = 64}));
     options.keep_alive_ms = static_cast<uint32_t>(in.natural_or("keep_alive_ms", 5000, {.min = 100, .max = 600'000}));
     return options;
   }

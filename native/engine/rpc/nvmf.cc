@@ -63,7 +63,7 @@ class Nvmf final : public Module {
 
   Task<RpcResult> create_transport(JsonValue params) {
     Fields in(params);
-    in.choice("trtype", {"TCP"});
+    in.choice("trtype", {"TCP", "tcp"});
     nvmf::TcpTargetOptions options;
     // Queue counts and depths are the target's own limits; what is asked for may only be within them.
     in.natural_or("max_io_qpairs_per_ctrlr", 1, {.min = 1, .max = 65535});

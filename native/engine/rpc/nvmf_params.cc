@@ -36,7 +36,7 @@ std::string read_port(Fields& in, std::string_view name, uint64_t min) {
 nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use) {
   Fields nested(in.object("listen_address"), in.path_of("listen_address"));
   nvmf::ListenAddress address;
-  const bool loopback = nested.choice("trtype", {"TCP", "LOOPBACK"}) == 1;
+  const bool loopback = nested.choice("trtype", {"TCP", "LOOPBACK", "tcp"}) == 1;
   nested.choice_or("adrfam", 0, {"IPv4", "IPv6", "ipv4", "ipv6"});
   address.trtype = loopback ? "LOOPBACK" : "TCP";
   address.traddr = nested.string("traddr");
@@ -89,17 +89,21 @@ const char* ana_state_name(nvme::AnaState state) {
   return "unknown";
 }
 
+JsonValue describe_address(const nvmf::ListenAddress& address) {
+  return JsonValue::object()
+      .set("trtype", address.trtype)
+      .set("adrfam", family_of(address.traddr))
+      .set("traddr", address.traddr)
+      .set("trsvcid", address.trsvcid);
+}
+
 JsonValue describe_subsystem(const nvmf::Subsystem& subsystem) {
   const nvmf::SubsystemInfo info = subsystem.info();
   auto addresses = JsonValue::array();
   for (const auto& path : subsystem.paths()) {
     const nvmf::ListenAddress& at = path->listener.address;
-    auto one = JsonValue::object();
-    one.set("trtype", at.trtype)
-        .set("adrfam", family_of(at.traddr))
-        .set("traddr", at.traddr)
-        .set("trsvcid", at.trsvcid)
-        .set("ana_state", ana_state_name(path->state(1)));
+    auto one = describe_address(at);
+    one.set("ana_state", ana_state_name(path->state(1)));
     if (at.secure_channel) one.set("secure_channel", true);
     addresses.push(std::move(one));
   }

@@ -21,6 +21,7 @@ Uuid read_nguid(Fields& in);  // 32 hexadecimal digits, with hyphens or without;
 std::string read_port(Fields& in, std::string_view name, uint64_t min = 1);
 
 const char* ana_state_name(nvme::AnaState state);
+JsonValue describe_address(const nvmf::ListenAddress& address);
 JsonValue describe_subsystem(const nvmf::Subsystem& subsystem);
 JsonValue describe_tcp(const nvmf::TcpTargetTransport& transport, const nvmf::Target& target);
 

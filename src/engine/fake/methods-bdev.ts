@@ -156,11 +156,13 @@ function getBdevs(state: EngineState, fields: Fields): unknown {
     .filter((bdev) => name === null || bdev.name === name)
     .map((bdev) => ({
       name: bdev.name,
+      aliases: [bdev.uuid],
       product_name: bdev.product,
       uuid: bdev.uuid,
       block_size: bdev.blockBytes,
       num_blocks: bdev.numBlocks,
       claimed: bdev.claimedBy !== null,
+      zoned: false,
       supported_io_types: { read: true, write: true, flush: true, unmap: true, write_zeroes: true },
     }));
 }
