@@ -5,8 +5,8 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { attachEngine } from '../src/engine/attached/attached-engine.js';
 import { packageRoot } from '../src/engine/native/addon.js';
-import { JsonRpc } from './json-rpc.js';
 import type { BenchOptions } from './main.js';
 import { runForJson, Server } from './programs.js';
 import { type Figure, median, rounded } from './report.js';
@@ -66,20 +66,20 @@ export async function benchTarget(
 
 /** Gives the port where both bdevs are served, each by a subsystem of its own. */
 async function serve(rpcPath: string, image: string): Promise<string> {
-  const rpc = await JsonRpc.connect(rpcPath);
-  await rpc.call('bdev_malloc_create', { name: 'malloc', num_blocks: diskBytes / 4096, block_size: 4096 });
-  await rpc.call('bdev_aio_create', { name: 'file', filename: image, block_size: 4096, create_bytes: diskBytes });
-  await rpc.call('nvmf_create_transport', { trtype: 'TCP' });
+  const engine = await attachEngine({ rpcPath });
+  await engine.rpc('bdev_malloc_create', { name: 'malloc', num_blocks: diskBytes / 4096, block_size: 4096 });
+  await engine.rpc('bdev_aio_create', { name: 'file', filename: image, block_size: 4096, create_bytes: diskBytes });
+  await engine.rpc('nvmf_create_transport', { trtype: 'TCP' });
   let port = '0';
   for (const bdev of ['malloc', 'file']) {
     const nqn = nqnOf(bdev);
-    await rpc.call('nvmf_create_subsystem', { nqn, allow_any_host: true });
-    await rpc.call('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: bdev } });
-    const address = { trtype: 'TCP', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: port };
-    const added = await rpc.call('nvmf_subsystem_add_listener', { nqn, listen_address: address });
-    port = (added as { trsvcid: string }).trsvcid;
+    await engine.rpc('nvmf_create_subsystem', { nqn, allow_any_host: true });
+    await engine.rpc('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: bdev } });
+    const address = { trtype: 'TCP', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: port } as const;
+    const added = await engine.rpc('nvmf_subsystem_add_listener', { nqn, listen_address: address });
+    port = added.trsvcid;
   }
-  rpc.close();
+  await engine.close();
   return port;
 }
 

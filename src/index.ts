@@ -7,6 +7,8 @@ import { createNativeEngine, type NativeEngineOptions } from './engine/native/na
 
 export { ApiClient } from './client/api-client.js';
 export { Cluster, type ConnectOptions, type OpenOptions, Volume } from './cluster.js';
+export { type AttachedEngine, type AttachedEngineOptions, attachEngine } from './engine/attached/attached-engine.js';
+export type { Capabilities, Capability } from './engine/attached/capabilities.js';
 export { type BdevHandle, EngineError, type EngineEvent, EngineIoError, IllegalState } from './engine/engine.js';
 export { BasaltError, type ErrorCode, errorTable, isBasaltError } from './model/errors.js';
 

@@ -30,6 +30,7 @@ process.exitCode = await runCli(
       store: async (config, output) => (await import('./run-store.js')).runStore(config, output),
       api: async (config, output) => (await import('./run-api.js')).runApi(config, output),
       node: async (config, node, output) => (await import('./run-node.js')).runNode(config, node, output),
+      engine: async (config, choice, output) => (await import('./run-engine.js')).runEngine(config, choice, output),
       up: async (config, path, output) => (await import('./run-up.js')).runUp(config, path, output),
     },
   },

@@ -6,6 +6,7 @@ import { ClusterBed, quietLog } from '../agents/testing/cluster-bed.js';
 import { type ApiServer, startApiServer } from '../api/server.js';
 import { systemClock } from '../env/clock.js';
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
+import type { EngineChoice } from './launch.js';
 import { runCli } from './program.js';
 
 let bed: ClusterBed;
@@ -27,12 +28,16 @@ interface Run {
   code: number;
   out: string;
   err: string;
-  launched: { kind: string; config: CompiledConfig; node: CompiledNode | null }[];
+  launched: { kind: string; config: CompiledConfig; node: CompiledNode | EngineChoice | null }[];
 }
 
 async function basalt(args: string[], files: Record<string, string> = {}): Promise<Run> {
   const run: Run = { code: 0, out: '', err: '', launched: [] };
-  const launch = (kind: string, config: CompiledConfig, node: CompiledNode | null = null): Promise<number> => {
+  const launch = (
+    kind: string,
+    config: CompiledConfig,
+    node: CompiledNode | EngineChoice | null = null,
+  ): Promise<number> => {
     run.launched.push({ kind, config, node });
     return Promise.resolve(0);
   };
@@ -62,6 +67,7 @@ async function basalt(args: string[], files: Record<string, string> = {}): Promi
         store: (config) => launch('store', config),
         api: (config) => launch('api', config),
         node: (config, node) => launch('node', config, node),
+        engine: (config, choice) => launch('engine', config, choice),
         up: (config) => launch('up', config),
       },
     },
@@ -311,6 +317,11 @@ describe('basalt', () => {
     [['node', '--name', 'n', '--host-port', '70000'], 2, 'INVALID_ARGUMENT', /hostPort/],
     [['node', '--name', 'n', '--roles', 'disc'], 2, 'INVALID_ARGUMENT', /roles\[0\].*disk/],
     [['api', '--listen', '0.0.0.0:80'], 2, 'INVALID_ARGUMENT', /api\.listen.*loopback/],
+    [['engine'], 2, 'INVALID_ARGUMENT', /--rpc/],
+    [['engine', '--rpc', `/${'x'.repeat(107)}`], 2, 'INVALID_ARGUMENT', /--rpc.*107/],
+    [['engine', '--rpc', '/r', '--reactors', '0'], 2, 'INVALID_ARGUMENT', /--reactors.*1 to 64/],
+    [['engine', '--rpc', '/r', '--cores', '1,2'], 2, 'INVALID_ARGUMENT', /--cores.*2 cores for 1/],
+    [['engine', '--rpc', '/r', '--poll', 'fast'], 2, 'INVALID_ARGUMENT', /--poll.*adaptive/],
     [['up'], 2, 'INVALID_ARGUMENT', /--config/],
     [['up', '--config', 'none.json'], 2, 'INVALID_ARGUMENT', /--config: cannot be read/],
   ])('%j ends with %i and %s', async (args, code, name, message) => {
@@ -347,6 +358,14 @@ describe('basalt', () => {
       store: { endpoints: ['127.0.0.1:5000'] },
       api: { listen: '127.0.0.1:6000' },
       nodes: [{ name: 'n1', roles: ['disk', 'controller'], hostPort: 0 }],
+    });
+  });
+
+  it('runs an engine alone', async () => {
+    const run = await basalt(['engine', '--rpc', '/run/e.sock', '--reactors', '2', '--cores', '0,1', '--memory', '2G']);
+    expect(run.launched[0]).toMatchObject({
+      kind: 'engine',
+      node: { rpcPath: '/run/e.sock', reactors: 2, cores: [0, 1], poll: 'adaptive', memoryBytes: 2 * 2 ** 30 },
     });
   });
 

@@ -16,6 +16,15 @@ export interface FsckReport {
   readonly text: string;
 }
 
+/** An engine that runs alone; null: the engine's own default. */
+export interface EngineChoice {
+  readonly rpcPath: string;
+  readonly reactors: number;
+  readonly cores: readonly number[];
+  readonly poll: 'adaptive' | 'busy' | 'interrupt';
+  readonly memoryBytes: number | null;
+}
+
 export interface Launchers {
   /** Looks at the lvstore on a disk without writing. */
   fsck(path: string, options: { dump: boolean; buffered: boolean }): Promise<FsckReport>;
@@ -25,6 +34,7 @@ export interface Launchers {
   store(config: CompiledConfig, output: DaemonOutput): Promise<number>;
   api(config: CompiledConfig, output: DaemonOutput): Promise<number>;
   node(config: CompiledConfig, node: CompiledNode, output: DaemonOutput): Promise<number>;
+  engine(config: CompiledConfig, choice: EngineChoice, output: DaemonOutput): Promise<number>;
   /** `configPath` is handed to the child processes. */
   up(config: CompiledConfig, configPath: string, output: DaemonOutput): Promise<number>;
 }

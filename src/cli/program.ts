@@ -7,6 +7,7 @@ import { BasaltError } from '../model/errors.js';
 import { addAttachCommands } from './commands/attach.js';
 import { addCordonCommands } from './commands/cordon.js';
 import { addDaemonCommands } from './commands/daemons.js';
+import { addEngineCommand } from './commands/engine.js';
 import { addFsckCommand } from './commands/fsck.js';
 import { addHostCommands } from './commands/host.js';
 import { addJobCommands } from './commands/job.js';
@@ -67,6 +68,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
   addKeyCommands(program, world);
   addStatusCommand(program, world);
   addFsckCommand(program, world, exit);
+  addEngineCommand(program, world, exit);
   for (const command of everyCommand(program)) {
     command.exitOverride().configureOutput({ writeOut: world.out, writeErr: () => {}, outputError: () => {} });
     if (command !== program) addCommonOptions(command);
