@@ -24,7 +24,7 @@
 namespace basalt {
 namespace {
 
-constexpr auto patience = std::chrono::seconds(100);
+constexpr auto patience = std::chrono::seconds(300);
 constexpr unsigned rounds = 20;
 
 // JSON with ' for ".

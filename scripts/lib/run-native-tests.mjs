@@ -12,11 +12,11 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { scan_native, test_targets } from '../native-units.mjs';
 
-const timeout_ms = 900_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const [folder, result_file, ...only] = process.argv.slice(2);
 // Programs of another architecture are run by this command.
 const emulator = (process.env.BASALT_EMULATOR ?? '').split(' ').filter((word) => word !== '');
+const timeout_ms = emulator.length > 0 ? 7_200_000 : 900_000;
 const scratch = mkdtempSync(join(tmpdir(), 'basalt-gtest-'));
 const total = { passed: 0, failed: 0, skipped: 0 };
 
