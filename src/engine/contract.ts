@@ -274,6 +274,33 @@ function snapshots(start: () => Engine, world: () => ContractWorld): void {
     expect(await second.rpc('bdev_lvol_delete_lvstore', { lvs_name: 'lvs' })).toBe(true);
   });
 
+  it('keeps checksums for the lvols that asked for them, their snapshots and clones, and looks through what they hold', async () => {
+    const path = world().diskPath('d0');
+    const first = start();
+    await makeStore(first, path, true);
+    await first.rpc('bdev_lvol_create', { ...lvolParams, checksums: true });
+    await first.rpc('bdev_lvol_create', { ...lvolParams, lvol_name: 'plain' });
+    const handle = await first.openBdev('lvs/r1');
+    await handle.write(0, pattern(mib, 7));
+    await handle.flush();
+    await handle.close();
+    await first.rpc('bdev_lvol_snapshot', { lvol_name: 'lvs/r1', snapshot_name: 's1' });
+    await first.rpc('bdev_lvol_clone', { snapshot_name: 'lvs/s1', clone_name: 'c1' });
+    await first.close();
+
+    const second = start();
+    await makeStore(second, path, false);
+    const lvols = await second.rpc('bdev_lvol_get_lvols');
+    const having = lvols.filter(({ checksums }) => checksums === true).map(({ name }) => name);
+    expect(having.toSorted()).toEqual(['c1', 'r1', 's1']);
+    for (const name of having)
+      expect(await second.rpc('basalt_lvol_scrub', { name: `lvs/${name}` })).toEqual({
+        checked_blocks: 256,
+        bad_blocks: 0,
+      });
+    await expectRefusal(second.rpc('basalt_lvol_scrub', { name: 'lvs/none' }), 'notFound', 'none');
+  });
+
   it('resizes, renames, makes read-only and takes parents in', async () => {
     const engine = start();
     await makeStore(engine, world().diskPath('d0'), true);
