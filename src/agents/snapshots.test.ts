@@ -330,7 +330,7 @@ describe('a snapshot in the middle of which', () => {
     expect(await bed.read(await active('c'), 'c', 3)).toBe(9);
   });
 
-  it('a copy vanishes with its disk is shown with what is left', async () => {
+  it('a copy vanishes with its disk is shown with what is left, until it is made anew', async () => {
     await controllers();
     await ask('s1');
     expect((await ready('s1')).copies).toBe(2);
@@ -343,8 +343,14 @@ describe('a snapshot in the middle of which', () => {
       if (is_snapshot) await engine.rpc('bdev_lvol_delete', { name: alias, epoch });
     void bed.kill('d2');
     await bed.startDiskNode('d2');
+    let isFull = true;
+    intercept('d2', 'basalt_bdev_copy', () => {
+      if (isFull) throw new Error('there is no room');
+    });
     await expect.poll(async () => (await stored('s1')).cut?.copies.length, { timeout: 30_000 }).toBe(2);
     expect((await shown('s1')).copies).toBe(1);
+    isFull = false;
+    await expect.poll(async () => (await shown('s1')).copies, { timeout: 30_000 }).toBe(2);
   });
 
   it('a replica of another volume cannot be made is deleted all the same', async () => {

@@ -108,11 +108,13 @@ describe('a pool', () => {
   ])(
     'with %s is refused, with the reason and the smallest change, and leaves nothing behind',
     async (_, more, status, code, field, message) => {
-      const before = keysUnder('');
+      // What agents report of volumes that were made before may come meanwhile.
+      const made = (): number[] => ['pools/', 'names/', 'pgmaps/', 'volumes/'].map(keysUnder);
+      const before = made();
       const answer = await call('POST', '/v1/pools', { name: 'no', ...(more as object) });
       expect(answer).toMatchObject({ status, body: { code, field } });
       expect(answer.body.message).toMatch(message);
-      expect(keysUnder('')).toBe(before);
+      expect(made()).toEqual(before);
     },
   );
 

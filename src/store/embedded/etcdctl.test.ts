@@ -107,6 +107,8 @@ async function run(endpoint: string, { args, input, linesMax }: Step): Promise<{
   };
   child.stdout.on('data', collect);
   child.stderr.on('data', collect);
+  // One that needs no input may have ended before it could be given any.
+  child.stdin.on('error', () => {});
   child.stdin.end(input ?? '');
   const [status] = await once(child, 'close');
   return { output, failed: linesMax === undefined && status !== 0 };
