@@ -57,7 +57,7 @@ function childrenOf(pid: number | undefined): number[] {
 }
 
 async function gone(pids: readonly number[]): Promise<void> {
-  const endMs = systemClock.now() + 5_000;
+  const endMs = systemClock.now() + 30_000;
   while (pids.some((pid) => existsSync(`/proc/${pid}`))) {
     if (systemClock.now() > endMs) throw new Error(`still there: ${pids.filter((pid) => existsSync(`/proc/${pid}`))}`);
     await systemClock.sleep(20);
