@@ -42,7 +42,10 @@ void PayloadHold::release() {
 }
 
 bool PayloadHold::leave_line() {
+  const bool in_pool_line = node.linked() && run == buffer_granted;
   if (node.linked()) node.unlink();
+  // It came to the pool's line out of the share's, maybe, and was to wake the next one there once it had its buffer.
+  if (in_pool_line && want_.share != nullptr) share_freed(*reactor_, want_.share->next());
   unwanted_ = granted_;
   return granted_;
 }
