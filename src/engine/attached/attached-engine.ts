@@ -148,11 +148,12 @@ export class AttachedEngine implements Engine {
     } finally {
       this.#connecting = false;
     }
-    for (const watcher of [...this.#watchers]) watcher(true);
+    tell(this.#watchers, true);
   }
 
   #adopt(socket: Socket): void {
     const splitter = new JsonSplitter();
+    this.#socket?.destroy();
     this.#socket = socket;
     const lost = (): void => {
       if (this.#socket === socket) this.#lose(unreachable('connection', `the engine at ${this.#path} went away`));
@@ -197,7 +198,7 @@ export class AttachedEngine implements Engine {
   #take(message: Message): void {
     if (message.method !== undefined) {
       const event = { method: message.method, params: message.params } as EngineEvent;
-      for (const listener of [...this.#listeners]) listener(event);
+      tell(this.#listeners, event);
       return;
     }
     const pending = typeof message.id === 'number' ? this.#pending.get(message.id) : undefined;
@@ -217,7 +218,7 @@ export class AttachedEngine implements Engine {
     }
     this.#pending.clear();
     if (socket === null || this.#closed || this.#connecting) return;
-    for (const watcher of [...this.#watchers]) watcher(false);
+    tell(this.#watchers, false);
     this.#again();
   }
 
@@ -228,6 +229,11 @@ export class AttachedEngine implements Engine {
       });
     });
   }
+}
+
+/** What a listener throws is the program's, as if it had been called by nobody: the connection has no part in it. */
+function tell<T>(listeners: ReadonlySet<(value: T) => void>, value: T): void {
+  for (const listener of [...listeners]) queueMicrotask(() => listener(value));
 }
 
 function opened(path: string): Promise<Socket> {
