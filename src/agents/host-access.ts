@@ -13,7 +13,7 @@ import { BasaltError } from '../model/errors.js';
 import { type HostKeyKind, hostKeyKinds, unwrapHostKeys } from '../model/hosts.js';
 import { keys, nqns } from '../model/keys.js';
 import type { Address, VolumeObject } from '../model/objects.js';
-import type { HostWish } from '../reconcile/exports.js';
+import { type HostWish, unreadableKeys } from '../reconcile/exports.js';
 import type { ClusterLink } from './cluster-link.js';
 import { listenAddress, openListener } from './listener.js';
 
@@ -32,9 +32,6 @@ const fields: Record<HostKeyKind, keyof KeyNames> = {
   tlsPsk: 'psk',
 };
 
-/** There is an object that this version cannot read: nothing opens for that host. */
-const unreadable = 'unreadable';
-
 export class HostAccess {
   readonly #options: HostAccessOptions;
   #tls: Promise<Address> | null = null;
@@ -48,7 +45,7 @@ export class HostAccess {
   wishes(volume: VolumeObject): HostWish[] {
     const { state } = this.#options.link;
     return volume.hosts.map((nqn) => {
-      if (state.unreadable.has(keys.host(nqn))) return { nqn, version: unreadable, tls: false };
+      if (state.unreadable.has(keys.host(nqn))) return { nqn, version: unreadableKeys, tls: false };
       const host = state.get('hosts', nqn);
       return { nqn, version: host?.version ?? null, tls: host?.tlsPsk !== undefined };
     });

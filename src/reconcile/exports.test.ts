@@ -8,6 +8,7 @@ import {
   noExport,
   type ObservedExport,
   planExport,
+  unreadableKeys,
 } from './exports.js';
 
 function apply(at: ObservedExport, action: ExportAction): ObservedExport {
@@ -86,5 +87,20 @@ describe('plan of an export', () => {
         }
       }),
     );
+  });
+
+  it('leaves a host as it is while its keys cannot be read, and its listener', () => {
+    const desired = (hosts: readonly HostWish[]): DesiredExport => ({ hosts, ana: 'optimized', nbd: [] });
+    const secure = { nqn: 'h1', version: '1', tls: true };
+    let at = noExport;
+    for (const action of planExport(desired([secure]), at)) at = apply(at, action);
+    const unknown = { nqn: 'h1', version: unreadableKeys, tls: false };
+    expect(planExport(desired([unknown]), at)).toEqual([]);
+    expect(planExport(desired([]), at)).toContainEqual({ do: 'remove-host', host: 'h1' });
+    // One that was not admitted is tried, and refused by whoever cannot read its keys.
+    const stranger = { ...unknown, nqn: 'h2' };
+    expect(planExport(desired([unknown, stranger]), at)).toEqual([{ do: 'add-host', host: stranger }]);
+    const changed = { ...secure, version: '2' };
+    expect(planExport(desired([changed]), at)).toEqual([{ do: 'set-keys', host: changed }]);
   });
 });

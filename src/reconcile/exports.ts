@@ -5,6 +5,9 @@
 /** A path either serves its host or tells it to look elsewhere. */
 export type AnaStateWanted = 'optimized' | 'inaccessible';
 
+/** Instead of a version: its object cannot be read. Nothing opens for that host, and what is open for it stays. */
+export const unreadableKeys = 'unreadable';
+
 export interface HostWish {
   readonly nqn: string;
   /** Of its keys; null: it has none and is admitted by its name. */
@@ -78,12 +81,19 @@ export function planExport(desired: DesiredExport | null, observed: ObservedExpo
   }
   if (!observed.subsystem) actions.push({ do: 'create-subsystem' });
   if (!observed.namespace) actions.push({ do: 'add-namespace' });
-  actions.push(...planHosts(desired.hosts, observed.hosts));
+  const hosts = desired.hosts.map((host) => asAdmitted(host, observed.hosts));
+  actions.push(...planHosts(hosts, observed.hosts));
   if (!observed.listener) actions.push({ do: 'add-listener' });
   if (observed.ana !== desired.ana) actions.push({ do: 'set-ana', ana: desired.ana });
-  actions.push(...planTls(desired, observed));
+  actions.push(...planTls({ ...desired, hosts }, observed));
   for (const path of desired.nbd) if (!observed.nbd.includes(path)) actions.push({ do: 'start-nbd', path });
   return actions;
+}
+
+/** Nobody knows what an object says that cannot be read: whoever is admitted already is wished as it is. */
+function asAdmitted(host: HostWish, observed: readonly HostWish[]): HostWish {
+  if (host.version !== unreadableKeys) return host;
+  return observed.find(({ nqn }) => nqn === host.nqn) ?? host;
 }
 
 function planHosts(desired: readonly HostWish[], observed: readonly HostWish[]): ExportAction[] {
