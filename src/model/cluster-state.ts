@@ -126,6 +126,7 @@ export class ClusterState {
     for (const map of this.#maps.values()) {
       for (const stored of [...map.values()]) if (!present.has(stored.key)) this.apply(stored.key, null, 0);
     }
+    for (const key of [...this.unreadable.keys()]) if (!present.has(key)) this.apply(key, null, 0);
     for (const entry of entries) this.apply(entry.key, entry.value, entry.revision);
   }
 
