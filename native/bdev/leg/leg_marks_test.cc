@@ -205,6 +205,20 @@ TEST_F(LegMarks, MarksForAMemberThatIsOutStayWhenTheLegSettles) {
   EXPECT_EQ(leg->marked_count(), 2u);
 }
 
+// It may be in the recorded set already, and then the next controller reads from it at once.
+TEST_F(LegMarks, ALegWithAMemberThatIsCopiedButNotCommittedFlushesItAndIsNotClean) {
+  take_over({&a}, false);
+  ASSERT_TRUE(leg->add_member(Handle(b, fixture.reactor)).ok());
+  ASSERT_TRUE(fixture.run_until([&] { return !copied.empty(); }));
+  written(100, 2);
+  EXPECT_FALSE(b.flushed());
+  EXPECT_FALSE(fixture.run(leg->settle_all()));
+  EXPECT_TRUE(b.flushed());
+  EXPECT_GT(leg->marked_count(), 0u);
+  ASSERT_TRUE(leg->commit_member(b.info().name).ok());
+  EXPECT_TRUE(fixture.run(leg->settle_all()));
+}
+
 TEST_F(LegMarks, ARegionThatIsWrittenAllTheTimeKeepsItsMark) {
   take_over({&a, &b}, false);
   for (int i = 0; i < 60; i++) {

@@ -65,9 +65,16 @@ Task<void> LegBdev::sweep() {
 Task<bool> LegBdev::settle_all() {
   if (fenced_ || !open_ || !gate_.enter()) co_return false;
   Gate::Leaver leaver(gate_);
+  // A copied member may be in the recorded set already: the next controller may have it without its resync. Who became
+  // one during the flush may lack it.
+  const uint64_t asked = must_have_;
+  const auto clean = [this, asked](bool flushed) {
+    const bool whole = must_have_ == in_sync_ && (in_sync_ & ~asked) == 0;
+    return flushed && whole && !fenced_ && failed_ == 0 && dirty_.empty();
+  };
   if (tail_ == nullptr) {
     const bool flushed = co_await flush_all();
-    co_return flushed && !fenced_ && failed_ == 0 && dirty_.empty();
+    co_return clean(flushed);
   }
   Tail& tail = *tail_;
   // A sweep that is under way counts on what it saw touched: then the marks stay.
@@ -93,7 +100,7 @@ Task<bool> LegBdev::settle_all() {
   }
   if (sweeps) tail.sweeping = false;
   if (may_clear()) arm_sweep();
-  co_return flushed && !fenced_ && failed_ == 0 && dirty_.empty();
+  co_return clean(flushed);
 }
 
 Task<bool> LegBdev::flush_all() {
@@ -113,7 +120,7 @@ Task<bool> LegBdev::flush_all() {
   };
   bool flushed = true;
   Countdown countdown;
-  for_each_slot(in_sync_, [&](uint32_t slot) {
+  for_each_slot(must_have_, [&](uint32_t slot) {
     countdown.add();
     spawn(Flush::run(*this, slot, flushed, countdown));
   });
