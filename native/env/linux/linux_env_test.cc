@@ -153,6 +153,13 @@ TEST_P(LinuxEnvTest, ConnectingToNobodyIsUnreachable) {
   EXPECT_EQ((*client)->connect_result().error().code, Errc::unreachable);
 }
 
+// No connection leads to a group of hosts: the kernel says so itself, as it does where there is no route.
+TEST_P(LinuxEnvTest, ANetworkWithoutARouteIsNotAPeerThatRefuses) {
+  auto client = poller->connect({Address::Family::ip, "224.0.0.1", 4420});
+  ASSERT_FALSE(client.ok());
+  EXPECT_EQ(client.error().code, Errc::io) << client.error().message;
+}
+
 TEST_P(LinuxEnvTest, UnixSocketsAreForTheirUserAndStaleOnesAreReplaced) {
   const Address address{Address::Family::unix_path, folder + "/s", 0};
   auto listener = poller->listen(address);

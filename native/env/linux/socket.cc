@@ -71,15 +71,32 @@ std::string name_of(const sockaddr_storage& storage) {
   return std::string(text) + ":" + std::to_string(port);
 }
 
+// `unreachable` says that nobody listens there: a machine answered so. No route is a fault of the network, perhaps this
+// machine's own, and says nothing about the peer.
+Errc code_of(int error) {
+  switch (error) {
+    case EADDRINUSE:
+      return Errc::busy;
+    case EACCES:
+    case EPERM:
+      return Errc::permission;
+    case ECONNREFUSED:
+    case ENOENT:
+      return Errc::unreachable;
+    case ETIMEDOUT:
+      return Errc::timed_out;
+    case EADDRNOTAVAIL:
+      return Errc::invalid_argument;
+    case EMFILE:
+    case ENFILE:
+      return Errc::no_memory;
+    default:
+      return Errc::io;
+  }
+}
+
 Error system_error(const char* what, const Address& address, int error) {
-  Errc code = Errc::io;
-  if (error == EADDRINUSE) code = Errc::busy;
-  if (error == EACCES || error == EPERM) code = Errc::permission;
-  if (error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == ENOENT)
-    code = Errc::unreachable;
-  if (error == EADDRNOTAVAIL) code = Errc::invalid_argument;
-  if (error == EMFILE || error == ENFILE) code = Errc::no_memory;
-  return {code, std::string(what) + " " + address.to_string() + ": " + std::strerror(error)};
+  return {code_of(error), std::string(what) + " " + address.to_string() + ": " + std::strerror(error)};
 }
 
 Transfer to_transfer(ssize_t moved) {
@@ -138,7 +155,7 @@ class LinuxSocket final : public StreamSocket, public Watched {
     socklen_t length = sizeof(error);
     getsockopt(fd(), SOL_SOCKET, SO_ERROR, &error, &length);
     if (error == 0) return success();
-    return Error{Errc::unreachable, "connect to " + peer_ + ": " + std::strerror(error)};
+    return Error{code_of(error), "connect to " + peer_ + ": " + std::strerror(error)};
   }
 
   std::string peer() const override { return peer_; }
