@@ -78,6 +78,18 @@ describe('a volume that is handed over by name', () => {
     expect(bed.server.list('/basalt/v1/handovers/')).toEqual([]);
   });
 
+  it('serves on where it was when the one that was named reaches no disk, whatever that one writes into the store', async () => {
+    await bed.create({ name: 'v1' });
+    await bed.redundant('v1');
+    for (const name of ['d1', 'd2', 'd3']) bed.network.partition(bed.node('c2').engine, bed.node(name).engine);
+    await moveController(bed.api, 'v1', 'c2');
+    await bed.until('v1', 'an epoch that c2 drew itself', (view) => view.epoch > 2);
+    for (let block = 0; block < 20; block++) {
+      await bed.write('c1', 'v1', block, 7);
+      await systemClock.sleep(50);
+    }
+  });
+
   it('goes to the one that was named, not to the first standby', async () => {
     await bed.startController('c3');
     await bed.create({ name: 'v1', controllers: ['c1', 'c2', 'c3'] });

@@ -61,6 +61,8 @@ const removalTimeoutMs = 2_000;
 const halfMadeMs = 3_000;
 /** Until a hand-over that failed is tried again: each try costs hosts a pause. */
 const handOverAgainMs = 10_000;
+/** While a volume is served without the right to. */
+const lentLookMs = 1_000;
 
 export class ServedVolume {
   readonly #options: ServedVolumeOptions;
@@ -85,6 +87,7 @@ export class ServedVolume {
   /** The epoch that was given away last. */
   #handedOver = -1;
   #again: Timer | null = null;
+  #lentTimer: Timer | null = null;
   /** The granted epoch that this node tried to use last. */
   #tried = -1;
   #halfMadeSinceMs: number | null = null;
@@ -135,14 +138,7 @@ export class ServedVolume {
     this.#controller.update(volume, leadership);
     if (leadership !== null && this.#led?.epoch !== leadership.epoch)
       this.#led = { epoch: leadership.epoch, sinceMs: this.#options.context.clock.now() };
-    const { state, view } = { state: this.#controller.state, view: this.#controller.view };
-    if (
-      leadership !== null &&
-      state === 'active' &&
-      leadership.epoch > view.epoch &&
-      leadership.epoch !== this.#controller.lentEpoch &&
-      leadership.controller !== this.#options.node
-    ) {
+    if (leadership !== null && this.#isOver(leadership)) {
       this.#controller
         .demote(`epoch ${leadership.epoch} belongs to ${leadership.controller ?? 'nobody'}`)
         .catch((error) => this.#log.warn('demote', { error: reason(error) }, 'demotion failed'));
@@ -151,6 +147,31 @@ export class ServedVolume {
     this.#exports.wake();
     this.#promotions.wake();
     this.#controller.poke();
+  }
+
+  /**
+   * Somebody else goes on with it. While it is lent, the members say so, whatever the store says - or who took the right
+   * does, by serving; or it came back to this node, which has to take the members anew.
+   */
+  #isOver(leadership: Leadership): boolean {
+    const { node, link } = this.#options;
+    const { state, view, lentEpoch } = this.#controller;
+    const { controller, epoch } = leadership;
+    if (state !== 'active' || epoch <= view.epoch) return false;
+    if (lentEpoch === null) return controller !== node;
+    if (controller === node) return !this.#controller.takesRight;
+    const seen = controller === null ? null : link.state.get('observedVolumes', `${this.#volume.id}/${controller}`);
+    return seen?.state === 'active' && seen.epoch > view.epoch;
+  }
+
+  /** Nobody tells this node that a successor has come late: it looks. */
+  #watchLent(): void {
+    this.#lentTimer?.cancel();
+    if (this.#controller.state !== 'active' || this.#controller.lentEpoch === null) return;
+    this.#lentTimer = this.#options.context.clock.setTimer(lentLookMs, () => {
+      this.update(this.#volume);
+      this.#watchLent();
+    });
   }
 
   /** Somebody asked for the volume to be driven elsewhere. Once for an epoch: afterwards it is another one's. */
@@ -166,7 +187,10 @@ export class ServedVolume {
     this.#controller
       .handOver(to, this.#towards(to))
       .catch((error) => this.#log.warn('hand-over', { error: reason(error) }, 'hand-over failed'))
-      .finally(() => this.#mayFollowAgain());
+      .finally(() => {
+        this.#mayFollowAgain();
+        this.#watchLent();
+      });
   }
 
   /** A volume that was taken back is still wanted there: when whatever stood in the way may be over. */
@@ -216,6 +240,7 @@ export class ServedVolume {
     this.#retired = true;
     this.#halfMadeTimer?.cancel();
     this.#again?.cancel();
+    this.#lentTimer?.cancel();
     await this.#promotions.stop();
     const stays = this.#options.link.state.get('volumes', this.#volume.id)?.phase === 'live';
     const next = this.#nextInLine();
@@ -237,6 +262,7 @@ export class ServedVolume {
   async stop(): Promise<void> {
     this.#halfMadeTimer?.cancel();
     this.#again?.cancel();
+    this.#lentTimer?.cancel();
     await this.#promotions.stop();
     await this.#controller.demote('node stops');
     await this.#exports.stop();
@@ -344,6 +370,7 @@ export class ServedVolume {
       case 'add-listener':
         await engine.rpc('nvmf_subsystem_add_listener', listener);
         this.#present = { ...present, listener: true };
+        this.#reports.wake();
         return;
       case 'set-ana':
         await engine.rpc('nvmf_subsystem_listener_set_ana_state', { ...listener, ana_state: action.ana });
@@ -510,6 +537,8 @@ export class ServedVolume {
   async #report(signal: AbortSignal): Promise<void> {
     const { link, node, hosts } = this.#options;
     const { view } = this.#controller;
+    // A path is shown when hosts can connect to it, or why they cannot.
+    if (!this.#present.listener && this.#exportProblem === null) return;
     const active = view.state === 'active' || view.state === 'closing';
     const tlsAddress = this.#present.tlsListener ? this.#options.access.tlsAddress : null;
     const object: ObservedVolume = {

@@ -110,6 +110,8 @@ interface HandOverRecord {
   readonly clean: boolean | null;
   readonly to: string | null;
   readonly instanceFor?: (epoch: number) => string | null;
+  /** It may be taken back yet: nothing is promised about what is written. */
+  readonly mayReturn?: boolean;
 }
 
 /** What becomes of a volume that was to be given away. */
@@ -147,6 +149,7 @@ export class VolumeController {
   #fencedBy = 0;
   /** The epoch that this one granted to another, or may have, and goes on without. */
   #lent: number | null = null;
+  #takesRight = false;
   #sequence = 0;
 
   constructor(options: VolumeControllerOptions) {
@@ -170,6 +173,11 @@ export class VolumeController {
   /** Serves under an earlier epoch than the one which it granted, or may have granted, to somebody who did not come. */
   get lentEpoch(): number | null {
     return this.#lent;
+  }
+
+  /** It is on the way to an epoch of its own, and still serves under the old one. */
+  get takesRight(): boolean {
+    return this.#takesRight;
   }
 
   get view(): ControllerView {
@@ -216,14 +224,18 @@ export class VolumeController {
   promote(options: PromoteOptions): Promise<void> {
     return this.#exclusive(async () => {
       if (this.#state === 'active' && this.#lent === null) return;
+      // What is served without the right goes on until there is a right to more: the store may be away again.
+      const isRightful = this.#state === 'active';
+      if (isRightful) await this.#takeRightWhileServing(options);
       await this.#disassemble();
+      this.#takesRight = false;
       this.#life = new AbortController();
       const signal =
         options.signal === undefined ? this.#life.signal : AbortSignal.any([this.#life.signal, options.signal]);
       this.#setState('promoting');
       try {
         await this.#withKey(async (dataKey) => {
-          if (!this.#adopt(options.granted ?? null)) await this.#takeRight(options, signal);
+          if (!isRightful && !this.#adopt(options.granted ?? null)) await this.#takeRight(options, signal);
           await this.#assemble(dataKey, signal);
         });
       } catch (error) {
@@ -234,6 +246,21 @@ export class VolumeController {
         throw error;
       }
     });
+  }
+
+  async #takeRightWhileServing(options: PromoteOptions): Promise<void> {
+    const life = this.#life.signal;
+    const signal = options.signal === undefined ? life : AbortSignal.any([life, options.signal]);
+    this.#takesRight = true;
+    try {
+      await this.#withKey(async () => {
+        if (!this.#adopt(options.granted ?? null)) await this.#takeRight(options, signal);
+      });
+      signal.throwIfAborted();
+    } catch (error) {
+      this.#takesRight = false;
+      throw error;
+    }
   }
 
   /** Whoever is on record from an earlier life and has lost the key since stands in nobody's way who has it. */
@@ -287,7 +314,7 @@ export class VolumeController {
     const timer = clock.setTimer(this.#timing.takeBackMs, () => ending.abort(new Error('nobody went on in time')));
     const signal = AbortSignal.any([this.#life.signal, ending.signal]);
     try {
-      const recording = this.#recordUnlessFailed({ clean, to, instanceFor }, signal);
+      const recording = this.#recordUnlessFailed({ clean, to, instanceFor, mayReturn: true }, signal);
       const recorded = await Promise.race([recording, whenAborted(signal).then(() => false)]);
       if (recorded && !direct) return 'unclean';
       if (recorded && (await options.followed(granted, signal))) return 'clean';
@@ -306,6 +333,8 @@ export class VolumeController {
       const holder = this.#holder;
       if (holder === null || this.#life.signal.aborted || (await assembly.isFenced())) return false;
       this.#lent = granted;
+      // Where it is placed may have changed meanwhile.
+      await assembly.keepMarks(this.#volume);
       await onServing(true);
       await context.engine.rpc('basalt_slot_resume', { name: await ensureSlot(context.engine, this.#volume) });
       this.#snapshots = this.#snapshotWorker(assembly, holder);
@@ -343,10 +372,11 @@ export class VolumeController {
   async #recordHandOver(record: HandOverRecord, signal: AbortSignal): Promise<boolean> {
     const holder = this.#holder;
     const plan = (present: Leadership): Leadership => {
-      const { clean, instanceFor } = record;
+      const { clean, instanceFor, mayReturn = false } = record;
       const heir = this.#heir(record.to);
-      if (clean !== true || heir === null) return planHandOver(present, clean ?? present.clean);
       const instance = instanceFor?.(present.epoch + 1) ?? null;
+      if (mayReturn && (heir === null || instance === null)) return planHandOver(present, false);
+      if (clean !== true || heir === null) return planHandOver(present, clean ?? present.clean);
       return instance === null ? planGrant(present, heir) : planDirectGrant(present, { controller: heir, instance });
     };
     while (holder !== null && holds(this.#register.known, holder)) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
+import { grantInstance } from '../model/grant.js';
 import { formatVersion, type Leadership } from '../model/objects.js';
 import { decidePromotion, type PromotionView, standbyStepMs, successorGraceMs } from './promotion.js';
 
@@ -53,6 +54,11 @@ describe('promotion', () => {
     expect(decidePromotion(view(without))).toMatchObject({ do: 'promote', delayMs: standbyStepMs });
     expect(decidePromotion(view({ ...without, me: 'n3' })).do).toBe('nothing');
     expect(decidePromotion(view({ order: ['n2', 'n3'] })).do).toBe('nothing');
+    const { leadership } = granted;
+    const instance = grantInstance('0123456789abcdef0123', leadership.epoch);
+    const direct = { ...without, leadership: { ...leadership, instance, clean: false } };
+    expect(decidePromotion(view({ ...direct, me: 'n1' }))).toMatchObject({ do: 'promote', delayMs: 0 });
+    expect(decidePromotion(view({ ...direct, order: ['n1', 'n2', 'n3'], me: 'n1' })).do).toBe('nothing');
   });
 
   it('lets standbys go one after the other, in the order of the volume', () => {

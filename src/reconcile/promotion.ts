@@ -3,6 +3,7 @@
 // Whether this controller should try to drive a volume now. Trying is always safe: the store's compare-and-swap and the
 // replicas' gates decide. This only keeps several standbys from trying at once, and from taking what works.
 
+import { isGrantInstance } from '../model/grant.js';
 import type { Leadership } from '../model/objects.js';
 
 export interface PromotionView {
@@ -50,8 +51,9 @@ export function decidePromotion(view: PromotionView): PromotionDecision {
 
 /** Null also when it was granted to one that has left the volume's controllers since, and so will not begin to use it. */
 function holderOf({ leadership, order }: PromotionView): string | null {
-  const { controller, instance } = leadership;
-  return controller !== null && instance === null && !order.includes(controller) ? null : controller;
+  const { controller, instance, epoch } = leadership;
+  const isGrant = instance === null || isGrantInstance(instance, epoch);
+  return controller !== null && isGrant && !order.includes(controller) ? null : controller;
 }
 
 /** Only while nobody holds the volume, and while that one can be expected to come. */
