@@ -122,6 +122,10 @@ export function volumeSnapshots(start: () => Engine, diskPath: (name: string) =>
     const bed = await volume(start, diskPath);
     const { controller, disks } = bed;
     await controller.rpc('basalt_slot_set', { name: 'slot', bdev_name: 'raid' });
+    // Both legs are open then.
+    const handle = await controller.openBdev('slot');
+    for (const stripe of [0, 64 * 1024]) await handle.write(stripe, new Uint8Array(blockBytes));
+    await handle.close();
     await attach(bed, { from: start(), member: 'thief', replica: 3, epoch: 4 });
     const ask = controller.rpc('basalt_slot_snapshot', { name: 'slot', members: members('s1'), hold_ms: 500 });
     await expectRefusal(ask, 'fenced', '');
