@@ -87,7 +87,7 @@ Task<Outcome> RdmaHostQueue::handshake(std::unique_ptr<env::RdmaConnection> conn
     co_await Changed(*this);
     if (late()) co_return no_connection;
   }
-  if (link.state() != State::resolved) co_return Error{Errc::unreachable, peer_ + ": no RDMA device leads there"};
+  if (link.state() != State::resolved) co_return Error{Errc::io, peer_ + ": no RDMA device leads there"};
   const Outcome prepared = prepare();
   if (!prepared) co_return prepared;
   rdma::RequestData request{};
@@ -147,7 +147,7 @@ Outcome RdmaHostQueue::rejected() const {
     case Cause::rejected: {
       rdma::RejectData reason;
       if (!rdma::read_private_data(link.private_data(), &reason)) {
-        return Error{Errc::unreachable, peer_ + ": the target rejects the connection and does not say why"};
+        return Error{Errc::io, peer_ + ": the target rejects the connection and does not say why"};
       }
       const bool full = reason.status == static_cast<uint16_t>(rdma::RejectStatus::no_resources);
       return Error{full ? Errc::busy : Errc::io,
@@ -158,7 +158,7 @@ Outcome RdmaHostQueue::rejected() const {
     case Cause::refused:
       return Error{Errc::unreachable, "connect to " + peer_ + ": refused"};
     default:
-      return Error{Errc::unreachable, "connect to " + peer_ + ": no answer"};
+      return Error{Errc::timed_out, "connect to " + peer_ + ": no answer"};
   }
 }
 

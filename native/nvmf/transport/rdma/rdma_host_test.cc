@@ -179,6 +179,25 @@ TEST_F(RdmaHost, GivesUpOnATargetThatDoesNotAnswer) {
   EXPECT_EQ(error().code, Errc::timed_out);
 }
 
+// `unreachable` would say that the target's process is gone.
+TEST_F(RdmaHost, ATargetThatIsSilentIsNotTakenForGone) {
+  net.rdma().knobs.connect_give_up = seconds(1);
+  begin();
+  finish();
+  EXPECT_EQ(error().code, Errc::timed_out);
+  EXPECT_NE(error().message.find("no answer"), std::string::npos) << error().message;
+}
+
+TEST_F(RdmaHost, ATargetThatRejectsIsNotTakenForGone) {
+  net.rdma().knobs.pad_private_data_chance = 0;
+  begin();
+  raw.take(*listener);
+  raw.connection->reject({});
+  finish();
+  EXPECT_EQ(error().code, Errc::io);
+  EXPECT_NE(error().message.find("does not say why"), std::string::npos) << error().message;
+}
+
 TEST_F(RdmaHost, SaysWhenTheMachineRefusesToRegisterMemory) {
   net.rdma().knobs.pinned_bytes_max = 0;
   begin();
