@@ -89,9 +89,10 @@ bool Checksums::fill() {
   record.nonce = nonce_;
   record.block_count = count;
   record.data_crc32c = crc32c(0, crcs, size_t{count} * sizeof(uint32_t));
-  seal_block(&record,
-             {BlockType::checksum_record, store_uuid_, area_.log_base_block(head_), generation_, next_sequence_, head_},
-             payload_bytes_max);
+  seal_block(
+      &record,
+      {BlockType::checksum_record, store_uuid_, area_.log_base_block(head_), record_generation_, next_sequence_, head_},
+      payload_bytes_max);
   return true;
 }
 
@@ -118,7 +119,7 @@ void Checksums::logged(nvme::Status status) {
   if (!status.ok()) {
     failed_ = true;
     while (Op* op = batch.pop_front()) {
-      if (--unplaced_[op->phase] == 0 && op->phase != phase_) phase_ended_.wake_all();
+      leave_phase(op);
       finish(op, status);
     }
     host_.checksums_failed();
@@ -152,7 +153,15 @@ Task<nvme::Status> Checksums::trim() {
   trimming_ = true;
   nvme::Status status = co_await empty_log();
   trimming_ = false;
-  if (!status.ok()) {
+  // A base that is full may have room again: until the log is full too, nothing is lost.
+  const auto fits = [this] {
+    if (pending_.empty()) return true;
+    const uint32_t blocks = 1 + pending_.front()->chunk_blocks;
+    const uint32_t left = area_.left_in_cluster(head_);
+    return area_.log_blocks() - (head_ - tail_) >= uint64_t{blocks} + (blocks > left ? left : 0);
+  };
+  const bool later = status.is(nvme::status::capacity_exceeded) && !failed_ && fits();
+  if (!status.ok() && !later) {
     failed_ = true;
     host_.checksums_failed();
   }
@@ -171,12 +180,17 @@ Task<nvme::Status> Checksums::empty_log() {
     co_await phase_ended_.wait();
   std::vector<TagPage*> dirty = pages_.take_dirty();
   nvme::Status status = co_await write_pages(dirty);
-  for (TagPage* page : dirty)
+  for (TagPage* page : dirty) {
+    if (!status.ok()) pages_.mark_dirty(page);
     pages_.unpin(page);
-  if (status.ok() && !bugs_.trim_before_flush) status = co_await device_.flush();
+  }
+  if (status.ok() && !bugs_.trim_before_flush) {
+    const nvme::Status flushed = co_await device_.flush();
+    if (!flushed.ok()) status = nvme::status::write_fault;  // what was lost is not known: never a reason to go on
+  }
   if (status.ok() && failed_) status = nvme::status::write_fault;
   if (!status.ok()) co_return status;
-  status = co_await write_superblock(sequence, position);
+  status = co_await write_superblocks(sequence, position);
   co_return status;
 }
 
@@ -219,30 +233,37 @@ Task<nvme::Status> Checksums::write_pages(std::vector<TagPage*>& pages) {
   co_return writing.status;
 }
 
-Task<nvme::Status> Checksums::write_superblock(uint64_t tail_sequence, uint64_t tail_position) {
+// Into both places, one after the other: one that is lost later is not replaced by one with an older tail, whose
+// records may name clusters that have other owners now.
+Task<nvme::Status> Checksums::write_superblocks(uint64_t tail_sequence, uint64_t tail_position) {
   BlockMemory memory(1);
   auto& superblock = *reinterpret_cast<ChecksumSuperblock*>(memory.data());
   superblock.nonce = nonce_;
   superblock.tail_sequence = tail_sequence;
   superblock.tail_position = tail_position;
-  const uint64_t generation = generation_ + 1;
-  const uint64_t block = area_.base_block(generation % checksum_superblock_count);
-  seal_block(&superblock, {BlockType::checksum_superblock, store_uuid_, block, generation, 0, 0}, payload_bytes_max);
-  // With FUA alone an older write of the same place could still be in the cache.
-  nvme::Status status = co_await device_.transfer(IoType::write, block, 1, memory.data());
-  if (status.ok()) status = co_await device_.flush();
-  if (!status.ok()) co_return status;
-  generation_ = generation;
+  const uint64_t first_generation = generation_ + 1;
+  for (uint32_t i = 0; i < checksum_superblock_count; i++) {
+    const uint64_t generation = first_generation + i;
+    const uint64_t block = area_.base_block(generation % checksum_superblock_count);
+    seal_block(&superblock, {BlockType::checksum_superblock, store_uuid_, block, generation, 0, 0}, payload_bytes_max);
+    // With FUA alone an older write of the same place could still be in the cache.
+    nvme::Status status = co_await device_.transfer(IoType::write, block, 1, memory.data());
+    if (!status.ok()) co_return status;
+    status = co_await device_.flush();
+    if (!status.ok()) co_return nvme::status::write_fault;
+    generation_ = generation;
+  }
+  record_generation_ = first_generation;
   tail_sequence_ = tail_sequence;
   tail_ = tail_position;
-  co_return status;
+  co_return nvme::status::success;
 }
 
 // ---- making and loading --------------------------------------------------------------------------------------------
 
 Task<Outcome> Checksums::format() {
   reactor_.env().random(&nonce_, sizeof(nonce_));
-  const nvme::Status status = co_await write_superblock(next_sequence_, head_);
+  const nvme::Status status = co_await write_superblocks(next_sequence_, head_);
   if (!status.ok()) co_return io_error("writing the superblock of the checksums", status);
   co_return success();
 }
@@ -269,13 +290,16 @@ Task<Outcome> Checksums::load() {
   co_return success();
 }
 
-// The record that comes next, with its data, into the memory. False: the log ends there.
-Task<bool> Checksums::read_record(uint64_t* position, BlockMemory& memory) {
+// The record that comes next, with its data, into the memory. False: the log ends there. What cannot be read may be a
+// record whose write was acknowledged, and is no end.
+Task<Result<bool>> Checksums::read_record(uint64_t* position, BlockMemory& memory) {
   // The next one follows, or begins the next cluster because it did not fit.
   const uint64_t places[2] = {*position, *position + area_.left_in_cluster(*position)};
+  nvme::Status unread = {};
   for (const uint64_t place : places) {
     const uint64_t block = area_.log_base_block(place);
     nvme::Status status = co_await device_.transfer(IoType::read, block, 1, memory.data());
+    if (!status.ok()) unread = status;
     if (!status.ok()) continue;
     const ChecksumRecord& record = record_in(memory);
     const bool next = block_matches(&record, BlockType::checksum_record, store_uuid_, block) &&
@@ -283,7 +307,10 @@ Task<bool> Checksums::read_record(uint64_t* position, BlockMemory& memory) {
                       record.block_count > 0 && record.block_count < area_.left_in_cluster(place) &&
                       record.block_count <= checksum_record_blocks_max;
     if (!next) continue;
+    if (record.header.generation > generation_)
+      co_return corrupt("the log of the checksums is newer than every intact superblock of theirs");
     status = co_await device_.transfer(IoType::read, block + 1, record.block_count, memory.block(1));
+    if (!status.ok()) unread = status;
     if (!status.ok()) continue;
     uint32_t crcs[checksum_record_blocks_max];
     for (uint32_t i = 0; i < record.block_count; i++)
@@ -292,19 +319,36 @@ Task<bool> Checksums::read_record(uint64_t* position, BlockMemory& memory) {
     *position = place + 1 + record.block_count;
     co_return true;
   }
+  if (!unread.ok()) co_return io_error("reading the log of the checksums", unread);
   co_return false;
 }
 
-Task<Outcome> Checksums::replay() {
-  uint64_t position = head_;
+// From the tail to the end.
+Task<Outcome> Checksums::go_through_log(bool carrying_out) {
+  next_sequence_ = tail_sequence_;
+  uint64_t position = head_ = tail_;
   while (position - tail_ <= area_.log_blocks()) {
-    const bool more = co_await read_record(&position, memory_);
-    if (!more) break;
-    Outcome done = co_await carry_out(memory_);
-    if (!done) co_return done;
+    Result<bool> more = co_await read_record(&position, memory_);
+    if (!more) co_return std::move(more).error();
+    if (!*more) break;
+    if (carrying_out) {
+      Outcome done = co_await carry_out(memory_);
+      if (!done) co_return done;
+    }
     next_sequence_++;
     head_ = position;
   }
+  co_return success();
+}
+
+// All is read before anything is written: a log that cannot be read to its end is left as it is.
+Task<Outcome> Checksums::replay() {
+  Outcome outcome = co_await go_through_log(false);
+  if (!outcome) co_return outcome;
+  const uint64_t end_sequence = next_sequence_;
+  outcome = co_await go_through_log(true);
+  if (!outcome) co_return outcome;
+  if (next_sequence_ != end_sequence) co_return corrupt("the log of the checksums reads differently each time");
   // A new nonce: what the log holds now can never be taken for what will be written.
   std::vector<TagPage*> dirty = pages_.take_dirty();
   nvme::Status status = co_await write_pages(dirty);
@@ -312,7 +356,7 @@ Task<Outcome> Checksums::replay() {
     pages_.unpin(page);
   if (status.ok()) status = co_await device_.flush();
   reactor_.env().random(&nonce_, sizeof(nonce_));
-  if (status.ok()) status = co_await write_superblock(next_sequence_, head_);
+  if (status.ok()) status = co_await write_superblocks(next_sequence_, head_);
   if (!status.ok()) co_return io_error("what the log of the checksums says", status);
   co_return success();
 }
@@ -326,8 +370,7 @@ Task<Outcome> Checksums::carry_out(BlockMemory& memory) {
     uint32_t count = 1;
     while (first + count < record.block_count && record.blocks[first + count] == record.blocks[first] + count)
       count++;
-    const nvme::Status status =
-        co_await device_.transfer(IoType::write, record.blocks[first], count, memory.block(1 + first));
+    const nvme::Status status = co_await put_in_place(record.blocks[first], count, memory.block(1 + first));
     if (!status.ok()) co_return io_error("carrying out the log of the checksums", status);
     for (uint32_t i = first; i < first + count; i++) {
       Outcome set = co_await set_tag(record.blocks[i], record.tags[i]);
@@ -336,6 +379,21 @@ Task<Outcome> Checksums::carry_out(BlockMemory& memory) {
     first += count;
   }
   co_return success();
+}
+
+// Blocks that the base does not take, a bad sector or a full base, get their tags nevertheless: unless they hold this
+// data already they read as damaged. They are no reason to refuse the store. A base that is out of reach is.
+Task<nvme::Status> Checksums::put_in_place(uint64_t block, uint32_t count_blocks, uint8_t* memory) {
+  const auto bearable = [](nvme::Status status) {
+    return status.ok() || status.type() == nvme::StatusType::media || status.is(nvme::status::capacity_exceeded);
+  };
+  nvme::Status status = co_await device_.transfer(IoType::write, block, count_blocks, memory);
+  if (status.ok() || !bearable(status)) co_return status;
+  for (uint32_t i = 0; i < count_blocks; i++) {  // each for itself
+    status = co_await device_.transfer(IoType::write, block + i, 1, memory + size_t{i} * block_bytes);
+    if (!bearable(status)) co_return status;
+  }
+  co_return nvme::status::success;
 }
 
 // For a coroutine that waits for a page.

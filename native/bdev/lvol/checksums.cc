@@ -175,22 +175,46 @@ void Checksums::placed(Op* op) {
   op->child.iov_count = 1;
   op->child.done = [](Io* child) {
     Op* op = static_cast<Op*>(child->context);
-    for (uint32_t i = 0; child->status.ok() && i < op->chunk_blocks; i++) {
-      if (crc32c(0, op->look->block(i), block_bytes) == op->tags[i]) op->owner->tag_of(op, i) = op->tags[i];
-    }
-    for (uint32_t i = 0; i < op->page_count; i++)
-      op->owner->pages_.mark_dirty(op->pages[i]);
-    op->look.reset();
-    op->owner->chunk_ended(op);
+    op->owner->looked(op);
   };
   device_.submit(&op->child);
 }
 
-void Checksums::chunk_ended(Op* op) {
+// The record must not outlive the failure: carried out at the next load, it would change what was read since, or fail
+// again. Nobody reads these blocks before the log has forgotten it.
+void Checksums::looked(Op* op) {
+  // A base that is out of reach tells nothing of what it holds: the next load carries the record out.
+  if (!op->child.status.ok() && op->child.status.type() != nvme::StatusType::media) {
+    failed_ = true;
+    host_.checksums_failed();
+    fail();
+  }
+  for (uint32_t i = 0; op->child.status.ok() && i < op->chunk_blocks; i++) {
+    if (crc32c(0, op->look->block(i), block_bytes) == op->tags[i]) tag_of(op, i) = op->tags[i];
+  }
+  for (uint32_t i = 0; i < op->page_count; i++)
+    pages_.mark_dirty(op->pages[i]);
+  op->look.reset();
+  leave_phase(op);
+  spawn(forget_failed(this, op));
+}
+
+Task<void> Checksums::forget_failed(Checksums* checksums, Op* op) {
+  checksums->host_.checksums_begin();
+  (void)(co_await checksums->trim()).ok();  // a failure has been told to the host
+  checksums->finish(op, op->status);
+  checksums->host_.checksums_end();
+}
+
+void Checksums::leave_phase(Op* op) {
   if (--unplaced_[op->phase] == 0 && op->phase != phase_) phase_ended_.wake_all();
+}
+
+void Checksums::chunk_ended(Op* op) {
+  leave_phase(op);
   op->done_blocks += op->chunk_blocks;
   unpin_pages(op);
-  if (!op->status.ok() || op->done_blocks == op->count_blocks()) return finish(op, op->status);
+  if (op->done_blocks == op->count_blocks()) return finish(op, op->status);
   next_chunk(op);
 }
 

@@ -105,6 +105,9 @@ class Checksums {
   void swap_tags(Op* op);
   void write_in_place(Op* op);
   void placed(Op* op);
+  void looked(Op* op);
+  static Task<void> forget_failed(Checksums* checksums, Op* op);
+  void leave_phase(Op* op);
   void chunk_ended(Op* op);
   void finish(Op* op, nvme::Status status);
 
@@ -122,9 +125,11 @@ class Checksums {
   struct PageWriting;
   static Task<void> write_some(PageWriting& writing);
   Task<nvme::Status> write_pages(std::vector<TagPage*>& pages);
-  Task<nvme::Status> write_superblock(uint64_t tail_sequence, uint64_t tail_position);
-  Task<bool> read_record(uint64_t* position, BlockMemory& memory);
+  Task<nvme::Status> write_superblocks(uint64_t tail_sequence, uint64_t tail_position);
+  Task<Result<bool>> read_record(uint64_t* position, BlockMemory& memory);
+  Task<Outcome> go_through_log(bool carrying_out);
   Task<Outcome> carry_out(BlockMemory& memory);
+  Task<nvme::Status> put_in_place(uint64_t block, uint32_t count_blocks, uint8_t* memory);
   struct PageWait;
   Task<Outcome> set_tag(uint64_t block, uint32_t tag);
 
@@ -154,6 +159,7 @@ class Checksums {
   WaitList phase_ended_;
   uint64_t nonce_ = 0;
   uint64_t generation_ = 0;
+  uint64_t record_generation_ = 0;  // the lower one of the two superblocks with this tail
   uint64_t next_sequence_ = 1;
   uint64_t tail_sequence_ = 1;
   uint64_t head_ = 0;  // positions: blocks since the log was made

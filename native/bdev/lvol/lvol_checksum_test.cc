@@ -23,7 +23,9 @@ struct Store {
     EXPECT_TRUE(made.ok());
     store = std::move(*made);
   }
-  explicit Store(uint64_t seed, std::vector<uint8_t> image) : world(seed), disk(world, std::move(image)) {
+  explicit Store(uint64_t seed, std::vector<uint8_t> image, const std::function<void(CrashDisk&)>& prepare = {})
+      : world(seed), disk(world, std::move(image)) {
+    if (prepare) prepare(disk);
     auto loaded = run(world, LvStore::load(world.reactor, disk.handle()));
     if (loaded.ok()) store = std::move(*loaded);
   }
@@ -190,10 +192,14 @@ TEST(LvolChecksum, a_store_without_room_for_checksums_says_so_and_is_as_before) 
   Lvol& lvol = s.make("a", false, 16 << 20);
   for (uint64_t block = 0; do_io(s.world, lvol, IoType::write, block, 16, 0x11).ok();)
     block += 16;
+  const auto bits = [&s] { return run(s.world, fsck(s.world.reactor, s.disk.handle())).incompatible; };
+  EXPECT_EQ(bits(), 0u);
   LvolOptions options{.name = "b", .uuid = {}, .size_bytes = lvol_bytes, .checksums = true};
   auto made = run(s.world, s.store->create_lvol(options));
   ASSERT_FALSE(made.ok());
   EXPECT_EQ(made.error().code, Errc::no_space);
+  EXPECT_EQ(bits(), 0u) << "older code can load it still";
+  EXPECT_EQ(s.store->stats().checksum_clusters, 0u);
   ASSERT_TRUE(do_io(s.world, lvol, IoType::unmap, 0, 512).ok());
   s.world.settle();
   EXPECT_TRUE(run(s.world, s.store->create_lvol(options)).ok());
@@ -223,6 +229,20 @@ TEST(LvolChecksum, a_page_of_checksums_that_cannot_be_read_makes_its_blocks_unre
   EXPECT_TRUE(s.is_unreadable(lvol, 2));
 }
 
+// Where the superblocks of the checksums are, the older one first.
+std::vector<size_t> checksum_superblocks(const std::vector<uint8_t>& image) {
+  std::vector<size_t> found;
+  for (size_t at = 0; at < image.size(); at += 4096) {
+    const lvs::BlockHeader& header = lvs::header_of(image.data() + at);
+    if (header.magic == lvs::block_magic && header.type == static_cast<uint16_t>(lvs::BlockType::checksum_superblock))
+      found.push_back(at);
+  }
+  std::sort(found.begin(), found.end(), [&](size_t a, size_t b) {
+    return lvs::header_of(image.data() + a).generation < lvs::header_of(image.data() + b).generation;
+  });
+  return found;
+}
+
 TEST(LvolChecksum, a_damaged_superblock_of_the_checksums_refuses_the_store) {
   std::vector<uint8_t> image;
   {
@@ -233,13 +253,168 @@ TEST(LvolChecksum, a_damaged_superblock_of_the_checksums_refuses_the_store) {
     s.store.reset();
     image = s.disk.bytes_now();
   }
-  for (size_t at = 0; at < image.size(); at += 4096) {
-    const lvs::BlockHeader& header = lvs::header_of(image.data() + at);
-    if (header.magic == lvs::block_magic && header.type == static_cast<uint16_t>(lvs::BlockType::checksum_superblock))
-      image[at + 70] ^= 1;
-  }
+  const std::vector<size_t> superblocks = checksum_superblocks(image);
+  ASSERT_EQ(superblocks.size(), 2u);
+  for (const size_t at : superblocks)
+    image[at + 70] ^= 1;
   const Store s(12, image);
   EXPECT_EQ(s.store, nullptr);
+}
+
+TEST(LvolChecksum, damaged_superblocks_of_checksums_that_nobody_has_any_more_do_not_refuse_the_store) {
+  std::vector<uint8_t> image;
+  {
+    Store s(13);
+    ASSERT_TRUE(do_io(s.world, s.make("plain", false), IoType::write, 0, 4, 0x11).ok());
+    ASSERT_TRUE(do_io(s.world, s.make("a", true), IoType::write, 0, 8, 0x22).ok());
+    ASSERT_TRUE(run(s.world, s.store->delete_lvol("a")).ok());
+    s.world.settle();
+    ASSERT_TRUE(run(s.world, s.store->close()).ok());
+    s.world.settle();
+    s.store.reset();
+    image = s.disk.bytes_now();
+  }
+  for (const size_t at : checksum_superblocks(image))
+    image[at + 70] ^= 1;
+  {
+    Store s(14, image);
+    ASSERT_NE(s.store, nullptr);
+    EXPECT_TRUE(all_are(read_blocks(s.world, *s.store->find("plain"), 0, 4), 0x11));
+    ASSERT_TRUE(do_io(s.world, s.make("b", true), IoType::write, 0, 8, 0x33).ok());
+    image = s.disk.bytes_now();
+  }
+  Store s(15, image);
+  ASSERT_NE(s.store, nullptr);
+  EXPECT_TRUE(all_are(read_blocks(s.world, *s.store->find("b"), 0, 8), 0x33));
+}
+
+TEST(LvolChecksum, a_log_that_cannot_be_read_refuses_the_store_and_stays_until_it_can) {
+  std::vector<uint8_t> image;
+  {
+    Store s(16);
+    Lvol& lvol = s.make("a", true);
+    ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 8, 0x22).ok());
+    ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 8, 0x33).ok());
+    image = s.disk.bytes_now();
+  }
+  std::vector<uint64_t> records;
+  for (size_t at = 0; at < image.size(); at += 4096) {
+    const lvs::BlockHeader& header = lvs::header_of(image.data() + at);
+    if (header.magic == lvs::block_magic && header.type == static_cast<uint16_t>(lvs::BlockType::checksum_record))
+      records.push_back(at);
+  }
+  ASSERT_EQ(records.size(), 2u);
+  for (const uint64_t record : records) {
+    for (const uint64_t offset : {uint64_t{0}, uint64_t{4096}}) {  // the record, its data
+      const uint64_t sector = (record + offset) / CrashDisk::sector_bytes;
+      Store s(17, image, [=](CrashDisk& disk) {
+        disk.fault = [=](const Io& io) -> std::optional<nvme::Status> {
+          const bool hit =
+              io.type == IoType::read && io.offset_blocks <= sector && sector < io.offset_blocks + io.count_blocks;
+          return hit ? std::optional<nvme::Status>(nvme::status::unrecovered_read_error) : std::nullopt;
+        };
+      });
+      EXPECT_EQ(s.store, nullptr);
+      Store again(18, s.disk.bytes_now());
+      ASSERT_NE(again.store, nullptr);
+      EXPECT_TRUE(all_are(read_blocks(again.world, *again.store->find("a"), 0, 8), 0x33));
+    }
+  }
+}
+
+// A base on which nothing can be written where the block of these bytes lies.
+uint64_t sector_of(Store& s, uint8_t fill) {
+  const std::vector<uint8_t> block(4096, fill);
+  uint64_t last = 0;  // the log has it too, at a place before or after
+  std::vector<uint8_t>& bytes = s.disk.bytes_now();
+  for (uint64_t at = 0; at < bytes.size(); at += 4096) {
+    if (std::memcmp(bytes.data() + at, block.data(), 4096) != 0) continue;
+    bytes[at] ^= 1;
+    const bool in_place = s.is_unreadable(*s.store->find("a"), 7);
+    bytes[at] ^= 1;
+    if (in_place) last = at / CrashDisk::sector_bytes;
+  }
+  return last;
+}
+void refuse_writes(CrashDisk& disk, uint64_t sector, nvme::Status with) {
+  disk.fault = [=](const Io& io) -> std::optional<nvme::Status> {
+    const bool hit =
+        io.type == IoType::write && io.offset_blocks <= sector && sector < io.offset_blocks + io.count_blocks;
+    return hit ? std::optional<nvme::Status>(with) : std::nullopt;
+  };
+}
+
+// Begins with blocks 0 to 15 as 0x11 and block 7 as 0x22; then a write of 0x33 to 4 to 11 meets the bad block.
+void judge_after_refused_write(Store& s, bool answered) {
+  ASSERT_NE(s.store, nullptr) << "does not load";
+  for (uint64_t block = 0; block < 16; block++) {
+    uint8_t byte = 0;
+    const nvme::Status status = s.read(*s.store->find("a"), block, &byte);
+    if (block < 4 || block > 11) {
+      EXPECT_TRUE(status.ok() && byte == 0x11) << block;
+    } else if (answered) {  // what was read after the answer stays
+      EXPECT_TRUE(status.ok() && byte == (block == 7 ? 0x22 : 0x11)) << block << ": " << nvme::to_string(status);
+    } else if (block != 7) {
+      EXPECT_TRUE(status.ok() && byte == 0x33) << block << ": " << nvme::to_string(status);
+    } else {
+      EXPECT_FALSE(status.ok() && byte != 0x33);
+    }
+  }
+  EXPECT_TRUE(all_are(read_blocks(s.world, *s.store->find("plain"), 0, 4), 0x44));
+}
+
+TEST(LvolChecksum, a_write_that_the_base_refused_is_not_carried_out_when_the_store_is_loaded_again) {
+  for (const nvme::Status with : {nvme::status::write_fault, nvme::status::capacity_exceeded}) {
+    std::vector<uint8_t> at_refusal;
+    std::vector<uint8_t> image;
+    uint64_t sector = 0;
+    {
+      Store s(31);
+      Lvol& lvol = s.make("a", true);
+      ASSERT_TRUE(do_io(s.world, s.make("plain", false), IoType::write, 0, 4, 0x44).ok());
+      ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 16, 0x11).ok());
+      ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 7, 1, 0x22).ok());
+      sector = sector_of(s, 0x22);
+      ASSERT_GT(sector, 0u);
+      refuse_writes(s.disk, sector, with);
+      const auto fault = s.disk.fault;
+      s.disk.fault = [&, fault](const Io& io) {
+        const auto status = fault(io);
+        if (status && at_refusal.empty()) at_refusal = s.disk.bytes_now();
+        return status;
+      };
+      EXPECT_TRUE(do_io(s.world, lvol, IoType::write, 4, 8, 0x33).is(with));
+      image = s.disk.bytes_now();
+      judge_after_refused_write(s, true);
+      s.disk.fault = {};
+    }
+    // The process ended before the answer, or after it; the block is bad still, or good again.
+    for (const bool answered : {false, true}) {
+      for (const bool bad : {false, true}) {
+        Store s(33, answered ? image : at_refusal, [&](CrashDisk& disk) {
+          if (bad) refuse_writes(disk, sector, with);
+        });
+        judge_after_refused_write(s, answered);
+      }
+    }
+  }
+}
+
+TEST(LvolChecksum, a_base_that_is_full_refuses_writes_and_takes_them_again_when_it_has_room) {
+  Store s(34);
+  Lvol& lvol = s.make("a", true);
+  ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 16, 0x11).ok());
+  s.disk.fault = [](const Io& io) -> std::optional<nvme::Status> {  // only the log is there already
+    if (io.type != IoType::write || io.fua) return std::nullopt;
+    return nvme::status::capacity_exceeded;
+  };
+  for (uint64_t block = 0; block < 3; block++)
+    EXPECT_TRUE(do_io(s.world, lvol, IoType::write, block, 1, 0x22).is(nvme::status::capacity_exceeded));
+  EXPECT_TRUE(all_are(read_blocks(s.world, lvol, 0, 16), 0x11));
+  s.disk.fault = {};
+  EXPECT_TRUE(do_io(s.world, lvol, IoType::write, 1, 1, 0x33).ok());
+  EXPECT_TRUE(all_are(read_blocks(s.world, lvol, 1, 1), 0x33));
+  EXPECT_TRUE(all_are(read_blocks(s.world, lvol, 0, 1), 0x11));
 }
 
 // Random work over a disk that rots, loses writes and puts them elsewhere, in its data area. Blocks that were read
@@ -402,7 +577,7 @@ TEST(LvolChecksum, the_bugs_that_power_cuts_show_are_caught) {
 }
 
 // A checksummed lvol goes, a plain one gets its clusters, and the process ends. Blocks of the second that are wrong.
-uint64_t wrong_after_reuse(bool log_outlives_cluster) {
+uint64_t wrong_after_reuse(bool log_outlives_cluster, bool lose_newest_superblock = false) {
   std::vector<uint8_t> image;
   constexpr uint64_t plain_blocks = 512;
   uint64_t written = 0;
@@ -420,6 +595,7 @@ uint64_t wrong_after_reuse(bool log_outlives_cluster) {
     EXPECT_TRUE(do_io(s.world, plain, IoType::flush).ok());
     image = s.disk.bytes_now();
   }
+  if (lose_newest_superblock) image[checksum_superblocks(image).back() + 70] ^= 1;
   Store s(22, image);
   Lvol& plain = *s.store->find("plain");
   uint64_t wrong = 0;
@@ -434,6 +610,31 @@ uint64_t wrong_after_reuse(bool log_outlives_cluster) {
 TEST(LvolChecksum, the_log_never_writes_over_the_next_owner_of_a_cluster) {
   EXPECT_EQ(wrong_after_reuse(false), 0u);
   EXPECT_GT(wrong_after_reuse(true), 0u) << "the planted bug must show";
+}
+
+TEST(LvolChecksum, an_older_superblock_that_has_to_stand_in_for_a_lost_one_knows_what_the_log_has_forgotten) {
+  EXPECT_EQ(wrong_after_reuse(false, true), 0u);
+}
+
+TEST(LvolChecksum, superblocks_that_are_older_than_the_log_refuse_the_store) {
+  std::vector<uint8_t> image;
+  std::vector<uint8_t> before;
+  {
+    Store s(23);
+    Lvol& lvol = s.make("a", true);
+    ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 8, 0x11).ok());
+    before = s.disk.bytes_now();
+    ASSERT_TRUE(do_io(s.world, lvol, IoType::unmap, 0, 16).ok());  // a whole cluster
+    s.world.settle();
+    ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 20, 8, 0x22).ok());
+    image = s.disk.bytes_now();
+  }
+  for (const size_t at : checksum_superblocks(before)) {
+    ASSERT_NE(std::memcmp(image.data() + at, before.data() + at, 4096), 0);
+    std::memcpy(image.data() + at, before.data() + at, 4096);
+  }
+  const Store s(24, image);
+  EXPECT_EQ(s.store, nullptr);
 }
 
 }  // namespace

@@ -219,6 +219,7 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   bool area_whole(Layer& layer);
   void open_area(Layer& layer);
   Task<Outcome> load_checksums();
+  Outcome room_for_area();
   Task<Outcome> enable_checksums();
   Task<Outcome> fill_area(uint32_t id);
   bool apply_area(const lvs::Record& record);

@@ -9,6 +9,7 @@ namespace basalt::bdev {
 namespace {
 
 constexpr uint64_t scrub_chunk_blocks = 64;
+constexpr Duration scrub_sleep_max = milliseconds(100);
 constexpr size_t maps_per_block = lvs::journal_block_records_bytes_max / lvs::map_record_bytes;
 
 }  // namespace
@@ -75,7 +76,9 @@ Task<Outcome> LvStore::load_checksums() {
   }
   open_area(*layer);
   Outcome loaded = co_await checksums_->load();
-  if (!loaded && loaded.error().code == Errc::not_found && !needed) {
+  // Nobody's checksums, never made or damaged, are no reason to refuse the rest. Whoever wants some makes them anew.
+  const bool unusable = !loaded && (loaded.error().code == Errc::not_found || loaded.error().code == Errc::corrupt);
+  if (unusable && !needed) {
     checksums_.reset();
     co_return success();
   }
@@ -83,10 +86,24 @@ Task<Outcome> LvStore::load_checksums() {
   co_return loaded;
 }
 
+// Looked at before anything is changed: a store that has no room stays one that older code can load.
+Outcome LvStore::room_for_area() {
+  if (checksum_layer() != nullptr) return success();  // fill_area() looks itself
+  const uint32_t count = lvs::ChecksumArea(layout_).cluster_count;
+  if (space_.free_count() < count)
+    return Error{Errc::no_space, name_ + ": checksums need " + std::to_string(count) + " clusters"};
+  const uint32_t windows = (count + layout_.clusters_per_extents() - 1) / layout_.clusters_per_extents();
+  constexpr uint32_t layers = 2;  // the area's, and the lvol that is to be made
+  if (pages_.free_count() < windows + layers) return Error{Errc::no_space, name_ + ": no metadata page is left"};
+  return success();
+}
+
 // With the control lock held.
 Task<Outcome> LvStore::enable_checksums() {
   if (checksums_ != nullptr) co_return success();
-  Outcome outcome = co_await enable(lvs::incompatible_checksums | lvs::incompatible_layers);
+  Outcome outcome = room_for_area();
+  if (!outcome) co_return outcome;
+  outcome = co_await enable(lvs::incompatible_checksums | lvs::incompatible_layers);
   if (!outcome) co_return outcome;
   Layer* layer = checksum_layer();
   if (layer == nullptr) {
@@ -125,6 +142,7 @@ Task<Outcome> LvStore::fill_area(uint32_t id) {
   for (uint32_t cluster = 0; cluster < count; cluster++) {
     if (!layer->map.make_window(cluster)) co_return Error{Errc::no_space, name_ + ": no metadata page is left"};
     if (!layer->map.find(cluster)->mapped()) {
+      if (closing_ || failed()) co_return Error{Errc::io, name_ + ": the lvstore has failed or is closing"};
       Op wait;
       co_await ClusterWait{*this, wait};
       if (wait.physical == lvs::no_cluster) co_return Error{Errc::no_space, name_ + ": is full"};
@@ -183,8 +201,9 @@ Task<Result<LvolScrub>> LvStore::scrub_lvol(std::string name, uint64_t bytes_per
       if (bytes_per_s > 0) {
         due = due + nanoseconds(static_cast<int64_t>(uint64_t{run.count_blocks} * lvs::block_bytes * 1'000'000'000 /
                                                      bytes_per_s));
-        const Duration ahead = due - reactor_.now();
-        if (ahead > Duration{}) co_await sleep_for(reactor_, ahead);
+        // In slices: close() waits for this.
+        for (Duration ahead = due - reactor_.now(); ahead > Duration{} && !closing_; ahead = due - reactor_.now())
+          co_await sleep_for(reactor_, std::min(ahead, scrub_sleep_max));
       }
     }
     block += run.count_blocks;

@@ -4,6 +4,7 @@
 // are in use, and in which of its two slots each one's current copy is.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -55,6 +56,7 @@ class PageTable {
   }
   size_t dirty_count() const { return dirty_count_ + given_.size(); }
   bool used(uint32_t number) const { return used_[number]; }
+  size_t free_count() const { return static_cast<size_t>(std::count(used_.begin(), used_.end(), false)); }
   Slot slot(uint32_t number) const { return slots_[number]; }
   void set_slot(uint32_t number, Slot slot) { slots_[number] = slot; }
   std::vector<uint32_t> take_given() { return std::exchange(given_, {}); }
