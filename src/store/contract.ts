@@ -360,14 +360,26 @@ function watchTests(context: ContractContext): void {
     await harness.stop();
     const pending = reader.next();
     await harness.start();
-    for (let i = 1; i <= 5; i++)
-      revisions.push((await store.put(`${prefix}${i}`, String(i), { timeoutMs: waitMs })).revision);
+    for (let i = 1; i <= 5; i++) revisions.push(await putForSure(store, `${prefix}${i}`, String(i)));
     seen.push((await pending).revision);
     while (seen.length < revisions.length) seen.push((await reader.next()).revision);
     expect(seen).toEqual(revisions);
     expect(states).toEqual([true, false, true]);
     reader.close();
   });
+}
+
+/** Returns the revision. The first call after a server went may be cut off with the old connection: then it is looked up. */
+async function putForSure(store: Store, key: string, value: string): Promise<number> {
+  for (;;) {
+    try {
+      return (await store.put(key, value, { timeoutMs: waitMs })).revision;
+    } catch (error) {
+      if (!isBasaltError(error, 'STORE_UNKNOWN_OUTCOME')) throw error;
+      const { entry } = await store.get(key, { timeoutMs: waitMs });
+      if (entry !== null) return entry.modRevision;
+    }
+  }
 }
 
 function leaseTests(context: ContractContext): void {
