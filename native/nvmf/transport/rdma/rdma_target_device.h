@@ -4,7 +4,7 @@
 //
 // Receives: a command without data gives its receive back at once; one with in-capsule data keeps it until it ends,
 // because its data is used where it arrived. When few are left, such data is copied into a pool buffer instead (and
-// counted), so that the queue does not run dry however many commands execute.
+// counted), so that the queue does not run dry while buffers can be had (docs/rdma.md names what is left).
 //
 // Thread: the reactor's.
 #pragma once
