@@ -158,7 +158,9 @@ export class SnapshotTaker {
     const snapshot = taken.id === null ? null : reading.state().get('snapshots', taken.id);
     if (snapshot === null || !isWhole(snapshot, reading.state())) return [];
     const name = `read-${taken.name}`;
-    await this.#done(() => cloneSnapshot(deps, { volume, snapshot: taken.name, request: { name } }));
+    // By name: all of them may be cordoned.
+    const controllers = reading.state().volumeByName(volume)?.controllers ?? [];
+    await this.#done(() => cloneSnapshot(deps, { volume, snapshot: taken.name, request: { name, controllers } }));
     const seen = await this.#readVolume(name, reading);
     await this.#done(() => deleteVolume(deps, name));
     return seen;
