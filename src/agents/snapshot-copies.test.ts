@@ -72,8 +72,10 @@ function copiesOn(name: string, ...nodes: string[]): Promise<void> {
   });
 }
 
+let clones = 0;
+
 async function reads(name: string, block: number, fill: number): Promise<void> {
-  const volume = `${name}-${fill}-${Math.floor(Math.random() * 1e9)}`;
+  const volume = `${name}-${fill}-${++clones}`;
   await cloneSnapshot(bed.api, { volume: 'v1', snapshot: name, request: { name: volume } });
   await bed.served(volume);
   expect(await bed.read(await active(volume), volume, block)).toBe(fill);
