@@ -23,6 +23,7 @@ namespace basalt {
   X(journal_wrapped, "an lvstore's journal began again at its start")                       \
   X(leases_waited_out, "a takeover was incomplete, so the old read leases had to run out")  \
   X(lease_refused_read, "a leg held back a read, because a lease had run out")              \
+  X(lent_data_kept, "data that a bdev had lent was copied, because the socket was full")    \
   X(lost_member_swapped_out, "writes went on after the store had let a failed member go")   \
   X(member_lost_last, "every member of a leg had failed")                                   \
   X(old_copy_ended, "a host had the old copies of its changes ended before it resent them") \

@@ -56,6 +56,11 @@ struct Io : Work {
   uint32_t count_blocks = 0;  // > 0 but for flush
   uint64_t offset_blocks = 0;
   const Iovec* iov = nullptr;
+  // A read may be answered by a loan instead of a copy. Who sets `borrows`, on the bdev's home reactor, finds in `lent`
+  // where the data lies, in one piece, or nullptr: then it is in `iov` as ever. The loan ends with the turn in which
+  // done runs; until then the data may change, by whole writes.
+  bool borrows = false;
+  const void* lent = nullptr;
   nvme::Status status;
   IoDone done = nullptr;
   void* context = nullptr;  // the submitter's

@@ -86,6 +86,8 @@ void TargetQueue::execute(Request* request) {
   request->queue = this;
   request->completion = {};
   request->io.context = request;
+  request->io.borrows = false;
+  request->io.lent = nullptr;
   last_command_ns_.store(reactor_.now().ns, std::memory_order_relaxed);
   const bool fabrics = is_fabrics(request->command);
   const bool authentication = is_authentication(request->command);

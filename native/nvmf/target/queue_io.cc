@@ -177,6 +177,7 @@ Status TargetQueue::start_read_write(Request* request, ns::Namespace& space) {
     io.type = opcode_of(request) == NvmOpcode::read ? bdev::IoType::read : bdev::IoType::write;
     io.iov = request->iov;
     io.iov_count = request->iov_count;
+    io.borrows = request->borrows && io.type == bdev::IoType::read && &space.home() == &reactor_;
   }
   submit(request, space);
   return status::success;

@@ -37,6 +37,8 @@ struct Request {
   Iovec* iov = nullptr;
   uint16_t iov_count = 0;
   uint32_t data_bytes = 0;
+  // The transport can send a read's data from where a bdev lent it (io.lent), before the turn ends.
+  bool borrows = false;
 
   // Set by transfer_plan(): where data flows and how many bytes; a status that is not ok means: do not move data,
   // complete with it (the transport still consumes in-capsule data).

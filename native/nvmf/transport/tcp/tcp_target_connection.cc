@@ -168,6 +168,7 @@ TcpConnection::Slot* TcpConnection::take_slot() {
       slot.request.finish = finished;
       slot.request.transport_context = &slot;
       slot.request.iov = &slot.iov;
+      slot.request.borrows = true;
       free_slots_.push_back(&slot);
     }
     slot_chunks_.push_back(std::move(chunk));
@@ -179,6 +180,7 @@ TcpConnection::Slot* TcpConnection::take_slot() {
   slot->state = SlotState::receiving;
   slot->digest_failed = false;
   slot->received_bytes = 0;
+  slot->lent = nullptr;
   slot->request.iov_count = 0;
   return slot;
 }
@@ -257,6 +259,8 @@ void TcpConnection::finished(Request* request) {
   }
   if (self->half_open_ && self->queue_.connected()) self->associated();
   slot->state = SlotState::sending;
+  slot->lent = request->io.lent;
+  if (slot->lent != nullptr && self->writable_armed_) keep_lent(slot);  // nothing goes out in this turn
   self->queue_send(slot);
 }
 

@@ -96,6 +96,8 @@ class TcpConnection {
     nvme::Status plan;
     PayloadHold payload;
     Iovec iov;
+    const void* lent = nullptr;  // a read's data lies here and not in the buffer, until the end of this turn
+    size_t data_piece = 0;       // of the batch
     uint32_t received_bytes = 0;
     Since asked;  // the R2T was sent
     ListNode asked_node;
@@ -161,6 +163,8 @@ class TcpConnection {
   void append(const void* bytes, size_t length_bytes);
   void append_response(Slot* slot);
   void sent(size_t count_bytes);
+  static void keep_lent(Slot* slot);
+  void keep_all_lent();
 
   Target& target_;
   Reactor& reactor_;

@@ -3,6 +3,7 @@
 // docs/conformance-malformed.md and what bounds a bad host. Only they lose; everything they held comes back.
 #include <cstring>
 
+#include "base/probe.h"
 #include "nvmf/transport/tcp/tcp_target_fixture_testing.h"
 
 namespace basalt::nvmf {
@@ -293,6 +294,42 @@ TEST_F(Misbehaviour, M34APeerThatNeverReadsHoldsNoMoreThanItsShareAndIsClosedInT
   EXPECT_TRUE(greedy.io->closes());
   EXPECT_TRUE(run_until([&] { return buffers_in_use_count() == 0; }));
   EXPECT_TRUE(other.read(1, 0, 1).status.ok());
+}
+
+// What a bdev lends is sent in the same turn or copied: nothing changes under a digest or in the middle of a block.
+TEST_F(Misbehaviour, DataThatASlowHostReadsLateIsWhatItWasWhenItWasRead) {
+  MarkTable marks;
+  const CountMarks counting(marks);
+  add_namespace();
+  constexpr uint32_t blocks_per_read = 32;
+  constexpr uint16_t read_count = 6;  // buffers are left for the writer
+  const Bytes before = pattern(size_t{blocks_per_read} * 4096, 1);
+  const Bytes after = pattern(size_t{blocks_per_read} * 4096, 2);
+  // Several, because only a connection on the bdev's reactor borrows.
+  for (uint16_t host = 1; host <= 3; host++) {
+    const Pair writer = associate(host);
+    const Pair slow = associate(static_cast<uint16_t>(10 + host), both);
+    ASSERT_TRUE(writer.io->write(1, 0, before, false).status.ok());
+    for (uint16_t i = 0; i < read_count; i++) {
+      slow.io->send(RawHost::capsule(io_command(NvmOpcode::read, i, 0, blocks_per_read, nvme::sgl_transport_data_block),
+                                     {}, both));
+    }
+    run_for(milliseconds(5));
+    ASSERT_TRUE(writer.io->write(1, 0, after, false).status.ok());
+    size_t old_count = 0;
+    for (uint16_t i = 0; i < read_count; i++) {
+      const auto answer = slow.io->next();
+      ASSERT_TRUE(answer.has_value()) << i << " closed " << slow.io->closed() << " broken " << slow.io->broken();
+      ASSERT_EQ(answer->type, pdu::Type::c2h_data) << i;
+      EXPECT_TRUE(answer->digest_ok);
+      EXPECT_TRUE(answer->data == before || answer->data == after);
+      old_count += answer->data == before ? 1 : 0;
+    }
+    EXPECT_GT(old_count, 1u);
+    slow.drop();
+    writer.drop();
+  }
+  EXPECT_GT(marks.count(Mark::lent_data_kept), 0u);
 }
 
 TEST_F(Misbehaviour, CommandsBeyondAHostsShareWaitAndAllEnd) {

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sending: once per turn, everything that became ready, from where it lies. A partial send is a cursor in the batch of
 // pieces; slots are given back as the cursor passes their end, because the host may use their place at once.
+//
+// Data that a bdev has lent goes out in the turn in which it was lent. What the socket did not take by then is copied
+// to the slot's own buffer.
+#include <cstring>
+
 #include "base/bytes.h"
+#include "base/probe.h"
 #include "nvmf/transport/tcp/tcp_target_connection.h"
 
 namespace basalt::nvmf {
@@ -41,13 +47,16 @@ void TcpConnection::append_response(Slot* slot) {
                          slot->payload.buffer() != nullptr && (completion.status >> 1) == 0;
   // The flag stands for a response without a result.
   const bool implied = with_data && completion.dw0 == 0 && completion.dw1 == 0;
+  if (!with_data) slot->lent = nullptr;
   if (with_data) {
     const pdu::DataFields fields{
         .cccid = request.command.cid, .length_bytes = request.data_bytes, .last = true, .success = implied};
     append(slot->header, pdu::encode_c2h_data(slot->header, digests_, fields));
-    append(slot->iov.base, request.data_bytes);
+    const Iovec data{slot->lent != nullptr ? const_cast<void*>(slot->lent) : slot->iov.base, request.data_bytes};
+    slot->data_piece = batch_.size();
+    append(data.base, data.length_bytes);
     if (digests_.data) {
-      store_le<uint32_t>(slot->digest, pdu::data_digest(0, &slot->iov, 1));
+      store_le<uint32_t>(slot->digest, pdu::data_digest(0, &data, 1));
       append(slot->digest, sizeof(slot->digest));
     }
   }
@@ -92,12 +101,14 @@ void TcpConnection::flush() {
       return;
     }
     if (batch_first_ < batch_.size()) {  // the socket is full
+      keep_all_lent();
       writable_armed_ = true;
       socket_->arm_writable(&writable_event_);
       watch_stalls();
       return;
     }
   }
+  keep_all_lent();
   if (control_bytes_ > 0 || !send_queue_.empty()) schedule_flush();
 }
 
@@ -125,6 +136,24 @@ void TcpConnection::sent(size_t count_bytes) {
       free_slot(slot);
     }
   }
+}
+
+void TcpConnection::keep_lent(Slot* slot) {
+  reach(Mark::lent_data_kept);
+  std::memcpy(slot->iov.base, slot->lent, slot->request.data_bytes);
+  slot->lent = nullptr;
+}
+
+void TcpConnection::keep_all_lent() {
+  sending_.for_each([this](Slot* slot) {
+    if (slot->lent == nullptr || slot->data_piece < batch_first_) return;  // not lent, or sent
+    Iovec& rest = batch_[slot->data_piece];
+    rest.base = static_cast<char*>(slot->iov.base) + (slot->request.data_bytes - rest.length_bytes);
+    keep_lent(slot);
+  });
+  send_queue_.for_each([](Slot* slot) {
+    if (slot->lent != nullptr) keep_lent(slot);
+  });
 }
 
 }  // namespace basalt::nvmf
