@@ -36,6 +36,8 @@ function inputs() {
 
 function fingerprint() {
   const hash = createHash('sha256').update(`${process.version} ${process.arch} ${process.env.CXX ?? ''} ${root}\n`);
+  // With these headers it has real RDMA adapters (third_party/rdma-core).
+  hash.update(`${existsSync('/usr/include/rdma/rdma_cma.h')} `);
   for (const path of inputs()) hash.update(`${path} `).update(readFileSync(join(root, path)));
   return hash.digest('hex');
 }

@@ -184,6 +184,7 @@ constexpr size_t rdma_reject_private_bytes_max = 148;
 class Rdma {
  public:
   virtual ~Rdma() = default;
+  virtual Outcome available() const { return success(); }  // or what is missing here
   virtual Result<std::unique_ptr<RdmaListener>> listen(const Address& address) = 0;
   virtual Result<std::unique_ptr<RdmaConnection>> connect(const Address& address) = 0;
   virtual std::unique_ptr<RdmaConnection> adopt(std::unique_ptr<RdmaPending> pending) = 0;  // nullptr: gone already

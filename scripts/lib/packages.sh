@@ -19,6 +19,8 @@ test|ccache|cmd:ccache
 test|libgtest-dev|pc:gtest
 test|libgmock-dev|pc:gmock
 test|libbenchmark-dev|pc:benchmark
+test|libibverbs-dev|file:/usr/include/infiniband/verbs.h
+test|librdmacm-dev|file:/usr/include/rdma/rdma_cma.h
 test|clang-format-14|cmd:clang-format-14
 test|etcd-server|cmd:etcd
 test|etcd-client|cmd:etcdctl

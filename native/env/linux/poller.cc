@@ -13,6 +13,7 @@
 #include "base/assert.h"
 #include "env/linux/block_file.h"
 #include "env/linux/file_backend.h"
+#include "env/linux/linux_rdma.h"
 #include "env/linux/socket.h"
 
 namespace basalt::env {
@@ -32,6 +33,7 @@ class LinuxPoller final : public Poller, public SocketPoller {
     add_eventfd(files_->event_fd(), nullptr);
   }
   ~LinuxPoller() override {
+    rdma_.reset();
     BASALT_ASSERT(ready_.empty() && hot_.empty());
     close(wake_fd_);
     close(epoll_fd_);
@@ -40,12 +42,13 @@ class LinuxPoller final : public Poller, public SocketPoller {
   size_t poll() override {
     progress_count_ = 0;
     size_t count = files_->poll();
+    const size_t rdma_count = rdma_ == nullptr ? 0 : rdma_->poll();
     try_hot_sockets();
-    if (progress_count_ == 0 || ++polls_since_epoll_ >= epoll_every_polls) {
+    if (progress_count_ + rdma_count == 0 || ++polls_since_epoll_ >= epoll_every_polls) {
       polls_since_epoll_ = 0;
       collect(0, nullptr);
     }
-    count += run_ready();
+    count += rdma_count + run_ready();
     count += files_->poll();  // what this poll's work submitted goes to the kernel now
     return count + progress_count_;
   }
@@ -54,6 +57,7 @@ class LinuxPoller final : public Poller, public SocketPoller {
     hot_.for_each([](Watched* watched) { watched->hot_node.unlink(); });
     hot_count_ = 0;
     if (!ready_.empty()) return;
+    if (rdma_ != nullptr && !rdma_->prepare_sleep()) return;
     if (!files_->prepare_sleep()) {
       files_->finish_sleep();
       return;
@@ -85,6 +89,17 @@ class LinuxPoller final : public Poller, public SocketPoller {
   }
   Result<std::unique_ptr<BlockFile>> open(const FileOptions& options) override {
     return open_block_file(*files_, options);
+  }
+  // Asked again while there is none: an adapter may come.
+  Rdma* rdma() override {
+    if (rdma_ != nullptr) return rdma_.get();
+    auto opened = open_linux_rdma(*this);
+    if (!opened) {
+      no_rdma_ = NoRdma(std::move(opened).error());
+      return &no_rdma_;
+    }
+    rdma_ = std::move(opened).value();
+    return rdma_.get();
   }
   std::string description() const override { return std::string("epoll + ") + files_->name(); }
 
@@ -172,6 +187,8 @@ class LinuxPoller final : public Poller, public SocketPoller {
 
   Env& env_;
   std::unique_ptr<FileBackend> files_;
+  std::unique_ptr<LinuxRdma> rdma_;  // from the first use of it
+  NoRdma no_rdma_;
   int epoll_fd_;
   int wake_fd_;
   List<Watched, &Watched::ready_node> ready_;

@@ -127,7 +127,7 @@ Result<std::unique_ptr<RdmaRegion>> SimRdmaDevice::register_memory(void* base, s
   if (removed_) return Error{Errc::closed, name_ + ": the device is gone"};
   const size_t pinned_bytes = fabric.counts().pinned_bytes;
   if (length_bytes > fabric.knobs.pinned_bytes_max - std::min(pinned_bytes, fabric.knobs.pinned_bytes_max)) {
-    return Error{Errc::no_memory, name_ + ": the limit of locked memory is reached"};
+    return Error{Errc::no_memory, name_ + ": the limit of locked memory, RLIMIT_MEMLOCK, is reached"};
   }
   return std::unique_ptr<RdmaRegion>(std::make_unique<SimRdmaRegion>(*this, base, length_bytes));
 }
