@@ -2,6 +2,7 @@
 // Goal: NVMe/RDMA moves data without copies, and whatever breaks, whenever, every command completes once and nothing is
 // left. Method: the real host against the real target, adapters that break at random (seeded) moments; the world finds
 // no connection, registration, window or queue at the end.
+#include <algorithm>
 #include <random>
 
 #include "nvmf/host/controller.h"
@@ -151,6 +152,57 @@ TEST(RdmaReceives, DoNotRunDryWhenTheDiskHoldsWrites) {
   for (Job& job : jobs) {
     EXPECT_TRUE(rdma.world.net.run_until([&] { return job.ended_count == 1; }));
     EXPECT_TRUE(job.status().ok());
+    rdma.give_back(job);
+  }
+  EXPECT_EQ(rdma.loss.count, 0u);
+}
+
+TEST(RdmaReceives, AreLeftForOthersWhenVolumesWaitAndThereIsNoBuffer) {
+  RdmaTargetOptions options;
+  options.connection.receive_count = 16;
+  RdmaWorld rdma(5, options);
+  ASSERT_TRUE(rdma.connect().ok());
+  std::vector<Job> jobs(100);
+  for (size_t i = 0; i < jobs.size(); i++)
+    rdma.fill(jobs[i], nvme::NvmOpcode::write, i, 1);
+  std::vector<std::pair<Reactor*, Buffer*>> taken;
+  for (Reactor* reactor : {&rdma.world.home, &rdma.world.host}) {
+    while (Buffer* buffer = reactor->buffers().take(4096, BufferUse::upper))
+      taken.emplace_back(reactor, buffer);
+  }
+  rdma.disk.hold = true;
+  for (Job& job : jobs)
+    rdma.controller->submit(&job);
+  const auto count_ended = [&] {
+    return static_cast<size_t>(
+        std::count_if(jobs.begin(), jobs.end(), [](const Job& job) { return job.ended_count > 0; }));
+  };
+  EXPECT_TRUE(
+      rdma.world.net.run_until([&] { return rdma.disk.held.size() + count_ended() == jobs.size(); }, seconds(5)));
+  EXPECT_GT(rdma.disk.held.size(), 0u);
+  EXPECT_GT(count_ended(), 0u);
+  EXPECT_EQ(rdma.world.rdma_target->stats().refused_count.load(), count_ended());
+
+  // Another one gets in meanwhile: there are receives for it.
+  HostControllerOptions other_options;
+  other_options.address = rdma.address;
+  other_options.subnqn = basalt::testing::test_subnqn;
+  other_options.hostnqn = "nqn.2026-01.test:other";
+  other_options.hostid.bytes[0] = 2;
+  other_options.io_queue_count = 2;
+  Loss other_loss;
+  HostController other(rdma.world.host, rdma.world.rdma, other_options, &other_loss);
+  EXPECT_TRUE(rdma.world.net.run(other.connect()).ok());
+  rdma.world.net.run_void(other.close());
+
+  for (const auto& [reactor, buffer] : taken)
+    reactor->buffers().give(buffer);
+  rdma.disk.release();
+  EXPECT_TRUE(rdma.world.net.run_until([&] { return count_ended() == jobs.size(); }));
+  for (Job& job : jobs) {
+    const bool interrupted = job.status().is(nvme::status::command_interrupted) && !job.status().do_not_retry();
+    EXPECT_TRUE(job.status().ok() || interrupted) << nvme::to_string(job.status());
+    EXPECT_EQ(job.ended_count, 1);
     rdma.give_back(job);
   }
   EXPECT_EQ(rdma.loss.count, 0u);

@@ -3,6 +3,7 @@
 
 #include <charconv>
 
+#include "nvmf/transport/rdma/rdma_door.h"
 #include "nvmf/transport/rdma/rdma_host_queue.h"
 
 namespace basalt::nvmf {
@@ -29,9 +30,9 @@ Task<Result<std::unique_ptr<HostQueue>>> RdmaHostTransport::connect(Reactor& rea
     co_return Error{Errc::invalid_argument, "trsvcid: '" + address.trsvcid + "' is not a port from 1 to 65535"};
   }
   if (options.tls) co_return Error{Errc::unsupported, "psk: goes with TCP only"};
-  env::Rdma* rdma = reactor.poller().rdma();
-  if (rdma == nullptr) co_return Error{Errc::unsupported, "trtype: there is no RDMA on this machine"};
-  auto connection = rdma->connect(target);
+  const auto rdma = rdma_of(reactor.poller());
+  if (!rdma) co_return rdma.error();
+  auto connection = rdma.value()->connect(target);
   if (!connection) co_return connection.error();
   auto queue = std::make_unique<RdmaHostQueue>(reactor, options, *this, stats_, address.to_string());
   const Outcome outcome = co_await queue->handshake(std::move(connection).value());

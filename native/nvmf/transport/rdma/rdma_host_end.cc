@@ -32,7 +32,7 @@ Outcome RdmaHostEnd::make_block(uint16_t slot_count) {
   block = reactor.buffers().take(cell_count * cell_bytes);
   if (block == nullptr) return Error{Errc::no_memory, "no buffer for the queue's capsules"};
   if (device->memory.find(block->data, cell_count * cell_bytes, &block_key) != RdmaMemory::Answer::found) {
-    return Error{Errc::no_memory, device->memory.device().name() + ": memory cannot be registered (RLIMIT_MEMLOCK)"};
+    return Error{Errc::no_memory, device->memory.why_refused()};
   }
   auto* responses = static_cast<char*>(block->data) + slot_count * cell_bytes;
   receives = std::vector<Receive>(slot_count + size_t{1});

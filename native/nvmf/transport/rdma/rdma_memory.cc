@@ -29,6 +29,7 @@ RdmaMemory::Mapping* RdmaMemory::add(const void* base, Answer* answer) {
   auto region = device_.register_memory(span.base, span.bytes);
   if (!region) {
     *answer = Answer::refused;
+    why_refused_ = region.error().message;
     return nullptr;
   }
   mappings_.push_back(std::make_unique<Mapping>(Mapping{span, std::move(region).value()}));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -30,6 +31,8 @@ class RdmaMemory {
   Answer find(const void* base, size_t length_bytes, uint32_t* key);
   // Before an unmap of what was registered here.
   void forget(const void* base);
+  // After Answer::refused: the device's words.
+  const std::string& why_refused() const { return why_refused_; }
   size_t region_count() const { return mappings_.size(); }
   env::RdmaDevice& device() const { return device_; }
 
@@ -47,6 +50,7 @@ class RdmaMemory {
   Arena& arena_;
   env::RdmaDevice& device_;
   uint64_t seen_unmap_count_ = 0;
+  std::string why_refused_;
   std::vector<std::unique_ptr<Mapping>> mappings_;
   std::unordered_map<uintptr_t, Mapping*> by_slab_;
 };

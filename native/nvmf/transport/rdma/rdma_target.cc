@@ -5,6 +5,8 @@
 #include <charconv>
 #include <utility>
 
+#include "nvmf/transport/rdma/rdma_door.h"
+
 namespace basalt::nvmf {
 namespace {
 constexpr size_t rdma_accepts_per_turn_max = 64;
@@ -37,9 +39,9 @@ Task<Outcome> RdmaTargetTransport::listen(Listener* listener) {
                                           " is not a loopback address, and nothing encrypts RDMA: others need a "
                                           "network that is trusted"};
   }
-  env::Rdma* rdma = target_.home().poller().rdma();
-  if (rdma == nullptr) co_return Error{Errc::unsupported, "trtype: there is no RDMA on this machine"};
-  auto socket = rdma->listen(address);
+  const auto rdma = rdma_of(target_.home().poller());
+  if (!rdma) co_return rdma.error();
+  auto socket = rdma.value()->listen(address);
   if (!socket) co_return std::move(socket).error();
   auto port = std::make_unique<Port>();
   port->transport = this;

@@ -40,7 +40,9 @@ void RdmaTargetConnection::command_arrived(RdmaTargetDevice::Receive* receive) {
   bool kept = false;
   if (in_capsule) plan = take_in_capsule_data(slot, receive, &kept);
   if (!kept) device_->give(receive);
-  if (!plan.ok()) {
+  if (plan.is(nvme::status::command_interrupted)) {
+    refuse_later(slot);
+  } else if (!plan.ok()) {
     respond(slot, plan);
   } else if (request.data_bytes == 0 || in_capsule) {
     execute(slot);
@@ -78,6 +80,12 @@ nvme::Status RdmaTargetConnection::take_in_capsule_data(Slot* slot, RdmaTargetDe
       return nvme::status::success;
     }
     (void)slot->payload.leave_line();
+    // One that ends here may keep its receive: it gives it back whatever others do. One that waits for another node may
+    // not: that node may wait for a receive of this one.
+    if (queue_.buffer_use(request) == BufferUse::upper) {
+      stats.refused_count.fetch_add(1, std::memory_order_relaxed);
+      return nvme::status::command_interrupted;
+    }
   }
   slot->receive = receive;
   slot->iov = {receive->data(), request.data_bytes};
@@ -158,6 +166,23 @@ void RdmaTargetConnection::respond(Slot* slot, nvme::Status status) {
   slot->request.completion = {};
   queue_.fill_completion(&slot->request, status);
   send_response(slot);
+}
+
+// Hosts send what was interrupted again at once, and only a few times.
+void RdmaTargetConnection::refuse_later(Slot* slot) {
+  slot->state = SlotState::refused;
+  slot->posted = reactor_.now();
+  refused_.push_back(slot);
+  if (!refusal_timer_.armed()) reactor_.arm_after(&refusal_timer_, options_.refusal_delay);
+}
+
+void RdmaTargetConnection::refuse_due() {
+  while (Slot* slot = refused_.front()) {
+    const Instant due = slot->posted + options_.refusal_delay;
+    if (due > reactor_.now()) return reactor_.arm(&refusal_timer_, due);
+    refused_.remove(slot);
+    respond(slot, nvme::status::command_interrupted);
+  }
 }
 
 // The data first: what is posted in order arrives in order.

@@ -54,9 +54,10 @@ RdmaTargetConnection::RdmaTargetConnection(Target& target, Reactor& reactor, Lis
   };
   changed_.connection = this;
   changed_.run = [](Work* work) { static_cast<Event*>(work)->connection->connection_changed(); };
-  timer_.connection = stall_timer_.connection = this;
+  timer_.connection = stall_timer_.connection = refusal_timer_.connection = this;
   timer_.run = [](Work* work) { static_cast<Deadline*>(work)->connection->close(); };
   stall_timer_.run = [](Work* work) { static_cast<Deadline*>(work)->connection->check_stalls(); };
+  refusal_timer_.run = [](Work* work) { static_cast<Deadline*>(work)->connection->refuse_due(); };
 }
 
 RdmaTargetConnection::~RdmaTargetConnection() {
@@ -98,13 +99,20 @@ RejectStatus RdmaTargetConnection::admit() {
   if (request.hrqsize == 0) return RejectStatus::invalid_hrqsize;
   entries_max_ = static_cast<uint16_t>(request.hsqsize + 1);
   auto device = shard_.device(connection_->device(), options_);
-  if (!device) return RejectStatus::no_resources;
+  if (!device) {
+    shard_.stats->note_lack(device.error().message);
+    return RejectStatus::no_resources;
+  }
   device_ = std::move(device).value();
   env::RdmaQueuePairOptions pair;
   pair.send_depth = 2 * slots_per_entry * entries_max_;  // data and answer
   pair.shared = device_->receive_queue();
   pair.rnr_retry_max = target_rnr_retry_max;
-  if (!connection_->make_queue_pair(pair).ok()) return RejectStatus::no_resources;
+  const Outcome made = connection_->make_queue_pair(pair);
+  if (!made) {
+    shard_.stats->note_lack(made.error().message);
+    return RejectStatus::no_resources;
+  }
   rdma::AcceptData accepted{};
   accepted.recfmt = rdma::record_format;
   accepted.crqsize = entries_max_;
@@ -153,6 +161,9 @@ void RdmaTargetConnection::close() {
   end_half_open();
   reactor_.cancel(&timer_);
   reactor_.cancel(&stall_timer_);
+  reactor_.cancel(&refusal_timer_);
+  while (Slot* slot = refused_.front())
+    free_slot(slot);
   if (connection_ != nullptr) connection_->close();
   for (const auto& chunk : slot_chunks_) {
     for (size_t i = 0; i < slots_per_chunk; i++) {

@@ -34,6 +34,8 @@ struct RdmaConnectionOptions {
   Duration transfer_timeout = seconds(30);  // of one request on the wire
   uint32_t in_capsule_bytes = 8192;
   uint32_t receive_count = 512;  // of a reactor and device
+  // Until a write is refused for which there is no memory: the host sends it again at once.
+  Duration refusal_delay = milliseconds(100);
 };
 
 class RdmaTargetConnection {
@@ -70,6 +72,7 @@ class RdmaTargetConnection {
     buffer_wait,  // in line for a pool buffer
     fetching,     // an RDMA read of the command's data is under way
     executing,    // the target has it
+    refused,      // is told so in a while
     sending,      // data and response are under way
   };
   struct Slot {
@@ -124,6 +127,8 @@ class RdmaTargetConnection {
   void execute(Slot* slot);
   static void finished(Request* request);
   void respond(Slot* slot, nvme::Status status);  // without having executed
+  void refuse_later(Slot* slot);
+  void refuse_due();
   void send_response(Slot* slot);
   bool describe_data(Slot* slot);
   void post(Slot* slot, env::RdmaRequest* request);
@@ -158,10 +163,12 @@ class RdmaTargetConnection {
   std::array<uint8_t, 256> cid_counts_{};
   HostShare* share_ = nullptr;                // from Connect on
   List<Slot, &Slot::wire_node> on_the_wire_;  // oldest first
+  List<Slot, &Slot::wire_node> refused_;      // the same
 
   Event changed_;
   Deadline timer_;
   Deadline stall_timer_;
+  Deadline refusal_timer_;
 };
 
 struct RdmaTargetConnection::Shard {

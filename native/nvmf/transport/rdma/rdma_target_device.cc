@@ -33,7 +33,7 @@ Outcome RdmaTargetDevice::init(uint32_t depth, uint32_t in_capsule_bytes) {
   if (receive_memory_ == nullptr) return Error{Errc::no_memory, device.name() + ": no memory for receives"};
   uint32_t key = 0;
   if (memory.find(receive_memory_, depth * data_bytes, &key) != RdmaMemory::Answer::found) {
-    return Error{Errc::no_memory, device.name() + ": memory cannot be registered (RLIMIT_MEMLOCK)"};
+    return Error{Errc::no_memory, memory.why_refused()};
   }
   queue_ = std::move(made).value();
   receives_ = std::vector<Receive>(depth);

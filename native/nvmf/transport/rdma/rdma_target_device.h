@@ -4,13 +4,15 @@
 //
 // Receives: a command without data gives its receive back at once; one with in-capsule data keeps it until it ends,
 // because its data is used where it arrived. When few are left, such data is copied into a pool buffer instead (and
-// counted), so that the queue does not run dry while buffers can be had (docs/rdma.md names what is left).
+// counted). Where none can be had, a write that waits for other nodes is refused for now: it would hold a receive that
+// another node may wait for.
 //
 // Thread: the reactor's.
 #pragma once
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -25,8 +27,23 @@ class RdmaTargetConnection;
 struct RdmaTargetStats {
   std::atomic<uint64_t> copied_bytes{0};      // in-capsule data, when receives were short
   std::atomic<uint64_t> in_place_bytes{0};    // payload that the adapter moved from or to where it is used
+  std::atomic<uint64_t> refused_count{0};     // writes, for now, because receives and buffers were short
   std::atomic<uint64_t> rejected_count{0};    // connections, by a status
   std::atomic<uint64_t> wire_error_count{0};  // connections that ended by a failed request or a malformed capsule
+
+  // What this side lacked; a peer hears "no resources".
+  void note_lack(const std::string& what) {
+    std::lock_guard guard(mutex_);
+    last_lack_ = what;
+  }
+  std::string last_lack() const {
+    std::lock_guard guard(mutex_);
+    return last_lack_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string last_lack_;
 };
 
 class RdmaTargetDevice {
