@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/fabric.h"
 
+#include "nvmf/transport/rdma/rdma_door.h"
+
 namespace basalt {
 namespace {
 
@@ -30,6 +32,16 @@ Outcome Fabric::create_tcp(const nvmf::TcpTargetOptions& options) {
   if (has_tcp()) return Error{Errc::exists, "the TCP transport exists"};
   auto transport = std::make_unique<nvmf::TcpTargetTransport>(target_, options);
   tcp_target_ = transport.get();
+  target_.add_transport(std::move(transport));
+  return success();
+}
+
+Outcome Fabric::create_rdma(const nvmf::RdmaTargetOptions& options) {
+  if (rdma_target_ != nullptr) return Error{Errc::exists, "the RDMA transport exists"};
+  const auto rdma = nvmf::rdma_of(target_.home().poller());
+  if (!rdma) return rdma.error();
+  auto transport = std::make_unique<nvmf::RdmaTargetTransport>(target_, options);
+  rdma_target_ = transport.get();
   target_.add_transport(std::move(transport));
   return success();
 }

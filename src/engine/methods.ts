@@ -7,7 +7,7 @@
 export type Epoch = bigint | number | string;
 
 export interface ListenAddress {
-  trtype: 'TCP';
+  trtype: 'TCP' | 'RDMA';
   adrfam?: 'IPv4' | 'IPv6';
   traddr: string;
   /** "0" takes a free port. */
@@ -89,7 +89,7 @@ export interface RaidDescription {
 }
 
 export interface ControllerPath {
-  trtype: 'TCP' | 'LOOPBACK';
+  trtype: 'TCP' | 'RDMA' | 'LOOPBACK';
   traddr: string;
   trsvcid: string;
   state: string;
@@ -135,10 +135,24 @@ export interface KeyNames {
 export type TlsRefusal = 'plaintext' | 'key' | 'handshake' | 'timeout';
 
 export interface TransportDescription {
-  trtype: 'TCP';
+  trtype: 'TCP' | 'RDMA';
   connections: number;
   half_open: number;
-  tls: {
+  /** Of RDMA. */
+  rdma?: {
+    /** Connections, by a status. */
+    rejected: number;
+    /** Connections that ended by a failed request or a malformed capsule. */
+    broken: number;
+    in_place_bytes: number;
+    copied_bytes: number;
+    /** Writes that were told to come again, because receives and buffers were short. */
+    interrupted_writes: number;
+    /** What this side lacked when it rejected a connection for that; "": nothing. */
+    last_lack: string;
+  };
+  /** Of TCP. */
+  tls?: {
     /** Handshakes that ended well. */
     established: number;
     refused: Record<TlsRefusal, number>;
@@ -390,7 +404,7 @@ export interface MethodMap {
   bdev_nvme_attach_controller: {
     params: {
       name: string;
-      trtype: 'TCP' | 'LOOPBACK';
+      trtype: 'TCP' | 'RDMA' | 'LOOPBACK';
       traddr: string;
       adrfam?: 'IPv4' | 'IPv6';
       trsvcid: string;
@@ -431,14 +445,16 @@ export interface MethodMap {
 
   nvmf_create_transport: {
     params: {
-      trtype: 'TCP';
+      trtype: 'TCP' | 'RDMA';
+      /** RDMA only; nothing encrypts it: true to listen beyond loopback. */
+      trusted_network?: boolean;
       max_io_qpairs_per_ctrlr?: number;
       in_capsule_data_size?: number;
       max_queue_depth?: number;
     };
     result: true;
   };
-  nvmf_get_transports: { params: { trtype?: 'TCP' }; result: TransportDescription[] };
+  nvmf_get_transports: { params: { trtype?: 'TCP' | 'RDMA' }; result: TransportDescription[] };
   nvmf_create_subsystem: {
     params: {
       nqn: string;
@@ -529,6 +545,9 @@ export interface MethodMap {
       replicas?: string[];
       /** Growing to so many blocks had begun: the tail may lie behind these already. */
       grown_num_blocks?: number;
+      /** Both, with `num_blocks` and `identity`: no mirror, but so many data and parity members. */
+      data_members?: number;
+      parity_members?: number;
     };
     result: { num_blocks: number };
   };
@@ -564,10 +583,26 @@ export interface MethodMap {
    * members are those in sync, all of them, else `busy`. After an error some of them may have theirs, or get it yet.
    */
   basalt_slot_snapshot: {
-    params: { name: string; members: { name: string; snapshot_name: string }[]; hold_ms: number };
+    params: {
+      name: string;
+      members: { name: string; snapshot_name: string }[];
+      hold_ms: number;
+      /**
+       * Of several volumes: `slot_held` tells when requests are held, and they are until `basalt_slot_release` or the end of
+       * `hold_ms`, in which case it has failed. What takes long is to be done before, by `basalt_slot_snapshot_prepare`.
+       */
+      group?: string;
+    };
     /** How long requests were held. */
     result: { held_us: number };
   };
+  /** Does of a snapshot what needs no requests to be held. */
+  basalt_slot_snapshot_prepare: {
+    params: { name: string; members: { name: string; snapshot_name: string }[] };
+    result: true;
+  };
+  /** All of the group are held, and were at one instant. `notFound`: this one is not, or not any more. */
+  basalt_slot_release: { params: { name: string; group: string }; result: true };
   basalt_slot_quiesce: { params: { name: string; timeout_ms: number }; result: true };
   basalt_slot_resume: { params: { name: string }; result: true };
 
@@ -596,6 +631,7 @@ export type EngineEvent =
   | { method: 'leg_joining_failed'; params: { leg: string; member: string; reason: string } }
   | { method: 'leg_fenced'; params: { leg: string; epoch: string } }
   | { method: 'leg_clean'; params: { leg: string } }
+  | { method: 'slot_held'; params: { name: string; group: string } }
   | { method: 'peer_connected'; params: { name: string } }
   | { method: 'peer_lost'; params: { name: string; reason: string } }
   /** Its machine refuses, or no way leads there: once for a watch, and once for each time that it was connected. */

@@ -50,14 +50,20 @@ class Nvme final : public Module {
 
   Path read_path(Fields& in) {
     Path path;
-    const bool loopback = in.choice("trtype", {"TCP", "LOOPBACK", "tcp"}) == 1;
+    const size_t type = in.choice("trtype", {"TCP", "LOOPBACK", "tcp", "RDMA", "rdma"});
+    const bool loopback = type == 1;
+    const bool rdma = type >= 3;
     in.choice_or("adrfam", 0, {"IPv4", "IPv6", "ipv4", "ipv6"});
     path.address.traddr = in.string("traddr");
     path.address.trsvcid = loopback ? in.string_or("trsvcid", "0") : read_port(in, "trsvcid");
     const bool header_digest = in.boolean_or("hdgst", false);
     const bool data_digest = in.boolean_or("ddgst", false);
     Fabric& fabric = engine_.fabric();
-    path.transport = loopback ? &fabric.loopback() : &fabric.tcp(header_digest, data_digest);
+    if (rdma && header_digest) in.refuse("hdgst", "goes with TCP only");
+    if (rdma && data_digest) in.refuse("ddgst", "goes with TCP only");
+    path.transport = &fabric.tcp(header_digest, data_digest);
+    if (loopback) path.transport = &fabric.loopback();
+    if (rdma) path.transport = &fabric.rdma();
     path.add = in.choice_or("multipath", 0, {"disable", "multipath"}) == 1;
     return path;
   }

@@ -63,15 +63,26 @@ class Nvmf final : public Module {
 
   Task<RpcResult> create_transport(JsonValue params) {
     Fields in(params);
-    in.choice("trtype", {"TCP", "tcp"});
-    nvmf::TcpTargetOptions options;
+    const bool rdma = in.choice("trtype", {"TCP", "tcp", "RDMA", "rdma"}) >= 2;
     // Queue counts and depths are the target's own limits; what is asked for may only be within them.
     in.natural_or("max_io_qpairs_per_ctrlr", 1, {.min = 1, .max = 65535});
     in.natural_or("max_queue_depth", 128, {.min = 16, .max = 65535});
-    options.connection.in_capsule_bytes =
+    const auto in_capsule_bytes =
         static_cast<uint32_t>(in.natural_or("in_capsule_data_size", 8192, {.min = 4096, .max = 65536}));
-    if (options.connection.in_capsule_bytes % 16 != 0) in.refuse("in_capsule_data_size", "must be a multiple of 16");
+    if (in_capsule_bytes % 16 != 0) in.refuse("in_capsule_data_size", "must be a multiple of 16");
+    const bool trusted_network = in.boolean_or("trusted_network", false);
+    if (!rdma && in.has("trusted_network")) in.refuse("trusted_network", "goes with RDMA only");
     if (auto error = in.error()) co_return *error;
+    if (rdma) {
+      nvmf::RdmaTargetOptions options;
+      options.trusted_network = trusted_network;
+      options.connection.in_capsule_bytes = in_capsule_bytes;
+      auto created = engine_.fabric().create_rdma(options);
+      if (!created) co_return std::move(created).error();
+      co_return done();
+    }
+    nvmf::TcpTargetOptions options;
+    options.connection.in_capsule_bytes = in_capsule_bytes;
     auto created = engine_.fabric().create_tcp(options);
     if (!created) co_return std::move(created).error();
     target().on_tls_refused = [this](const std::string& traddr, nvmf::TlsRefusal refusal) {
@@ -83,10 +94,13 @@ class Nvmf final : public Module {
 
   Task<RpcResult> get_transports(JsonValue params) {
     Fields in(params);
-    const bool tcp = in.choice_or("trtype", 0, {"TCP", "LOOPBACK"}) == 0;
+    const bool all = !in.has("trtype");
+    const size_t one = in.choice_or("trtype", 0, {"TCP", "RDMA", "LOOPBACK"});
     if (auto error = in.error()) co_return *error;
     auto list = JsonValue::array();
-    if (tcp && engine_.fabric().has_tcp()) list.push(describe_tcp(*engine_.fabric().tcp_target(), target()));
+    const Fabric& fabric = engine_.fabric();
+    if ((all || one == 0) && fabric.has_tcp()) list.push(describe_tcp(*fabric.tcp_target(), target()));
+    if ((all || one == 1) && fabric.rdma_target() != nullptr) list.push(describe_rdma(*fabric.rdma_target()));
     co_return list;
   }
 
@@ -195,6 +209,9 @@ class Nvmf final : public Module {
     if (!subsystem) co_return std::move(subsystem).error();
     if (address.trtype == "TCP" && !engine_.fabric().has_tcp()) {
       co_return Error{Errc::invalid_argument, "no TCP transport: call nvmf_create_transport first"};
+    }
+    if (address.trtype == "RDMA" && engine_.fabric().rdma_target() == nullptr) {
+      co_return Error{Errc::invalid_argument, "no RDMA transport: call nvmf_create_transport first"};
     }
     auto adding = (*subsystem)->add_listener(std::move(address));
     auto added = co_await adding;

@@ -36,9 +36,10 @@ std::string read_port(Fields& in, std::string_view name, uint64_t min) {
 nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use) {
   Fields nested(in.object("listen_address"), in.path_of("listen_address"));
   nvmf::ListenAddress address;
-  const bool loopback = nested.choice("trtype", {"TCP", "LOOPBACK", "tcp"}) == 1;
+  constexpr const char* types[] = {"TCP", "LOOPBACK", "TCP", "RDMA", "RDMA"};
+  address.trtype = types[nested.choice("trtype", {"TCP", "LOOPBACK", "tcp", "RDMA", "rdma"})];
+  const bool loopback = address.trtype == "LOOPBACK";
   nested.choice_or("adrfam", 0, {"IPv4", "IPv6", "ipv4", "ipv6"});
-  address.trtype = loopback ? "LOOPBACK" : "TCP";
   address.traddr = nested.string("traddr");
   if (loopback) {
     address.trsvcid = nested.string_or("trsvcid", "0");
@@ -46,7 +47,8 @@ nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use) {
     address.trsvcid = read_port(nested, "trsvcid", 0);
     env::Address check;
     check.host = address.traddr;
-    if (use == AddressUse::listen_plain && !check.is_loopback()) {
+    // RDMA has its own rule, which its transport knows: whether the network is trusted.
+    if (use == AddressUse::listen_plain && address.trtype == "TCP" && !check.is_loopback()) {
       nested.refuse("traddr", "must be a loopback address (127.0.0.1, ::1) without secure_channel");
     }
   }
@@ -164,6 +166,22 @@ JsonValue describe_tcp(const nvmf::TcpTargetTransport& transport, const nvmf::Ta
       .set("connections", uint64_t{transport.connection_count()})
       .set("half_open", uint64_t{transport.half_open_count()})
       .set("tls", std::move(tls));
+}
+
+JsonValue describe_rdma(const nvmf::RdmaTargetTransport& transport) {
+  const nvmf::RdmaTargetStats& stats = transport.stats();
+  auto rdma = JsonValue::object();
+  rdma.set("rejected", stats.rejected_count.load())
+      .set("broken", stats.wire_error_count.load())
+      .set("in_place_bytes", stats.in_place_bytes.load())
+      .set("copied_bytes", stats.copied_bytes.load())
+      .set("interrupted_writes", stats.refused_count.load())
+      .set("last_lack", stats.last_lack());
+  return JsonValue::object()
+      .set("trtype", transport.trtype())
+      .set("connections", uint64_t{transport.connection_count()})
+      .set("half_open", uint64_t{transport.half_open_count()})
+      .set("rdma", std::move(rdma));
 }
 
 }  // namespace basalt::rpc

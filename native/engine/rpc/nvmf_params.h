@@ -7,6 +7,7 @@
 #include "engine/rpc/fields.h"
 #include "nvme/spec.h"
 #include "nvmf/target/subsystem.h"
+#include "nvmf/transport/rdma/rdma_target.h"
 #include "nvmf/transport/tcp/tcp_target.h"
 
 namespace basalt::rpc {
@@ -24,5 +25,6 @@ const char* ana_state_name(nvme::AnaState state);
 JsonValue describe_address(const nvmf::ListenAddress& address);
 JsonValue describe_subsystem(const nvmf::Subsystem& subsystem);
 JsonValue describe_tcp(const nvmf::TcpTargetTransport& transport, const nvmf::Target& target);
+JsonValue describe_rdma(const nvmf::RdmaTargetTransport& transport);
 
 }  // namespace basalt::rpc

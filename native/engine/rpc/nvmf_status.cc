@@ -41,6 +41,7 @@ class NvmfStatus final : public Module {
     }
     auto transports = JsonValue::array();
     if (engine_.fabric().has_tcp()) transports.push(JsonValue::object().set("trtype", "TCP"));
+    if (engine_.fabric().rdma_target() != nullptr) transports.push(JsonValue::object().set("trtype", "RDMA"));
     auto group = JsonValue::object();
     group.set("name", "all reactors")
         .set("current_admin_qpairs", admin_count)

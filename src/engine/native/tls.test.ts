@@ -77,9 +77,9 @@ describe('TLS over TCP', () => {
     await handle.close();
 
     const [transport] = await target.rpc('nvmf_get_transports', {});
-    expect(transport?.tls.established).toBe(2);
-    expect(transport?.tls.refused).toEqual({ plaintext: 1, key: 1, handshake: 0, timeout: 0 });
-    expect(transport?.tls.refused_peers).toEqual([{ traddr: '127.0.0.1', reason: 'key', count: 2 }]);
+    expect(transport?.tls?.established).toBe(2);
+    expect(transport?.tls?.refused).toEqual({ plaintext: 1, key: 1, handshake: 0, timeout: 0 });
+    expect(transport?.tls?.refused_peers).toEqual([{ traddr: '127.0.0.1', reason: 'key', count: 2 }]);
     const told = { method: 'nvmf_tls_refused', params: { traddr: '127.0.0.1', reason: 'key' } };
     await expect.poll(() => events).toEqual([told]);
     expect(JSON.stringify([failures, events, transport, await target.rpc('nvmf_get_subsystems', {})])).not.toMatch(
