@@ -130,12 +130,20 @@ export class MembershipWorker {
     while (!signal.aborted) {
       const failedJoin = [...this.#joining.values()].find((entry) => entry.state === 'failed');
       const copied = [...this.#joining.values()].find((entry) => entry.state === 'copied');
+      const unwanted = [...this.#joining.values()].find((entry) => !entry.swapped && !this.#isWanted(entry.member));
       if (this.#failed.size > 0 || failedJoin?.swapped === true) await this.#shrink();
       else if (failedJoin !== undefined) this.#giveUp(failedJoin.member);
+      else if (unwanted !== undefined) this.#giveUp(unwanted.member);
       else if (copied !== undefined) await this.#join(copied);
       else if (this.#leaving().length > 0) await this.#retire();
       else await this.#wakeup.wait(signal);
     }
+  }
+
+  /** A move that was called off leaves a replica that is copied for nothing. */
+  #isWanted({ leg, replica }: MemberRef): boolean {
+    const placed = this.#options.volume().legs[leg]?.replicas.find((entry) => entry.replica === replica);
+    return placed !== undefined && placed.leaving !== true;
   }
 
   /** Everything that failed by now, over all legs, in one swap. */

@@ -8,12 +8,14 @@
 import type { Clock } from '../env/clock.js';
 import { systemClock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
+import type { MoveReplicaRequest } from '../model/api.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { hasEnded, type JobKind, type JobObject, type JobView } from '../model/jobs.js';
 import { keys } from '../model/keys.js';
 import { codecs, formatVersion } from '../model/objects.js';
 import { controllerNodes } from '../reconcile/controllers.js';
+import { legsOn, restOfMove, whyNotMove } from '../reconcile/move-replica.js';
 import { whyNot } from '../reconcile/rollback.js';
 import type { Change, Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
@@ -131,6 +133,45 @@ export function moveController(deps: JobDeps, name: string, to: string): Promise
     };
     const { job, changes, conditions } = jobFor(deps, state, { ...wish, total: 1, unit: 'volumes' });
     return { txn: changes.length === 0 ? null : { conditions, changes }, result: jobView(job) };
+  });
+}
+
+/** Has the volume's replicas on one disk move to another one, while it is used. Refused with what stands in the way. */
+export function moveReplica(deps: JobDeps, name: string, request: MoveReplicaRequest): Promise<JobView> {
+  const { leg: only, from, to } = request;
+  return attempt<JobView>(deps.store, async ({ state }) => {
+    const stored = requireVolume(state, name);
+    const { value: volume } = stored;
+    const asked = {
+      volumeId: volume.id,
+      volume: volume.name,
+      asked: only === undefined ? 'all' : String(only),
+      from,
+      to,
+    };
+    const busy = (detail: string): BasaltError =>
+      new BasaltError('BUSY', { kind: 'volume', name: volume.name, detail });
+    const refuse = (problem: string): BasaltError => new BasaltError('MOVE_REFUSED', { name: volume.name, problem });
+    const open = state.all('jobs').filter((job) => !hasEnded(job) && job.arguments['volumeId'] === volume.id);
+    const same = open.find((job) => Object.entries(asked).every(([field, value]) => job.arguments[field] === value));
+    if (same !== undefined && !same.cancelling) return { txn: null, result: jobView(same) };
+    const other = open.find((job) => job.kind === 'volume.move-replica' || job.kind === 'volume.rollback');
+    if (other !== undefined) throw busy(`job ${other.id} (${other.kind}) is under way`);
+    for (const disk of [from, to])
+      if (state.get('disks', disk) === null) throw new BasaltError('NOT_FOUND', { kind: 'disk', name: disk });
+    const legs = only === undefined ? legsOn(volume, from) : [only];
+    if (legs.length === 0) throw refuse(`none of its legs has a replica on disk ${from}`);
+    for (const leg of legs) {
+      const why = whyNotMove(state, { volume, leg, from, to, more: legs.length - 1 });
+      if (why !== null) throw refuse(why);
+    }
+    const rest = restOfMove(state, { volumeId: volume.id, legs, from, to });
+    const wish = { kind: 'volume.move-replica' as const, arguments: { ...asked, legs: legs.join(',') } };
+    const total = rest.replicas + rest.snapshotCopies;
+    const { job, changes, conditions } = jobFor(deps, state, { ...wish, total, unit: 'replicas and copies' });
+    // Placed anew since: then it is looked at again.
+    const unchanged = { key: stored.key, modRevision: stored.revision };
+    return { txn: { conditions: [...conditions, unchanged], changes }, result: jobView(job) };
   });
 }
 

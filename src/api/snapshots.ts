@@ -14,11 +14,11 @@ import { keys } from '../model/keys.js';
 import { codecs, formatVersion, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
 import { type SnapshotObject, snapshotLvol } from '../model/snapshots.js';
 import { unmadeOf } from '../reconcile/clone-source.js';
+import { promisedPerDisk } from '../reconcile/promised.js';
 import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { copyIsUp } from './snapshot-views.js';
-import { promisedPerDisk } from './views.js';
 import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume, type VolumeDeps } from './volumes.js';
 
 /** Of one volume: so many layers an lvol may have below it. */

@@ -16,7 +16,8 @@ import type {
   VolumeObject,
 } from '../model/objects.js';
 import { cordonOf } from '../reconcile/cordons.js';
-import { replicaBytes, volumeSize } from '../reconcile/growth.js';
+import { volumeSize } from '../reconcile/growth.js';
+import { promisedPerDisk } from '../reconcile/promised.js';
 
 export function nodeView(state: ClusterState, name: string): NodeView | null {
   const node = state.get('nodes', name);
@@ -32,17 +33,6 @@ export function nodeView(state: ClusterState, name: string): NodeView | null {
     location: node.location ?? {},
     cordon: state.get('cordons', `node/${name}`)?.mode ?? null,
   };
-}
-
-/** Bytes of replicas that stand or will stand on each disk, at their full size. */
-export function promisedPerDisk(state: ClusterState): ReadonlyMap<string, number> {
-  const bytes = new Map<string, number>();
-  for (const volume of state.all('volumes')) {
-    const each = replicaBytes(volume, state.get('leaderships', volume.id));
-    for (const { replicas } of volume.legs)
-      for (const { disk } of replicas) bytes.set(disk, (bytes.get(disk) ?? 0) + each);
-  }
-  return bytes;
 }
 
 function diskView(state: ClusterState, disk: DiskObject, promised: ReadonlyMap<string, number>): DiskView {

@@ -22,6 +22,7 @@ import { legDataBytesAt, legSizeBytes, replicaBytesAt } from '../placement/leg-s
 import type { PgPlanner } from '../placement/planner.js';
 import { cordonOf } from '../reconcile/cordons.js';
 import { volumeSize } from '../reconcile/growth.js';
+import { promisedPerDisk } from '../reconcile/promised.js';
 import type { Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { encryptNew } from './encryption.js';
@@ -29,7 +30,6 @@ import { attachedHost, type HostPart } from './hosts.js';
 import type { Line } from './line.js';
 import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
 import { snapshotsOf } from './snapshot-views.js';
-import { promisedPerDisk } from './views.js';
 import type { KeyStore } from './wrapping-key.js';
 
 const mib = 1024 * 1024;

@@ -263,6 +263,15 @@ describe('basalt', () => {
     expect(await basalt(['job', 'wait', 'none'])).toMatchObject({ code: 3 });
     const elsewhere = await basalt(['volume', 'move-controller', 'moved', '--to', 'd1']);
     expect(elsewhere).toMatchObject({ code: 2, err: expect.stringMatching(/d1 is no controller node/) });
+    const other = disks.find((each) => each.node === 'd2')?.id ?? '';
+    for (const name of ['moved', 'moved/0'])
+      expect(await basalt(['volume', 'move-replica', name, '--from', disk, '--to', other])).toMatchObject({
+        code: 8,
+        err: expect.stringMatching(/leg 0 has a replica on disk .* already.*MOVE_REFUSED/),
+      });
+    for (const name of ['moved/', 'moved/0/1', '/0', 'moved/x'])
+      expect(await basalt(['volume', 'move-replica', name, '--from', disk, '--to', other])).toMatchObject({ code: 2 });
+    expect(await basalt(['volume', 'move-replica', 'moved', '--from', 'd1', '--to', other])).toMatchObject({ code: 2 });
     expect((await basalt(['volume', 'delete', 'moved'])).code).toBe(0);
   });
 

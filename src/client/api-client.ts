@@ -12,6 +12,7 @@ import type {
   HostCreateRequest,
   HostKeysRequest,
   HostView,
+  MoveReplicaRequest,
   NodeView,
   PoolCreateRequest,
   PoolPlanRequest,
@@ -178,6 +179,11 @@ export class ApiClient {
   /** Answers when the wish is written down: the job says when the volume is there. */
   moveController(name: string, to: string): Promise<JobView> {
     return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/move-controller`, { to });
+  }
+
+  /** Answers when the wish is written down, as above. */
+  moveReplica(name: string, request: MoveReplicaRequest): Promise<JobView> {
+    return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/move-replica`, request);
   }
 
   jobs(): Promise<JobView[]> {

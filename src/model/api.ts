@@ -7,6 +7,7 @@ import { CordonKind, CordonMode } from './jobs.js';
 import { DiskClass, DiskSelector, DiskTags, DiskWeight, DomainLevel, Location } from './location.js';
 import { Address, ClusterKeyId, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
 import { pgCountMax, Redundancy } from './pools.js';
+import { legsMax } from './route.js';
 
 const strict = { additionalProperties: false } as const;
 const MiB = 1024 * 1024;
@@ -156,6 +157,18 @@ export type PoolPlanView = Static<typeof PoolPlanView>;
 
 export const MoveControllerRequest = Type.Object({ to: Name }, strict);
 export type MoveControllerRequest = Static<typeof MoveControllerRequest>;
+
+export const MoveReplicaRequest = Type.Object(
+  {
+    /** Only this one. @default every leg that has a replica on the disk */
+    leg: Type.Optional(Type.Integer({ minimum: 0, maximum: legsMax - 1 })),
+    /** Disks. */
+    from: Uuid,
+    to: Uuid,
+  },
+  strict,
+);
+export type MoveReplicaRequest = Static<typeof MoveReplicaRequest>;
 
 /** What draining a disk or a node moves. */
 export const DrainPlanView = Type.Object(

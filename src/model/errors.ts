@@ -207,6 +207,7 @@ export const errorTable = Object.freeze({
   JOB_ENDED: row('job {id} has ended already ({state})', 409, 4, 'start a new one if it is still wanted'),
   JOB_FAILED: row('job {id} ({kind}) failed: {detail}', 409, 8, 'see `basalt job show`, then start a new one'),
   DRAIN_REFUSED: row('{kind} {name} cannot be drained: {problem}', 422, 8, 'make the change that the message names'),
+  MOVE_REFUSED: row('volume {name} cannot be moved so: {problem}', 422, 8, 'make the change that the message names'),
   IDEMPOTENCY_CONFLICT: row(
     'idempotency key {key} was used for another request',
     409,

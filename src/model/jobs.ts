@@ -14,7 +14,13 @@ const Name = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$' });
 const Format = Type.Literal(1);
 const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
-export const jobKinds = ['volume.move-controller', 'volume.rollback', 'disk.drain', 'node.drain'] as const;
+export const jobKinds = [
+  'volume.move-controller',
+  'volume.move-replica',
+  'volume.rollback',
+  'disk.drain',
+  'node.drain',
+] as const;
 export type JobKind = (typeof jobKinds)[number];
 
 export const JobState = Type.Union([

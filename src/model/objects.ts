@@ -90,6 +90,8 @@ export const ReplicaPlacement = Type.Object(
     leaving: Type.Optional(Type.Literal(true)),
     /** The lvol of the same disk that it begins as: of a clone. Absent: it begins empty. */
     source: Type.Optional(Type.String()),
+    /** The disk that its PG names: it was moved from there by hand, and stays where it is for as long as that holds. */
+    insteadOf: Type.Optional(Uuid),
   },
   strict,
 );

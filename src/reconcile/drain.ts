@@ -141,10 +141,14 @@ export function waitingFor(state: ClusterState, target: DrainTarget): string | n
   return rest.snapshotCopies > 0 ? copyWaitingFor(state, disks) : null;
 }
 
-/** Why copies of snapshots are still there. */
-function copyWaitingFor(state: ClusterState, disks: ReadonlySet<string>): string | null {
+/** Why copies of snapshots are still there; `only`: of those legs. */
+export function copyWaitingFor(
+  state: ClusterState,
+  disks: ReadonlySet<string>,
+  only: (volumeId: string, leg: number) => boolean = () => true,
+): string | null {
   for (const { name, volumeId, phase, cut, leftovers } of state.all('snapshots')) {
-    const copies = phase === 'ready' ? (cut?.copies ?? []) : [];
+    const copies = phase === 'ready' ? (cut?.copies ?? []).filter((copy) => only(volumeId, copy.leg)) : [];
     const going = copies.filter((copy) => disks.has(copy.disk));
     if (going.length === 0 && !leftovers.some((entry) => disks.has(entry.disk))) continue;
     const full = `${state.get('volumes', volumeId)?.name ?? volumeId}@${name}`;

@@ -11,6 +11,7 @@ import { hasEnded, type JobObject, type JobState, jobEventsMax } from '../model/
 import { codecs } from '../model/objects.js';
 import { type DrainTarget, planVacating, restOf, waitingFor } from './drain.js';
 import { planMoveController } from './move-controller.js';
+import { planCallOff, planMoveReplica, type ReplicaMove, restOfMove } from './move-replica.js';
 import { planResume, planRollback } from './rollback.js';
 import { both, noStep, removal, replace, type StoreStep } from './store-step.js';
 
@@ -51,6 +52,8 @@ function stepOf(moment: JobMoment, queued: JobObject): Outcome | null {
   switch (job.kind) {
     case 'volume.move-controller':
       return moveStep(moment, job);
+    case 'volume.move-replica':
+      return replicaStep(moment, job);
     case 'volume.rollback':
       return rollbackStep(moment, job);
     case 'disk.drain':
@@ -130,6 +133,32 @@ function rollbackStep(moment: JobMoment, job: JobObject): Outcome {
   const next = noted({ ...job, waitsFor: null }, moment, plan.why);
   const done = plan.do === 'swap' ? 1 : 0;
   return { job: { ...next, progress: { ...next.progress, done } }, step: plan.step };
+}
+
+function moveOf(job: JobObject): ReplicaMove {
+  const { volumeId = '', legs = '', from = '', to = '' } = job.arguments;
+  return { volumeId, legs: legs.split(',').map(Number), from, to };
+}
+
+function replicaStep(moment: JobMoment, job: JobObject): Outcome {
+  const { state, newUuid } = moment;
+  const move = moveOf(job);
+  const rest = restOfMove(state, move);
+  const left = rest.replicas + rest.snapshotCopies;
+  const total = Math.max(job.progress.total, left);
+  const counted = { ...job, progress: { ...job.progress, total, done: total - left } };
+  const plan = planMoveReplica(state, { ...move, newUuid });
+  if (plan.do === 'done')
+    return { job: ended(counted, moment, { state: 'done', text: `disk ${move.from} holds nothing of it any more` }) };
+  const step = plan.do === 'fail' || job.cancelling ? planCallOff(state, move) : noStep;
+  if (job.cancelling) {
+    const end = step === noStep ? 'what has begun to leave goes' : 'the old replica stays, and the new one goes';
+    return { job: ended(counted, moment, { state: 'cancelled', text: `cancelled: ${end}` }), step };
+  }
+  if (plan.do === 'fail')
+    return { job: ended(counted, moment, { state: 'failed', text: plan.why, code: 'JOB_FAILED' }), step };
+  if (plan.do === 'wait') return { job: { ...counted, waitsFor: plan.why } };
+  return { job: noted({ ...counted, waitsFor: null }, moment, plan.why), step: plan.step };
 }
 
 function drainStep(moment: JobMoment, job: JobObject, target: DrainTarget): Outcome {

@@ -14,6 +14,8 @@ import type { Leadership, LegPlacement, ReplicaPlacement, VolumeObject } from '.
 import type { TombstoneObject } from '../model/pools.js';
 import { diskIdsOf, pgsOfVolume } from '../placement/pool.js';
 import { cordonOf } from './cordons.js';
+import { homesOf, insteadOf } from './homes.js';
+import { promisedPerDisk } from './promised.js';
 
 export interface RebuildLimits {
   /** Legs of the whole cluster that are rebuilt at once. */
@@ -68,13 +70,17 @@ function plannedOn(state: ClusterState, volumeId: string): VolumeChange['expect'
 
 type View = RebuildView & { readonly maps: Maps };
 
+interface PoolMap {
+  readonly disks: string[][];
+  readonly pgCount: number;
+  readonly capacityBytes: ReadonlyMap<string, number>;
+  readonly domains: ReadonlyMap<string, string>;
+}
+
 /** The pools' maps, each looked up once. */
 class Maps {
   readonly #state: ClusterState;
-  readonly #pools = new Map<
-    string,
-    { disks: string[][]; pgCount: number; capacityBytes: Map<string, number> } | null
-  >();
+  readonly #pools = new Map<string, PoolMap | null>();
 
   constructor(state: ClusterState) {
     this.#state = state;
@@ -83,14 +89,19 @@ class Maps {
   /** The disks of each leg; null: the volume belongs to no pool. */
   wanted(volume: VolumeObject): string[][] | null {
     const pool = this.#pool(volume);
-    return pool === null ? null : pgsOfVolume(volume, pool.pgCount).map((pg) => pool.disks[pg] ?? []);
+    if (pool === null) return null;
+    return pgsOfVolume(volume, pool.pgCount).map((pg, index) => {
+      const disks = pool.disks[pg] ?? [];
+      const leg = volume.legs[index];
+      return leg === undefined ? disks : homesOf(disks, leg, (disk) => pool.domains.get(disk));
+    });
   }
 
   capacityBytes(volume: VolumeObject, disk: string): number {
     return this.#pool(volume)?.capacityBytes.get(disk) ?? 0;
   }
 
-  #pool(volume: VolumeObject): { disks: string[][]; pgCount: number; capacityBytes: Map<string, number> } | null {
+  #pool(volume: VolumeObject): PoolMap | null {
     const id = volume.pool;
     if (id === undefined) return null;
     const known = this.#pools.get(id);
@@ -103,6 +114,7 @@ class Maps {
             disks: diskIdsOf(map),
             pgCount: pool.pgCount,
             capacityBytes: new Map(map.disks.map((disk) => [disk.id, disk.capacityBytes])),
+            domains: new Map(map.disks.map((disk) => [disk.id, disk.domain])),
           };
     this.#pools.set(id, made);
     return made;
@@ -197,7 +209,7 @@ interface Candidate {
 function planSuccessors(view: View, taken: ReadonlySet<string>): PlannedChange[] {
   const { limits } = view;
   const { candidates, runningOn, running } = survey(view);
-  const promised = new Map(promisedBytes(view.state));
+  const promised = new Map(promisedPerDisk(view.state));
   candidates.sort(byDanger);
   const next = new Map<string, VolumeObject>();
   let free = limits.rebuildsMax - running;
@@ -273,13 +285,28 @@ function byDanger(a: Candidate, b: Candidate): number {
   );
 }
 
-function withSuccessors(view: View, at: { volume: VolumeObject; leg: number; disks: readonly string[] }): LegPlacement {
-  const replicas = at.volume.legs[at.leg]?.replicas ?? [];
-  const stays = (entry: ReplicaPlacement): boolean =>
-    entry.leaving !== true && at.disks.includes(entry.disk) && !isMissing(view.state, entry);
-  const old = replicas.map((entry): ReplicaPlacement => (stays(entry) ? entry : { ...entry, leaving: true }));
-  const missing = at.disks.filter((disk) => !old.some((entry) => entry.leaving !== true && entry.disk === disk));
-  return { replicas: [...old, ...missing.map((disk) => newReplica(view, disk))] };
+/** The leg with a replica on each of those disks, and what it has elsewhere leaving. */
+export function withSuccessors(
+  view: Pick<RebuildView, 'state' | 'newUuid'>,
+  at: { volume: VolumeObject; leg: number; disks: readonly string[] },
+): LegPlacement {
+  const leg = at.volume.legs[at.leg] ?? { replicas: [] };
+  const leadership = view.state.get('leaderships', at.volume.id);
+  const inSync = leadership === null ? new Set<string>() : inSyncOf(leadership, at.leg);
+  const isAtHome = (entry: ReplicaPlacement): boolean => at.disks.includes(entry.disk) && !isMissing(view.state, entry);
+  const kept = leg.replicas.filter((entry) => entry.leaving !== true && isAtHome(entry));
+  const held = new Set(kept.map(({ disk }) => disk));
+  const old = leg.replicas.map((entry): ReplicaPlacement => {
+    if (kept.includes(entry)) return entry;
+    // It was to go, and its disk is wanted again: it holds everything still.
+    if (!isAtHome(entry) || !inSync.has(entry.replica) || held.has(entry.disk)) return { ...entry, leaving: true };
+    held.add(entry.disk);
+    const { leaving: _, ...back } = entry;
+    return back;
+  });
+  const missing = at.disks.filter((disk) => !held.has(disk));
+  const fresh = missing.map((disk): ReplicaPlacement => ({ ...newReplica(view, disk), ...insteadOf(leg, disk) }));
+  return { replicas: [...old, ...fresh] };
 }
 
 /** Draining its disk was called off: what has not moved by then stays, although the map names other disks. */
@@ -323,7 +350,7 @@ function nodeOf(state: ClusterState, disk: string): string {
   return state.get('disks', disk)?.node ?? '';
 }
 
-function newReplica(view: View, disk: string): ReplicaPlacement {
+function newReplica(view: Pick<RebuildView, 'state' | 'newUuid'>, disk: string): ReplicaPlacement {
   return { replica: view.newUuid(), disk, node: nodeOf(view.state, disk) };
 }
 
@@ -340,12 +367,4 @@ function tombstone(state: ClusterState, volume: VolumeObject, entry: ReplicaPlac
 
 function burial(volume: VolumeObject, entry: ReplicaPlacement, epoch: number): TombstoneObject {
   return { format: 1, replica: entry.replica, disk: entry.disk, volumeId: volume.id, epoch };
-}
-
-function promisedBytes(state: ClusterState): Map<string, number> {
-  const bytes = new Map<string, number>();
-  for (const volume of state.all('volumes'))
-    for (const { disk } of volume.legs.flatMap((leg) => leg.replicas))
-      bytes.set(disk, (bytes.get(disk) ?? 0) + volume.legSizeBytes);
-  return bytes;
 }

@@ -21,6 +21,7 @@ import {
 import type { SnapshotCopy, SnapshotObject } from '../model/snapshots.js';
 import { awaitsSource } from './clone-source.js';
 import { volumeSize } from './growth.js';
+import { insteadOf } from './homes.js';
 import { isActive, type MoveStep } from './move-controller.js';
 import { copyLvol, isReady, type ReadySnapshot } from './snapshot-copies.js';
 import { both, noStep, replace, type StoreStep } from './store-step.js';
@@ -148,10 +149,13 @@ function swapLeg(
       disk,
       node,
       source: copyLvol(of.snapshot, replica),
+      ...insteadOf(leg, disk),
     }),
   );
   const bare = homes.filter(({ disk }) => !sources.some((copy) => copy.disk === disk));
-  const empty = bare.map(({ disk, node }): ReplicaPlacement => ({ replica: of.newUuid(), disk, node }));
+  const empty = bare.map(
+    ({ disk, node }): ReplicaPlacement => ({ replica: of.newUuid(), disk, node, ...insteadOf(leg, disk) }),
+  );
   const old = leg.replicas.map((entry): ReplicaPlacement => ({ ...entry, leaving: true }));
   return { placed: { replicas: [...old, ...inSync, ...empty] }, inSync };
 }

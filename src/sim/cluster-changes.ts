@@ -4,6 +4,7 @@
 // others; pools come and go, and volumes in them; and what operators do (cluster-operations.ts).
 
 import { SeededRandom } from '../env/seeded-random.js';
+import { moves } from './cluster-moves.js';
 import { operations } from './cluster-operations.js';
 import type { ClusterSim } from './cluster-sim.js';
 
@@ -68,7 +69,7 @@ const changes = {
   },
 } satisfies Readonly<Record<string, Change>>;
 
-const all = { ...changes, ...operations };
+const all = { ...changes, ...operations, ...moves };
 
 export type ChangeName = keyof typeof all;
 
@@ -76,6 +77,7 @@ export type ChangeName = keyof typeof all;
 const groups = [
   { names: Object.keys(changes) as ChangeName[], stream: 0xc6n, share: 0.5, stepMix: 0xbf58476d1ce4e5b9n },
   { names: Object.keys(operations) as ChangeName[], stream: 0x0bn, share: 0.5, stepMix: 0x94d049bb133111ebn },
+  { names: Object.keys(moves) as ChangeName[], stream: 0x30fen, share: 0.3, stepMix: 0xd6e8feb86659fd93n },
 ];
 const stepShare = 0.6;
 

@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Somebody who cordons and drains disks and nodes while everything else goes wrong, and lets them be used again.
+// Somebody who cordons and drains disks and nodes while everything else goes wrong, and lets them be used again; and who moves
+// replicas from one disk to another, and calls that off.
 //
 // Rules:  - a drain ends when everything is up; what was drained holds nothing, and no volume is driven from it
+//         - a move ends when everything is up
 //         - volumes become redundant without it, and hosts see nothing of it (judged elsewhere)
 
 import { type CordonDeps, cordon, drain, uncordon } from '../api/cordons.js';
+import { cancelJob, moveReplica } from '../api/jobs.js';
 import type { VirtualClock } from '../env/virtual-clock.js';
+import type { MoveReplicaRequest } from '../model/api.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import { hasEnded, type JobObject } from '../model/jobs.js';
 import { type DrainTarget, restOf } from '../reconcile/drain.js';
 import { askUntilAnswered, codeOf } from './asking.js';
 import type { RareEvents } from './rare-events.js';
+
+const lastWords = ['DRAIN_REFUSED', 'MOVE_REFUSED', 'BUSY', 'JOB_ENDED', 'NOT_FOUND'];
 
 export class Drainer {
   readonly #deps: CordonDeps;
@@ -50,6 +56,22 @@ export class Drainer {
     this.#ask(`uncordon of ${target.name}`, () => uncordon(this.#deps, target));
   }
 
+  /** Of a leg of the volume. */
+  move(volume: string, request: MoveReplicaRequest): void {
+    this.#ask(`move of ${volume}`, async () => {
+      await moveReplica(this.#deps, volume, request).catch((error: unknown) => {
+        if (codeOf(error) === 'MOVE_REFUSED') this.#rareEvents.reach('move_refused');
+        throw error;
+      });
+    });
+  }
+
+  callOff(jobId: string): void {
+    this.#ask(`end of job ${jobId}`, async () => {
+      await cancelJob(this.#deps, jobId);
+    });
+  }
+
   /** What is not at rest, or null. Everything is up. */
   unrest(state: ClusterState): string | null {
     this.#count(state);
@@ -67,8 +89,10 @@ export class Drainer {
 
   #count(state: ClusterState): void {
     for (const { id, kind, state: end } of state.all('jobs')) {
-      if (end !== 'done' || this.#counted.has(id)) continue;
+      const isMove = kind === 'volume.move-replica';
+      if ((end !== 'done' && !(isMove && end === 'cancelled')) || this.#counted.has(id)) continue;
       this.#counted.add(id);
+      if (isMove) this.#rareEvents.reach(end === 'done' ? 'replica_moved_by_hand' : 'move_called_off');
       if (kind === 'disk.drain') this.#rareEvents.reach('disk_drained');
       if (kind === 'node.drain') this.#rareEvents.reach('node_drained');
     }
@@ -76,7 +100,7 @@ export class Drainer {
 
   #ask(what: string, act: () => Promise<void>): void {
     this.#pending = what;
-    void askUntilAnswered(this.#clock, { last: ['DRAIN_REFUSED', 'NOT_FOUND'] }, act).then(() => {
+    void askUntilAnswered(this.#clock, { last: lastWords }, act).then(() => {
       this.#pending = null;
     });
   }

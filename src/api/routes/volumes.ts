@@ -4,6 +4,7 @@ import Type from 'typebox';
 import {
   AttachRequest,
   MoveControllerRequest,
+  MoveReplicaRequest,
   VolumeCreateRequest,
   VolumeResizeRequest,
   VolumeView,
@@ -11,7 +12,7 @@ import {
 import { checker } from '../../model/check.js';
 import { BasaltError } from '../../model/errors.js';
 import { JobView } from '../../model/jobs.js';
-import { moveController } from '../jobs.js';
+import { moveController, moveReplica } from '../jobs.js';
 import { readState } from '../read-state.js';
 import { volumeView } from '../views.js';
 import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume, resizeVolume } from '../volumes.js';
@@ -21,6 +22,7 @@ const checkCreate = checker(VolumeCreateRequest);
 const checkResize = checker(VolumeResizeRequest);
 const checkAttach = checker(AttachRequest);
 const checkMove = checker(MoveControllerRequest);
+const checkMoveReplica = checker(MoveReplicaRequest);
 
 async function show(deps: ApiDeps, name: string): Promise<VolumeView> {
   const { state } = await readState(deps.store);
@@ -106,6 +108,19 @@ export const volumeRoutes: readonly Route[] = [
     run: async (deps, request) => ({
       status: 202,
       body: await moveController(deps, nameOf(request), checkMove(request.body).to),
+    }),
+  },
+  {
+    method: 'POST',
+    path: '/v1/volumes/:name/move-replica',
+    summary:
+      "Moves a volume's replicas from one disk to another while hosts use it, as a job. Refused when the other disk cannot hold them, with the reason.",
+    body: MoveReplicaRequest,
+    response: JobView,
+    status: 202,
+    run: async (deps, request) => ({
+      status: 202,
+      body: await moveReplica(deps, nameOf(request), checkMoveReplica(request.body)),
     }),
   },
   {

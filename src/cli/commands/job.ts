@@ -98,7 +98,8 @@ export function jobText(job: JobView): string {
 }
 
 function subject(job: JobView): string {
-  const { volume, to, disk, node, snapshot } = job.arguments;
+  const { volume, from, to, disk, node, snapshot } = job.arguments;
+  if (from !== undefined) return `${volume} from ${from} to ${to}`;
   return volume === undefined ? (disk ?? node ?? '-') : `${volume} to ${to ?? snapshot}`;
 }
 

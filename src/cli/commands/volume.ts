@@ -75,6 +75,13 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
       print(world, options, job, jobText(job));
     });
   volume
+    .command('move-replica <volume[/leg]>')
+    .description('move replicas of a volume from one disk to another while hosts use it')
+    .requiredOption('--from <disk>', 'the disk that they are on')
+    .requiredOption('--to <disk>', 'the disk that they go to')
+    .option('--wait <seconds>', 'how long to wait until they have moved; 0: not at all', '0')
+    .action((name: string, _options, command: Command) => moveReplica(world, name, command.optsWithGlobals()));
+  volume
     .command('delete <name>')
     .description('delete a volume that nobody is attached to, with all its data')
     .option('--force', 'do not wait for nodes that are away: they delete their part when they are back')
@@ -83,6 +90,24 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
       await (await apiClient(world, options)).deleteVolume(name, { force: options.force === true });
       print(world, options, { deleted: name }, `volume ${name} is being deleted`);
     });
+}
+
+interface MoveReplicaOptions extends CommonOptions {
+  readonly from: string;
+  readonly to: string;
+  readonly wait: string;
+}
+
+async function moveReplica(world: CliWorld, text: string, options: MoveReplicaOptions): Promise<void> {
+  const [name = '', leg, more] = text.split('/');
+  if (name === '' || leg === '' || more !== undefined)
+    throw new BasaltError('INVALID_ARGUMENT', { field: 'volume', problem: 'must be <volume> or <volume>/<leg>' });
+  const { from, to } = options;
+  const only = leg === undefined ? {} : { leg: parseCount(leg, 'leg') };
+  const client = await apiClient(world, options);
+  const asked = await client.moveReplica(name, { ...only, from, to });
+  const job = await waitForJob(world, client, { job: asked, wait: options.wait });
+  print(world, options, job, jobText(job));
 }
 
 async function create(world: CliWorld, name: string, options: CreateOptions): Promise<void> {
