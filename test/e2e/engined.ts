@@ -4,7 +4,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { access, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, createServer, type Socket, type TcpNetConnectOpts } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -38,7 +38,6 @@ export class Engined {
   readonly log = new LineLog();
   readonly pid: number;
   private readonly exited_: Promise<void>;
-  private nextId_ = 1;
 
   private constructor(
     readonly name: string,
@@ -85,13 +84,7 @@ export class Engined {
 
   /** One JSON-RPC call on a connection of its own. @throws {RpcError} when the engine refuses */
   async call(method: string, params: Record<string, unknown> = {}): Promise<unknown> {
-    const id = this.nextId_++;
-    const request = JSON.stringify({ jsonrpc: '2.0', id, method, params });
-    const reply = await exchange(this.socketPath_, request, `${method}; engined says\n${this.log.tail(20)}`);
-    if (reply.error !== undefined) {
-      throw new RpcError(method, reply.error.code, reply.error.message);
-    }
-    return reply.result;
+    return callRpc(this.socketPath_, method, params, () => `; engined says\n${this.log.tail(20)}`);
   }
 
   /** SIGKILL, as a power cut would do it. */
@@ -132,10 +125,28 @@ function tryConnect(path: string): Promise<Socket | null> {
   });
 }
 
+/** The path of an engine's socket, or where a forwarder to it listens. */
+export type RpcPlace = string | TcpNetConnectOpts;
+
+/** One JSON-RPC call on a connection of its own. @throws {RpcError} when the engine refuses */
+export async function callRpc(
+  place: RpcPlace,
+  method: string,
+  params: Record<string, unknown>,
+  context: () => string = () => '',
+): Promise<unknown> {
+  const request = JSON.stringify({ jsonrpc: '2.0', id: 1, method, params });
+  const reply = await exchange(place, request, `${method}${context()}`);
+  if (reply.error !== undefined) {
+    throw new RpcError(method, reply.error.code, reply.error.message);
+  }
+  return reply.result;
+}
+
 /** One request, one reply. A reply is whole when its text parses: the stream has no other frame. */
-function exchange(path: string, request: string, what: string): Promise<RpcReply> {
+function exchange(place: RpcPlace, request: string, what: string): Promise<RpcReply> {
   return new Promise((resolve, reject) => {
-    const socket = connect(path);
+    const socket = typeof place === 'string' ? connect(place) : connect(place);
     let text = '';
     const fail = (why: string): void => {
       socket.destroy();

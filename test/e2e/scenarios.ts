@@ -71,6 +71,12 @@ export const scenarios: readonly LabScenario[] = [
     everyChange: false,
     systems: backports('rdma'),
   },
+  {
+    name: 'rdma',
+    title: 'NVMe/RDMA over soft-RoCE: a Linux host on our target, our host on a Linux target, ours on ours with a kill',
+    everyChange: false,
+    systems: kernelSeries.map((kernel) => ({ kernel, equipment: ['rdma'] })),
+  },
 ];
 
 /** @param wanted `ci`, `all`, or a scenario's name */

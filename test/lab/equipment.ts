@@ -39,8 +39,10 @@ export const equipmentTable = {
   sqlite: { packages: ['sqlite3'], programs: ['/usr/bin/sqlite3'] },
   rdma: {
     modules: ['rdma_rxe', 'ib_uverbs', 'rdma_ucm', 'rdma_cm', 'nvme_rdma', 'nvmet_rdma', 'dummy'],
-    packages: ['ibverbs-providers', 'ibverbs-utils', 'rdmacm-utils', 'iproute2'],
-    programs: ['/usr/bin/ibv_devinfo', '/usr/bin/ibv_rc_pingpong', '/usr/bin/rping', '/bin/ip', '/usr/bin/rdma'],
+    packages: ['ibverbs-providers', 'ibverbs-utils', 'rdmacm-utils', 'iproute2', 'socat'],
+    programs: ['ibv_devinfo', 'ibv_rc_pingpong', 'rping', 'rdma', 'socat']
+      .map((name) => `/usr/bin/${name}`)
+      .concat('/bin/ip'),
     folders: ['/usr/lib/x86_64-linux-gnu/libibverbs', '/etc/libibverbs.d'],
   },
 } satisfies Record<string, Equipment>;
