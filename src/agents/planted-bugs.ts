@@ -11,4 +11,6 @@ export interface PlantedBugs {
   readonly ignoreLeftoverLease?: boolean;
   /** A member cuts a snapshot while it is being copied: its head becomes right, its copy of the snapshot never does. */
   readonly resyncHeadOnly?: boolean;
+  /** The volumes of a group are cut one after another, each while only its own requests are held. */
+  readonly cutVolumesApart?: boolean;
 }

@@ -2,13 +2,19 @@
 //
 // What a volume's controller needs of the store to make snapshots.
 
-import type { Stored } from '../model/cluster-state.js';
+import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { keys } from '../model/keys.js';
 import { codecs } from '../model/objects.js';
 import type { SnapshotObject } from '../model/snapshots.js';
-import type { ClusterLink } from './cluster-link.js';
+import type { ClusterLink, Commit } from './cluster-link.js';
 
 export interface SnapshotPort {
+  /** The whole of the store, as the watch last showed it. */
+  state(): ClusterState;
+  /** Calls `listener` when something of snapshots has changed. Returns the function that ends it. */
+  onChange(listener: () => void): () => void;
+  /** False: something is not as it was expected to be. */
+  commit(commit: Commit, signal: AbortSignal): Promise<boolean>;
   /** Of this volume, as the watch last showed them, oldest first. */
   all(): Stored<SnapshotObject>[];
   /** False: the object, or the leadership when its revision is given, is another one by now. */
@@ -19,8 +25,21 @@ export interface SnapshotPort {
   ): Promise<boolean>;
 }
 
+const watched = ['snapshots', 'snapshotGroups', 'snapshotHolds'] as const;
+
 export function snapshotPort(link: ClusterLink, volumeId: string): SnapshotPort {
   return {
+    state: () => link.state,
+    onChange: (listener) => {
+      let seen = '';
+      return link.onChange(() => {
+        const now = watched.map((kind) => link.state.version(kind)).join(' ');
+        if (now === seen) return;
+        seen = now;
+        listener();
+      });
+    },
+    commit: (commit, signal) => link.commit(commit, signal),
     all: () =>
       link.state
         .all('snapshots')

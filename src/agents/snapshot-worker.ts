@@ -5,11 +5,14 @@
 //   the try is written down → requests are held, every in-sync member cuts, requests go on (one call of the engine) →
 //   the snapshot is recorded, if neither the in-sync sets nor the epoch have changed since before the cut
 //
+// Those that are to be one instant with others' are cut by a GroupCutter.
+//
 // Invariants:  - recorded means: every member of the sets of that instant has it, on stable media
 //              - a try that is not known to be recorded is given up in the store before the next one begins
 //              - requests are held by the engine, for a bounded time, whatever happens here
 
 import { isEngineError } from '../engine/engine.js';
+import type { Timer } from '../env/clock.js';
 import type { Stored } from '../model/cluster-state.js';
 import type { Leadership, VolumeObject } from '../model/objects.js';
 import { type SnapshotObject, snapshotLvol } from '../model/snapshots.js';
@@ -17,6 +20,7 @@ import { type Holder, holds } from '../reconcile/membership.js';
 import { type FailedTry, holdFor, planCut, planReady, planTryFailed } from '../reconcile/snapshots.js';
 import { type Assembly, slotName } from './assembly.js';
 import { type AgentContext, reason } from './context.js';
+import { GroupCutter } from './group-cutter.js';
 import type { LeadershipRegister, Versioned } from './leadership-register.js';
 import { Backoff, pause, Wakeup } from './signal.js';
 import type { SnapshotPort } from './snapshot-port.js';
@@ -30,6 +34,12 @@ export interface SnapshotWorkerOptions {
   readonly snapshots: SnapshotPort;
 }
 
+/** A member as the engine knows it, and what its snapshot is called. */
+export interface CutMember {
+  readonly name: string;
+  readonly snapshot_name: string;
+}
+
 const retryMinMs = 50;
 const retryMaxMs = 2_000;
 /** How long the store's watch may take to show what was just written. */
@@ -40,20 +50,37 @@ export class SnapshotWorker {
   readonly #wakeup = new Wakeup();
   readonly #stop = new AbortController();
   readonly #backoff: Backoff;
+  readonly #groups: GroupCutter;
+  #unsubscribe: (() => void) | null = null;
+  #again: Timer | null = null;
   #running: Promise<void> = Promise.resolve();
 
   constructor(options: SnapshotWorkerOptions) {
     this.#options = options;
-    this.#backoff = new Backoff({ clock: options.context.clock, minMs: retryMinMs, maxMs: retryMaxMs });
+    const { clock } = options.context;
+    this.#backoff = new Backoff({ clock, minMs: retryMinMs, maxMs: retryMaxMs });
+    this.#groups = new GroupCutter({
+      ...options,
+      membersOf: (planned) => this.#membersOf(planned),
+      shown: (planned, after, signal) => this.#shown(planned, after, signal),
+      lookAgain: (afterMs) => {
+        this.#again?.cancel();
+        this.#again = clock.setTimer(afterMs, () => this.#wakeup.wake());
+      },
+    });
   }
 
   start(): void {
+    // Others wait for this one while their requests are held: it does not wait for its volume's turn.
+    this.#unsubscribe = this.#options.snapshots.onChange(() => this.#wakeup.wake());
     this.#running = this.#work();
   }
 
   async stop(): Promise<void> {
+    this.#unsubscribe?.();
     this.#stop.abort(new Error('snapshot worker stopped'));
     await this.#running;
+    this.#again?.cancel();
   }
 
   /** The store changed. */
@@ -80,8 +107,15 @@ export class SnapshotWorker {
   async #advance(signal: AbortSignal): Promise<boolean> {
     const { register, holder, assembly, snapshots } = this.#options;
     if (!holds(register.known, holder) || register.known.epoch !== assembly.epoch) return false;
-    const next = snapshots.all().find(({ value }) => value.phase === 'wanted' || value.phase === 'cutting');
-    if (next === undefined) return false;
+    for (const next of snapshots.all()) {
+      if (next.value.phase !== 'wanted' && next.value.phase !== 'cutting') continue;
+      if (next.value.group === undefined) return this.#advanceOne(next, signal);
+      if (await this.#groups.advance(next, signal)) return true;
+    }
+    return false;
+  }
+
+  async #advanceOne(next: Stored<SnapshotObject>, signal: AbortSignal): Promise<true> {
     if (next.value.phase === 'cutting') {
       // Of an earlier controller, or of a try of this one's whose end is not known: recorded it was not.
       await this.#giveUp(next, { problem: 'its controller ended' }, signal);
@@ -127,7 +161,7 @@ export class SnapshotWorker {
     return { ...leadership, legs };
   }
 
-  #membersOf(planned: SnapshotObject): { name: string; snapshot_name: string }[] {
+  #membersOf(planned: SnapshotObject): CutMember[] {
     const { assembly } = this.#options;
     const { id, cut } = planned;
     return (cut?.copies ?? []).map(({ replica }) => {
@@ -139,7 +173,7 @@ export class SnapshotWorker {
 
   async #cut(
     cutting: Stored<SnapshotObject>,
-    at: { leadership: Versioned<Leadership>; members: { name: string; snapshot_name: string }[] },
+    at: { leadership: Versioned<Leadership>; members: CutMember[] },
     signal: AbortSignal,
   ): Promise<void> {
     const { context, volume } = this.#options;

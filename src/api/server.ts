@@ -22,6 +22,7 @@ import { keyRoutes } from './routes/keys.js';
 import { nodeRoutes } from './routes/nodes.js';
 import { poolRoutes } from './routes/pools.js';
 import type { ApiDeps, Reply, Route } from './routes/route.js';
+import { snapshotGroupRoutes } from './routes/snapshot-groups.js';
 import { snapshotRoutes } from './routes/snapshots.js';
 import { statusRoutes } from './routes/status.js';
 import { volumeRoutes } from './routes/volumes.js';
@@ -41,6 +42,7 @@ export interface ApiServer {
 export const routes: readonly Route[] = [
   ...volumeRoutes,
   ...snapshotRoutes,
+  ...snapshotGroupRoutes,
   ...hostRoutes,
   ...nodeRoutes,
   ...diskRoutes,

@@ -48,6 +48,7 @@ export function snapshotView(state: ClusterState, volume: VolumeObject, snapshot
       })),
     ),
     clones: clonesOf(state, snapshot.id).map(({ name }) => name),
+    group: snapshot.group?.name ?? null,
     problem: waitsFor(state, volume, snapshot) ?? snapshot.problem ?? null,
   };
 }

@@ -49,13 +49,9 @@ export function createSnapshot(
       return { txn: null, result: { made: false, id: existing.value.id } };
     if (state.get('leaderships', volume.id)?.controller == null)
       throw unavailable(volume, 'no controller serves it: a snapshot is cut by whoever does');
-    const kept = state.all('snapshots').filter((entry) => entry.volumeId === volume.id && entry.phase !== 'deleting');
-    if (existing === null && kept.length >= snapshotsMax)
-      throw new BasaltError('INVALID_ARGUMENT', {
-        field: 'name',
-        problem: `${volume.name} has ${snapshotsMax} snapshots, the most there may be`,
-      });
+    if (existing !== null) assertAlone(volume, existing.value);
     if (existing !== null) return again(existing);
+    assertRoomForSnapshot(state, volume);
     const id = deps.random.uuid();
     const snapshot: SnapshotObject = {
       format: formatVersion,
@@ -88,6 +84,22 @@ export function createSnapshot(
   });
 }
 
+export function assertRoomForSnapshot(state: ClusterState, volume: VolumeObject): void {
+  const kept = state.all('snapshots').filter((entry) => entry.volumeId === volume.id && entry.phase !== 'deleting');
+  if (kept.length < snapshotsMax) return;
+  throw new BasaltError('INVALID_ARGUMENT', {
+    field: 'name',
+    problem: `${volume.name} has ${snapshotsMax} snapshots, the most there may be`,
+  });
+}
+
+/** What belongs to a group is made and deleted with it. */
+function assertAlone(volume: VolumeObject, { name, group }: SnapshotObject): void {
+  if (group === undefined) return;
+  const detail = `it belongs to the group of snapshots ${group.name}`;
+  throw new BasaltError('BUSY', { kind: 'snapshot', name: `${volume.name}@${name}`, detail });
+}
+
 function again(existing: Stored<SnapshotObject>): { txn: Txn; result: { made: boolean; id: string } } {
   const { problem: _, ...rest } = existing.value;
   const value = codecs.snapshot.encode({ ...rest, phase: 'wanted', failedCount: 0 });
@@ -103,6 +115,7 @@ export function deleteSnapshot(deps: SnapshotDeps, at: { volume: string; snapsho
   return attempt<void>(deps.store, async ({ state, placementRevision }) => {
     const { value: volume } = requireVolume(state, at.volume);
     const stored = requireSnapshot(state, volume, at.snapshot);
+    assertAlone(volume, stored.value);
     const unmade = [...new Set(unmadeOf(state, stored.value.id).map(({ volume: { name } }) => name))];
     if (unmade.length > 0)
       throw new BasaltError('BUSY', {

@@ -205,6 +205,30 @@ describe('basalt', () => {
     expect((await basalt(['volume', 'delete', 'v4'])).code).toBe(0);
   });
 
+  it('makes, shows, lists and deletes groups of snapshots', async () => {
+    for (const name of ['g-v1', 'g-v2'])
+      expect((await basalt(['volume', 'create', name, '--size', '8M', '--legs', '1'])).code).toBe(0);
+    const create = ['snapshot', 'group', 'create', 'both', 'g-v1', 'g-v2', '--wait', '120'];
+    // Rounds may be too slow on a machine that does much else: then it is asked for again.
+    await expect.poll(async () => (await basalt(create)).code, { timeout: 120_000 }).toBe(0);
+    const shown = (await basalt(['snapshot', 'group', 'show', 'both'])).out;
+    expect(shown).toMatch(/^name +both\n/);
+    expect(shown).toMatch(/\nstate +ready\nI\/O held +[\d.]+ ms\nvolume g-v1 +2 of 2 copies, I\/O held [\d.]+ ms\n/);
+    const listed = await basalt(['snapshot', 'group', 'list']);
+    expect(listed.out).toMatch(/^NAME +STATE +I\/O HELD +VOLUMES\nboth +ready +[\d.]+ ms +g-v1, g-v2\n$/);
+    const json = await basalt(['snapshot', 'group', 'show', 'both', '--json']);
+    expect(JSON.parse(json.out)).toMatchObject({ name: 'both', state: 'ready', snapshots: [{ group: 'both' }, {}] });
+    expect((await basalt(['snapshot', 'show', 'g-v1@both'])).out).toMatch(/\ngroup +both\n/);
+    expect((await basalt(['snapshot', 'delete', 'g-v1@both'])).code).toBe(4);
+    expect((await basalt(['snapshot', 'group', 'create', 'both', 'g-v1'])).code).toBe(4);
+    expect((await basalt(['snapshot', 'group', 'create', 'none', 'g-v1', 'nobody'])).code).toBe(3);
+    expect((await basalt(['snapshot', 'group', 'create', 'none'])).code).toBe(2);
+    const deleted = await basalt(['snapshot', 'group', 'delete', 'both']);
+    expect(deleted.out).toBe('group of snapshots both is being deleted\n');
+    expect((await basalt(['snapshot', 'group', 'list'])).out).toBe('no groups of snapshots\n');
+    for (const name of ['g-v1', 'g-v2']) expect((await basalt(['volume', 'delete', name])).code).toBe(0);
+  }, 180_000);
+
   it('makes key files, and never over one that is there', async () => {
     expect((await basalt(['key', 'create', '--file', '/keys'])).out).toBe('made /keys with cluster key first\n');
     const taken = await basalt(['key', 'create', '--file', '/taken']);

@@ -18,6 +18,7 @@ import type {
   PoolPlanRequest,
   PoolPlanView,
   PoolView,
+  SnapshotGroupView,
   SnapshotView,
   StatusView,
   VolumeCreateRequest,
@@ -158,6 +159,23 @@ export class ApiClient {
 
   async deleteSnapshot(volume: string, name: string): Promise<void> {
     await this.#call('DELETE', snapshotPath(volume, name));
+  }
+
+  /** Asks for snapshots of several volumes of one instant, each called `name`. */
+  createSnapshotGroup(name: string, volumes: readonly string[]): Promise<SnapshotGroupView> {
+    return this.#call('POST', '/v1/snapshot-groups', { name, volumes });
+  }
+
+  snapshotGroups(): Promise<SnapshotGroupView[]> {
+    return this.#call('GET', '/v1/snapshot-groups');
+  }
+
+  snapshotGroup(name: string): Promise<SnapshotGroupView> {
+    return this.#call('GET', `/v1/snapshot-groups/${encodeURIComponent(name)}`);
+  }
+
+  async deleteSnapshotGroup(name: string): Promise<void> {
+    await this.#call('DELETE', `/v1/snapshot-groups/${encodeURIComponent(name)}`);
   }
 
   cloneSnapshot(volume: string, name: string, request: CloneRequest): Promise<VolumeView> {

@@ -118,6 +118,63 @@ export function volumeSnapshots(start: () => Engine, diskPath: (name: string) =>
     await handle.close();
   });
 
+  it('holds requests until all of its group are known to be held, and fails by itself when nobody says so', async () => {
+    const bed = await volume(start, diskPath);
+    const { controller, disks } = bed;
+    await controller.rpc('basalt_slot_set', { name: 'slot', bdev_name: 'raid' });
+    const handle = await controller.openBdev('slot');
+    for (const stripe of [0, 64 * 1024]) await handle.write(stripe, new Uint8Array(blockBytes).fill(1));
+    const ask = (group: string, hold_ms: number): { held: Promise<void>; made: Promise<{ held_us: number }> } => {
+      const held = new Promise<void>((resolve) => {
+        const stop = controller.on('event', ({ method, params }) => {
+          if (method !== 'slot_held' || params.name !== 'slot' || params.group !== group) return;
+          stop();
+          resolve();
+        });
+      });
+      const made = controller.rpc('basalt_slot_snapshot', { name: 'slot', members: members(group), hold_ms, group });
+      return { held, made };
+    };
+    const release = (group: string): Promise<true> => controller.rpc('basalt_slot_release', { name: 'slot', group });
+    await controller.rpc('basalt_slot_snapshot_prepare', { name: 'slot', members: members('g1') });
+    await expectRefusal(release('g1'), 'notFound', 'not held');
+    // On a machine that does much else a second may be too short.
+    const holdOnce = async (group: string): Promise<boolean> => {
+      const { held, made } = ask(group, 1000);
+      const over = made.then(
+        ({ held_us }) => held_us < 1_000_000,
+        () => false,
+      );
+      await Promise.race([held, over]);
+      let written = false;
+      const writing = handle.write(0, new Uint8Array(blockBytes).fill(1)).then(() => {
+        written = true;
+      });
+      for (const engine of disks) await namesOn(engine);
+      const early = written;
+      await release(group).catch(() => {});
+      await writing;
+      const done = await over;
+      if (done) expect(early).toBe(false);
+      return done;
+    };
+    let group = '';
+    for (let attempt = 1; attempt <= 20 && group === ''; attempt++)
+      if (await holdOnce(`g${attempt}`)) group = `g${attempt}`;
+    expect(group).not.toBe('');
+    await handle.write(0, new Uint8Array(blockBytes).fill(2));
+    for (const engine of disks) expect(await firstOf(engine, `lvs/${group}`)).toBe(1);
+    // Nobody releases it: what was held goes on, and it is no snapshot.
+    const late = ask('late', 20);
+    late.made.catch(() => {});
+    const writing = handle.write(0, new Uint8Array(blockBytes).fill(3));
+    await expectRefusal(late.made, 'timedOut', 'all of its group');
+    await expectRefusal(release('late'), 'notFound', 'not held');
+    await writing;
+    expect(await firstOf(controller, 'slot')).toBe(3);
+    await handle.close();
+  });
+
   it('is refused for a controller that one replica obeys no more', async () => {
     const bed = await volume(start, diskPath);
     const { controller, disks } = bed;

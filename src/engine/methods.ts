@@ -545,6 +545,9 @@ export interface MethodMap {
       replicas?: string[];
       /** Growing to so many blocks had begun: the tail may lie behind these already. */
       grown_num_blocks?: number;
+      /** Both, with `num_blocks` and `identity`: no mirror, but so many data and parity members. */
+      data_members?: number;
+      parity_members?: number;
     };
     result: { num_blocks: number };
   };
@@ -580,10 +583,26 @@ export interface MethodMap {
    * members are those in sync, all of them, else `busy`. After an error some of them may have theirs, or get it yet.
    */
   basalt_slot_snapshot: {
-    params: { name: string; members: { name: string; snapshot_name: string }[]; hold_ms: number };
+    params: {
+      name: string;
+      members: { name: string; snapshot_name: string }[];
+      hold_ms: number;
+      /**
+       * Of several volumes: `slot_held` tells when requests are held, and they are until `basalt_slot_release` or the end of
+       * `hold_ms`, in which case it has failed. What takes long is to be done before, by `basalt_slot_snapshot_prepare`.
+       */
+      group?: string;
+    };
     /** How long requests were held. */
     result: { held_us: number };
   };
+  /** Does of a snapshot what needs no requests to be held. */
+  basalt_slot_snapshot_prepare: {
+    params: { name: string; members: { name: string; snapshot_name: string }[] };
+    result: true;
+  };
+  /** All of the group are held, and were at one instant. `notFound`: this one is not, or not any more. */
+  basalt_slot_release: { params: { name: string; group: string }; result: true };
   basalt_slot_quiesce: { params: { name: string; timeout_ms: number }; result: true };
   basalt_slot_resume: { params: { name: string }; result: true };
 
@@ -612,6 +631,7 @@ export type EngineEvent =
   | { method: 'leg_joining_failed'; params: { leg: string; member: string; reason: string } }
   | { method: 'leg_fenced'; params: { leg: string; epoch: string } }
   | { method: 'leg_clean'; params: { leg: string } }
+  | { method: 'slot_held'; params: { name: string; group: string } }
   | { method: 'peer_connected'; params: { name: string } }
   | { method: 'peer_lost'; params: { name: string; reason: string } }
   /** Its machine refuses, or no way leads there: once for a watch, and once for each time that it was connected. */

@@ -8,6 +8,7 @@ import { DiskClass, DiskSelector, DiskTags, DiskWeight, DomainLevel, Location } 
 import { Address, ClusterKeyId, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
 import { pgCountMax, Redundancy } from './pools.js';
 import { legsMax } from './route.js';
+import { groupMembersMax } from './snapshots.js';
 
 const strict = { additionalProperties: false } as const;
 const MiB = 1024 * 1024;
@@ -46,6 +47,17 @@ export type VolumeResizeRequest = Static<typeof VolumeResizeRequest>;
 
 export const SnapshotCreateRequest = Type.Object({ name: Name }, strict);
 export type SnapshotCreateRequest = Static<typeof SnapshotCreateRequest>;
+
+export const SnapshotGroupCreateRequest = Type.Object(
+  {
+    /** Of the group, and of each snapshot. */
+    name: Name,
+    /** By name. */
+    volumes: Type.Array(Name, { minItems: 1, maxItems: groupMembersMax, uniqueItems: true }),
+  },
+  strict,
+);
+export type SnapshotGroupCreateRequest = Static<typeof SnapshotGroupCreateRequest>;
 
 /** A volume that begins as a snapshot. */
 export const CloneRequest = Type.Object(
@@ -337,11 +349,29 @@ export const SnapshotView = Type.Object(
     ),
     /** Volumes that began as it. */
     clones: Type.Array(Name),
+    /** That it is a member of. */
+    group: Type.Union([Name, Type.Null()]),
     problem: Type.Union([Type.String(), Type.Null()]),
   },
   strict,
 );
 export type SnapshotView = Static<typeof SnapshotView>;
+
+export const SnapshotGroupView = Type.Object(
+  {
+    id: Uuid,
+    name: Name,
+    /** Of all of its snapshots. */
+    state: Type.Union([Type.Literal('pending'), Type.Literal('ready'), Type.Literal('failed')]),
+    createdAtMs: Type.Integer(),
+    /** Of the volume whose requests were held the longest. */
+    heldUs: Type.Union([Type.Integer(), Type.Null()]),
+    problem: Type.Union([Type.String(), Type.Null()]),
+    snapshots: Type.Array(SnapshotView),
+  },
+  strict,
+);
+export type SnapshotGroupView = Static<typeof SnapshotGroupView>;
 
 /** Ids of cluster keys; what keys are made of is never sent. */
 export const ClusterKeyView = Type.Object(

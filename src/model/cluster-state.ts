@@ -23,7 +23,7 @@ import type {
 } from './objects.js';
 import { codecs } from './objects.js';
 import type { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
-import type { SnapshotNameObject, SnapshotObject } from './snapshots.js';
+import type { SnapshotGroupObject, SnapshotHoldObject, SnapshotNameObject, SnapshotObject } from './snapshots.js';
 
 export interface Stored<T> {
   readonly key: string;
@@ -55,6 +55,10 @@ interface Kinds {
   snapshots: SnapshotObject;
   /** `<volume id>/<name>`. */
   snapshotNames: SnapshotNameObject;
+  /** By name. */
+  snapshotGroups: SnapshotGroupObject;
+  /** `<group id>/<volume id>`. */
+  snapshotHolds: SnapshotHoldObject;
   leaderships: Leadership;
   observedReplicas: ObservedReplica;
   observedVolumes: ObservedVolume;
@@ -80,6 +84,8 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   handOvers: { prefix: keys.handOvers, codec: codecs.handOver },
   snapshots: { prefix: keys.snapshots, codec: codecs.snapshot },
   snapshotNames: { prefix: keys.snapshotNames, codec: codecs.snapshotName },
+  snapshotGroups: { prefix: keys.snapshotGroups, codec: codecs.snapshotGroup },
+  snapshotHolds: { prefix: keys.snapshotHolds, codec: codecs.snapshotHold },
   leaderships: { prefix: keys.leaderships, codec: codecs.leadership },
   observedReplicas: { prefix: keys.observedReplicas, codec: codecs.observedReplica },
   observedVolumes: { prefix: keys.observedVolumes, codec: codecs.observedVolume },

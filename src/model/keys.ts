@@ -49,6 +49,12 @@ export const keys = Object.freeze({
   snapshot: (id: string) => `${root}snapshots/${id}`,
   snapshotNames: `${root}names/snapshots/`,
   snapshotName: (volumeId: string, name: string) => `${root}names/snapshots/${volumeId}/${name}`,
+  /** By name. */
+  snapshotGroups: `${root}snapshot-groups/`,
+  snapshotGroup: (name: string) => `${root}snapshot-groups/${name}`,
+  /** What the controllers of a group tell each other while requests are held. */
+  snapshotHolds: `${root}snapshot-holds/`,
+  snapshotHold: (groupId: string, volumeId: string) => `${root}snapshot-holds/${groupId}/${volumeId}`,
   leaderships: `${root}leadership/`,
   leadership: (volumeId: string) => `${root}leadership/${volumeId}`,
   observedReplicas: `${root}observed/replicas/`,

@@ -13,7 +13,7 @@ import { CordonObject, HandOverObject, JobObject } from './jobs.js';
 import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
 import { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
 import { RouteRange } from './route.js';
-import { SnapshotNameObject, SnapshotObject } from './snapshots.js';
+import { SnapshotGroupObject, SnapshotHoldObject, SnapshotNameObject, SnapshotObject } from './snapshots.js';
 
 export const formatVersion = 1;
 
@@ -300,6 +300,8 @@ export const codecs = Object.freeze({
   handOver: codec(HandOverObject),
   snapshot: codec(SnapshotObject),
   snapshotName: codec(SnapshotNameObject),
+  snapshotGroup: codec(SnapshotGroupObject),
+  snapshotHold: codec(SnapshotHoldObject),
   leadership: codec(Leadership),
   observedReplica: codec(ObservedReplica),
   observedVolume: codec(ObservedVolume),

@@ -4,10 +4,16 @@
 //
 //   wanted → cutting → ready → deleting → (gone)        cutting → wanted or failed, when a try did not succeed
 //
+// A group is snapshots of several volumes of one instant (docs/decisions/014-a-group-is-cut-under-holds-that-overlap.md):
+//
+//   wanted: each member goes from wanted to cutting by itself  → cutting: a round, until every member was cut in it (`voted`)
+//   → ready, in one transaction with all members; or given up with all of them: wanted, with another round, or failed
+//
 // Invariants:  - a try is in the store before the first member is asked to cut for it, and its name is never used again
 //              - `ready` names those copies that were cut at the instant, less those that were lost or given up since, and
 //                those that were made of them
 //              - every lvol that may exist is named: by `cut`, by `making`, or as a leftover until its disk node has removed it
+//              - a member of a group is ready when all are; while the group has a round, it changes its phase with the group
 
 import Type, { type Static } from 'typebox';
 import { RouteRange } from './route.js';
@@ -17,6 +23,9 @@ const Uuid = Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$
 const Name = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$' });
 const Format = Type.Literal(1);
 const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+/** Distinguishes tries of a group. */
+export const SnapshotRound = Type.String({ pattern: '^[0-9a-f]{8}$' });
 
 /** A replica of the volume, and so the place of a copy: its disk. */
 export const SnapshotCopy = Type.Object({ leg: Count, replica: Uuid, disk: Uuid, node: Name }, strict);
@@ -97,10 +106,42 @@ export const SnapshotObject = Type.Object(
     leftovers: Type.Array(SnapshotLeftover),
     /** Why the last try did not succeed. */
     problem: Type.Optional(Type.String()),
+    /** That it is a member of. Versions that do not know the field refuse the snapshot. */
+    group: Type.Optional(Type.Object({ id: Uuid, name: Name }, strict)),
+    /** Of a member in `cutting`: the round that it was cut in, while all the others were held. */
+    voted: Type.Optional(SnapshotRound),
   },
   strict,
 );
 export type SnapshotObject = Static<typeof SnapshotObject>;
+
+/** Volumes: a transaction of the store holds a bounded number of keys. */
+export const groupMembersMax = 32;
+
+export const SnapshotGroupObject = Type.Object(
+  {
+    format: Format,
+    id: Uuid,
+    name: Name,
+    phase: Type.Union([Type.Literal('wanted'), Type.Literal('cutting'), Type.Literal('ready'), Type.Literal('failed')]),
+    createdAtMs: Count,
+    /** Rounds that did not succeed. */
+    failedCount: Count,
+    /** Of `cutting`. */
+    round: Type.Optional(SnapshotRound),
+    members: Type.Array(Type.Object({ volumeId: Uuid, snapshotId: Uuid }, strict), {
+      minItems: 1,
+      maxItems: groupMembersMax,
+    }),
+    problem: Type.Optional(Type.String()),
+  },
+  strict,
+);
+export type SnapshotGroupObject = Static<typeof SnapshotGroupObject>;
+
+/** One volume of a group tells the others that its requests are held. */
+export const SnapshotHoldObject = Type.Object({ format: Format, round: SnapshotRound }, strict);
+export type SnapshotHoldObject = Static<typeof SnapshotHoldObject>;
 
 export const SnapshotNameObject = Type.Object({ format: Format, snapshotId: Uuid }, strict);
 export type SnapshotNameObject = Static<typeof SnapshotNameObject>;

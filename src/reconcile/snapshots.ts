@@ -24,7 +24,7 @@ const shortTries = 10;
 export const holdMs = 45;
 export const longHoldMs = 250;
 
-export function holdFor(snapshot: SnapshotObject): number {
+export function holdFor(snapshot: Pick<SnapshotObject, 'failedCount'>): number {
   return snapshot.failedCount < shortTries ? holdMs : longHoldMs;
 }
 

@@ -19,11 +19,11 @@ import type { Engine } from '../engine/engine.js';
 import { SimClockwork } from '../engine/native/sim-clockwork.js';
 import { createSimWorld, type SimWorld } from '../engine/native/sim-world.js';
 import { SeededRandom } from '../env/seeded-random.js';
-import type { VolumeView } from '../model/api.js';
+import type { VolumeCreateRequest, VolumeView } from '../model/api.js';
 import { ClusterState } from '../model/cluster-state.js';
 import { type CompiledNode, compileConfig } from '../model/config.js';
 import { keys, nqns } from '../model/keys.js';
-import type { Address } from '../model/objects.js';
+import type { Address, VolumeObject } from '../model/objects.js';
 import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
 import { Drainer } from './drainer.js';
 import { History } from './history.js';
@@ -36,6 +36,7 @@ import { type ClientLimits, SimHost, type WorkloadMix } from './sim-host.js';
 import { SimProcess } from './sim-process.js';
 import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
 import { SnapshotTaker } from './snapshot-taker.js';
+import type { BlockValue } from './stamp.js';
 import { Trace, type TraceListener } from './trace.js';
 
 export interface ClusterShape {
@@ -55,6 +56,8 @@ export interface ClusterShape {
   readonly bugs: PlantedBugs;
   /** Of the nodes' leases in the store. @default 2 */
   readonly leaseTtlSeconds?: number;
+  /** A second volume of the same form, which prefers another controller, with a host of its own. */
+  readonly twin?: boolean;
 }
 
 const MiB = 1024 * 1024;
@@ -78,6 +81,7 @@ export const plainShape: ClusterShape = {
 const diskBytes = 32 * MiB;
 const disksAddedMax = 2;
 const volumeName = 'v1';
+const twinName = 'v2';
 const leaseTtlSecondsDefault = 2;
 const restartAfterMs = 300;
 const rebuildSettleMs = 300;
@@ -99,6 +103,8 @@ export class ClusterSim {
   readonly server: SimStoreServer;
   readonly history: History;
   readonly hosts: SimHost[] = [];
+  /** The second volume's. */
+  readonly twin: { readonly volume: string; readonly history: History; readonly host: SimHost } | null;
   readonly processes = new Map<string, SimProcess>();
   readonly rareEvents = new RareEvents();
   readonly monitor = new LeadershipMonitor(this.rareEvents);
@@ -137,6 +143,7 @@ export class ClusterSim {
         this.#snapshots?.saw(change.key, text);
       }
     };
+    this.twin = shape.twin === true ? this.#makeTwin() : null;
     this.#intruder = this.replicas.watch(this.world.createEngine('x1', { clock: this.#clockwork.time.clock() }));
     for (const config of this.#configs()) {
       this.processes.set(config.name, this.#process(config));
@@ -216,6 +223,13 @@ export class ClusterSim {
     });
   }
 
+  /** What a host of the cluster reads in another volume, once for every pass. It is admitted there already. */
+  readVolume(volume: VolumeObject, passes: number): Promise<BlockValue[][]> {
+    const [host] = this.hosts;
+    if (host === undefined) throw new Error('no host');
+    return host.readOther(nqns.volume(volume.id), this.#pathsOf(volume), passes);
+  }
+
   /** What requests are carried out with, once it has started. */
   get admin(): VolumeDeps {
     if (this.#admin === null) throw new Error('the cluster has not started');
@@ -256,16 +270,19 @@ export class ClusterSim {
     const paths = this.#pathsOf({ controllers: names });
     const connecting = this.hosts.map((host) => host.connect(nqns.volume(this.#volumeId), paths));
     await this.#await('hosts did not connect', Promise.all(connecting));
+    if (this.twin !== null) await this.#startTwin(this.twin, { ...request, controllers: [...names].reverse() });
     this.server.knobs = this.shape.store;
   }
 
   startWorkload(mix: WorkloadMix, limits: ClientLimits = {}): void {
     const count = this.hosts.length;
     for (const [index, host] of this.hosts.entries()) host.start(mix, this.#random.fork(), { index, count, ...limits });
+    this.twin?.host.start(mix, this.#random.fork(), { index: 0, count: 1, ...limits });
   }
 
   stopWorkload(): void {
     for (const host of this.hosts) host.stop();
+    this.twin?.host.stop();
   }
 
   /** True when the condition held within the time; it is asked whenever JavaScript has come to rest. */
@@ -305,7 +322,8 @@ export class ClusterSim {
 
   /** What was seen to be wrong until now. */
   get violation(): string | null {
-    return this.history.violation ?? this.monitor.violation ?? this.replicas.violation;
+    const seen = this.history.violation ?? this.twin?.history.violation ?? null;
+    return seen ?? this.monitor.violation ?? this.replicas.violation;
   }
 
   /** A controller of an epoch long past finds the replica and asks for it. */
@@ -354,6 +372,7 @@ export class ClusterSim {
   close(): string {
     for (const process of this.processes.values()) process.kill();
     for (const host of this.hosts) this.world.kill(host.name);
+    if (this.twin !== null) this.world.kill(this.twin.host.name);
     this.world.kill('x1');
     return this.#trace.digest(this.world.traceHash());
   }
@@ -410,6 +429,29 @@ export class ClusterSim {
       const options = { name, engine, clock, history: this.history, nowNs: () => this.nowNs };
       this.hosts.push(new SimHost({ ...options, onOp: (text) => this.#trace.add(name, 'op', text) }));
     }
+  }
+
+  #makeTwin(): NonNullable<ClusterSim['twin']> {
+    const name = 'g1';
+    const clock = this.#clockwork.time.clock();
+    const history = new History(this.nowNs, 2);
+    const engine = this.world.createEngine(name, { clock });
+    const onOp = (text: string): void => this.#trace.add(name, 'op', text);
+    const host = new SimHost({ name, engine, clock, history, nowNs: () => this.nowNs, onOp });
+    return { volume: twinName, history, host };
+  }
+
+  async #startTwin({ volume, host }: NonNullable<ClusterSim['twin']>, request: VolumeCreateRequest): Promise<void> {
+    const made = await this.#await('the twin was not made', createVolume(this.admin, { ...request, name: volume }));
+    await this.#await('its host was not admitted', attachVolume(this.admin, volume, { host: SimHost.nqn(host.name) }));
+    const isRedundant = (): boolean => {
+      const { state } = this;
+      const found = state.get('volumes', made.id);
+      return found !== null && volumeView(state, found).health === 'redundant';
+    };
+    await this.#must('the twin did not become redundant', 30_000, isRedundant);
+    const paths = this.#pathsOf({ controllers: request.controllers ?? [] });
+    await this.#await('its host did not connect', host.connect(nqns.volume(made.id), paths));
   }
 
   async #must(problem: string, limitMs: number, condition: () => boolean): Promise<void> {

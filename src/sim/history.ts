@@ -44,11 +44,46 @@ interface Register {
   readonly past: PastWrite[];
 }
 
-const volume = 1;
+/** What a snapshot of one volume holds, but for blocks whose writes were never answered. */
+export interface Held {
+  readonly blocks: readonly { readonly lba: number; readonly sequence: number; readonly past: readonly PastWrite[] }[];
+  /** When the last write that it holds was asked for. */
+  readonly lastNs: number;
+}
+
+/**
+ * The same of several volumes: their snapshots are one read of all blocks of all of them. No block lacks a write that was
+ * acknowledged before a write that any other block holds was asked for, whichever volume that is of.
+ */
+export function judgeCut(
+  at: { askedNs: number; madeNs: number },
+  of: readonly { history: History; values: readonly BlockValue[] }[],
+): string | null {
+  const held: Held[] = [];
+  for (const { history, values } of of) {
+    const found = history.heldIn(at, values);
+    if (typeof found === 'string') return volumeText(of, history) + found;
+    held.push(found);
+  }
+  const boundNs = Math.max(at.askedNs, ...held.map(({ lastNs }) => lastNs));
+  for (const [index, { blocks }] of held.entries()) {
+    for (const { lba, sequence, past } of blocks) {
+      const missed = past.find((write) => write.sequence > sequence && write.endNs < boundNs);
+      if (missed === undefined) continue;
+      const what = `block ${lba} of the snapshot holds #${sequence}, but #${missed.sequence} had been acknowledged before`;
+      return volumeText(of, of[index]?.history) + what;
+    }
+  }
+  return null;
+}
+
+function volumeText(of: readonly unknown[], history: History | undefined): string {
+  return of.length > 1 ? `volume ${history?.volume}: ` : '';
+}
 
 export class History {
   readonly #registers = new Map<number, Register>();
-  readonly #lines: string[] = [JSON.stringify({ history: 1, volume, block_bytes: blockBytes })];
+  readonly #lines: string[];
   readonly #openWrites = new Set<WriteOp>();
   readonly #startNs: number;
   #pending = 0;
@@ -56,12 +91,13 @@ export class History {
   #sequence = 0;
   #violation: string | null = null;
 
-  constructor(startNs: number) {
+  /** Of the volume of that number: its blocks are stamped with it. */
+  constructor(
+    startNs: number,
+    readonly volume = 1,
+  ) {
     this.#startNs = startNs;
-  }
-
-  get volume(): number {
-    return volume;
+    this.#lines = [JSON.stringify({ history: 1, volume, block_bytes: blockBytes })];
   }
 
   /** Operations without an answer. */
@@ -134,7 +170,7 @@ export class History {
       return;
     }
     for (const [index, value] of values.entries()) this.#judge(op, index, value);
-    const texts = values.map((value, index) => valueText(value, { volume, lba: op.lba + index }));
+    const texts = values.map((value, index) => valueText(value, { volume: this.volume, lba: op.lba + index }));
     this.#line({ op: 'read', ...place(op), ...this.#times(op, nowNs), status: 'ok', values: texts });
   }
 
@@ -144,26 +180,26 @@ export class History {
    * block holds was asked for. Blocks that hold a write that was never answered are left alone: it may have come late.
    */
   judgeSnapshot(at: { askedNs: number; madeNs: number }, values: readonly BlockValue[]): string | null {
-    const held: { lba: number; sequence: number; register: Register }[] = [];
+    return judgeCut(at, [{ history: this, values }]);
+  }
+
+  /** Of a snapshot, what each block holds. A text: it cannot hold that. */
+  heldIn(at: { madeNs: number }, values: readonly BlockValue[]): Held | string {
+    const blocks: Held['blocks'][number][] = [];
     let lastNs = Number.NEGATIVE_INFINITY;
     for (const [lba, value] of values.entries()) {
       const register = this.#register(lba);
-      const sequence = sequenceOf(value, lba, register);
-      if (sequence === null) return `block ${lba} of the snapshot holds ${valueText(value, { volume, lba })}`;
+      const sequence = this.#sequenceOf(value, lba, register);
+      if (sequence === null)
+        return `block ${lba} of the snapshot holds ${valueText(value, { volume: this.volume, lba })}`;
       if (register.open.has(sequence)) continue;
       const write = register.past.find((each) => each.sequence === sequence);
       if (sequence !== 0 && (write === undefined || write.invokedNs >= at.madeNs))
         return `block ${lba} of the snapshot holds #${sequence}, which was not asked for before it was made`;
-      held.push({ lba, sequence, register });
+      blocks.push({ lba, sequence, past: register.past });
       lastNs = Math.max(lastNs, write?.invokedNs ?? lastNs);
     }
-    for (const { lba, sequence, register } of held) {
-      const boundNs = Math.max(lastNs, at.askedNs);
-      const missed = register.past.find((write) => write.sequence > sequence && write.endNs < boundNs);
-      if (missed !== undefined)
-        return `block ${lba} of the snapshot holds #${sequence}, but #${missed.sequence} had been acknowledged before`;
-    }
-    return null;
+    return { blocks, lastNs };
   }
 
   noteFlush(at: { client: number; invokedNs: number; ok: boolean }, nowNs: number): void {
@@ -179,15 +215,23 @@ export class History {
     const lba = op.lba + index;
     const register = this.#register(lba);
     const floor = op.floors[index] ?? 0;
-    const seen = sequenceOf(value, lba, register);
+    const seen = this.#sequenceOf(value, lba, register);
     if (seen !== null && register.open.has(seen)) return;
     if (seen === null || seen < floor || seen > register.issued) {
-      const what = valueText(value, { volume, lba });
+      const what = valueText(value, { volume: this.volume, lba });
       const [least, most] = [floor, register.issued].map((sequence) => `w${register.writer}#${sequence}`);
       this.#violation ??= `wrong read: client ${op.client} read ${what} from block ${lba}; right were ${least} to ${most}`;
       return;
     }
     register.floor = Math.max(register.floor, seen);
+  }
+
+  /** Null: it cannot be anything that belongs there. Sequences of other blocks of the same writer are none of this one's. */
+  #sequenceOf(value: BlockValue, lba: number, register: Register): number | null {
+    if (value === 'zero') return 0;
+    if (typeof value === 'string') return null;
+    if (value.volume !== this.volume || value.lba !== lba || value.writer !== register.writer) return null;
+    return value.sequence;
   }
 
   #register(lba: number): Register {
@@ -219,12 +263,4 @@ export class History {
 
 function place(op: { client: number; lba: number; blocks: number }): object {
   return { client: op.client, lba: op.lba, blocks: op.blocks };
-}
-
-/** Null: it cannot be anything that belongs there. Sequences of other blocks of the same writer are none of this one's. */
-function sequenceOf(value: BlockValue, lba: number, register: Register): number | null {
-  if (value === 'zero') return 0;
-  if (typeof value === 'string') return null;
-  if (value.volume !== volume || value.lba !== lba || value.writer !== register.writer) return null;
-  return value.sequence;
 }

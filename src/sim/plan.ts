@@ -51,6 +51,7 @@ const bugs: Readonly<Record<string, keyof PlantedBugs>> = {
   ignore_leftover_lease: 'ignoreLeftoverLease',
   cut_leg_by_leg: 'cutLegByLeg',
   resync_head_only: 'resyncHeadOnly',
+  cut_volumes_apart: 'cutVolumesApart',
 };
 
 /** @throws {RangeError} naming the field that is wrong */

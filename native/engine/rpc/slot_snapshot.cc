@@ -3,14 +3,21 @@
 // member of every leg cuts a snapshot, requests go on. All of it here, and not step by step from outside, so that a
 // busy event loop never prolongs the time for which requests are held.
 //
+// Several volumes at one instant: with `group` the requests are held until basalt_slot_release says that all of the
+// group are held, and slot_held tells when this one is. Each cut lies within its own hold, and all holds have one
+// instant in common. What can be done before is basalt_slot_snapshot_prepare's: then it takes no time while others are
+// held.
+//
 // Thread: the management reactor, the home of slots, legs and members.
 // Invariants: - requests are held for at most hold_ms, whatever becomes of the cuts
 //             - success means that every member has the snapshot, that all were cut between the same two requests, and
-//               that what they hold was flushed on every member afterwards
+//               that what they hold was flushed on every member afterwards; of a group, that it was held until released
 //             - after a failure some members may have theirs, or get it yet: the caller removes them. When no member
 //             was
 //               asked yet, the error's data says so (`cut`: false)
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "bdev/leg/leg.h"
 #include "bdev/slot/slot.h"
@@ -46,19 +53,40 @@ class SlotSnapshot final : public Module {
 
   void register_methods(Dispatcher& dispatcher) override {
     dispatcher.add("basalt_slot_snapshot", this, &SlotSnapshot::snapshot);
+    dispatcher.add("basalt_slot_snapshot_prepare", this, &SlotSnapshot::prepare);
+    dispatcher.add("basalt_slot_release", this, &SlotSnapshot::release);
   }
 
  private:
   enum class Step : uint8_t { prepare, flush, cut };
 
-  struct HoldTimer : Timer {
+  // Ends by itself; one that a group shares ends well only when it is released before.
+  struct Hold : Timer {
     bdev::SlotBdev* slot = nullptr;
+    std::string group;
     bool ran_out = false;
+    bool released = false;
+    std::coroutine_handle<> waiter;
+    // This may be gone afterwards.
+    void ended() {
+      if (waiter) std::exchange(waiter, {}).resume();
+    }
   };
 
-  Task<RpcResult> snapshot(JsonValue params) {
-    Fields in(params);
-    const std::string name = in.string("name");
+  struct EndOf {
+    Hold& hold;
+    bool await_ready() const noexcept { return hold.released || hold.ran_out; }
+    void await_suspend(std::coroutine_handle<> coroutine) noexcept { hold.waiter = coroutine; }
+    void await_resume() const noexcept {}
+  };
+
+  struct Wish {
+    std::vector<SnapshotOf> of;
+    Duration hold;
+    std::string group;  // empty: it is alone
+  };
+
+  static std::vector<SnapshotOf> read_members(Fields& in) {
     std::vector<SnapshotOf> of;
     for (const JsonValue& item : in.objects("members", 1, snapshot_members_max)) {
       Fields nested(item, in.path_of("members") + "[" + std::to_string(of.size()) + "]");
@@ -68,7 +96,45 @@ class SlotSnapshot final : public Module {
       in.adopt(nested);
       of.push_back(std::move(one));
     }
-    const auto hold = milliseconds(static_cast<int64_t>(in.natural("hold_ms", {.min = 1, .max = 1000})));
+    return of;
+  }
+
+  Task<RpcResult> prepare(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const std::vector<SnapshotOf> of = read_members(in);
+    if (auto error = in.error()) co_return *error;
+    auto found = engine_.bdevs().find(name, "slot");
+    if (!found) co_return std::move(found).error();
+    Outcome outcome = check(**found, of);
+    for (const Step step : {Step::prepare, Step::flush}) {
+      if (!outcome) break;
+      outcome = co_await on_all(of, step);
+    }
+    if (!outcome) co_return std::move(outcome).error();
+    co_return done();
+  }
+
+  Task<RpcResult> release(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const std::string group = in.string("group");
+    if (auto error = in.error()) co_return *error;
+    const auto at = holds_.find(name);
+    if (at == holds_.end() || at->second->group != group || at->second->ran_out)
+      co_return Error{Errc::not_found, "slot " + name + " is not held for " + group};
+    at->second->released = true;
+    at->second->ended();
+    co_return done();
+  }
+
+  Task<RpcResult> snapshot(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    Wish wish;
+    wish.of = read_members(in);
+    wish.hold = milliseconds(static_cast<int64_t>(in.natural("hold_ms", {.min = 1, .max = 1000})));
+    wish.group = in.string_or("group", "");
     if (auto error = in.error()) co_return *error;
     auto found = engine_.bdevs().find(name, "slot");
     if (!found) co_return std::move(found).error();
@@ -81,7 +147,7 @@ class SlotSnapshot final : public Module {
     }
     entry->opened_by.emplace_back(user);
     bool cut = false;
-    auto making = make(entry, std::move(of), hold, cut);
+    auto making = make(entry, std::move(wish), cut);
     auto held = co_await making;
     engine_.bdevs().release(name, user);
     if (!held) {
@@ -95,12 +161,14 @@ class SlotSnapshot final : public Module {
   }
 
   // How long requests were held. `cut`: members may have been asked.
-  Task<Result<Duration>> make(BdevRegistry::Entry* entry, std::vector<SnapshotOf> of, Duration hold, bool& cut) {
+  Task<Result<Duration>> make(BdevRegistry::Entry* entry, Wish wish, bool& cut) {
     auto& slot = *static_cast<bdev::SlotBdev*>(entry->bdev);
+    const std::vector<SnapshotOf>& of = wish.of;
+    const bool grouped = !wish.group.empty();
     Outcome outcome = check(*entry, of);
-    // What would take long while requests are held.
+    // What would take long while requests are held; of a group it was done, and the others may be held already.
     for (const Step step : {Step::prepare, Step::flush}) {
-      if (!outcome) break;
+      if (!outcome || grouped) break;
       outcome = co_await on_all(of, step);
     }
     if (!outcome) co_return std::move(outcome).error();
@@ -116,24 +184,35 @@ class SlotSnapshot final : public Module {
       if (!outcome) co_return std::move(outcome).error();
       co_return home.now() - begun;
     }
-    outcome = co_await slot.quiesce(hold);
+    outcome = co_await slot.quiesce(wish.hold);
     if (!outcome) co_return std::move(outcome).error();
-    HoldTimer timer;
-    timer.slot = &slot;
-    timer.run = [](Work* work) {
-      auto* late = static_cast<HoldTimer*>(work);
+    Hold hold;
+    hold.slot = &slot;
+    hold.group = wish.group;
+    hold.run = [](Work* work) {
+      auto* late = static_cast<Hold*>(work);
       late->ran_out = true;
       late->slot->resume();
+      late->ended();
     };
-    home.arm_after(&timer, begun + hold - home.now());
+    home.arm_after(&hold, begun + wish.hold - home.now());
     outcome = check(*entry, of);
     cut = outcome.ok();
-    if (outcome) outcome = co_await on_all(of, Step::cut);
-    home.cancel(&timer);
-    if (timer.ran_out && outcome) {
-      outcome = Error{Errc::timed_out, entry->name + ": not every member had its snapshot in time"};
+    if (outcome && grouped) {
+      holds_[entry->name] = &hold;
+      engine_.events().emit("slot_held", JsonValue::object().set("name", entry->name).set("group", wish.group));
     }
-    if (!timer.ran_out) slot.resume();
+    if (outcome) outcome = co_await on_all(of, Step::cut);
+    EndOf end{hold};
+    if (outcome && grouped) co_await end;
+    if (grouped) holds_.erase(entry->name);
+    home.cancel(&hold);
+    if (hold.ran_out && outcome) {
+      const char* late = hold.released || !grouped ? ": not every member had its snapshot in time"
+                                                   : ": it was not told in time that all of its group are held";
+      outcome = Error{Errc::timed_out, entry->name + late};
+    }
+    if (!hold.ran_out) slot.resume();
     const Duration held = home.now() - begun;
     // What the snapshots hold may be in caches yet.
     if (outcome) outcome = co_await on_all(of, Step::flush);
@@ -219,6 +298,7 @@ class SlotSnapshot final : public Module {
   }
 
   Engine& engine_;
+  std::map<std::string, Hold*> holds_;  // of groups, by slot
 };
 
 }  // namespace

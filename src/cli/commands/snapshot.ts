@@ -9,6 +9,7 @@ import type { CliWorld } from '../launch.js';
 import { type CommonOptions, print, table } from '../output.js';
 import { formatBytes, parseCount } from '../sizes.js';
 import { jobText, waitForJob } from './job.js';
+import { addSnapshotGroupCommands } from './snapshot-group.js';
 
 const pollMs = 50;
 
@@ -65,6 +66,7 @@ export function addSnapshotCommands(parent: Command, world: CliWorld): void {
       await (await apiClient(world, options)).deleteSnapshot(at.volume, at.snapshot);
       print(world, options, { deleted: name }, `snapshot ${name} is being deleted`);
     });
+  addSnapshotGroupCommands(snapshot, world);
 }
 
 async function rollBack(world: CliWorld, name: string, options: CreateOptions): Promise<void> {
@@ -132,6 +134,7 @@ export function snapshotText(entry: SnapshotView): string {
     ['I/O held', entry.heldUs === null ? '-' : `${(entry.heldUs / 1000).toFixed(1)} ms`],
     ['copies', entry.state === 'ready' ? `${entry.copies} of ${entry.copiesWanted}` : '-'],
     ['clones', entry.clones.join(', ') || 'none'],
+    ...(entry.group === null ? [] : [['group', entry.group]]),
   ];
   const legs = entry.legs.map((leg, index) => [
     `leg ${index}`,

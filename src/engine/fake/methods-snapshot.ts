@@ -15,6 +15,8 @@ interface Making {
   readonly name: string;
   readonly of: readonly SnapshotOf[];
   readonly holdMs: number;
+  /** '': it is alone. */
+  readonly group: string;
   readonly io: SlotIo | undefined;
   /** From now on members may have theirs. */
   readonly ask: () => void;
@@ -25,15 +27,39 @@ interface SnapshotOf {
   readonly name: string;
 }
 
-async function snapshotSlot(state: EngineState, fields: Fields): Promise<unknown> {
-  const name = fields.string('name');
-  const of = fields.array('members', 1, membersMax).map((item, index): SnapshotOf => {
+function readMembers(fields: Fields): SnapshotOf[] {
+  return fields.array('members', 1, membersMax).map((item, index): SnapshotOf => {
     const each = new Fields(item, `params.members[${index}]`);
     const one = { member: each.string('name'), name: each.string('snapshot_name') };
     each.end();
     return one;
   });
+}
+
+async function prepareSlot(state: EngineState, fields: Fields): Promise<true> {
+  const name = fields.string('name');
+  const of = readMembers(fields);
+  fields.end();
+  state.bdev(name, 'slot');
+  check(state, name, of);
+  await onAll(of, (one) => flush(state, one));
+  return true;
+}
+
+function releaseSlot(state: EngineState, fields: Fields): true {
+  const [name, group] = [fields.string('name'), fields.string('group')];
+  fields.end();
+  const hold = state.holds.get(name);
+  if (hold?.group !== group) throw new Refused('notFound', `slot ${name} is not held for ${group}`);
+  hold.release();
+  return true;
+}
+
+async function snapshotSlot(state: EngineState, fields: Fields): Promise<unknown> {
+  const name = fields.string('name');
+  const of = readMembers(fields);
   const holdMs = fields.natural('hold_ms', 1, 1000);
+  const group = fields.stringOr('group', '');
   fields.end();
   const io = state.slots.get(state.bdev(name, 'slot').name);
   let asked = false;
@@ -42,6 +68,7 @@ async function snapshotSlot(state: EngineState, fields: Fields): Promise<unknown
       name,
       of,
       holdMs,
+      group,
       io,
       ask: () => {
         asked = true;
@@ -54,15 +81,22 @@ async function snapshotSlot(state: EngineState, fields: Fields): Promise<unknown
 }
 
 async function make(state: EngineState, at: Making): Promise<{ held_us: number }> {
-  const { name, of, holdMs, io } = at;
+  const { name, of, holdMs, group, io } = at;
   const { clock } = state.network;
   check(state, name, of);
-  await onAll(of, (one) => flush(state, one));
+  if (group === '') await onAll(of, (one) => flush(state, one));
   const beganMs = clock.now();
   let late = false;
+  let released = false;
+  let end: () => void = () => {};
+  const ended = new Promise<void>((resolve) => {
+    end = resolve;
+  });
   const timer = clock.setTimer(holdMs, () => {
     late = true;
+    state.holds.delete(name);
     io?.resume();
+    end();
   });
   try {
     const drained = io?.quiesce() ?? Promise.resolve();
@@ -70,10 +104,22 @@ async function make(state: EngineState, at: Making): Promise<{ held_us: number }
     if (late) throw new Refused('timedOut', `${name}: requests are still in flight below`);
     check(state, name, of);
     at.ask();
+    if (group !== '') {
+      const release = (): void => {
+        released = true;
+        end();
+      };
+      state.holds.set(name, { group, release });
+      state.emit({ method: 'slot_held', params: { name, group } });
+    }
     await onAll(of, (one) => cut(state, one));
-    if (late) throw new Refused('timedOut', `${name}: not every member had its snapshot in time`);
+    if (group !== '') await ended;
+    if (late && (released || group === ''))
+      throw new Refused('timedOut', `${name}: not every member had its snapshot in time`);
+    if (late) throw new Refused('timedOut', `${name}: it was not told in time that all of its group are held`);
   } finally {
     timer.cancel();
+    state.holds.delete(name);
     if (!late) io?.resume();
   }
   const heldUs = (clock.now() - beganMs) * 1000;
@@ -133,4 +179,6 @@ function membersBelow(state: EngineState, name: string): string[] {
 
 export const snapshotMethods: Record<string, Handler> = {
   basalt_slot_snapshot: snapshotSlot,
+  basalt_slot_snapshot_prepare: prepareSlot,
+  basalt_slot_release: releaseSlot,
 };

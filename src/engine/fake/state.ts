@@ -63,6 +63,8 @@ export class EngineState {
   readonly lvols = new Map<string, { disk: StoredDisk; lvol: StoredLvol }>();
   readonly faults = new Map<string, FaultIo>();
   readonly slots = new Map<string, SlotIo>();
+  /** Of groups of snapshots, by slot. */
+  readonly holds = new Map<string, { readonly group: string; readonly release: () => void }>();
   readonly legs = new Map<
     string,
     { io: LegIo; epoch: bigint; sequence: number; tailBlocks: number; identity: string }
