@@ -70,6 +70,18 @@ async function pauseCopying(paused: boolean): Promise<void> {
   await Promise.all(legs.map(({ name }) => engine.rpc('basalt_leg_set_resync', { name, paused })));
 }
 
+/** Does `before` when the engine of the node is asked for `method`. */
+function intercept(node: string, method: string, before: () => Promise<void> | void): void {
+  const { engine } = bed.node(node);
+  const rpc = engine.rpc.bind(engine);
+  Object.assign(engine, {
+    rpc: async (...args: Parameters<typeof rpc>) => {
+      if (args[0] === method) await before();
+      return rpc(...args);
+    },
+  });
+}
+
 function leaderships(): { seen: Leadership[]; stop: () => Promise<void> } {
   const seen: Leadership[] = [];
   const watch = bed.connect().watch('/basalt/v1/leadership/', bed.server.revision + 1);
@@ -85,7 +97,7 @@ function leaderships(): { seen: Leadership[]; stop: () => Promise<void> } {
   return { seen, stop };
 }
 
-describe('a replica that is moved by name', () => {
+describe('a replica that is moved by name', { timeout: 180_000 }, () => {
   it('serves until the new one is equal, then goes, with its snapshots, and nobody moves it back', async () => {
     const { from, to, stays } = await begin();
     await bed.write('c1', 'v1', 3, 5);
@@ -145,8 +157,20 @@ describe('a replica that is moved by name', () => {
       'a joining replica',
       (view) => view.legs[0]?.some(({ state }) => state === 'joining') === true,
     );
+    // The controller gives it up by itself, not because its disk is gone.
+    let abandoned = false;
+    intercept((await bed.view('v1')).controller ?? '', 'basalt_leg_abandon_member', () => {
+      abandoned = true;
+    });
+    let open = (): void => {};
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    intercept(to, 'nvmf_delete_subsystem', () => gate);
     await cancelJob(bed.api, job.id);
     expect(await ended(job)).toMatchObject({ state: 'cancelled' });
+    await eventually('the copy is given up', () => abandoned);
+    open();
     const view = await bed.until(
       'v1',
       'as it was',

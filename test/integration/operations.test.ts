@@ -97,6 +97,31 @@ describe('an operator of a cluster of processes', { timeout: 180_000 }, () => {
     expect((await loaded.finish()).violations.slice(0, 10)).toEqual([]);
   });
 
+  it('moves a replica to a disk by name, and back', async () => {
+    const { api } = running.cluster;
+    const disks = await api.disks();
+    const [old] = (await running.settled()).legs[0] ?? [];
+    const present = (await running.volume()).legs[0]?.map((entry) => entry.node) ?? [];
+    const spare = disks.find((disk) => !present.includes(disk.node));
+    if (old === undefined || spare === undefined) throw new Error('leg 0 is on every disk');
+    const pausesMs: number[] = [];
+    for (const [from, to] of [
+      [old.disk, spare.id],
+      [spare.id, old.disk],
+    ] as const) {
+      loaded.load.resetGap();
+      const job = await ended(await api.moveReplica(volumeName, { leg: 0, from, to }));
+      expect(job).toMatchObject({ state: 'done', error: null });
+      await loaded.progress(200);
+      pausesMs.push(loaded.load.longestGapMs);
+      const { legs } = await running.settled();
+      expect(legs[0]?.map((entry) => entry.disk)).toContain(to);
+      expect(legs[0]?.map((entry) => entry.disk)).not.toContain(from);
+    }
+    tell('move of a replica', pausesMs);
+    expect((await loaded.finish()).violations.slice(0, 10)).toEqual([]);
+  });
+
   it('drains a controller node, whose volume goes on without it', async () => {
     const { api } = running.cluster;
     const active = await running.activeController();
