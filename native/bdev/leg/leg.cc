@@ -81,7 +81,7 @@ Result<std::unique_ptr<LegBdev>> LegBdev::create(Reactor& home, const LegOptions
 }
 
 LegBdev::LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geometry)
-    : Bdev(home),
+    : DrivenLeg(home),
       options_(options),
       dirty_(geometry.count_blocks, geometry.block_size_bytes),
       members_(member_slot_count),
@@ -103,6 +103,14 @@ LegBdev::LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geome
 }
 
 LegBdev::~LegBdev() = default;
+
+LegCounts LegBdev::counts() const {
+  return {.dirty_regions = equal() ? 0 : std::max<uint64_t>(dirty_.count(), 1),
+          .region_count = dirty_.region_count(),
+          .marked_regions = marked_count(),
+          .mark_region_count = mark_region_count(),
+          .hedged_reads = leg_stats_.hedged_read_count};
+}
 
 void LegBdev::submit(Io* io) {
   const nvme::Status checked = check(*io);

@@ -29,6 +29,7 @@
 
 #include "base/gate.h"
 #include "bdev/child_io.h"
+#include "bdev/driven_leg.h"
 #include "bdev/handle.h"
 #include "bdev/leg/leg_tail.h"
 #include "bdev/leg/region_map.h"
@@ -63,36 +64,6 @@ struct LegOptions {
   LegPlanted planted;
 };
 
-// A member as it is given to the leg.
-struct LegMember {
-  LegMember(Handle member_handle)  // NOLINT: a handle alone is a member known by its bdev's name
-      : handle(member_handle), replica(member_handle.info().name) {}
-  LegMember(Handle member_handle, std::string member_replica, uint32_t member_distance = 0)
-      : handle(member_handle), replica(std::move(member_replica)), distance(member_distance) {}
-  Handle handle;
-  std::string replica;    // its lasting name, whatever the bdev is called this time
-  uint32_t distance = 0;  // for reads: one more counts like one more request in flight
-};
-
-enum class MemberState : uint8_t {
-  empty,
-  in_sync,  // in the recorded set
-  joining,  // receives all writes, is being copied to
-  copied,   // equal and flushed; the swap that makes it in-sync may have been made
-};
-
-enum class Resync : uint8_t { none, delta, full };
-
-struct LegMemberInfo {
-  std::string name;
-  MemberState state;
-  bool failed;  // no longer used; waits for the orchestrator's word
-  Resync resync;
-  uint64_t copied_blocks;    // by this resync
-  uint64_t to_copy_blocks;   // in all
-  uint64_t repaired_blocks;  // rewritten after read errors
-};
-
 struct LegStats {
   uint64_t mark_write_count = 0;  // batches that made marks durable
   uint64_t marks_cleared_count = 0;
@@ -101,34 +72,7 @@ struct LegStats {
   uint64_t hedge_won_count = 0;    // and answered by it
 };
 
-struct ScrubOptions {
-  uint64_t bytes_per_s = 0;  // of the leg's blocks; 0: no limit
-  bool repair = true;  // what most members say is written to the others; the first member's word where none is most
-};
-
-enum class ScrubState : uint8_t { idle, running, finished, stopped };
-
-struct ScrubInfo {
-  ScrubState state = ScrubState::idle;
-  uint64_t compared_blocks = 0;
-  uint64_t different_blocks = 0;
-  uint64_t unreadable_blocks = 0;  // on some member
-  uint64_t repaired_blocks = 0;
-};
-
-// What the leg tells the orchestrator. Called on the home reactor, from completion contexts.
-struct LegEvents {
-  std::function<void(const std::string& member, const std::string& reason)> member_failed;
-  std::function<void(const LegMemberInfo& member)> member_copied;
-  std::function<void(const LegMemberInfo& member)> resync_progress;
-  std::function<void(const std::string& member, const std::string& reason)> joining_failed;
-  std::function<void(const std::string& member, uint64_t offset_blocks, uint64_t count_blocks)> repaired;
-  std::function<void(const ScrubInfo& info)> scrub;  // begun, each tenth, ended
-  std::function<void()> fenced;
-  std::function<void()> clean;
-};
-
-class LegBdev final : public Bdev {
+class LegBdev final : public DrivenLeg {
  public:
   static constexpr size_t member_slot_count = 64;
   static constexpr size_t member_count_max = 8;
@@ -144,44 +88,49 @@ class LegBdev final : public Bdev {
   Task<Outcome> close() override;  // fences, then waits for everything below
 
   // The committed swap removed the member: what waited for it goes on. The last member is never removed.
-  Outcome remove_member(const std::string& name);
+  Outcome remove_member(const std::string& name) override;
   // Starts double writes and the resync; `member_copied` follows.
-  Outcome add_member(LegMember member);
-  Outcome commit_member(const std::string& name);   // its swap was committed
-  Outcome abandon_member(const std::string& name);  // joining is given up; its swap surely was not made
-  void fence();
+  Outcome add_member(LegMember member) override;
+  Outcome commit_member(const std::string& name) override;   // its swap was committed
+  Outcome abandon_member(const std::string& name) override;  // joining is given up; its swap surely was not made
+  void fence() override;
   // Marks are kept for these while they are out, and for no others any more.
-  void keep_marks_for(const std::vector<std::string>& replicas);
+  void keep_marks_for(const std::vector<std::string>& replicas) override;
   // The member's own connection found out that it is gone: counts as a failed request.
-  void member_lost(const std::string& name);
+  void member_lost(const std::string& name) override;
   // Whether requests or tasks of this leg still refer to the bdev, also after it left the set.
   bool uses(const Bdev& member) const;
   // Resumes when nothing of the leg refers to the bdev any more. It must have left.
-  Task<void> released(const Bdev& member);
+  Task<void> released(const Bdev& member) override;
 
   // More blocks behind those that are there, while requests go on (leg_resize.cc). All members have room for them, are
   // in the set and equal, else: busy, no_space; nothing has changed then. The size that the leg has already: success.
-  Task<Outcome> grow(uint64_t count_blocks);
+  Task<Outcome> grow(uint64_t count_blocks) override;
 
   // For a leg that is to be given away: flushes all members, and takes the marks of what rests off their tails where
   // that may be. True: all members of the set are equal, and what was written before is stable on them.
-  Task<bool> settle_all();
+  Task<bool> settle_all() override;
 
   // Whether all members of the set hold the same, but for what is in flight: their names then. busy, fenced: why not.
-  Result<std::vector<std::string>> equal_members() const;
+  Result<std::vector<std::string>> equal_members() const override;
 
   // Resync: 0 bytes/s is no limit. A paused one goes on from where it was, here or under the next controller.
   void set_resync(uint64_t bytes_per_s, bool paused);
+  Outcome pace_resync(uint64_t bytes_per_s, bool paused) override {
+    set_resync(bytes_per_s, paused);
+    return success();
+  }
 
   // Compares the members' blocks in the background.
-  Outcome start_scrub(const ScrubOptions& options);
-  void stop_scrub();
-  const ScrubInfo& scrub() const { return scrub_info_; }
+  Outcome start_scrub(const ScrubOptions& options) override;
+  void stop_scrub() override;
+  const ScrubInfo& scrub() const override { return scrub_info_; }
 
-  uint64_t epoch() const { return options_.epoch; }
-  bool fenced() const { return fenced_; }
-  bool waiting() const { return (must_have_ & failed_) != 0; }
-  std::vector<LegMemberInfo> members() const;
+  uint64_t epoch() const override { return options_.epoch; }
+  bool fenced() const override { return fenced_; }
+  bool waiting() const override { return (must_have_ & failed_) != 0; }
+  std::vector<LegMemberInfo> members() const override;
+  LegCounts counts() const override;
   const RegionMap& dirty() const { return dirty_; }
   // Whether every region is known to be equal on all members of the set.
   bool equal() const { return open_ && dirty_.empty(); }

@@ -120,7 +120,7 @@ void RaidParityBdev::submit(Io* io) {
   op->all_started = false;
   if (io->type == IoType::flush) return start_flush(op);
   const bool zeroes = io->type == IoType::write_zeroes || io->type == IoType::unmap;
-  op->bands = ParityBands(io->offset_blocks, io->offset_blocks + io->count_blocks, zeroes);
+  op->bands = ParityBands(io->offset_blocks, io->offset_blocks + io->count_blocks, zeroes && !logs_all());
   // Nothing below completes inside: children and locks answer later, or the band is counted until advance() returns.
   advance(op);
 }
@@ -133,13 +133,14 @@ void RaidParityBdev::advance(Op* op) {
   while (!op->all_started && op->band_count < bands_of_one_request_max) {
     ParityBand shape;
     const uint32_t columns = reads ? layout_.strip_blocks : columns_max_;
-    if (!op->status.ok() ||
-        !op->bands.next(layout_, columns, reads ? layout_.strip_blocks : full_columns_max_, &shape)) {
+    const uint32_t full_columns = reads ? layout_.strip_blocks : logs_all() ? columns_max_ : full_columns_max_;
+    if (!op->status.ok() || !op->bands.next(layout_, columns, full_columns, &shape)) {
       op->all_started = true;
       break;
     }
-    // A read goes strip by strip: each has its own place.
-    const uint32_t pieces = reads ? shape.role_count : 1;
+    // A read goes strip by strip: each has its own place. What has to have a record is never a whole stripe.
+    const bool halves = !reads && logs_all() && shape.role_count == layout_.data_count;
+    const uint32_t pieces = reads ? shape.role_count : halves ? 2 : 1;
     for (uint32_t i = 0; i < pieces; i++) {
       Band* band = bands_->take();
       BASALT_ASSERT(band != nullptr);
@@ -149,6 +150,9 @@ void RaidParityBdev::advance(Op* op) {
       if (reads) {
         band->shape.first_role = shape.first_role + i;
         band->shape.role_count = 1;
+      } else if (halves) {
+        band->shape.first_role = i == 0 ? 0 : layout_.data_count - 1;
+        band->shape.role_count = i == 0 ? layout_.data_count - 1 : 1;
       }
       band->locked = band->counted = band->repair = false;
       band->stage = Band::Stage::prepare;
@@ -211,12 +215,12 @@ void RaidParityBdev::flush_child_done(Io* io) {
   const bool followed = op->followed;
   const bool reached_all = op->missed == 0;
   if (followed) raid->unflushed_.flush_ended(reached_all);
-  if (!raid->settle_flush(op)) raid->lists_->parked_flushes.push_back(op);
   if (followed && !raid->lists_->checkpoint_waits.empty()) {
     raid->want_checkpoint_ = true;
     raid->want_flush_ |= !reached_all;  // who waited for this flush needs another one
     raid->kick_keeper();
   }
+  if (!raid->settle_flush(op)) raid->lists_->parked_flushes.push_back(op);
 }
 
 // What a member that left held unflushed is on the others' media: they were flushed, and its share is recovered from
@@ -250,7 +254,7 @@ Task<Outcome> RaidParityBdev::close() {
   closing_ = true;
   home().cancel(&lists_->rest_timer);
   co_await gate_.close();
-  if (!offline_ && failed_ == 0 && !resyncing()) {
+  if (!driven_ && !offline_ && failed_ == 0 && !resyncing()) {
     const bool flushed = co_await checkpoint(Flush::always);
     if (flushed) co_await set_clean(true);
   }

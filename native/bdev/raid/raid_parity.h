@@ -16,6 +16,12 @@
 //    recover data while the data itself is there; after a crash it is made right, durably, before the data is shown
 //  - a member joins the set when it and all others are flushed, and every record that it should have is in its log
 //  - before the first write after a rest the superblocks say `not clean`
+//
+// Driven (parity_leg.h, docs/decisions/012): an orchestrator decides who is of the set, not the superblocks. Then
+//  - a member of the set leaves when it was released, and not before; what it missed waits until then
+//  - every write has a record, whole stripes too, or is stable in place where no parity is left: after the replay every
+//    parity is right and nothing that was acknowledged is missing, whichever caches were lost
+//  - `clean` says that nothing was ever written: no member of the set says so when something was
 #pragma once
 
 #include <bit>
@@ -50,7 +56,9 @@ struct RaidPlantedBugs {
   bool leave_after_replay = false;     // members that are not here
   bool skip_incomplete = false;        // a record that one of its members has lost counts as never made durable
   bool whole_stripes_ignore_log = false;
-  bool trust_parity = false;  // after an unclean end parity is believed as it is
+  bool trust_parity = false;          // after an unclean end parity is believed as it is
+  bool leave_unasked = false;         // driven: a failed member leaves without the orchestrator's word
+  bool whole_without_record = false;  // driven: whole stripes are written as ever
 
   bool any() const { return *this != RaidPlantedBugs{}; }
   bool operator==(const RaidPlantedBugs&) const = default;
@@ -64,6 +72,9 @@ struct RaidParityOptions {
   uint32_t log_slot_count = 32;       // partial stripes between two flushes of the members; 2 to 1024
   Duration rest = milliseconds(500);  // without writes: then the set is marked clean
   bool force = false;                 // overwrite members that belong to a raid
+  bool driven = false;
+  uint32_t data_count = 0;    // driven: k; otherwise the members that are not m
+  uint64_t count_blocks = 0;  // driven: that are needed; otherwise as many as the members have room for
   RaidPlantedBugs bugs;
 };
 
@@ -111,6 +122,12 @@ class RaidParityBdev final : public Bdev {
   static Task<Result<std::unique_ptr<RaidParityBdev>>> load(Reactor& home, std::string name,
                                                             std::vector<Handle> members, RaidParityEvents events,
                                                             const RaidPlantedBugs& bugs = {});
+  // A driven one, on members of the set that the orchestrator has on record: all that are not here have left it.
+  // Blank members, and those that nothing was ever written to, are formatted; else as load(). closed, io: a member
+  // failed. corrupt: they are not what the record says. Nothing that was written is touched in these cases.
+  static Task<Result<std::unique_ptr<RaidParityBdev>>> open_driven(Reactor& home, RaidParityOptions options,
+                                                                   std::vector<Handle> members,
+                                                                   RaidParityEvents events);
   ~RaidParityBdev() override;
 
   void submit(Io* io) override;
@@ -118,6 +135,12 @@ class RaidParityBdev final : public Bdev {
 
   // A blank device takes the place of one that is not in the set; `member_rebuilt` or `rebuild_failed` follows.
   Outcome replace_member(uint32_t index, Handle device);
+  // Driven: a place that nobody has; member_count() when there is none.
+  uint32_t free_place() const;
+  // Driven: whoever is behind this device leaves. What waits for it goes on.
+  void release_member(const Bdev& device);
+  // Driven: everything ends with internal_path_error, what waits as well.
+  void fence();
   // Compares all parity with the data; `repair` rewrites it where it differs. Needs all members.
   Task<Result<RaidScrubResult>> scrub(bool repair);
 
@@ -149,6 +172,12 @@ class RaidParityBdev final : public Bdev {
   // raid_parity_open.cc
   Task<Outcome> open(bool clean, bool shrunk);
   void adopt(std::vector<Handle> members);
+  struct Assembled;
+  static Task<Result<std::unique_ptr<RaidParityBdev>>> assemble(Reactor& home, Assembled from, RaidParityEvents events);
+
+  // raid_parity_driven.cc
+  static Task<Result<std::unique_ptr<RaidParityBdev>>> format_driven(Reactor& home, RaidParityOptions options,
+                                                                     Assembled from, RaidParityEvents events);
 
   // raid_parity.cc
   bool take_workspace(Band* band);
@@ -243,7 +272,13 @@ class RaidParityBdev final : public Bdev {
   Task<nvme::Status> check_band(ParityBand band, bool rewrite, Workspace& workspace, bool* differed);
   Task<nvme::Status> check_locked(ParityBand band, bool rewrite, Workspace& workspace, bool* differed);
 
+  bool logs_all() const { return driven_ && !bugs_.whole_without_record; }
   bool usable(uint32_t member) const { return ((in_sync_ & ~failed_) >> member & 1) != 0; }
+  // Those that have failed and need nobody's word, or have it.
+  uint32_t may_leave() const {
+    const uint32_t held = driven_ && !bugs_.leave_unasked ? in_sync_ & ~released_ : 0;
+    return failed_ & (in_sync_ | joining_) & ~held;
+  }
   // A member that has failed is still of the recorded set.
   bool broken() const { return ((in_sync_ | copied_) & failed_) != 0; }
   // Whether parity of this stripe may be wrong.
@@ -273,7 +308,9 @@ class RaidParityBdev final : public Bdev {
   // parity is right. How many coroutines make others so.
   std::vector<bool> settled_;
   uint32_t settler_count_ = 0;
-  bool offline_ = false;  // more than m members are gone
+  bool driven_ = false;
+  uint32_t released_ = 0;  // driven: of in_sync_ or joining_, and of failed_: the orchestrator has let them go
+  bool offline_ = false;   // more than m members are gone, or it was fenced
   bool keeper_runs_ = false;
   bool closing_ = false;
   bool may_write_ = false;  // `not clean` is on the disks of the set

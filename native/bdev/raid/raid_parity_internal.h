@@ -166,6 +166,30 @@ struct RaidParityBdev::RangeHeld {
   void await_resume() const noexcept {}
 };
 
+// Opening (raid_parity_open.cc).
+namespace raid_open {
+
+struct FoundSuperblock : parity::Superblock {
+  bool unsure = false;  // the other slot cannot be read, and may have held a newer one
+};
+
+// The newer valid superblock of a device. not_found: it has none; corrupt: only damaged ones, or nonsense; io: it
+// cannot be read.
+Task<Result<FoundSuperblock>> read_superblock(Handle device);
+Outcome check_members(Reactor& home, const std::vector<Handle>& members);
+Result<parity::Superblock> geometry_of(const RaidParityOptions& options, const std::vector<Handle>& members);
+
+}  // namespace raid_open
+
+// What a raid is put together from.
+struct RaidParityBdev::Assembled {
+  std::string name;
+  std::vector<Handle> members;
+  std::vector<raid_open::FoundSuperblock> found;  // theirs
+  RaidPlantedBugs bugs;
+  bool driven = false;
+};
+
 // Nobody else may drive these members: one that obeys another is lost, too.
 inline bool raid_member_failed(nvme::Status status) {
   return is_member_failure(status) || status.is(nvme::status::reservation_conflict);

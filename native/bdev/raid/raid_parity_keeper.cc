@@ -29,12 +29,13 @@ Task<void> RaidParityBdev::keep() {
 // One thing; false: there was nothing to do.
 Task<bool> RaidParityBdev::keep_once() {
   if (offline_) co_return false;
-  if ((failed_ & (in_sync_ | joining_)) != 0) {
+  if (may_leave() != 0) {
     co_await shrink();
     wake_all();
     co_return true;
   }
-  if (want_join_ != 0) {
+  // While a failed member waits for the orchestrator's word nobody is flushed, and so nobody joins.
+  if (want_join_ != 0 && !broken()) {
     co_await join();
     wake_all();
     co_return true;
@@ -107,8 +108,8 @@ Task<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
 // Failed members leave: the others say so, durably, under a new epoch. Until all of those have said it the old set
 // counts as well.
 Task<void> RaidParityBdev::shrink() {
-  const uint32_t leaving = failed_;
-  uint32_t staying = in_sync_ & ~leaving;
+  const uint32_t leaving = may_leave();
+  const uint32_t staying = in_sync_ & ~leaving;
   want_join_ &= ~leaving;
   if (((in_sync_ | superblock_.in_sync) & leaving) != 0) {
     if (static_cast<uint32_t>(std::popcount(staying)) < layout_.data_count) {
@@ -117,11 +118,14 @@ Task<void> RaidParityBdev::shrink() {
     }
     superblock_.epoch++;
     superblock_.in_sync = staying;
-    const uint32_t having = co_await write_superblocks(staying);
-    if (having != staying) co_return;  // another one has failed: again, without it
+    const uint32_t told = driven_ ? staying & ~failed_ : staying;
+    const uint32_t having = co_await write_superblocks(told);
+    // Another one has failed: again, without it. Of a driven one the record says who left, whatever a member knows.
+    if (having != told && !driven_) co_return;
     in_sync_ = staying;
   }
   failed_ &= ~leaving;
+  released_ &= ~leaving;
   joining_ &= ~leaving;
   logging_ &= ~leaving;
   copied_ &= ~leaving;
@@ -220,7 +224,7 @@ Task<void> RaidParityBdev::set_clean(bool clean) {
 }
 
 void RaidParityBdev::arm_rest() {
-  if (write_count_ > 0 || closing_ || lists_->rest_timer.armed()) return;
+  if (driven_ || write_count_ > 0 || closing_ || lists_->rest_timer.armed()) return;
   lists_->rest_timer.activity = activity_;
   home().arm_after(&lists_->rest_timer, rest_);
 }

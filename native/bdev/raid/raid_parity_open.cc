@@ -8,9 +8,11 @@
 #include "bdev/raid/raid_parity_internal.h"
 
 namespace basalt::bdev {
-namespace {
 
 using parity::Superblock;
+using raid_open::FoundSuperblock;
+
+namespace {
 
 struct PageMemory {
   struct Free {
@@ -20,13 +22,9 @@ struct PageMemory {
       static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, parity::page_bytes))};
 };
 
-struct FoundSuperblock : Superblock {
-  bool unsure = false;  // the other slot cannot be read, and may have held a newer one
-};
+}  // namespace
 
-// The newer valid superblock of a device. not_found: it has none; corrupt: only damaged ones, or nonsense; io: it
-// cannot be read.
-Task<Result<FoundSuperblock>> read_superblock(Handle device) {
+Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
   PageMemory memory;
   Result<FoundSuperblock> newest = Error{Errc::not_found, device.info().name + ": no raid superblock"};
   nvme::Status unreadable;
@@ -67,7 +65,7 @@ Task<Result<FoundSuperblock>> read_superblock(Handle device) {
   co_return newest;
 }
 
-Outcome check_members(Reactor& home, const std::vector<Handle>& members) {
+Outcome raid_open::check_members(Reactor& home, const std::vector<Handle>& members) {
   for (size_t i = 0; i < members.size(); i++) {
     const BdevInfo& info = members[i].info();
     if (info.block_size_bytes != members[0].info().block_size_bytes) {
@@ -86,8 +84,8 @@ Outcome check_members(Reactor& home, const std::vector<Handle>& members) {
   return success();
 }
 
-Result<Superblock> geometry_of(const RaidParityOptions& options, const std::vector<Handle>& members) {
-  const auto count = static_cast<uint32_t>(members.size());
+Result<Superblock> raid_open::geometry_of(const RaidParityOptions& options, const std::vector<Handle>& members) {
+  const auto count = options.driven ? options.data_count + options.parity_count : static_cast<uint32_t>(members.size());
   if (options.parity_count < 1 || options.parity_count > ParityCodec::parity_count_max ||
       count < options.parity_count + 1 || count - options.parity_count > ParityCodec::data_count_max) {
     return Error{Errc::invalid_argument, "base_bdevs: " + std::to_string(options.parity_count) +
@@ -124,6 +122,16 @@ Result<Superblock> geometry_of(const RaidParityOptions& options, const std::vect
                                              std::to_string(s.first_block + s.strip_blocks)};
   }
   s.strip_count = (s.member_blocks - s.first_block) / s.strip_blocks;
+  if (options.driven) {
+    const uint64_t stripe_blocks = uint64_t{s.strip_blocks} * s.data_count;
+    const uint64_t needed = (options.count_blocks + stripe_blocks - 1) / stripe_blocks;
+    if (needed == 0 || needed > s.strip_count) {
+      return Error{Errc::invalid_argument, "num_blocks: members of " + std::to_string(s.member_blocks) +
+                                               " blocks have no room for " + std::to_string(options.count_blocks) +
+                                               " of the leg"};
+    }
+    s.strip_count = needed;
+  }
   s.in_sync = (1u << count) - 1;
   s.epoch = 1;
   s.log_tail = 1;
@@ -132,19 +140,17 @@ Result<Superblock> geometry_of(const RaidParityOptions& options, const std::vect
   return s;
 }
 
-}  // namespace
-
 Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::create(Reactor& home, RaidParityOptions options,
                                                                      std::vector<Handle> members,
                                                                      RaidParityEvents events) {
   if (members.empty()) co_return Error{Errc::invalid_argument, "base_bdevs: none given"};
-  auto checked = check_members(home, members);
+  auto checked = raid_open::check_members(home, members);
   if (!checked) co_return std::move(checked).error();
-  auto geometry = geometry_of(options, members);
+  auto geometry = raid_open::geometry_of(options, members);
   if (!geometry) co_return std::move(geometry).error();
   for (const Handle& member : members) {
     if (options.force) break;
-    auto found = co_await read_superblock(member);
+    auto found = co_await raid_open::read_superblock(member);
     if (!found && found.error().code == Errc::not_found) continue;
     if (!found && found.error().code == Errc::io) co_return std::move(found).error();
     co_return Error{Errc::exists, "base_bdevs: " + member.info().name + " belongs to a raid already"};
@@ -174,12 +180,12 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
                                                                    std::vector<Handle> members, RaidParityEvents events,
                                                                    const RaidPlantedBugs& bugs) {
   if (members.empty()) co_return Error{Errc::invalid_argument, "base_bdevs: none given"};
-  auto checked = check_members(home, members);
+  auto checked = raid_open::check_members(home, members);
   if (!checked) co_return std::move(checked).error();
   std::vector<FoundSuperblock> found;
   std::vector<Error> unreadable;
   for (size_t i = 0; i < members.size();) {
-    auto superblock = co_await read_superblock(members[i]);
+    auto superblock = co_await raid_open::read_superblock(members[i]);
     if (!superblock && superblock.error().code != Errc::io) co_return std::move(superblock).error();
     if (superblock) {
       found.push_back(*superblock);
@@ -191,6 +197,17 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
     if (events.member_failed) events.member_failed(members[i].info().name, unreadable.back().message);
     members.erase(members.begin() + static_cast<std::ptrdiff_t>(i));
   }
+  if (found.empty()) co_return std::move(unreadable.front());
+  Assembled from{std::move(name), std::move(members), std::move(found), bugs, false};
+  auto assembling = assemble(home, std::move(from), std::move(events));
+  auto assembled = co_await assembling;
+  co_return assembled;
+}
+
+// From what the members' superblocks say.
+Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& home, Assembled from,
+                                                                       RaidParityEvents events) {
+  const auto& [name, members, found, bugs, driven] = from;
   const Superblock* newest = nullptr;
   for (const FoundSuperblock& s : found) {
     if (s.unsure) continue;
@@ -199,7 +216,6 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
       newest = &s;
     }
   }
-  if (newest == nullptr && !unreadable.empty()) co_return std::move(unreadable.front());
   if (newest == nullptr) co_return Error{Errc::io, name + ": one raid superblock of each member cannot be read"};
   if (std::string_view(newest->name, newest->name_length_bytes) != name) {
     co_return Error{Errc::not_found, "base_bdevs: they carry raid '" +
@@ -231,6 +247,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
     places[s.member] = members[i];
     // One that left holds what was so then.
     if ((newest->in_sync >> s.member & 1) == 0) {
+      if (driven) co_return Error{Errc::corrupt, name + ": " + device + " is on record, and had left the set"};
       places[s.member] = {};
       continue;
     }
@@ -242,7 +259,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
   // A newer set than this one began with at least k of its members, and each of those knows: fewer may be unheard.
   const auto set_count = static_cast<uint32_t>(std::popcount(newest->in_sync));
   const uint32_t k = newest->data_count;
-  const uint32_t needed = set_count < k ? k : std::max(k, set_count + 1 - k);
+  const uint32_t needed = driven || set_count < k ? k : std::max(k, set_count + 1 - k);
   if (sure_count < needed) {
     co_return Error{Errc::busy, name + ": " + std::to_string(sure_count) + " members of its last set are here; " +
                                     std::to_string(needed) + " are needed"};
@@ -255,6 +272,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, geometry, std::move(events)));
   raid->adopt(std::move(places));
   raid->in_sync_ = seen;
+  raid->driven_ = driven;
   raid->bugs_ = bugs;
   auto opened = co_await raid->open(clean, seen != newest->in_sync);
   // The slot that could not be read as well, and the one that was, last.
@@ -309,7 +327,7 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
   may_write_ = superblock_.clean == 0;
   resync_stripe_ = layout_.strip_count;
   // With m members missing, parity is all there is of their data.
-  if (!clean && redundant(in_sync_) && !bugs_.trust_parity) {
+  if (!clean && !driven_ && redundant(in_sync_) && !bugs_.trust_parity) {
     if (!bugs_.show_unsettled) settled_.assign(layout_.strip_count, false);
     suspect_from(0);
   }

@@ -363,7 +363,8 @@ void RaidParityBdev::write_in_place(Band* band) {
     const bool is_parity = role >= layout_.data_count;
     if (is_parity && !zeroes && (band->parities >> role & 1) == 0) return;  // it came in after the plan
     ChildIo* child = child_for(band, role, zeroes ? io.type : IoType::write, write_child_done);
-    child->fua = io.fua;
+    // What no parity is left to have a record for is stable at once in a driven one, like a record.
+    child->fua = io.fua || (driven_ && band->method == Band::Method::plain);
     if (zeroes) {
       child->count_blocks = static_cast<uint32_t>((shape.stripe_count - 1) * layout_.strip_blocks + shape.column_count);
     } else if (is_parity) {
@@ -383,7 +384,8 @@ void RaidParityBdev::write_child_done(Io* io) {
     band->got |= 1u << member;
   } else {
     band->missed |= 1u << member;
-    if (raid_member_failed(status) || (raid->in_sync_ >> member & 1) == 0) {
+    // A driven one has no other way to make equal again what an exact error leaves.
+    if (raid_member_failed(status) || (raid->in_sync_ >> member & 1) == 0 || raid->driven_) {
       raid->member_failed(member, status);
     } else if (band->status.ok()) {
       band->status = status;
@@ -439,17 +441,18 @@ void RaidParityBdev::finish_band(Band* band) {
     want_checkpoint_ = true;
     kick_keeper();
   }
-  op->band_count--;
-  advance(op);
-  if (workspace == nullptr) return;
-  lists_->free_workspaces.push_back(workspace);
-  if (Band* waiter = lists_->workspace_waits.pop_front()) {
-    if (waiter->op->io->type == IoType::read) {
+  if (workspace != nullptr) {
+    lists_->free_workspaces.push_back(workspace);
+    Band* waiter = lists_->workspace_waits.pop_front();
+    if (waiter != nullptr && waiter->op->io->type == IoType::read) {
       recover_part(waiter);
-    } else {
+    } else if (waiter != nullptr) {
       prepare(waiter);
     }
   }
+  // Last: with its request the raid itself may end.
+  op->band_count--;
+  advance(op);
 }
 
 }  // namespace basalt::bdev

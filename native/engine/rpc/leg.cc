@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// basalt_member_*, basalt_leg_*: the replicas that this engine drives, and the mirrors over them.
+// basalt_member_*, basalt_leg_*: the replicas that this engine drives, and the legs over them: mirrors, or k data and m
+// parity members.
 #include "bdev/leg/leg.h"
 
 #include <algorithm>
 
 #include "bdev/nvmf/member.h"
+#include "bdev/raid/parity_leg.h"
 #include "engine/fabric.h"
 #include "engine/rpc/authentication_params.h"
 #include "engine/rpc/fields.h"
@@ -15,6 +17,7 @@ namespace basalt::rpc {
 namespace {
 
 constexpr uint64_t leg_blocks_max = uint64_t{1} << 44;
+constexpr size_t leg_members_max = bdev::ParityCodec::strip_count_max;
 
 class Leg final : public Module {
  public:
@@ -169,7 +172,7 @@ class Leg final : public Module {
 
   static std::vector<Named> read_members(Fields& in) {
     std::vector<Named> members;
-    for (const JsonValue& item : in.objects("members", 1, bdev::LegBdev::member_count_max)) {
+    for (const JsonValue& item : in.objects("members", 1, leg_members_max)) {
       Fields nested(item, in.path_of("members") + "[" + std::to_string(members.size()) + "]");
       Named member;
       member.name = nested.string("name");
@@ -193,11 +196,13 @@ class Leg final : public Module {
       // Members keep superblocks and marks in a tail behind so many blocks.
       options.count_blocks = in.natural("num_blocks", {.min = 1});
       options.identity = in.string("identity");
-      options.replicas = in.strings("replicas", 1, bdev::leg_tail::roster_count_max);
+      // Those with parity keep no marks for anybody.
+      if (!in.has("data_members")) options.replicas = in.strings("replicas", 1, bdev::leg_tail::roster_count_max);
       options.grown_blocks = in.natural_or("grown_num_blocks", 0);
     }
     options.uuid = engine_.make_uuid();
     options.planted.ignore_lease = engine_.config().planted.ignore_lease;
+    const Parity parity = read_parity(in, options);
     if (auto error = in.error()) co_return *error;
 
     BdevRegistry& bdevs = engine_.bdevs();
@@ -212,14 +217,15 @@ class Leg final : public Module {
       bdevs.withdraw(name);
       co_return std::move(claimed).error();
     }
-    auto making = make_leg(options, members, *claimed);
+    auto making = parity.data_count == 0 ? make_leg(options, members, *claimed)
+                                         : open_parity_leg(options, parity, members, *claimed);
     auto made = co_await making;
     if (!made) {
       bdevs.release_all(names, user);
       bdevs.withdraw(name);
       co_return std::move(made).error();
     }
-    bdev::LegBdev& leg = **made;
+    bdev::DrivenLeg& leg = **made;
     legs_[name] = &leg;
     bdevs.publish(name, std::move(*made), names);
     for (const std::string& member : names)
@@ -229,14 +235,15 @@ class Leg final : public Module {
     co_return result;
   }
 
-  Task<Result<std::unique_ptr<bdev::LegBdev>>> make_leg(bdev::LegOptions options, std::vector<Named> members,
-                                                        std::vector<bdev::Bdev*> bdevs) {
+  using MadeLeg = Result<std::unique_ptr<bdev::DrivenLeg>>;
+
+  Task<MadeLeg> make_leg(bdev::LegOptions options, std::vector<Named> members, std::vector<bdev::Bdev*> bdevs) {
     std::vector<bdev::LegMember> in_sync;
     for (size_t i = 0; i < members.size(); i++) {
       if (members[i].in_sync) in_sync.push_back(as_leg_member(members[i], *bdevs[i]));
     }
     auto made = bdev::LegBdev::create(engine_.management(), options, std::move(in_sync), events_of(options));
-    if (!made) co_return made;
+    if (!made) co_return std::move(made).error();
     for (size_t i = 0; i < members.size(); i++) {
       if (members[i].in_sync) continue;
       auto added = (*made)->add_member(as_leg_member(members[i], *bdevs[i]));
@@ -246,7 +253,51 @@ class Leg final : public Module {
       (void)closed.ok();
       co_return std::move(added).error();
     }
-    co_return made;
+    co_return std::unique_ptr<bdev::DrivenLeg>(std::move(*made));
+  }
+
+  struct Parity {
+    uint32_t data_count = 0;  // 0: a mirror
+    uint32_t parity_count = 0;
+  };
+
+  static Parity read_parity(Fields& in, const bdev::LegOptions& options) {
+    if (!in.has("data_members") && !in.has("parity_members")) return {};
+    using Codec = bdev::ParityCodec;
+    const Parity parity{
+        static_cast<uint32_t>(in.natural("data_members", {.min = 2, .max = Codec::data_count_max})),
+        static_cast<uint32_t>(in.natural("parity_members", {.min = 1, .max = Codec::parity_count_max}))};
+    if (options.count_blocks == 0) in.refuse("num_blocks", "is missing: a leg with parity members needs it");
+    if (options.grown_blocks != 0) in.refuse("grown_num_blocks", "must be absent: a leg with parity does not grow");
+    return parity;
+  }
+
+  // It has read what its members hold, and replayed their logs, when this ends.
+  Task<MadeLeg> open_parity_leg(bdev::LegOptions options, Parity parity, std::vector<Named> members,
+                                std::vector<bdev::Bdev*> bdevs) {
+    std::vector<bdev::LegMember> in_sync;
+    for (size_t i = 0; i < members.size(); i++) {
+      if (!members[i].in_sync) {
+        co_return Error{Errc::invalid_argument,
+                        "members: a leg with parity is made of those in sync; add " + members[i].name + " afterwards"};
+      }
+      in_sync.push_back(as_leg_member(members[i], *bdevs[i]));
+    }
+    bdev::ParityLegOptions with;
+    with.name = options.name;
+    with.uuid = options.uuid;
+    with.epoch = options.epoch;
+    with.lease = options.lease;
+    with.identity = options.identity;
+    with.count_blocks = options.count_blocks;
+    with.data_count = parity.data_count;
+    with.parity_count = parity.parity_count;
+    with.planted.ignore_lease = options.planted.ignore_lease;
+    auto opening =
+        bdev::ParityLegBdev::open(engine_.management(), std::move(with), std::move(in_sync), events_of(options));
+    auto opened = co_await opening;
+    if (!opened) co_return std::move(opened).error();
+    co_return std::unique_ptr<bdev::DrivenLeg>(std::move(*opened));
   }
 
   bdev::LegEvents events_of(const bdev::LegOptions& options) {
@@ -302,10 +353,10 @@ class Leg final : public Module {
     if (found->second->lost) tell_leg(*found->second, member);
   }
 
-  Result<bdev::LegBdev*> find(const std::string& name) {
+  Result<bdev::DrivenLeg*> find(const std::string& name) {
     auto found = engine_.bdevs().find(name, "leg");
     if (!found) return std::move(found).error();
-    return static_cast<bdev::LegBdev*>((*found)->bdev);
+    return static_cast<bdev::DrivenLeg*>((*found)->bdev);
   }
 
   static const char* state_name(const bdev::LegMemberInfo& member) {
@@ -329,7 +380,8 @@ class Leg final : public Module {
     if (auto error = in.error()) co_return *error;
     auto found = find(name);
     if (!found) co_return std::move(found).error();
-    const bdev::LegBdev& leg = **found;
+    const bdev::DrivenLeg& leg = **found;
+    const bdev::LegCounts counts = leg.counts();
     auto members = JsonValue::array();
     for (const bdev::LegMemberInfo& member : leg.members()) {
       const bool whole = member.state == bdev::MemberState::in_sync || member.state == bdev::MemberState::copied;
@@ -350,18 +402,18 @@ class Leg final : public Module {
                       : leg.waiting() ? "waiting"
                                       : "active")
         .set("members", std::move(members))
-        .set("dirty_regions", leg.equal() ? 0 : std::max<uint64_t>(leg.dirty().count(), 1))
-        .set("region_count", leg.dirty().region_count())
-        .set("marked_regions", leg.marked_count())
-        .set("mark_region_count", leg.mark_region_count())
-        .set("hedged_reads", leg.stats().hedged_read_count)
+        .set("dirty_regions", counts.dirty_regions)
+        .set("region_count", counts.region_count)
+        .set("marked_regions", counts.marked_regions)
+        .set("mark_region_count", counts.mark_region_count)
+        .set("hedged_reads", counts.hedged_reads)
         .set("scrub", about_scrub(leg.scrub(), leg.info().count_blocks));
     co_return result;
   }
 
   struct LegAndMember {
     std::string leg_name;
-    bdev::LegBdev* leg = nullptr;
+    bdev::DrivenLeg* leg = nullptr;
     std::string member;
   };
 
@@ -377,19 +429,19 @@ class Leg final : public Module {
   }
 
   Task<RpcResult> remove_member(JsonValue params) {
-    auto running = leave(std::move(params), &bdev::LegBdev::remove_member);
+    auto running = leave(std::move(params), &bdev::DrivenLeg::remove_member);
     auto result = co_await running;
     co_return result;
   }
 
   Task<RpcResult> abandon_member(JsonValue params) {
-    auto running = leave(std::move(params), &bdev::LegBdev::abandon_member);
+    auto running = leave(std::move(params), &bdev::DrivenLeg::abandon_member);
     auto result = co_await running;
     co_return result;
   }
 
   // The member is out at once; it is free when nothing of the leg refers to it any more.
-  Task<RpcResult> leave(JsonValue params, Outcome (bdev::LegBdev::*out)(const std::string&)) {
+  Task<RpcResult> leave(JsonValue params, Outcome (bdev::DrivenLeg::*out)(const std::string&)) {
     Fields in(params);
     std::optional<RpcError> wrong;
     auto both = find_member(in, &wrong);
@@ -408,7 +460,7 @@ class Leg final : public Module {
     BASALT_ASSERT(entry.ok() && below.ok());
     static constexpr const char* user = "basalt_leg_remove_member";
     (*entry)->opened_by.emplace_back(user);  // the leg stays meanwhile
-    auto* leg = static_cast<bdev::LegBdev*>((*entry)->bdev);
+    auto* leg = static_cast<bdev::DrivenLeg*>((*entry)->bdev);
     auto releasing = leg->released(*(*below)->bdev);
     co_await releasing;
     engine_.bdevs().release(leg_name, user);
@@ -461,7 +513,7 @@ class Leg final : public Module {
     if (!entry) co_return std::move(entry).error();
     static constexpr const char* user = "basalt_leg_resize";
     (*entry)->opened_by.emplace_back(user);
-    auto growing = static_cast<bdev::LegBdev*>((*entry)->bdev)->grow(count_blocks);
+    auto growing = static_cast<bdev::DrivenLeg*>((*entry)->bdev)->grow(count_blocks);
     auto grown = co_await growing;
     engine_.bdevs().release(name, user);
     if (!grown) co_return std::move(grown).error();
@@ -477,9 +529,9 @@ class Leg final : public Module {
     if (!entry) co_return std::move(entry).error();
     static constexpr const char* user = "basalt_leg_settle";
     (*entry)->opened_by.emplace_back(user);
-    auto settling = static_cast<bdev::LegBdev*>((*entry)->bdev)->settle_all();
+    auto settling = static_cast<bdev::DrivenLeg*>((*entry)->bdev)->settle_all();
     const bool clean = co_await settling;
-    const uint64_t marked_count = static_cast<bdev::LegBdev*>((*entry)->bdev)->marked_count();
+    const uint64_t marked_count = static_cast<bdev::DrivenLeg*>((*entry)->bdev)->counts().marked_regions;
     engine_.bdevs().release(name, user);
     auto result = JsonValue::object();
     result.set("clean", clean).set("marked_regions", marked_count);
@@ -505,7 +557,8 @@ class Leg final : public Module {
     if (auto error = in.error()) co_return *error;
     auto found = find(name);
     if (!found) co_return std::move(found).error();
-    (*found)->set_resync(bytes_per_s, paused);
+    auto paced = (*found)->pace_resync(bytes_per_s, paused);
+    if (!paced) co_return std::move(paced).error();
     co_return done();
   }
 
@@ -577,7 +630,7 @@ class Leg final : public Module {
   Engine& engine_;
   std::map<std::string, std::unique_ptr<Attached>> members_;
   std::map<std::string, std::unique_ptr<Attached>> attaching_;
-  std::map<std::string, bdev::LegBdev*> legs_;
+  std::map<std::string, bdev::DrivenLeg*> legs_;
   uint64_t sequence_ = 0;
 };
 

@@ -19,7 +19,7 @@
 #include <map>
 #include <utility>
 
-#include "bdev/leg/leg.h"
+#include "bdev/driven_leg.h"
 #include "bdev/slot/slot.h"
 #include "engine/rpc/bdev_params.h"
 #include "engine/rpc/fields.h"
@@ -245,7 +245,7 @@ class SlotSnapshot final : public Module {
         if (!below) return below;
         continue;
       }
-      const auto& leg = *static_cast<const bdev::LegBdev*>((*found)->bdev);
+      const auto& leg = *static_cast<const bdev::DrivenLeg*>((*found)->bdev);
       if (engine_.config().planted.cut_joining) {
         add_unequal(leg, names);
         continue;
@@ -257,7 +257,7 @@ class SlotSnapshot final : public Module {
     return success();
   }
 
-  static void add_unequal(const bdev::LegBdev& leg, std::vector<std::string>& names) {
+  static void add_unequal(const bdev::DrivenLeg& leg, std::vector<std::string>& names) {
     for (const bdev::LegMemberInfo& member : leg.members())
       if (!member.failed) names.push_back(member.name);
   }

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who is in the set of a leg with parity: failures are reported, removal and joining follow the orchestrator's swaps.
+//
+// Joining. The raid takes the rebuilt member into its superblocks, from then on nothing is acknowledged without it, and
+// `member_copied` is said; then comes the orchestrator's swap. So the superblocks' set always contains the recorded
+// one.
+#include <algorithm>
+
+#include "bdev/raid/parity_leg_internal.h"
+#include "bdev/raid/raid_parity_internal.h"
+
+namespace basalt::bdev {
+
+RaidParityEvents ParityLegBdev::raid_events() {
+  RaidParityEvents events;
+  const auto broke = [this](const std::string& name, const std::string& reason) {
+    Slot* slot = find(name);
+    if (slot == nullptr || slot->failed || fenced_) return;
+    slot->failed = true;
+    // While it opens nobody may hear of anything yet.
+    if (raid_ == nullptr) return;
+    if (slot->state == MemberState::in_sync) {
+      if (events_.member_failed) events_.member_failed(name, reason);
+    } else if (events_.joining_failed) {
+      events_.joining_failed(name, reason);
+    }
+  };
+  events.member_failed = broke;
+  events.rebuild_failed = broke;
+  events.member_rebuilt = [this](const std::string& name) {
+    Slot* slot = find(name);
+    if (slot == nullptr || slot->state != MemberState::joining || fenced_) return;
+    slot->state = MemberState::copied;
+    set_version_++;
+    if (!slot->failed && events_.member_copied) events_.member_copied(info_of(*slot));
+  };
+  return events;
+}
+
+ParityLegBdev::Slot& ParityLegBdev::put(LegMember member, MemberState state) {
+  auto slot = std::make_unique<Slot>(std::move(member));
+  slot->leg = this;
+  slot->tap = std::make_unique<Tap>(*this, slot->member.handle);
+  slot->state = state;
+  slots_.push_back(std::move(slot));
+  set_version_++;
+  return *slots_.back();
+}
+
+ParityLegBdev::Slot* ParityLegBdev::find(const std::string& name) const {
+  for (const auto& slot : slots_) {
+    if (slot->state != MemberState::empty && slot->member.handle.info().name == name) return slot.get();
+  }
+  return nullptr;
+}
+
+// The raid lets it go in its own time; the member hears no more of it.
+void ParityLegBdev::leave(Slot& slot) {
+  slot.state = MemberState::empty;
+  slot.tap->cut();
+  raid_->release_member(*slot.tap);
+  set_version_++;
+  wake_released();
+  recheck();
+}
+
+void ParityLegBdev::conflict() {
+  fence();
+}
+
+Outcome ParityLegBdev::remove_member(const std::string& name) {
+  Slot* slot = find(name);
+  if (slot == nullptr) return Error{Errc::not_found, info_.name + ": no member " + name};
+  if (slot->state != MemberState::in_sync) {
+    return Error{Errc::invalid_argument, info_.name + ": " + name + " is joining: abandon it"};
+  }
+  uint32_t count = 0;
+  for (const auto& other : slots_)
+    count += other->state == MemberState::in_sync ? 1 : 0;
+  if (count <= options_.data_count) {
+    return Error{Errc::invalid_argument,
+                 info_.name + ": the last " + std::to_string(options_.data_count) + " members are never removed"};
+  }
+  leave(*slot);
+  return success();
+}
+
+Outcome ParityLegBdev::add_member(LegMember member) {
+  const BdevInfo& info = member.handle.info();
+  if (find(info.name) != nullptr) return Error{Errc::exists, info_.name + ": has a member " + info.name};
+  if (fenced_) return Error{Errc::fenced, info_.name + ": is fenced"};
+  if (&member.handle.bdev().home() != &home()) {
+    return Error{Errc::invalid_argument, info.name + ": lives on another reactor"};
+  }
+  for (const auto& slot : slots_) {
+    if (slot->state != MemberState::empty && slot->member.replica == member.replica) {
+      return Error{Errc::exists, info_.name + ": replica " + member.replica + " is a member already"};
+    }
+  }
+  const uint32_t place = raid_->free_place();
+  if (place == raid_->member_count()) {
+    return Error{Errc::busy, info_.name + ": all " + std::to_string(place) + " places are taken"};
+  }
+  Slot& slot = put(std::move(member), MemberState::joining);
+  auto begun = raid_->replace_member(place, Handle(*slot.tap, home()));
+  if (begun) return success();
+  slots_.pop_back();
+  return begun;
+}
+
+Outcome ParityLegBdev::commit_member(const std::string& name) {
+  Slot* slot = find(name);
+  if (slot == nullptr) return Error{Errc::not_found, info_.name + ": no member " + name};
+  if (slot->state == MemberState::joining) {
+    return Error{Errc::invalid_argument, info_.name + ": " + name + " is not copied yet"};
+  }
+  slot->state = MemberState::in_sync;
+  set_version_++;
+  // It failed between the copy's end and the commit: now it is a failed member of the set.
+  if (slot->failed && events_.member_failed) events_.member_failed(name, "failed while it joined");
+  recheck();
+  return success();
+}
+
+Outcome ParityLegBdev::abandon_member(const std::string& name) {
+  Slot* slot = find(name);
+  if (slot == nullptr) return Error{Errc::not_found, info_.name + ": no member " + name};
+  if (slot->state == MemberState::in_sync) {
+    return Error{Errc::invalid_argument, info_.name + ": " + name + " is in the set: remove it by a swap"};
+  }
+  leave(*slot);
+  return success();
+}
+
+bool ParityLegBdev::uses(const Bdev& member) const {
+  return std::any_of(slots_.begin(), slots_.end(), [&](const auto& slot) {
+    if (&slot->member.handle.bdev() != &member) return false;
+    return slot->state != MemberState::empty || slot->tap->in_flight_count() > 0 || slot->renewing;
+  });
+}
+
+void ParityLegBdev::wake_released() {
+  if (lists_->release_waiters.empty()) return;
+  // Later: the caller is in the middle of something, and whoever waits may free the bdev.
+  lists_->release_waiters.for_each([&](Lists::ReleaseWaiter* waiter) {
+    if (uses(*waiter->member)) return;
+    waiter->node.unlink();
+    waiter->run = [](Work* work) { static_cast<Lists::ReleaseWaiter*>(work)->coroutine.resume(); };
+    home().defer(waiter);
+  });
+}
+
+Task<void> ParityLegBdev::released(const Bdev& member) {
+  struct Released {
+    ParityLegBdev& leg;
+    Lists::ReleaseWaiter waiter;
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> coroutine) {
+      waiter.coroutine = coroutine;
+      leg.lists_->release_waiters.push_back(&waiter);
+    }
+    void await_resume() const noexcept {}
+  };
+  while (uses(member)) {
+    Released free{*this, {}};
+    free.waiter.member = &member;
+    co_await free;
+  }
+}
+
+bool ParityLegBdev::waiting() const {
+  return std::any_of(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->failed && slot->of_set(); });
+}
+
+LegMemberInfo ParityLegBdev::info_of(const Slot& slot) const {
+  LegMemberInfo info{slot.member.handle.info().name, slot.state, slot.failed, Resync::none, 0, 0, 0};
+  if (slot.state == MemberState::in_sync) return info;
+  info.resync = Resync::full;
+  info.to_copy_blocks = info.copied_blocks = info_.count_blocks;
+  if (slot.state == MemberState::copied) return info;
+  info.copied_blocks = 0;
+  for (uint32_t place = 0; place < raid_->member_count(); place++) {
+    const RaidMemberInfo below = raid_->member(place);
+    if (below.name != info.name) continue;
+    info.copied_blocks = std::min(below.rebuilt_blocks * options_.data_count, info_.count_blocks);
+  }
+  return info;
+}
+
+std::vector<LegMemberInfo> ParityLegBdev::members() const {
+  std::vector<LegMemberInfo> list;
+  for (const auto& slot : slots_) {
+    if (slot->state != MemberState::empty) list.push_back(info_of(*slot));
+  }
+  return list;
+}
+
+Task<Outcome> ParityLegBdev::grow(uint64_t count_blocks) {
+  if (count_blocks == info_.count_blocks) co_return success();
+  co_return Error{Errc::unsupported, info_.name + ": a leg with parity does not grow"};
+}
+
+Result<std::vector<std::string>> ParityLegBdev::equal_members() const {
+  return Error{Errc::unsupported, info_.name + ": members of a leg with parity do not hold the same"};
+}
+
+Outcome ParityLegBdev::pace_resync(uint64_t, bool) {
+  return Error{Errc::unsupported, info_.name + ": a leg with parity is rebuilt at one pace"};
+}
+
+Outcome ParityLegBdev::start_scrub(const ScrubOptions&) {
+  return Error{Errc::unsupported, info_.name + ": a leg with parity is not scrubbed yet"};
+}
+
+}  // namespace basalt::bdev

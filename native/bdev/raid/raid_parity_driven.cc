@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// A raid whose set an orchestrator keeps on record (parity_leg.h): opened on the members that the record names, left by
+// those that it let go.
+//
+// The superblocks' set always contains the recorded one: a member leaves the record first, and joins it last. So of a
+// member of the record its own superblock tells its place, and no quorum is needed.
+//
+// Formatting. Superblocks of a new raid are `clean`, and no member's record or strip is written before all members of
+// the set are durably `not clean`, which they stay for good. So a member of the record that is blank or clean proves
+// that nothing was ever written, wherever formatting, or the first write, was cut short: it is formatted (again), and
+// what it holds, zeroes, is right.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "bdev/raid/raid_parity.h"
+#include "bdev/raid/raid_parity_internal.h"
+
+namespace basalt::bdev {
+namespace {
+
+Error mixed_up(const std::string& name) {
+  return {Errc::corrupt, name + ": one of its members was written to, and another one is blank"};
+}
+
+}  // namespace
+
+Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reactor& home, RaidParityOptions options,
+                                                                          std::vector<Handle> members,
+                                                                          RaidParityEvents events) {
+  options.driven = true;
+  const uint32_t count = options.data_count + options.parity_count;
+  if (options.data_count < 2 || members.size() < options.data_count || members.size() > count) {
+    co_return Error{Errc::invalid_argument, options.name + ": " + std::to_string(options.data_count) + " to " +
+                                                std::to_string(count) + " members are needed, got " +
+                                                std::to_string(members.size())};
+  }
+  auto checked = raid_open::check_members(home, members);
+  if (!checked) co_return std::move(checked).error();
+  Assembled from{options.name, std::move(members), {}, options.bugs, true};
+  size_t blank_count = 0;
+  size_t virgin_count = 0;
+  bool used = false;
+  for (const Handle& member : from.members) {
+    auto superblock = co_await raid_open::read_superblock(member);
+    if (superblock) {
+      const bool virgin = superblock->clean != 0;
+      virgin_count += virgin ? 1 : 0;
+      used |= !virgin && superblock->log_tail > 1;
+      from.found.push_back(*superblock);
+      continue;
+    }
+    // Damaged ones are never taken for blank.
+    if (superblock.error().code != Errc::not_found) co_return std::move(superblock).error();
+    blank_count++;
+  }
+  const bool all_fresh = blank_count + virgin_count == from.members.size();
+  if (blank_count > 0 && !all_fresh) co_return mixed_up(options.name);
+  if (virgin_count > 0 && used) co_return mixed_up(options.name);
+  if (blank_count + virgin_count > 0) {
+    auto formatting = format_driven(home, std::move(options), std::move(from), std::move(events));
+    auto formatted = co_await formatting;
+    co_return formatted;
+  }
+  for (const auto& s : from.found) {
+    const uint64_t blocks = s.strip_count * s.strip_blocks * s.data_count;
+    if (s.data_count == options.data_count && s.parity_count == options.parity_count && blocks >= options.count_blocks)
+      continue;
+    co_return Error{Errc::corrupt, options.name + ": its members hold " + std::to_string(s.data_count) + "+" +
+                                       std::to_string(s.parity_count) + " of " + std::to_string(blocks) + " blocks"};
+  }
+  auto assembling = assemble(home, std::move(from), std::move(events));
+  auto assembled = co_await assembling;
+  co_return assembled;
+}
+
+// Both superblocks, in turn, with numbers above all that are there.
+Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::format_driven(Reactor& home, RaidParityOptions options,
+                                                                            Assembled from, RaidParityEvents events) {
+  auto geometry = raid_open::geometry_of(options, from.members);
+  if (!geometry) co_return std::move(geometry).error();
+  for (const auto& s : from.found) {
+    geometry->epoch = std::max(geometry->epoch, s.epoch + 1);
+    geometry->generation = std::max(geometry->generation, s.generation);
+  }
+  home.env().random(geometry->uuid, sizeof(geometry->uuid));
+  geometry->in_sync = (1u << from.members.size()) - 1;
+  geometry->clean = 1;
+  std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, *geometry, std::move(events)));
+  raid->driven_ = true;
+  raid->bugs_ = options.bugs;
+  const uint32_t set = raid->in_sync_;
+  from.members.resize(raid->member_count());
+  raid->adopt(std::move(from.members));
+  for (int slot = 0; slot < 2; slot++) {
+    const uint32_t having = co_await raid->write_superblocks(set);
+    if (having == set) continue;
+    raid->events_ = {};
+    raid->fence();
+    (void)co_await raid->close();
+    co_return Error{Errc::io, options.name + ": writing the superblocks failed"};
+  }
+  co_return raid;
+}
+
+uint32_t RaidParityBdev::free_place() const {
+  uint32_t place = 0;
+  while (place < member_count() && ((in_sync_ | joining_ | failed_) >> place & 1) != 0)
+    place++;
+  return place;
+}
+
+void RaidParityBdev::release_member(const Bdev& device) {
+  for (uint32_t member = 0; member < member_count(); member++) {
+    const uint32_t bit = 1u << member;
+    if (!members_[member] || &members_[member].bdev() != &device || ((in_sync_ | joining_) & bit) == 0) continue;
+    // As one that failed, but for the report.
+    failed_ |= bit;
+    released_ |= bit;
+    kick_keeper();
+  }
+}
+
+void RaidParityBdev::fence() {
+  if (offline_) return;
+  offline_ = true;
+  // Whoever frees a workspace wakes one that waits for it, and that one would not take it any more.
+  List<Band, &Band::node> bands;
+  bands.splice_back(lists_->workspace_waits);
+  while (Band* band = bands.pop_front())
+    fail_band(band, nvme::status::internal_path_error);
+  wake_all();
+}
+
+}  // namespace basalt::bdev
