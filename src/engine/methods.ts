@@ -146,8 +146,8 @@ export interface TransportDescription {
     broken: number;
     in_place_bytes: number;
     copied_bytes: number;
-    /** Writes that were told to come again, because receives and buffers were short. */
-    interrupted_writes: number;
+    /** Writes that are to come again, because receives and buffers were short. */
+    refused_writes: number;
     /** What this side lacked when it rejected a connection for that; "": nothing. */
     last_lack: string;
   };

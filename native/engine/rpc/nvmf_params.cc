@@ -175,7 +175,7 @@ JsonValue describe_rdma(const nvmf::RdmaTargetTransport& transport) {
       .set("broken", stats.wire_error_count.load())
       .set("in_place_bytes", stats.in_place_bytes.load())
       .set("copied_bytes", stats.copied_bytes.load())
-      .set("interrupted_writes", stats.refused_count.load())
+      .set("refused_writes", stats.refused_count.load())
       .set("last_lack", stats.last_lack());
   return JsonValue::object()
       .set("trtype", transport.trtype())

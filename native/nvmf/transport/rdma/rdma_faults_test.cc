@@ -200,8 +200,8 @@ TEST(RdmaReceives, AreLeftForOthersWhenVolumesWaitAndThereIsNoBuffer) {
   rdma.disk.release();
   EXPECT_TRUE(rdma.world.net.run_until([&] { return count_ended() == jobs.size(); }));
   for (Job& job : jobs) {
-    const bool interrupted = job.status().is(nvme::status::command_interrupted) && !job.status().do_not_retry();
-    EXPECT_TRUE(job.status().ok() || interrupted) << nvme::to_string(job.status());
+    const bool refused = job.status().is(nvme::status::internal_path_error) && !job.status().do_not_retry();
+    EXPECT_TRUE(job.status().ok() || refused) << nvme::to_string(job.status());
     EXPECT_EQ(job.ended_count, 1);
     rdma.give_back(job);
   }

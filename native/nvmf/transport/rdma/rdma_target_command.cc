@@ -40,7 +40,7 @@ void RdmaTargetConnection::command_arrived(RdmaTargetDevice::Receive* receive) {
   bool kept = false;
   if (in_capsule) plan = take_in_capsule_data(slot, receive, &kept);
   if (!kept) device_->give(receive);
-  if (plan.is(nvme::status::command_interrupted)) {
+  if (plan.is(nvme::status::internal_path_error)) {
     refuse_later(slot);
   } else if (!plan.ok()) {
     respond(slot, plan);
@@ -84,7 +84,7 @@ nvme::Status RdmaTargetConnection::take_in_capsule_data(Slot* slot, RdmaTargetDe
     // not: that node may wait for a receive of this one.
     if (queue_.buffer_use(request) == BufferUse::upper) {
       stats.refused_count.fetch_add(1, std::memory_order_relaxed);
-      return nvme::status::command_interrupted;
+      return nvme::status::internal_path_error;
     }
   }
   slot->receive = receive;
@@ -168,7 +168,8 @@ void RdmaTargetConnection::respond(Slot* slot, nvme::Status status) {
   send_response(slot);
 }
 
-// Hosts send what was interrupted again at once, and only a few times.
+// By a status of the path: a host sends it again, here or elsewhere, until it gives the path up; what is merely
+// interrupted, Linux sends a few times only. At once, both of them: hence the while.
 void RdmaTargetConnection::refuse_later(Slot* slot) {
   slot->state = SlotState::refused;
   slot->posted = reactor_.now();
@@ -181,7 +182,7 @@ void RdmaTargetConnection::refuse_due() {
     const Instant due = slot->posted + options_.refusal_delay;
     if (due > reactor_.now()) return reactor_.arm(&refusal_timer_, due);
     refused_.remove(slot);
-    respond(slot, nvme::status::command_interrupted);
+    respond(slot, nvme::status::internal_path_error);
   }
 }
 
