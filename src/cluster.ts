@@ -27,9 +27,10 @@ import { EngineIoError } from './engine/errors.js';
 import { type Clock, systemClock } from './env/clock.js';
 import { type Random, systemRandom } from './env/random.js';
 import type { KeySource } from './model/cluster-key.js';
-import { BasaltError } from './model/errors.js';
+import { BasaltError, isBasaltError } from './model/errors.js';
 import { keys } from './model/keys.js';
 import { codecs, formatVersion, type VolumeObject } from './model/objects.js';
+import { isReserved } from './model/reservations.js';
 import type { StoreFiles } from './store/etcd/credentials.js';
 import type { Store } from './store/store.js';
 
@@ -124,7 +125,8 @@ export class Cluster {
 
   /**
    * Resolves when this process drives the volume.
-   * @throws NOT_FOUND, VOLUME_LED while a controller lives and `takeover` is not set, VOLUME_UNAVAILABLE, VOLUME_FENCED;
+   * @throws NOT_FOUND, VOLUME_LED while a controller lives and `takeover` is not set, VOLUME_UNAVAILABLE, VOLUME_FENCED,
+   *         VOLUME_RESERVED while a host has reserved it;
    *         for an encrypted volume CLUSTER_KEY_MISSING when this process was not given the key that its data key is
    *         wrapped by, CLUSTER_KEY_FILE, VOLUME_KEY_DAMAGED
    */
@@ -144,13 +146,20 @@ export class Cluster {
 
   async #open(object: VolumeObject, options: OpenOptions): Promise<Volume> {
     const { link } = this.#parts;
+    this.#assertNotReserved(object);
     const takeover = options.takeover === true;
     const seenEpoch = takeover ? null : this.#assertFree(object);
     await this.#announce();
     const signal = AbortSignal.timeout(options.timeoutMs ?? 30_000);
     const controller = this.#controllerOf(object);
     // What was seen free may have been taken since: then it is not free.
-    await controller.promote({ takeover: true, signal, ...(seenEpoch === null ? {} : { seenEpoch }) });
+    try {
+      await controller.promote({ takeover: true, signal, ...(seenEpoch === null ? {} : { seenEpoch }) });
+    } catch (error) {
+      // The right goes back to those who can use it.
+      if (isBasaltError(error, 'VOLUME_RESERVED')) await controller.handOver();
+      throw error;
+    }
     const handle = await this.#parts.engine.openBdev(slotName(object.id));
     const end = link.onChange(() => this.#watch(object, controller));
     const patience: Patience = {
@@ -192,6 +201,11 @@ export class Cluster {
       name: this.name,
       leadership: link.leadership(volume.id),
       resolve: replicaResolver(link),
+      onRight: async (_granted, signal) => {
+        // Whoever drove it before may have let a host reserve it until then.
+        const found = await link.reservations(volume.id).read(signal);
+        if (found !== null && isReserved(found.value)) throw new BasaltError('VOLUME_RESERVED', { name: volume.name });
+      },
       onServing: async () => {},
       publishSize: (servedBytes, signal) => publishSize(link, volume.id, { servedBytes, signal }),
       snapshots: snapshotPort(link, volume.id),
@@ -210,6 +224,13 @@ export class Cluster {
       void controller.demote(`epoch ${leadership.epoch} belongs to ${leadership.controller ?? 'nobody'}`);
     }
     controller.poke();
+  }
+
+  /** A program has no host identifier, and could not be kept out of what it drives itself. */
+  #assertNotReserved(volume: VolumeObject): void {
+    const reservation = this.#parts.link.state.get('reservations', volume.id);
+    if (reservation !== null && isReserved(reservation))
+      throw new BasaltError('VOLUME_RESERVED', { name: volume.name });
   }
 
   /** The epoch at which it is free. */

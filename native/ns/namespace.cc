@@ -42,7 +42,8 @@ Namespace::Namespace(bdev::Bdev& bdev, const NamespaceOptions& options, const Ga
     : bdev_(bdev),
       options_(options),
       block_size_bytes_(bdev.info().block_size_bytes),
-      reservation_(options.one_writer, record) {}
+      reservation_(options.one_writer, record),
+      shared_(options.keeper == nullptr ? nullptr : std::make_unique<SharedReservation>()) {}
 
 Namespace::~Namespace() {
   BASALT_ASSERT(in_flight_count_ == 0);
@@ -68,6 +69,8 @@ void Namespace::arrive(Work* work) {
 nvme::Status Namespace::judge(const HostId& host, Access access) {
   if (closed_) return nvme::status::invalid_namespace.dnr();
   if (options_.planted_no_gate) return nvme::status::success;
+  if (shared_ != nullptr && !shared_->known) [[unlikely]]
+    return nvme::status::ana_inaccessible;
   if (taking_over_ || !reservation_.allows(host, access)) {
     stats_.conflict_count++;
     if (reservation_.one_writer()) reach(Mark::fence_hit);
@@ -101,6 +104,7 @@ void Namespace::admit(NsIo* io, bdev::IoDone done) {
   (io->type == bdev::IoType::read ? stats_.read_count : stats_.write_count)++;
   in_flight_.push_back(io);
   io->drain = nullptr;
+  io->admitted_count = ++admitted_count_;
   io->done = done;
   bdev_.submit(io);
 }
@@ -158,48 +162,52 @@ void Namespace::unlock() {
 }
 
 Task<nvme::Status> Namespace::register_host(HostId host, RegisterFields fields) {
-  in_flight_count_++;
-  co_await lock();
-  Reservation next = reservation_;
-  nvme::Status status = next.register_host(host, fields);
-  if (status.ok()) status = co_await apply(std::move(next), host);
-  unlock();
-  leave();
+  const ReservationCommand command{ReservationCommand::Kind::register_host, fields, {}, {}};
+  auto changing = shared_ != nullptr ? change_shared(host, command) : change_here(host, command);
+  const nvme::Status status = co_await changing;
   co_return status;
 }
 
 Task<nvme::Status> Namespace::acquire(HostId host, AcquireFields fields) {
-  in_flight_count_++;
-  co_await lock();
-  Reservation next = reservation_;
-  std::vector<HostId> preempted;
-  nvme::Status status = next.acquire(host, fields, &preempted);
-  if (status.ok()) {
-    status = co_await apply(std::move(next), host);
-    constexpr uint8_t preempt_and_abort = 2;
-    if (!reservation_.one_writer() && fields.action == preempt_and_abort) {
-      Drain drain;
-      in_flight_.for_each([&](NsIo* io) {
-        for (const HostId& other : preempted) {
-          if (io->host != other || io->drain != nullptr) continue;
-          io->drain = &drain;
-          drain.count++;
-        }
-      });
-      co_await drain;
-    }
-  }
-  unlock();
-  leave();
+  const ReservationCommand command{ReservationCommand::Kind::acquire, {}, fields, {}};
+  auto changing = shared_ != nullptr ? change_shared(host, command) : change_here(host, command);
+  const nvme::Status status = co_await changing;
   co_return status;
 }
 
 Task<nvme::Status> Namespace::release(HostId host, ReleaseFields fields) {
+  const ReservationCommand command{ReservationCommand::Kind::release, {}, {}, fields};
+  auto changing = shared_ != nullptr ? change_shared(host, command) : change_here(host, command);
+  const nvme::Status status = co_await changing;
+  co_return status;
+}
+
+Task<nvme::Status> Namespace::change_here(HostId host, ReservationCommand command) {
   in_flight_count_++;
   co_await lock();
+  const Reservation before = reservation_;
   Reservation next = reservation_;
-  nvme::Status status = next.release(host, fields);
-  if (status.ok()) status = co_await apply(std::move(next), host);
+  nvme::Status status = carry_out(command, host, &next);
+  if (status.ok()) {
+    status = co_await apply(std::move(next), host);
+    constexpr uint8_t preempt_and_abort = 2;
+    const bool aborts =
+        command.kind == ReservationCommand::Kind::acquire && command.acquiring.action == preempt_and_abort;
+    if (!reservation_.one_writer() && aborts) {
+      Drain drain;
+      in_flight_.for_each([&](NsIo* io) {
+        const bool preempted = before.is_registrant(io->host) && !reservation_.is_registrant(io->host);
+        if (!preempted || io->drain != nullptr) return;
+        io->drain = &drain;
+        drain.count++;
+      });
+      co_await drain;
+    }
+  }
+  if (status.ok() && !before.one_writer()) {
+    for (const Notice& notice : notices_of(command, host, before, reservation_))
+      tell(notice);
+  }
   unlock();
   leave();
   co_return status;
@@ -233,6 +241,7 @@ Task<nvme::Status> Namespace::apply(Reservation next, HostId host) {
 
 Task<void> Namespace::close() {
   closed_ = true;
+  if (shared_ != nullptr) shared_->answered(SharedReservation::Answer::closed);
   struct Idle {
     Namespace& owner;
     bool await_ready() const noexcept { return owner.in_flight_count_ == 0; }

@@ -24,6 +24,7 @@
 #include "bdev/bdev.h"
 #include "ns/gate_record.h"
 #include "ns/reservation.h"
+#include "ns/shared_reservation.h"
 
 namespace basalt::ns {
 
@@ -46,6 +47,7 @@ struct NsIo : bdev::Io {
   Reactor* user = nullptr;
   bdev::IoDone user_done = nullptr;
   Drain* drain = nullptr;
+  uint64_t admitted_count = 0;
   ListNode flight_node;
 };
 
@@ -75,8 +77,11 @@ struct NamespaceOptions {
   uint64_t eui64 = 0;
   uint32_t ana_group = 0;  // 0: same as nsid
   bool one_writer = false;
-  // Whether hosts may use reservations. A volume that several controllers serve says no until they share them.
+  // Whether hosts may use reservations.
   bool reservations = true;
+  // Who keeps them where several controllers serve the namespace; nullptr: they live and end here.
+  std::shared_ptr<ReservationKeeper> keeper;
+  Duration reservation_timeout = seconds(10);  // of a command that the keeper has to answer
   // Bugs for the simulator to catch; nothing else sets them.
   bool planted_no_gate = false;
   bool planted_forget_epoch = false;
@@ -119,6 +124,16 @@ class Namespace {
   Task<nvme::Status> prepare_snapshot(HostId host);
   Task<nvme::Status> snapshot(HostId host, std::string name);
   const Reservation& reservation() const { return reservation_; }
+
+  // shared_reservation.cc; the first two only where there is a keeper. What is durable now: in force for all I/O that
+  // comes from here on.
+  void set_reservation(const KeptReservation& kept);
+  // Ends the command whose change was not made.
+  void refuse_change(const Uuid& change, nvme::Status with);
+  const SharedReservation* shared() const { return shared_.get(); }  // nullptr: none
+  // What is in force: where there is a keeper, after a read.
+  Task<nvme::Status> report(Reservation* out);
+  void watch_reservations(ReservationWatcher* watcher) { watcher_ = watcher; }
   const NamespaceStats& stats() const { return stats_; }
   size_t in_flight_count() const { return in_flight_count_; }
 
@@ -143,7 +158,16 @@ class Namespace {
   void write_ended(CompareWrite* request);
   void end(CompareWrite* request, nvme::Status compare, nvme::Status write);
   bool is_kept_out(const NsIo& io);
+  Task<nvme::Status> change_here(HostId host, ReservationCommand command);
   Task<nvme::Status> apply(Reservation next, HostId host);
+  // shared_reservation.cc
+  Task<nvme::Status> change_shared(HostId host, ReservationCommand command);
+  Task<nvme::Status> change_locked(HostId host, ReservationCommand command, Instant deadline);
+  Task<SharedReservation::Answer> ask(HostId host, ReservationCommand command, Reservation next, Instant deadline);
+  Task<nvme::Status> confirm_serving();
+  bool is_outlasted();
+  Task<bool> outlasted(Instant deadline);
+  void tell(const Notice& notice);
   // snapshot.cc
   bool begin_snapshot(const HostId& host);
   void unlock();
@@ -162,6 +186,9 @@ class Namespace {
   const NamespaceOptions options_;
   const uint32_t block_size_bytes_;
   Reservation reservation_;
+  const std::unique_ptr<SharedReservation> shared_;
+  ReservationWatcher* watcher_ = nullptr;
+  uint64_t admitted_count_ = 0;
   bool closed_ = false;
   bool taking_over_ = false;  // the gate is shut for everybody
   bool locked_ = false;

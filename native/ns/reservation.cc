@@ -26,6 +26,48 @@ Reservation::Reservation(bool one_writer, const GateRecord& record)
   set_holder(record.holder, ReservationType::exclusive_access);
 }
 
+Reservation::Reservation(const ReservationState& state)
+    : one_writer_(false),
+      persistent_(true),
+      registrants_(state.registrants),
+      type_(state.type),
+      holder_(state.holder),
+      generation_(state.generation) {
+  BASALT_ASSERT(what_is_wrong(state) == nullptr);
+}
+
+ReservationState Reservation::state() const {
+  const bool one_holder = type_ != ReservationType::none && !all_registrants_type();
+  return {generation_, type_, one_holder ? holder_ : HostId{}, registrants_};
+}
+
+bool belongs_to_all_registrants(ReservationType type) {
+  return type == ReservationType::write_exclusive_all_registrants ||
+         type == ReservationType::exclusive_access_all_registrants;
+}
+
+const char* what_is_wrong(const ReservationState& state) {
+  if (state.registrants.size() > Reservation::registrants_max) return "has too many registrants";
+  bool holder_found = false;
+  for (size_t i = 0; i < state.registrants.size(); i++) {
+    const Registrant& registrant = state.registrants[i];
+    if (registrant.host.is_zero()) return "has a registrant without an identifier";
+    if (registrant.key == 0) return "has a registrant without a key";
+    if (registrant.host == state.holder) holder_found = true;
+    for (size_t j = 0; j < i; j++) {
+      if (state.registrants[j].host == registrant.host) return "names a registrant twice";
+    }
+  }
+  if (state.type != ReservationType::none && !valid_type(static_cast<uint8_t>(state.type))) {
+    return "has a type that is none";
+  }
+  const bool one_holder = state.type != ReservationType::none && !belongs_to_all_registrants(state.type);
+  if (one_holder && !holder_found) return "is held by nobody that is registered";
+  if (!one_holder && !state.holder.is_zero()) return "has a holder where there is none";
+  if (state.type != ReservationType::none && state.registrants.empty()) return "is held by nobody";
+  return nullptr;
+}
+
 const Registrant* Reservation::find(const HostId& host) const {
   for (const Registrant& registrant : registrants_) {
     if (registrant.host == host) return &registrant;
@@ -37,8 +79,7 @@ Registrant* Reservation::find(const HostId& host) {
 }
 
 bool Reservation::all_registrants_type() const {
-  return type_ == ReservationType::write_exclusive_all_registrants ||
-         type_ == ReservationType::exclusive_access_all_registrants;
+  return belongs_to_all_registrants(type_);
 }
 
 bool Reservation::is_holder(const HostId& host) const {
@@ -93,8 +134,10 @@ bool Reservation::allows(const HostId& host, Access access) const {
 }
 
 Status Reservation::register_host(const HostId& host, const RegisterFields& fields) {
-  // Persistence through power loss: the gate always persists, other reservations never do.
-  if (fields.change_persistence == 1 || (fields.change_persistence == 3 && !one_writer_)) {
+  // Persistence through power loss (1 is reserved, 2 switches it off, 3 on): what persists always does, and what does
+  // not never. Of the gate's host, 2 means nothing.
+  if (fields.change_persistence == 1 || (fields.change_persistence == 2 && persistent_) ||
+      (fields.change_persistence == 3 && !persistent())) {
     return status::invalid_field.dnr();
   }
   Registrant* own = find(host);

@@ -9,6 +9,9 @@
 //  - acquiring with preempt takes over from any holder whose key is not higher (equal: a new association of the same
 //    owner); it removes every registrant with a key up to its own
 //  - the type is Exclusive Access; keys cannot be replaced
+//
+// A reservation made from a ReservationState is kept for good by somebody else (ns/shared_reservation.h): persistence
+// through power loss is on, and cannot be switched off.
 #pragma once
 
 #include <cstddef>
@@ -39,6 +42,15 @@ struct GateRecord {
   bool operator==(const GateRecord&) const = default;
 };
 
+// All of a host's reservation, as it is kept outside of this process.
+struct ReservationState {
+  uint32_t generation = 0;
+  nvme::ReservationType type = nvme::ReservationType::none;
+  HostId holder;  // zero: nobody, or all registrants, as the type says
+  std::vector<Registrant> registrants;
+  bool operator==(const ReservationState&) const = default;
+};
+
 struct RegisterFields {
   uint8_t action = 0;  // RREGA: 0 register, 1 unregister, 2 replace
   bool ignore_key = false;
@@ -66,6 +78,7 @@ class Reservation {
 
   explicit Reservation(bool one_writer) : one_writer_(one_writer) {}
   Reservation(bool one_writer, const GateRecord& record);
+  explicit Reservation(const ReservationState& state);  // a sound one
 
   // Each returns the status of the command; unless it is ok, nothing has changed. Hosts that lost their registration to
   // a preemption are in `preempted`.
@@ -83,6 +96,8 @@ class Reservation {
   bool is_holder(const HostId& host) const;
   const std::vector<Registrant>& registrants() const { return registrants_; }
   GateRecord record() const;
+  ReservationState state() const;
+  bool persistent() const { return one_writer_ || persistent_; }  // through the loss of power
 
   // After a takeover that could not be made durable: nobody holds the gate, and the epoch counts as accepted, because
   // the medium may have it.
@@ -99,11 +114,17 @@ class Reservation {
   nvme::Status preempt(const Registrant& own, const AcquireFields& fields, std::vector<HostId>* preempted);
 
   bool one_writer_;
+  bool persistent_ = false;
   std::vector<Registrant> registrants_;
   nvme::ReservationType type_ = nvme::ReservationType::none;
   HostId holder_;  // meaningless for the all-registrants types
   uint32_t generation_ = 0;
   uint64_t highest_epoch_ = 0;
 };
+
+// nullptr when it can be: hosts once each and with keys, a holder that is one of them where the type has one.
+const char* what_is_wrong(const ReservationState& state);
+// Whom such a type belongs to when it is held.
+bool belongs_to_all_registrants(nvme::ReservationType type);
 
 }  // namespace basalt::ns

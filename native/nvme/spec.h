@@ -82,6 +82,7 @@ enum class LogPageId : uint8_t {
   management_commands_supported = 0x13,
   cross_controller_reset = 0x1e,
   discovery = 0x70,
+  reservation_notification = 0x80,
 };
 
 enum class AnaState : uint8_t {
@@ -488,6 +489,28 @@ struct ReservationReportHeader {
   uint8_t reserved10[14];
 };
 static_assert(sizeof(ReservationReportHeader) == 24);
+
+// Of the report, by RCSTS, key and host; with 128-bit host identifiers (CDW11 bit 0) the header has 64 bytes.
+struct ReservationRegistrantExtended {
+  uint16_t cntlid;
+  uint8_t rcsts;  // bit 0: holds the reservation
+  uint8_t reserved3[5];
+  uint64_t rkey;
+  uint8_t hostid[16];
+  uint8_t reserved32[32];
+};
+static_assert(sizeof(ReservationRegistrantExtended) == 64);
+constexpr size_t reservation_report_header_extended_bytes = 64;
+
+struct ReservationNotificationLog {
+  uint64_t count;  // grows with each notification, never 0; 0: there is none
+  uint8_t type;    // 0 empty, 1 registration preempted, 2 reservation released, 3 reservation preempted
+  uint8_t available_count;
+  uint8_t reserved10[2];
+  uint32_t nsid;
+  uint8_t reserved16[48];
+};
+static_assert(sizeof(ReservationNotificationLog) == 64);
 
 // ---- Snapshot (ours) -----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 
 import type { ClusterState } from '../model/cluster-state.js';
 import type { LeadershipPort } from './leadership-register.js';
+import type { ReservationPort } from './reservation-port.js';
 
 export interface Commit {
   /** Keys that must be at these revisions; null: must not exist. */
@@ -19,4 +20,5 @@ export interface ClusterLink {
   /** All of it or, when an expectation does not hold, nothing: false. */
   commit(commit: Commit, signal: AbortSignal): Promise<boolean>;
   leadership(volumeId: string): LeadershipPort;
+  reservations(volumeId: string): ReservationPort;
 }

@@ -43,7 +43,7 @@ const restMs = 20;
 /** No volume waits long for one whose replicas are away. */
 const promotions = { count: 32, heldMsMax: 1_000 };
 /** Looked at volume by volume. */
-const ownKinds = ['volumes', 'leaderships', 'handOvers', 'observedReplicas'] as const;
+const ownKinds = ['volumes', 'leaderships', 'reservations', 'handOvers', 'observedReplicas'] as const;
 /** A change of them may concern every volume. */
 const sharedKinds = ['lives', 'snapshots', 'hosts'] as const;
 
@@ -119,6 +119,7 @@ export class ControllerAgent {
     const own = [
       state.stored('volumes', volume.id)?.revision,
       state.stored('leaderships', volume.id)?.revision,
+      state.stored('reservations', volume.id)?.revision,
       state.stored('handOvers', volume.id)?.revision,
       ...replicas.map((replica) => state.stored('observedReplicas', replica)?.revision),
     ];

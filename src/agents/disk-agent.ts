@@ -373,7 +373,10 @@ export class DiskAgent {
     const last = legs.every((leg) => leg.replicas.length === 0);
     const done = await link.commit(
       last
-        ? { expect, remove: [stored.key, keys.leadership(replica.volumeId), observed] }
+        ? {
+            expect,
+            remove: [stored.key, keys.leadership(replica.volumeId), keys.reservation(replica.volumeId), observed],
+          }
         : {
             expect,
             put: [{ key: stored.key, text: codecs.volume.encode({ ...stored.value, legs }) }],

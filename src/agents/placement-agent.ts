@@ -245,7 +245,8 @@ export class PlacementAgent {
       text: codecs.tombstone.encode(entry),
     }));
     const remove = change.tombstones.map((entry) => keys.observedReplica(entry.replica));
-    if (change.volume === null) remove.push(keys.volume(volumeId), keys.leadership(volumeId));
+    if (change.volume === null)
+      remove.push(keys.volume(volumeId), keys.leadership(volumeId), keys.reservation(volumeId));
     else put.push({ key: keys.volume(volumeId), text: codecs.volume.encode(change.volume) });
     if (change.leadership !== null)
       put.push({ key: keys.leadership(volumeId), text: codecs.leadership.encode(change.leadership) });

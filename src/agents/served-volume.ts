@@ -3,6 +3,7 @@
 // One volume on one controller node: the slot and the subsystem that hosts see, whether this node should drive the
 // volume now, and what the store is told about it.
 
+import type { EngineEvent } from '../engine/engine.js';
 import type { Timer } from '../env/clock.js';
 import { BasaltError } from '../model/errors.js';
 import { grantInstance } from '../model/grant.js';
@@ -15,9 +16,17 @@ import {
   type ObservedVolume,
   type VolumeObject,
 } from '../model/objects.js';
+import { isReserved } from '../model/reservations.js';
 import { madeOf } from '../reconcile/clone-source.js';
 import { controllerSlot } from '../reconcile/controllers.js';
-import { type ExportAction, noExport, type ObservedExport, ownFailures, planExport } from '../reconcile/exports.js';
+import {
+  type ExportAction,
+  noExport,
+  type ObservedExport,
+  ownFailures,
+  planExport,
+  reservationName,
+} from '../reconcile/exports.js';
 import { namedSuccessor, notReady, shouldHandOver } from '../reconcile/hand-over.js';
 import { isGranted } from '../reconcile/membership.js';
 import { decidePromotion } from '../reconcile/promotion.js';
@@ -30,10 +39,16 @@ import type { Versioned } from './leadership-register.js';
 import { listenAddress } from './listener.js';
 import { publishSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
+import { ReservationKeeper } from './reservation-keeper.js';
 import { type Slots, withDeadline } from './signal.js';
 import { snapshotPort } from './snapshot-port.js';
 import type { ResolveReplica } from './takeover.js';
-import { type ControllerTiming, type HandOverOptions, VolumeController } from './volume-controller.js';
+import {
+  type ControllerTiming,
+  controllerTiming,
+  type HandOverOptions,
+  VolumeController,
+} from './volume-controller.js';
 
 export interface ServedVolumeOptions {
   readonly context: AgentContext;
@@ -63,10 +78,13 @@ const halfMadeMs = 3_000;
 const handOverAgainMs = 10_000;
 /** While a volume is served without the right to. */
 const lentLookMs = 1_000;
+/** By which an engine's patience is longer than that of whoever answers it. */
+const engineSlackMs = 2_000;
 
 export class ServedVolume {
   readonly #options: ServedVolumeOptions;
   readonly #controller: VolumeController;
+  readonly #reservations: ReservationKeeper;
   readonly #exports: ReconcileLoop;
   readonly #promotions: ReconcileLoop;
   readonly #reports: ReconcileLoop;
@@ -93,6 +111,7 @@ export class ServedVolume {
   #halfMadeSinceMs: number | null = null;
   #halfMadeTimer: Timer | null = null;
   #pass: Promise<void> = Promise.resolve();
+  #unsubscribe: (() => void) | null = null;
 
   constructor(options: ServedVolumeOptions, volume: VolumeObject) {
     this.#options = options;
@@ -104,12 +123,21 @@ export class ServedVolume {
     this.#exports = loop('exports', () => this.#applyExports());
     this.#promotions = loop('promotion', (signal) => this.#consider(signal));
     this.#reports = loop('report', (signal) => this.#report(signal));
+    this.#reservations = new ReservationKeeper({
+      context: options.context,
+      link: options.link,
+      volumeId: volume.id,
+      right: () => this.#controller,
+      answerMs: this.#reservationMs,
+      apply: () => this.#applyExports(),
+    });
     this.#controller = new VolumeController({
       context: options.context,
       volume,
       name: options.node,
       leadership: options.link.leadership(volume.id),
       resolve: options.resolve,
+      onRight: (granted, signal) => this.#reservations.lead(granted, signal),
       onServing: (serving) => this.#setServing(serving),
       publishSize: (servedBytes, signal) => publishSize(options.link, volume.id, { servedBytes, signal }),
       snapshots: snapshotPort(options.link, volume.id),
@@ -121,14 +149,24 @@ export class ServedVolume {
     });
   }
 
+  get #reservationMs(): number {
+    return this.#options.timing?.reservationMs ?? controllerTiming.reservationMs;
+  }
+
   get controller(): VolumeController {
     return this.#controller;
   }
 
   start(): void {
+    this.#unsubscribe = this.#options.context.engine.on('event', (event) => this.#heard(event));
     this.#exports.start();
     this.#promotions.start();
     this.#reports.start();
+  }
+
+  #heard(event: EngineEvent): void {
+    if (event.method !== 'nvmf_reservation_change' || event.params.nqn !== nqns.volume(this.#volume.id)) return;
+    this.#reservations.asked(event.params);
   }
 
   /** The store changed, or a peer came or went. */
@@ -246,6 +284,7 @@ export class ServedVolume {
     const next = this.#nextInLine();
     if (stays) await this.#controller.handOver(next, { instance: this.#instanceOf(next) });
     await this.#controller.demote('volume left this node');
+    await this.#forgetReservations();
     await this.#exports.stop();
     await this.#applyExports();
     const name = slotName(this.#volume.id);
@@ -265,8 +304,14 @@ export class ServedVolume {
     this.#lentTimer?.cancel();
     await this.#promotions.stop();
     await this.#controller.demote('node stops');
+    await this.#forgetReservations();
     await this.#exports.stop();
     await this.#reports.stop();
+  }
+
+  async #forgetReservations(): Promise<void> {
+    this.#unsubscribe?.();
+    await this.#reservations.stop();
   }
 
   async #setServing(serving: boolean): Promise<void> {
@@ -286,7 +331,7 @@ export class ServedVolume {
     const next = this.#pass
       .then(() => this.#exportPass())
       .then(
-        () => this.#noteExports(null),
+        () => this.#noteExports(this.#heldBack()),
         (error: unknown) => {
           this.#noteExports(reason(error));
           throw error;
@@ -294,6 +339,11 @@ export class ServedVolume {
       );
     this.#pass = next.catch(() => {});
     return next;
+  }
+
+  #heldBack(): string | null {
+    const waits = this.#serving && this.#nbdPaths().length > 0 && isReserved(this.#reservations.current);
+    return waits ? 'not exported over NBD: a host has reserved it' : null;
   }
 
   #noteExports(problem: string | null): void {
@@ -310,6 +360,7 @@ export class ServedVolume {
           hosts: this.#options.access.wishes(this.#volume),
           ana: this.#serving ? ('optimized' as const) : ('inaccessible' as const),
           nbd: this.#serving ? this.#nbdPaths() : [],
+          reservation: this.#reservations.current,
         };
     let failed: unknown = null;
     for (const action of planExport(wanted, this.#present)) {
@@ -347,12 +398,18 @@ export class ServedVolume {
             uuid: this.#volume.id,
             nguid: nguidOf(this.#volume.id),
             anagrpid: 1,
-            // Not before both controllers of the volume share them.
-            reservations: false,
+            shared_reservations: true,
+            reservation_timeout_ms: this.#reservationMs + engineSlackMs,
           },
         });
         this.#present = { ...present, namespace: true };
         return;
+      case 'set-reservation': {
+        const { reservation } = action;
+        await engine.rpc('basalt_ns_set_reservation', { nqn, nsid: 1, reservation });
+        this.#present = { ...present, reservation: reservationName(reservation) };
+        return;
+      }
       case 'add-host':
         await access.add(this.#volume, action.host);
         this.#present = { ...present, hosts: [...present.hosts, action.host] };

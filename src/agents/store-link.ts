@@ -11,10 +11,12 @@ import { ClusterState } from '../model/cluster-state.js';
 import type { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { codecs, type Leadership } from '../model/objects.js';
+import type { ReservationObject } from '../model/reservations.js';
 import type { Change, Entry, Lease, Store, Watch, WatchBatch } from '../store/store.js';
 import type { ClusterLink, Commit } from './cluster-link.js';
 import { type Logger, RateLimitedLog, reason } from './context.js';
 import type { LeadershipPort, Versioned } from './leadership-register.js';
+import type { ReservationPort, ReservationSwap } from './reservation-port.js';
 import { Backoff } from './signal.js';
 
 export interface StoreLinkOptions {
@@ -93,6 +95,10 @@ export class StoreLink implements ClusterLink {
 
   leadership(volumeId: string): LeadershipPort {
     return new StoreLeadership(this.#options.store, volumeId);
+  }
+
+  reservations(volumeId: string): ReservationPort {
+    return new StoreReservations(this.#options.store, volumeId);
   }
 
   /** Deletes what this process leased, and ends the watch. The store stays open: it is the caller's. */
@@ -227,6 +233,38 @@ class StoreLeadership implements LeadershipPort {
     const txn = {
       conditions: [{ key: this.#key, modRevision: present.revision }],
       changes: [{ kind: 'put' as const, key: this.#key, value: codecs.leadership.encode(next) }],
+    };
+    const result = await this.#store.txn(txn, { signal, timeoutMs: callTimeoutMs });
+    if (result.outcome === 'unknown') throw result.error;
+    return result.outcome === 'committed' ? { value: next, revision: result.revision } : null;
+  }
+}
+
+class StoreReservations implements ReservationPort {
+  readonly #store: Store;
+  readonly #key: string;
+  readonly #leadershipKey: string;
+
+  constructor(store: Store, volumeId: string) {
+    this.#store = store;
+    this.#key = keys.reservation(volumeId);
+    this.#leadershipKey = keys.leadership(volumeId);
+  }
+
+  async read(signal: AbortSignal): Promise<Versioned<ReservationObject> | null> {
+    const { entry } = await this.#store.get(this.#key, { signal, timeoutMs: callTimeoutMs });
+    if (entry === null) return null;
+    return { value: codecs.reservation.decode(entry.value.toString(), this.#key), revision: entry.modRevision };
+  }
+
+  async swap(change: ReservationSwap, signal: AbortSignal): Promise<Versioned<ReservationObject> | null> {
+    const { revision, leadershipRevision, next } = change;
+    const txn = {
+      conditions: [
+        { key: this.#key, modRevision: revision ?? 0 },
+        { key: this.#leadershipKey, modRevision: leadershipRevision },
+      ],
+      changes: [{ kind: 'put' as const, key: this.#key, value: codecs.reservation.encode(next) }],
     };
     const result = await this.#store.txn(txn, { signal, timeoutMs: callTimeoutMs });
     if (result.outcome === 'unknown') throw result.error;

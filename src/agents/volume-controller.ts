@@ -49,6 +49,11 @@ export interface VolumeControllerOptions {
   readonly name: string;
   readonly leadership: LeadershipPort;
   readonly resolve: ResolveReplica;
+  /**
+   * The right to drive the volume was taken: what others may have changed before can be read now. Awaited before serving
+   * begins. `granted`: the leadership that gave it, when the last holder did so.
+   */
+  readonly onRight?: (granted: Versioned<Leadership> | null, signal: AbortSignal) => Promise<void>;
   /** Called before serving begins, and before it ends; what it does is awaited. */
   readonly onServing: (serving: boolean) => Promise<void>;
   /** Puts the size that is served now into the volume's object, where it is larger than what that says. */
@@ -69,6 +74,8 @@ export interface ControllerTiming {
   readonly quiesceTimeoutMs: number;
   /** How long hosts wait while a volume is given away; then it is served on from here. */
   readonly takeBackMs: number;
+  /** How long a host's reservation command waits for the store. */
+  readonly reservationMs: number;
 }
 
 export const controllerTiming: ControllerTiming = Object.freeze({
@@ -78,6 +85,7 @@ export const controllerTiming: ControllerTiming = Object.freeze({
   rejoinMs: 500,
   quiesceTimeoutMs: 5_000,
   takeBackMs: 1_000,
+  reservationMs: 8_000,
 });
 
 /** Another controller may have what this one lacks. */
@@ -149,6 +157,10 @@ export class VolumeController {
   #fencedBy = 0;
   /** The epoch that this one granted to another, or may have, and goes on without. */
   #lent: number | null = null;
+  /** What was adopted of the last holder, for the present epoch. */
+  #granted: Versioned<Leadership> | null = null;
+  /** Of `onRight`, for the present epoch. */
+  #ready: Promise<void> = Promise.resolve();
   #takesRight = false;
   #sequence = 0;
 
@@ -173,6 +185,19 @@ export class VolumeController {
   /** Serves under an earlier epoch than the one which it granted, or may have granted, to somebody who did not come. */
   get lentEpoch(): number | null {
     return this.#lent;
+  }
+
+  /** Of the leadership object that names this controller; null: it names none, or another one, as far as is known. */
+  get rightRevision(): number | null {
+    const drives = this.#state === 'active' || this.#state === 'promoting';
+    if (!drives || this.#holder === null || !this.#register.isKnown) return null;
+    return holds(this.#register.known, this.#holder) ? this.#register.versioned.revision : null;
+  }
+
+  /** The same, after asking the store; waits for it as long as the signal lets it. */
+  async confirmRight(signal: AbortSignal): Promise<number | null> {
+    if (this.rightRevision !== null) await this.#register.refresh(signal);
+    return this.rightRevision;
   }
 
   /** It is on the way to an epoch of its own, and still serves under the old one. */
@@ -433,9 +458,11 @@ export class VolumeController {
   /** Step 1, when the last holder did it for this one. A swap after it, or the members, find out whether it still holds. */
   #adopt(granted: Versioned<Leadership> | null): boolean {
     const { name, context } = this.#options;
+    this.#granted = null;
     if (granted === null || granted.value.controller !== name || granted.value.epoch <= this.#fencedBy) return false;
     if (granted.value.instance === null && !isGranted(granted.value, name)) return false;
     this.#register.assume(granted);
+    this.#granted = granted;
     this.#before = granted.value;
     this.#holder = { controller: name, instance: granted.value.instance ?? context.random.uuid() };
     return true;
@@ -450,6 +477,7 @@ export class VolumeController {
       throw this.#led(present);
     if (!takeover && present.controller !== null && present.controller !== name) throw this.#led(present);
     const holder = { controller: name, instance: this.#options.context.random.uuid() };
+    this.#granted = null;
     for (let before = present; ; before = this.#register.known) {
       this.#before = before;
       if (await this.#register.swap((now) => planNewEpoch(now, holder, this.#fencedBy), signal)) break;
@@ -473,6 +501,9 @@ export class VolumeController {
     const sequence = `${epoch}.${++this.#sequence}`;
     const assembly = new Assembly({ engine: context.engine, log: context.log, volume: this.#volume, epoch, sequence });
     this.#assembly = assembly;
+    this.#ready = this.#options.onRight?.(this.#granted, signal) ?? Promise.resolve();
+    // Whoever fails before it is awaited has a reason of its own.
+    this.#ready.catch(() => {});
     const before = this.#register.known;
     const size = volumeSize(this.#volume, before);
     await ensureSlot(context.engine, this.#volume, size.servedBytes);
@@ -596,6 +627,7 @@ export class VolumeController {
     const granted = this.#before?.instance === holder.instance;
     this.#dirty = shape.allDirty && !granted && shape.members.length > this.#volume.legs.length;
     await assembly.build(shape);
+    await this.#ready;
     await this.#options.onServing(true);
     this.#setState('active');
     worker.start();

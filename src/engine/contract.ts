@@ -6,6 +6,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { copies } from './contract-copy.js';
 import { encryption, keys } from './contract-keys.js';
+import { reservations } from './contract-reservation.js';
 import { volumeSnapshots } from './contract-snapshot.js';
 import { expectRefusal, pattern, refusal } from './contract-tools.js';
 import { type Engine, engineErrorCodes } from './engine.js';
@@ -46,6 +47,7 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
     keys(start);
     volumeSnapshots(start, (disk) => world.diskPath(disk));
     copies(start, (disk) => world.diskPath(disk));
+    reservations(start);
   });
 }
 

@@ -248,6 +248,59 @@ export interface CryptoKeyDescription {
   tweak_mode: 'SIMPLE_LBA';
 }
 
+export interface ReservationNotice {
+  version: number;
+  kind: number;
+  hosts: string[];
+}
+
+/** Reservations of hosts on a namespace, by host identifier; rtype is NVMe's, 0 for none. */
+export interface ReservationState {
+  version: number;
+  change: string | null;
+  generation: number;
+  rtype: number;
+  holder: string | null;
+  registrants: { host: string; key: string }[];
+  notices: ReservationNotice[];
+}
+
+export type HostReservationAction =
+  | 'register'
+  | 'unregister'
+  | 'replace'
+  | 'acquire'
+  | 'preempt'
+  | 'preempt_and_abort'
+  | 'release'
+  | 'clear'
+  | 'report';
+
+export interface HostReservationParams {
+  /** Of the bdev. */
+  name: string;
+  action: HostReservationAction;
+  /** The present key. */
+  key?: Epoch;
+  new_key?: Epoch;
+  preempt_key?: Epoch;
+  rtype?: number;
+  ignore_key?: boolean;
+  timeout_ms?: number;
+}
+
+export interface HostReservationResult {
+  /** NVMe status field without its phase tag; 0: done. */
+  status: number;
+  text: string;
+  report?: {
+    generation: number;
+    rtype: number;
+    persistent: boolean;
+    registrants: { host: string; key: string; holds: boolean }[];
+  };
+}
+
 type NoParams = Record<string, never>;
 
 export interface MethodMap {
@@ -483,10 +536,28 @@ export interface MethodMap {
         anagrpid?: number;
         one_writer?: boolean;
         reservations?: boolean;
+        /** Reservations of hosts are kept by whoever hears nvmf_reservation_change. */
+        shared_reservations?: boolean;
+        /** Of a command that waits for the keeper's word. @default 10_000 */
+        reservation_timeout_ms?: number;
       };
     };
     result: number;
   };
+  /** What is durable: in force when this is answered. Ends the command whose change it is. */
+  basalt_ns_set_reservation: { params: { nqn: string; nsid: number; reservation: ReservationState }; result: true };
+  /** The change was not made: its host may try again, here or on another path. */
+  basalt_ns_refuse_reservation: {
+    params: { nqn: string; nsid: number; change: string; retry: 'later' | 'elsewhere' };
+    result: true;
+  };
+  basalt_ns_get_reservation: {
+    params: { nqn: string; nsid: number };
+    /** known: it was set; asked: the change that a command waits for. */
+    result: Omit<ReservationState, 'notices'> & { known: boolean; asked: string | null };
+  };
+  /** A reservation command of this engine's own host, on whichever path is accessible. */
+  basalt_nvme_reservation: { params: HostReservationParams; result: HostReservationResult };
   nvmf_subsystem_remove_ns: { params: { nqn: string; nsid: number }; result: true };
   nvmf_subsystem_add_listener: {
     /** secure_channel: TLS only; then other addresses than loopback ones are right, too. */
@@ -636,6 +707,11 @@ export type EngineEvent =
   | { method: 'peer_lost'; params: { name: string; reason: string } }
   /** Its machine refuses, or no way leads there: once for a watch, and once for each time that it was connected. */
   | { method: 'peer_refused'; params: { name: string; reason: string } }
+  /** A host's command waits until this is durable, or refused. */
+  | {
+      method: 'nvmf_reservation_change';
+      params: { nqn: string; nsid: number; host: string; next: ReservationState };
+    }
   /** Once per address of a peer. */
   | { method: 'nvmf_tls_refused'; params: { traddr: string; reason: TlsRefusal } }
   | {

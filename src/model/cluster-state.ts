@@ -23,6 +23,7 @@ import type {
 } from './objects.js';
 import { codecs } from './objects.js';
 import type { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
+import type { ReservationObject } from './reservations.js';
 import type { SnapshotGroupObject, SnapshotHoldObject, SnapshotNameObject, SnapshotObject } from './snapshots.js';
 
 export interface Stored<T> {
@@ -60,6 +61,8 @@ interface Kinds {
   /** `<group id>/<volume id>`. */
   snapshotHolds: SnapshotHoldObject;
   leaderships: Leadership;
+  /** By volume; absent: nobody has ever registered. */
+  reservations: ReservationObject;
   observedReplicas: ObservedReplica;
   observedVolumes: ObservedVolume;
 }
@@ -87,6 +90,7 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   snapshotGroups: { prefix: keys.snapshotGroups, codec: codecs.snapshotGroup },
   snapshotHolds: { prefix: keys.snapshotHolds, codec: codecs.snapshotHold },
   leaderships: { prefix: keys.leaderships, codec: codecs.leadership },
+  reservations: { prefix: keys.reservations, codec: codecs.reservation },
   observedReplicas: { prefix: keys.observedReplicas, codec: codecs.observedReplica },
   observedVolumes: { prefix: keys.observedVolumes, codec: codecs.observedVolume },
 };

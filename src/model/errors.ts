@@ -138,6 +138,12 @@ export const errorTable = Object.freeze({
     4,
     'close it there, or ask for a takeover',
   ),
+  VOLUME_RESERVED: row(
+    'volume {name} is reserved by a host',
+    409,
+    4,
+    'programs have no host identifier: release the reservation at the host, or preempt it from another one',
+  ),
   VOLUME_FENCED: row(
     'volume {name} was taken over by another controller (epoch {epoch})',
     409,

@@ -20,6 +20,9 @@ export const keys = Object.freeze({
   /** Hosts that have keys, by NQN. */
   hosts: `${root}hosts/`,
   host: (nqn: string) => `${root}hosts/${nqn}`,
+  /** Of hosts, by volume. */
+  reservations: `${root}reservations/`,
+  reservation: (volumeId: string) => `${root}reservations/${volumeId}`,
   disks: `${root}disks/`,
   disk: (id: string) => `${root}disks/${id}`,
   volumes: `${root}volumes/`,

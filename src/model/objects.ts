@@ -12,6 +12,7 @@ import { HostObject } from './hosts.js';
 import { CordonObject, HandOverObject, JobObject } from './jobs.js';
 import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
 import { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
+import { ReservationObject } from './reservations.js';
 import { RouteRange } from './route.js';
 import { SnapshotGroupObject, SnapshotHoldObject, SnapshotNameObject, SnapshotObject } from './snapshots.js';
 
@@ -303,6 +304,7 @@ export const codecs = Object.freeze({
   snapshotGroup: codec(SnapshotGroupObject),
   snapshotHold: codec(SnapshotHoldObject),
   leadership: codec(Leadership),
+  reservation: codec(ReservationObject),
   observedReplica: codec(ObservedReplica),
   observedVolume: codec(ObservedVolume),
 });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { noReservation } from '../model/reservations.js';
 import {
   type DesiredExport,
   type ExportAction,
@@ -8,6 +9,7 @@ import {
   noExport,
   type ObservedExport,
   planExport,
+  reservationName,
   unreadableKeys,
 } from './exports.js';
 
@@ -18,6 +20,11 @@ function apply(at: ObservedExport, action: ExportAction): ObservedExport {
     case 'add-namespace':
       expect(at.subsystem).toBe(true);
       return { ...at, namespace: true };
+    case 'set-reservation':
+      expect(at.namespace).toBe(true);
+      // NBD clients are out before a reservation is in force.
+      if (action.reservation.rtype !== 0) expect(at.nbd).toEqual([]);
+      return { ...at, reservation: reservationName(action.reservation) };
     case 'add-host':
       expect(at.hosts.some((host) => host.nqn === action.host.nqn)).toBe(false);
       return { ...at, hosts: [...at.hosts, action.host] };
@@ -34,6 +41,7 @@ function apply(at: ObservedExport, action: ExportAction): ObservedExport {
       return { ...at, listener: true };
     case 'set-ana':
       expect(at.listener).toBe(true);
+      expect(at.reservation).not.toBeNull();
       return { ...at, ana: action.ana };
     case 'add-tls-listener':
       return { ...at, tlsListener: true };
@@ -67,6 +75,7 @@ const wish: fc.Arbitrary<DesiredExport | null> = fc.option(
     ),
     ana: fc.constantFrom('optimized' as const, 'inaccessible' as const),
     nbd: fc.uniqueArray(fc.constantFrom('/a', '/b')),
+    reservation: fc.constantFrom(0, 1, 2, 3).map((version) => ({ ...noReservation, version, rtype: version % 2 })),
   }),
 );
 
@@ -90,7 +99,12 @@ describe('plan of an export', () => {
   });
 
   it('leaves a host as it is while its keys cannot be read, and its listener', () => {
-    const desired = (hosts: readonly HostWish[]): DesiredExport => ({ hosts, ana: 'optimized', nbd: [] });
+    const desired = (hosts: readonly HostWish[]): DesiredExport => ({
+      hosts,
+      ana: 'optimized',
+      nbd: [],
+      reservation: noReservation,
+    });
     const secure = { nqn: 'h1', version: '1', tls: true };
     let at = noExport;
     for (const action of planExport(desired([secure]), at)) at = apply(at, action);

@@ -2,6 +2,8 @@
 //
 // The host-facing side of one volume on one controller node: subsystem, namespace, access list, listeners, NBD.
 
+import { isReserved, type ReservationState } from '../model/reservations.js';
+
 /** A path either serves its host or tells it to look elsewhere. */
 export type AnaStateWanted = 'optimized' | 'inaccessible';
 
@@ -21,6 +23,8 @@ export interface DesiredExport {
   readonly ana: AnaStateWanted;
   /** Paths of Unix sockets that this node is asked to serve NBD on. */
   readonly nbd: readonly string[];
+  /** What hosts have reserved. NBD clients have no identity: they are let in only while nothing is. */
+  readonly reservation: ReservationState;
 }
 
 export interface ObservedExport {
@@ -33,6 +37,13 @@ export interface ObservedExport {
   readonly tlsAna: AnaStateWanted | null;
   readonly hosts: readonly HostWish[];
   readonly nbd: readonly string[];
+  /** Which version of the reservations is in force (reservationName); null: none yet. */
+  readonly reservation: string | null;
+}
+
+/** Tells two states of the reservations apart. */
+export function reservationName({ version, change }: ReservationState): string {
+  return `${version} ${change}`;
 }
 
 export const noExport: ObservedExport = Object.freeze({
@@ -44,11 +55,13 @@ export const noExport: ObservedExport = Object.freeze({
   tlsAna: null,
   hosts: [],
   nbd: [],
+  reservation: null,
 });
 
 export type ExportAction =
   | { readonly do: 'create-subsystem' }
   | { readonly do: 'add-namespace' }
+  | { readonly do: 'set-reservation'; readonly reservation: ReservationState }
   | { readonly do: 'add-host'; readonly host: HostWish }
   | { readonly do: 'set-keys'; readonly host: HostWish }
   | { readonly do: 'remove-host'; readonly host: string }
@@ -73,20 +86,23 @@ export const ownFailures: ReadonlySet<ExportAction['do']> = new Set([
 /** `desired` null: nothing of the volume may be left here. */
 export function planExport(desired: DesiredExport | null, observed: ObservedExport): ExportAction[] {
   const actions: ExportAction[] = [];
-  for (const path of observed.nbd)
-    if (desired === null || !desired.nbd.includes(path)) actions.push({ do: 'stop-nbd', path });
+  const nbd = desired === null || isReserved(desired.reservation) ? [] : desired.nbd;
+  for (const path of observed.nbd) if (!nbd.includes(path)) actions.push({ do: 'stop-nbd', path });
   if (desired === null) {
     if (observed.subsystem) actions.push({ do: 'delete-subsystem' });
     return actions;
   }
   if (!observed.subsystem) actions.push({ do: 'create-subsystem' });
   if (!observed.namespace) actions.push({ do: 'add-namespace' });
+  // Before any path tells its hosts that it serves them.
+  if (observed.reservation !== reservationName(desired.reservation))
+    actions.push({ do: 'set-reservation', reservation: desired.reservation });
   const hosts = desired.hosts.map((host) => asAdmitted(host, observed.hosts));
   actions.push(...planHosts(hosts, observed.hosts));
   if (!observed.listener) actions.push({ do: 'add-listener' });
   if (observed.ana !== desired.ana) actions.push({ do: 'set-ana', ana: desired.ana });
   actions.push(...planTls({ ...desired, hosts }, observed));
-  for (const path of desired.nbd) if (!observed.nbd.includes(path)) actions.push({ do: 'start-nbd', path });
+  for (const path of nbd) if (!observed.nbd.includes(path)) actions.push({ do: 'start-nbd', path });
   return actions;
 }
 

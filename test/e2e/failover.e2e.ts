@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { kernelSeries } from '../lab/kernel.js';
 import { ClusterTarget } from './cluster-target.js';
 import { driverComplaints } from './guest-scripts.js';
-import { inspectionScript, strangerScript } from './inspection-script.js';
+import { inspectionScript, reserveScript, stillReservedScript, strangerScript } from './inspection-script.js';
 import { expectFailover, type FailoverOutcome, type TwoPathTarget } from './two-path-target.js';
 
 let cluster: ClusterTarget;
@@ -45,7 +45,8 @@ describe.each(kernelSeries)('kernel %s', (kernel) => {
       name: `cluster-failover-${kernel}`,
       system: { kernel, equipment: [] },
       before: strangerScript(paths.nqn, { port: paths.ports[0] }),
-      connected: inspectionScript,
+      connected: `${inspectionScript}${reserveScript}`,
+      afterKill: stillReservedScript,
       restart: async () => {
         await cluster.restartKilled();
       },
@@ -66,6 +67,21 @@ describe.each(kernelSeries)('kernel %s', (kernel) => {
       );
     expect(records('discovery')).toEqual([`${paths.nqn} ${paths.ports[0]}`]);
     expect(records('discovery_stranger')).toEqual([]);
+  });
+
+  test('a reservation of the host is the same through the other controller, after the kill', () => {
+    const field = (report: string, name: string): number =>
+      Number.parseInt(new RegExp(`${name}\\s*:\\s*([0-9a-f]+)`).exec(said(report))?.[1] ?? 'none', 16);
+    for (const report of ['resv_before', 'resv_after']) {
+      expect(field(report, 'rtype'), said(report)).toBe(1);
+      expect(field(report, 'regctl'), said(report)).toBe(1);
+      expect(field(report, 'ptpls'), said(report)).toBe(1);
+      expect(field(report, 'rcsts'), said(report)).toBe(1);
+      expect(field(report, 'rkey'), said(report)).toBe(0x1234);
+    }
+    expect(said('resv_after')).toBe(said('resv_before'));
+    expect(field('resv_cleared', 'rtype'), said('resv_cleared')).toBe(0);
+    expect(field('resv_cleared', 'regctl'), said('resv_cleared')).toBe(0);
   });
 
   test('the host sees that the volume grew, without a reconnect', () => {
@@ -117,7 +133,7 @@ describe.each(kernelSeries)('kernel %s', (kernel) => {
       feature: 0x002,
       identify: 0x002,
       namespace: 0x00b,
-      reservation: 0x001,
+      reservation: 0x018,
     };
     const got = Object.keys(refusals).map((name) => {
       const text = said(`odd_${name}`);

@@ -154,6 +154,8 @@ export interface FailoverScriptOptions {
   readonly writeSeconds?: number;
   /** Runs when both paths are connected, before the file system; `$disk` is the block device. */
   readonly connected?: string;
+  /** Runs after fio, with one path left; `$disk` is the block device. */
+  readonly afterKill?: string;
   /** After fio: mark `finished`, GO restarted, then both paths must be there again. @default false */
   readonly pathReturns?: boolean;
   /** Then: mark `returned`, GO grown, and the disk must be larger without a reconnect. @default false */
@@ -209,6 +211,7 @@ value_file fio /run/fio.json
 nvme list-subsys "$disk" >/run/after
 cat /run/after
 value_file subsys_after /run/after
+${options.afterKill ?? ''}
 ${options.pathReturns === true ? pathReturns : ''}
 ${options.grows === true ? diskGrows : ''}
 step check

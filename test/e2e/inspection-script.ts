@@ -87,5 +87,34 @@ odd log nvme get-log $_ctrl -i 0xc5 -l 512
 odd feature nvme get-feature $_ctrl -f 0xc5
 odd identify nvme admin-passthru $_ctrl --opcode=6 --cdw10=0xee -l 4096 -r
 odd namespace nvme id-ns $_ctrl -n 77
-odd reservation nvme resv-report "$disk" -n 1 -e
+# Only the extended form holds host identifiers of 128 bits.
+odd reservation nvme resv-report "$disk" -n 1
+`;
+
+/**
+ * The host reserves the volume for itself alone; everything that follows in the script it does as the holder.
+ * Hands back: resv_before (nvme resv-report).
+ */
+export const reserveScript = `
+step "a reservation"
+resv_report() { nvme resv-report "$disk" -n 1 --eds >/run/resv 2>&1 || { cat /run/resv; fail "resv-report"; }; cat /run/resv; }
+nvme resv-register "$disk" -n 1 --nrkey=0x1234 --rrega=0 --cptpl=3 || fail "resv-register"
+nvme resv-acquire "$disk" -n 1 --crkey=0x4321 --rtype=1 --racqa=0 && fail "acquired with another key"
+nvme resv-acquire "$disk" -n 1 --crkey=0x1234 --rtype=1 --racqa=0 || fail "resv-acquire"
+resv_report
+value_file resv_before /run/resv
+`;
+
+/**
+ * Through the other controller, after the one that took the reservation was killed: it is the same; then it is given up.
+ * Hands back: resv_after, resv_cleared.
+ */
+export const stillReservedScript = `
+step "the reservation through the other controller"
+resv_report
+value_file resv_after /run/resv
+nvme resv-release "$disk" -n 1 --crkey=0x1234 --rtype=1 --rrela=0 || fail "resv-release"
+nvme resv-register "$disk" -n 1 --crkey=0x1234 --rrega=1 || fail "resv-register, to be forgotten"
+resv_report
+value_file resv_cleared /run/resv
 `;

@@ -25,6 +25,8 @@ export interface FailoverOptions {
   readonly writeSeconds?: number;
   /** Script that the guest runs when both paths are connected. */
   readonly connected?: string;
+  /** Script that the guest runs when one path is left. */
+  readonly afterKill?: string;
   /** Brings back what was killed; the guest must then see both paths again. */
   readonly restart?: () => Promise<void>;
   /** Then: makes the volume larger; the guest must see that without a reconnect. */
@@ -55,6 +57,7 @@ export async function expectFailover(
     ],
     ...(options.writeSeconds === undefined ? {} : { writeSeconds: options.writeSeconds }),
     ...(options.connected === undefined ? {} : { connected: options.connected }),
+    ...(options.afterKill === undefined ? {} : { afterKill: options.afterKill }),
     pathReturns: options.restart !== undefined,
     grows: options.grow !== undefined,
   });

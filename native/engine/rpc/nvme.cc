@@ -5,6 +5,7 @@
 #include "engine/rpc/authentication_params.h"
 #include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
+#include "engine/rpc/nvme_reservation.h"
 #include "engine/rpc/nvmf_params.h"
 
 namespace basalt::rpc {
@@ -19,7 +20,10 @@ class Nvme final : public Module {
     dispatcher.add("bdev_nvme_detach_controller", this, &Nvme::detach);
     dispatcher.add("bdev_nvme_get_controllers", this, &Nvme::get_controllers);
     dispatcher.add("bdev_nvme_set_multipath_policy", this, &Nvme::set_multipath_policy);
+    dispatcher.add("basalt_nvme_reservation", this, &Nvme::reservation);
   }
+
+  void abort() override { stopping_ = true; }
 
   Task<bool> stop_some() override {
     bool some = false;
@@ -268,6 +272,27 @@ class Nvme final : public Module {
     co_return Error{Errc::not_found, "bdev " + name + " does not exist, or is not of an NVMe-oF controller"};
   }
 
+  // The bdev counts as opened meanwhile, so that its controller stays.
+  Task<RpcResult> reservation(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const HostReservation wanted = read_host_reservation(in);
+    if (auto error = in.error()) co_return *error;
+    static constexpr const char* user = "basalt_nvme_reservation";
+    for (const auto& [key, held] : controllers_) {
+      for (const auto& bdev : held->controller->bdevs()) {
+        if (bdev->info().name != name) continue;
+        auto opened = engine_.bdevs().open(name, user);
+        if (!opened) co_return std::move(opened).error();
+        auto running = run_host_reservation(*held->controller, *bdev, wanted, stopping_);
+        auto result = co_await running;
+        engine_.bdevs().release(name, user);
+        co_return result;
+      }
+    }
+    co_return Error{Errc::not_found, "bdev " + name + " does not exist, or is not of an NVMe-oF controller"};
+  }
+
   Task<RpcResult> get_controllers(JsonValue params) {
     Fields in(params);
     const std::string name = in.string_or("name", "");
@@ -283,6 +308,7 @@ class Nvme final : public Module {
   }
 
   Engine& engine_;
+  bool stopping_ = false;
   std::map<std::string, std::unique_ptr<Held>> controllers_;
 };
 

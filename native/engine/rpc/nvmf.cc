@@ -5,6 +5,7 @@
 #include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
 #include "engine/rpc/nvmf_params.h"
+#include "engine/rpc/reservation_params.h"
 
 namespace basalt::rpc {
 namespace {
@@ -158,6 +159,13 @@ class Nvmf final : public Module {
     options.reservations = nested.boolean_or("reservations", true);
     if (options.one_writer && !options.reservations)
       nested.refuse("reservations", "must be true: one_writer rests on them");
+    if (nested.boolean_or("shared_reservations", false)) {
+      if (options.one_writer || !options.reservations)
+        nested.refuse("shared_reservations", "does not go with one_writer, nor without reservations");
+      options.keeper = make_event_keeper(engine_.events(), nqn);
+      options.reservation_timeout = milliseconds(
+          static_cast<int64_t>(nested.natural_or("reservation_timeout_ms", 10'000, {.min = 1, .max = 600'000})));
+    }
     options.planted_no_gate = engine_.config().planted.no_gate && options.one_writer;
     options.planted_forget_epoch = engine_.config().planted.forget_epoch && options.one_writer;
     in.adopt(nested);
@@ -170,6 +178,10 @@ class Nvmf final : public Module {
     BdevRegistry& bdevs = engine_.bdevs();
     auto bdev = options.one_writer ? bdevs.claim(bdev_name, user) : bdevs.open(bdev_name, user);
     if (!bdev) co_return std::move(bdev).error();
+    if (options.keeper != nullptr && &(*bdev)->home() != &engine_.management()) {
+      bdevs.release(bdev_name, user);
+      co_return Error{Errc::unsupported, bdev_name + ": shared_reservations needs a bdev of the first reactor"};
+    }
     auto adding = (*subsystem)->add_namespace(options, *bdev);
     auto added = co_await adding;
     if (!added) {

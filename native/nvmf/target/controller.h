@@ -3,7 +3,7 @@
 // its queues. The state is here; the files beside it hold one family of events each:
 //   controller.cc (life)  controller_admin.cc (dispatch)  properties.cc  features.cc  identify.cc  log_pages.cc
 //   controller_aer.cc  discovery.cc (the discovery log)  connect.cc (how one is made)  cross_reset.cc
-//   controller_authentication.cc
+//   controller_authentication.cc  controller_reservations.cc
 //
 // Thread: lives on the target's home reactor. Queues on other reactors read `enabled()` only.
 #pragma once
@@ -11,6 +11,8 @@
 #include <array>
 #include <atomic>
 #include <coroutine>
+#include <deque>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -30,6 +32,7 @@ constexpr uint32_t error_log_entries = 1;
 constexpr uint16_t command_quiesce_ms = 10'000;
 constexpr uint8_t cross_resets_max = 4;  // at a time, asked of one controller
 constexpr size_t cross_reset_log_entries_max = 16;
+constexpr size_t reservation_notices_max = 64;  // that a host has not read yet
 
 struct ControllerOptions {
   uint16_t cntlid = 0;
@@ -74,10 +77,11 @@ class Controller {
   void namespace_changed(uint32_t nsid);
   void ana_changed();
   void discovery_changed();
+  void reservation_notice(uint32_t nsid, ns::NoticeKind kind);
 
  private:
   friend class Target;
-  enum class Notice : uint8_t { namespace_attribute, ana, discovery, cross_reset };
+  enum class Notice : uint8_t { namespace_attribute, ana, discovery, cross_reset, reservation };
   // A reset of another controller that this one was asked for and that took longer.
   struct CrossReset {
     uint16_t cntlid = 0;
@@ -124,6 +128,11 @@ class Controller {
   Controller* find_instance(uint16_t cntlid, uint8_t ciu, uint64_t cirn) const;
   void instance_gone(uint16_t cntlid, uint64_t cirn);
   std::string cross_reset_log(bool remove_completed);
+  // controller_reservations.cc
+  uint32_t reservation_mask(uint32_t nsid) const;
+  nvme::Status set_reservation_mask(uint32_t nsid, uint32_t mask);
+  std::string reservation_log() const;
+  void reservation_log_read();
   // controller_aer.cc
   void async_event_request(Request* request);
   void notify(Notice notice);
@@ -171,6 +180,9 @@ class Controller {
   uint32_t pending_notices_ = 0;  // bits of Notice
   uint32_t masked_notices_ = 0;   // sent, and their log was not read yet
   std::vector<CrossReset> cross_resets_;
+  std::deque<nvme::ReservationNotificationLog> reservation_notices_;  // oldest first
+  uint64_t reservation_notice_count_ = 0;
+  std::map<uint32_t, uint32_t> reservation_masks_;  // by nsid
   std::vector<uint32_t> changed_namespaces_;
   bool changed_namespaces_overflow_ = false;
 };

@@ -8,10 +8,14 @@
 namespace basalt::nvmf {
 namespace {
 
+constexpr uint32_t event_type_notice = 2;
+constexpr uint32_t event_type_io_command = 6;
+
 struct NoticeKind {
-  uint32_t enable_bit;  // in the Asynchronous Event Configuration
+  uint32_t enable_bit;  // in the Asynchronous Event Configuration; 0: always
   uint8_t information;
   nvme::LogPageId log;
+  uint32_t event_type = event_type_notice;
 };
 // By Controller::Notice.
 constexpr NoticeKind kinds[] = {
@@ -19,8 +23,8 @@ constexpr NoticeKind kinds[] = {
     {1u << 11, 0x03, nvme::LogPageId::ana},
     {1u << 31, 0xf0, nvme::LogPageId::discovery},
     {1u << 20, 0xf4, nvme::LogPageId::cross_controller_reset},
+    {0, 0x00, nvme::LogPageId::reservation_notification, event_type_io_command},
 };
-constexpr uint32_t event_type_notice = 2;
 
 }  // namespace
 
@@ -46,7 +50,7 @@ void Controller::send_events() {
   for (unsigned i = 0; i < std::size(kinds); i++) {
     const uint32_t bit = 1u << i;
     if ((pending_notices_ & bit) == 0 || (masked_notices_ & bit) != 0) continue;
-    if ((async_event_configuration_ & kinds[i].enable_bit) == 0) {
+    if (kinds[i].enable_bit != 0 && (async_event_configuration_ & kinds[i].enable_bit) == 0) {
       pending_notices_ &= ~bit;
       continue;
     }
@@ -56,7 +60,7 @@ void Controller::send_events() {
     pending_notices_ &= ~bit;
     masked_notices_ |= bit;
     request->completion.dw0 =
-        event_type_notice | uint32_t{kinds[i].information} << 8 | static_cast<uint32_t>(kinds[i].log) << 16;
+        kinds[i].event_type | uint32_t{kinds[i].information} << 8 | static_cast<uint32_t>(kinds[i].log) << 16;
     TargetQueue::return_from_home(request, nvme::status::success);
   }
 }

@@ -13,6 +13,10 @@ namespace {
 constexpr uint32_t temperature_threshold_kelvin = 343;
 constexpr uint32_t save_bit = 1u << 31;
 constexpr uint32_t keep_alive_ms_max = 24 * 3600 * 1000;
+
+bool keeps_reservations(const ns::Namespace& space) {
+  return space.options().one_writer || space.options().keeper != nullptr;
+}
 }  // namespace
 
 Status Controller::get_features(Request* request) {
@@ -28,7 +32,10 @@ Status Controller::get_features(Request* request) {
     case FeatureId::power_management:
     case FeatureId::error_recovery:
     case FeatureId::write_atomicity:
+      return status::success;
     case FeatureId::reservation_notification_mask:
+      if (subsystem_.find_namespace(command.nsid) == nullptr) return status::invalid_namespace.dnr();
+      value = reservation_mask(command.nsid);
       return status::success;
     case FeatureId::temperature_threshold:
       value = temperature_threshold_kelvin;
@@ -55,7 +62,7 @@ Status Controller::get_features(Request* request) {
     case FeatureId::reservation_persistence: {
       const ns::Namespace* space = subsystem_.find_namespace(command.nsid);
       if (space == nullptr) return status::invalid_namespace.dnr();
-      value = space->options().one_writer ? 1 : 0;
+      value = keeps_reservations(*space) ? 1 : 0;
       return status::success;
     }
   }
@@ -74,8 +81,9 @@ Status Controller::set_features(Request* request) {
     case FeatureId::error_recovery:
     case FeatureId::write_atomicity:
     case FeatureId::temperature_threshold:
-    case FeatureId::reservation_notification_mask:
       return status::success;  // accepted; they change nothing here
+    case FeatureId::reservation_notification_mask:
+      return set_reservation_mask(command.nsid, command.cdw11);
     case FeatureId::power_management:
       return (command.cdw11 & 0x1f) == 0 ? status::success : status::invalid_field.dnr();
     case FeatureId::volatile_write_cache:
@@ -109,8 +117,13 @@ Status Controller::set_features(Request* request) {
     }
     case FeatureId::host_identifier:
       return status::command_sequence_error.dnr();  // Connect has set it
-    case FeatureId::reservation_persistence:
-      return status::feature_not_changeable.dnr();
+    case FeatureId::reservation_persistence: {
+      // It is what it is: asking for that is no change.
+      const ns::Namespace* space = subsystem_.find_namespace(command.nsid);
+      if (space == nullptr) return status::invalid_namespace.dnr();
+      const bool wanted = (command.cdw11 & 1) != 0;
+      return wanted == keeps_reservations(*space) ? status::success : status::feature_not_changeable.dnr();
+    }
   }
   return status::invalid_field.dnr();
 }

@@ -45,8 +45,9 @@ void pad(char (&out)[size], const std::string& text) {
 
 uint8_t reservation_capabilities(const ns::Namespace& space) {
   if (!space.options().reservations) return 0;
-  return space.options().one_writer ? rescap_persistent | rescap_exclusive_access | rescap_ignore_existing_key
-                                    : rescap_all_types | rescap_ignore_existing_key;
+  if (space.options().one_writer) return rescap_persistent | rescap_exclusive_access | rescap_ignore_existing_key;
+  const uint8_t persistent = space.options().keeper != nullptr ? rescap_persistent : 0;
+  return persistent | rescap_all_types | rescap_ignore_existing_key;
 }
 
 }  // namespace

@@ -43,7 +43,9 @@ Status Controller::get_log_page(Request* request) {
   if (offset_bytes > page.size()) return status::invalid_field.dnr();
   const uint64_t end = std::min<uint64_t>(page.size(), offset_bytes + length_bytes);
   reply(request, page.data(), end, offset_bytes);
-  log_read(id, (command.cdw10 & retain_event) != 0);
+  const bool retain = (command.cdw10 & retain_event) != 0;
+  if (id == static_cast<uint8_t>(LogPageId::reservation_notification) && !retain) reservation_log_read();
+  log_read(id, retain);
   return status::success;
 }
 
@@ -74,6 +76,8 @@ std::string Controller::log_page(uint8_t id, Status* result) {
       return changed_namespaces_log();
     case LogPageId::commands_supported_and_effects:
       return effects_log();
+    case LogPageId::reservation_notification:
+      return reservation_log();
     default:
       *result = status::invalid_log_page.dnr();
       return {};
@@ -82,10 +86,11 @@ std::string Controller::log_page(uint8_t id, Status* result) {
 
 std::string Controller::supported_pages() const {
   std::string out(table_bytes, '\0');
-  for (const LogPageId id : {LogPageId::supported_log_pages, LogPageId::error_information, LogPageId::smart,
-                             LogPageId::firmware_slot, LogPageId::changed_namespace_list,
-                             LogPageId::commands_supported_and_effects, LogPageId::features_supported_and_effects,
-                             LogPageId::management_commands_supported, LogPageId::cross_controller_reset}) {
+  for (const LogPageId id :
+       {LogPageId::supported_log_pages, LogPageId::error_information, LogPageId::smart, LogPageId::firmware_slot,
+        LogPageId::changed_namespace_list, LogPageId::commands_supported_and_effects,
+        LogPageId::features_supported_and_effects, LogPageId::management_commands_supported,
+        LogPageId::cross_controller_reset, LogPageId::reservation_notification}) {
     store_le<uint32_t>(out.data() + static_cast<size_t>(id) * 4, effect_supported);
   }
   if (subsystem_.options().ana_reporting) {

@@ -38,7 +38,7 @@ std::string report(const ns::Reservation& reservation) {
   store_le<uint32_t>(bytes, reservation.generation());
   bytes[4] = static_cast<char>(reservation.type());
   store_le<uint16_t>(bytes + 5, static_cast<uint16_t>(registrants.size()));
-  bytes[9] = reservation.one_writer() ? 1 : 0;  // PTPLS
+  bytes[9] = reservation.persistent() ? 1 : 0;  // PTPLS
   char* entry = bytes + header_bytes;
   for (const ns::Registrant& registrant : registrants) {
     store_le<uint16_t>(entry, dynamic_controller);
@@ -90,8 +90,12 @@ Task<void> TargetQueue::run_reservation(Request* request, ns::Namespace* space) 
     // Host identifiers have 128 bits here, which the short form cannot hold.
     result = status::host_id_inconsistent.dnr();
   } else {
-    const std::string text = report(space->reservation());
-    copy_report(*request, text);
+    ns::Reservation in_force(false);
+    result = co_await space->report(&in_force);
+    if (result.ok()) {
+      const std::string text = report(in_force);
+      copy_report(*request, text);
+    }
   }
   co_await hop(reactor_);
   complete(request, result);

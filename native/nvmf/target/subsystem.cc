@@ -24,20 +24,39 @@ Error being_deleted() {
 
 // Heard on the bdev's home, told on the target's. Messages between two reactors keep their order: what was heard before
 // the ear was taken off has been told when drop_namespace() is back.
-struct Subsystem::SizeEar final : bdev::SizeWatcher, Work {
-  SizeEar(Subsystem& of, uint32_t of_nsid) : subsystem(of), nsid(of_nsid) {
-    run = [](Work* work) {
-      auto* ear = static_cast<SizeEar*>(work);
+struct Subsystem::Ear final : bdev::SizeWatcher, ns::ReservationWatcher {
+  struct Grown : Work {
+    Ear* ear = nullptr;
+  };
+  struct Told : Work {
+    Ear* ear = nullptr;
+    ns::Notice notice;
+  };
+  Ear(Subsystem& of, uint32_t of_nsid) : subsystem(of), nsid(of_nsid) {
+    grown.ear = this;
+    grown.run = [](Work* work) {
+      Ear* ear = static_cast<Grown*>(work)->ear;
       ear->posted.store(false, std::memory_order_release);
       if (ear->subsystem.find_namespace(ear->nsid) != nullptr) ear->subsystem.namespaces_changed(ear->nsid);
     };
   }
   void size_changed(bdev::Bdev&) override {
-    if (!posted.exchange(true, std::memory_order_acq_rel)) subsystem.target_.home().post(this);
+    if (!posted.exchange(true, std::memory_order_acq_rel)) subsystem.target_.home().post(&grown);
+  }
+  void reservation_notice(const ns::Notice& notice) override {
+    auto told = std::make_unique<Told>();
+    told->ear = this;
+    told->notice = notice;
+    told->run = [](Work* work) {
+      const std::unique_ptr<Told> arrived(static_cast<Told*>(work));
+      arrived->ear->subsystem.reservation_notice(arrived->ear->nsid, arrived->notice);
+    };
+    subsystem.target_.home().post(told.release());
   }
   Subsystem& subsystem;
   const uint32_t nsid;
   std::atomic<bool> posted{false};
+  Grown grown;
 };
 
 Subsystem::Subsystem(Target& target, const SubsystemOptions& options)
@@ -110,8 +129,11 @@ Task<Result<uint32_t>> Subsystem::add_namespace(ns::NamespaceOptions options, bd
   auto there = hop(bdev->home());
   co_await there;
   auto opened = co_await ns::Namespace::open(bdev, options);
-  auto ear = std::make_unique<SizeEar>(*this, options.nsid);
-  if (opened) bdev->watch_size(ear.get());
+  auto ear = std::make_unique<Ear>(*this, options.nsid);
+  if (opened) {
+    bdev->watch_size(ear.get());
+    (*opened)->watch_reservations(ear.get());
+  }
   auto back = hop(target_.home());
   co_await back;
   std::erase(nsids_busy_, options.nsid);
@@ -146,7 +168,7 @@ Task<Outcome> Subsystem::drop_namespace(uint32_t nsid) {
   std::erase_if(namespaces_, [](const auto& candidate) { return candidate == nullptr; });
   ana_change_count_++;
   namespaces_changed(nsid);
-  SizeEar* ear = nullptr;
+  Ear* ear = nullptr;
   for (const auto& candidate : ears_) {
     if (candidate->nsid == nsid) ear = candidate.get();
   }
@@ -161,6 +183,14 @@ Task<Outcome> Subsystem::drop_namespace(uint32_t nsid) {
   std::erase_if(ears_, [&](const auto& ear) { return ear->nsid == nsid; });
   std::erase(nsids_busy_, nsid);
   co_return success();
+}
+
+void Subsystem::reservation_notice(uint32_t nsid, const ns::Notice& notice) {
+  for (const auto& controller : controllers_) {
+    const ns::HostId& host = controller->options().hostid;
+    if (std::find(notice.hosts.begin(), notice.hosts.end(), host) == notice.hosts.end()) continue;
+    controller->reservation_notice(nsid, notice.kind);
+  }
 }
 
 void Subsystem::namespaces_changed(uint32_t nsid) {

@@ -132,20 +132,21 @@ class Subsystem {
   Task<void> supersede(std::string hostnqn, ns::HostId hostid, const Listener& listener, const Controller* newest);
   SubsystemListener* path_at(const ListenAddress& address) const;
   void namespaces_changed(uint32_t nsid);
+  void reservation_notice(uint32_t nsid, const ns::Notice& notice);
   uint16_t take_cntlid();
 
   Target& target_;
   SubsystemOptions options_;
   Gate gate_;
-  // Tells the hosts when a namespace's bdev has grown.
-  struct SizeEar;
+  // Tells the hosts when a namespace's bdev has grown, and what became of their reservations.
+  struct Ear;
   std::vector<HostInfo> hosts_;
   const HostKeys no_keys_{};
   std::vector<std::unique_ptr<SubsystemListener>> paths_;
   std::unique_ptr<std::atomic<ns::Namespace*>[]> table_;
   std::vector<std::unique_ptr<ns::Namespace>> namespaces_;
-  std::vector<std::unique_ptr<SizeEar>> ears_;  // one for each of them
-  std::vector<uint32_t> nsids_busy_;            // being added or removed
+  std::vector<std::unique_ptr<Ear>> ears_;  // one for each of them
+  std::vector<uint32_t> nsids_busy_;        // being added or removed
   std::vector<std::unique_ptr<Controller>> controllers_;
   uint16_t next_cntlid_ = 0;
   uint64_t ana_change_count_ = 1;

@@ -39,6 +39,7 @@ export const bedTiming: Partial<ControllerTiming> = {
   graceMs: 1_500,
   rejoinMs: 30,
   quiesceTimeoutMs: 1_000,
+  reservationMs: 1_500,
 };
 
 export interface BedNode {

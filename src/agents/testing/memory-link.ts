@@ -36,6 +36,10 @@ export class MemoryLink implements ClusterLink {
     return true;
   }
 
+  reservations(): never {
+    throw new Error('nobody serves volumes here');
+  }
+
   leadership(): never {
     throw new Error('nobody drives volumes here');
   }

@@ -29,6 +29,7 @@ import { keyringMethods } from './methods-keyring.js';
 import { legMethods } from './methods-leg.js';
 import { lvolMethods, snapshotLvol } from './methods-lvol.js';
 import { makeSubsystem, nvmfMethods } from './methods-nvmf.js';
+import { reservationMethods } from './methods-reservation.js';
 import { snapshotMethods } from './methods-snapshot.js';
 import { FakeNetwork } from './network.js';
 import { IoStatus, Refused, reservationConflict } from './refusal.js';
@@ -59,6 +60,7 @@ const handlers: Record<string, Handler> = {
   ...legMethods,
   ...snapshotMethods,
   ...copyMethods,
+  ...reservationMethods,
 };
 
 /** One association of a host with one of this engine's namespaces behind a gate. */
@@ -170,10 +172,17 @@ export class FakeEngine implements Engine {
   }
 
   /** What a host sees of a subsystem's first namespace. */
-  connect(nqn: string, hostnqn: string): FakeBdev {
+  connect(nqn: string, hostnqn: string): FakeNamespace {
     const { namespace } = this.#admitted(nqn, hostnqn, null);
     if (namespace.oneWriter) throw new Refused('unsupported', `namespace 1 of ${nqn} is for its controller only`);
-    return namespace.bdev;
+    return namespace;
+  }
+
+  /** Whether hosts are told at that address that the subsystem serves them. */
+  isAccessible(nqn: string, traddr: string, trsvcid: string): boolean {
+    const listeners = this.#state.subsystems.get(nqn)?.listeners ?? [];
+    const listener = listeners.find((each) => each.traddr === traddr && each.trsvcid === trsvcid);
+    return listener?.anaState === 'optimized' || listener?.anaState === 'non_optimized';
   }
 
   /** `secret`: what the host authenticates with; null: nothing. */

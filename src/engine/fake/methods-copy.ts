@@ -4,11 +4,12 @@
 // knows those that nodes use among themselves.
 
 import { Association } from './association.js';
-import { type FakeBdev, isIoStatus, makeBdev } from './bdev.js';
+import { type FakeBdev, type FakeIo, isIoStatus, makeBdev } from './bdev.js';
 import type { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
 import { assertPort, memberKeepAliveMs, reachPeer } from './methods-leg.js';
 import { hostPathError, Refused } from './refusal.js';
+import { reservationStatus as status } from './reservation-rules.js';
 import type { EngineState } from './state.js';
 
 const connectMs = 2_000;
@@ -22,6 +23,7 @@ async function attachController(state: EngineState, fields: Fields): Promise<str
   const trsvcid = fields.string('trsvcid');
   const subnqn = fields.string('subnqn');
   const hostnqn = fields.string('hostnqn');
+  const hostid = fields.uuidOr('hostid', () => state.network.random.uuid());
   for (const option of ['ctrlr_loss_timeout_sec', 'fast_io_fail_timeout_sec', 'keep_alive_ms'])
     fields.naturalOr(option, 1, 1);
   assertPort(fields, trsvcid);
@@ -31,17 +33,28 @@ async function attachController(state: EngineState, fields: Fields): Promise<str
   state.attaching.add(bdevName);
   try {
     const peer = await reachPeer(state, traddr, trsvcid, connectMs);
-    const remote = peer.connect(subnqn, hostnqn);
+    const { bdev, reservation } = peer.connect(subnqn, hostnqn);
     const onLost = (): void => {};
     const association = new Association({ from: state.engine, to: peer, keepAliveMs: memberKeepAliveMs, onLost });
-    state.bdevs.set(bdevName, remoteBdev(bdevName, remote, association));
+    const io = reservation.guard(bdev, hostid);
+    state.bdevs.set(bdevName, remoteBdev(bdevName, { remote: bdev, io }, association));
+    state.remotes.set(bdevName, async (command) => {
+      const path = (await association.pass()) ? status.anaInaccessible : status.hostPathError;
+      if (path === status.hostPathError || !peer.isAccessible(subnqn, traddr, trsvcid))
+        return { status: path, text: 'no path' };
+      return reservation.run(hostid, command);
+    });
     return [bdevName];
   } finally {
     state.attaching.delete(bdevName);
   }
 }
 
-function remoteBdev(name: string, remote: FakeBdev, association: Association): FakeBdev {
+function remoteBdev(
+  name: string,
+  { remote, io }: { remote: FakeBdev; io: FakeIo },
+  association: Association,
+): FakeBdev {
   const run = async <T>(act: () => Promise<T>): Promise<T> => {
     if (!(await association.pass())) throw hostPathError();
     return act();
@@ -50,9 +63,9 @@ function remoteBdev(name: string, remote: FakeBdev, association: Association): F
   const bdev = makeBdev(
     { name, product: 'nvme', uuid, blockBytes, numBlocks },
     {
-      read: (offset, count) => run(() => remote.read(offset, count)),
-      write: (offset, data) => run(() => remote.write(offset, data)),
-      flush: () => run(() => remote.flush()),
+      read: (offset, count) => run(() => io.read(offset, count)),
+      write: (offset, data) => run(() => io.write(offset, data)),
+      flush: () => run(() => io.flush()),
     },
   );
   bdev.close = () => association.close();
@@ -64,6 +77,7 @@ function detachController(state: EngineState, fields: Fields): true {
   fields.end();
   if (!state.bdevs.has(`${name}n1`)) throw new Refused('notFound', `controller ${name} does not exist`);
   state.destroy(`${name}n1`, 'nvme');
+  state.remotes.delete(`${name}n1`);
   return true;
 }
 

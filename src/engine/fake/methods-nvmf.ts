@@ -7,6 +7,7 @@ import type { KeyNames } from '../methods.js';
 import type { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
 import { Refused } from './refusal.js';
+import { FakeReservation } from './reservation.js';
 import { discoveryNqn, type EngineState, type FakeListener, type FakeSubsystem } from './state.js';
 
 const anaStates: readonly AnaState[] = ['optimized', 'non_optimized', 'inaccessible', 'change'];
@@ -94,8 +95,11 @@ function addNamespace(state: EngineState, fields: Fields): number {
   const uuid = nested.uuidOr('uuid', () => '');
   const anagrpid = nested.has('anagrpid') ? nested.natural('anagrpid', 1, 1024) : 0;
   const oneWriter = nested.booleanOr('one_writer', false);
-  // Hosts of the fake make no reservations: the field is only known.
-  nested.booleanOr('reservations', true);
+  const offered = nested.booleanOr('reservations', true);
+  const shared = nested.booleanOr('shared_reservations', false);
+  if (shared && (oneWriter || !offered))
+    nested.refuse('shared_reservations', 'does not go with one_writer, nor without reservations');
+  const timeoutMs = shared ? nested.naturalOr('reservation_timeout_ms', 10_000, 1, 600_000) : 10_000;
   nested.end();
   fields.end();
   const subsystem = state.subsystem(nqn);
@@ -110,7 +114,11 @@ function addNamespace(state: EngineState, fields: Fields): number {
   if (oneWriter) state.claim([bdevName], user);
   const bdev = oneWriter ? state.bdev(bdevName) : state.open(bdevName, user);
   const identity = { uuid: uuid === '' ? bdev.uuid : uuid, nguid };
-  subsystem.namespaces.set(nsid, { nsid, bdev, ...identity, anagrpid: anagrpid === 0 ? nsid : anagrpid, oneWriter });
+  const { network, emit } = state;
+  const read = (): Promise<unknown> => bdev.read(0, 1);
+  const reservation = new FakeReservation({ nqn, nsid, shared, offered, timeoutMs, network, emit, read });
+  const shape = { nsid, bdev, ...identity, anagrpid: anagrpid === 0 ? nsid : anagrpid, oneWriter, reservation };
+  subsystem.namespaces.set(nsid, shape);
   return nsid;
 }
 

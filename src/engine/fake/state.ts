@@ -3,7 +3,7 @@
 // What one fake engine holds in memory: all of it goes with a crash. Handlers of every family work on it.
 
 import type { AnaState, EngineEvent } from '../engine.js';
-import type { KeyNames } from '../methods.js';
+import type { HostReservationResult, KeyNames } from '../methods.js';
 import type { Association } from './association.js';
 import type { FakeBdev, FaultIo, SlotIo } from './bdev.js';
 import type { StoredDisk, StoredLvol } from './disk.js';
@@ -11,6 +11,8 @@ import type { FakeEngine } from './fake-engine.js';
 import type { LegIo } from './leg.js';
 import type { FakeNetwork } from './network.js';
 import { Refused } from './refusal.js';
+import type { FakeReservation } from './reservation.js';
+import type { HostCommand } from './reservation-rules.js';
 
 export interface FakeListener {
   readonly traddr: string;
@@ -26,6 +28,7 @@ export interface FakeNamespace {
   readonly nguid: string;
   readonly anagrpid: number;
   readonly oneWriter: boolean;
+  readonly reservation: FakeReservation;
 }
 
 export interface FakeSubsystem {
@@ -69,6 +72,8 @@ export class EngineState {
     string,
     { io: LegIo; epoch: bigint; sequence: number; tailBlocks: number; identity: string }
   >();
+  /** Reservation commands through bdevs of other engines' namespaces. */
+  readonly remotes = new Map<string, (command: HostCommand) => Promise<HostReservationResult>>();
   readonly members = new Map<string, FakeMember>();
   /** The keyring by name; path: '' for a key that is in no file. */
   readonly keys = new Map<string, { path: string; secret: string }>();
