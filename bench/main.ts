@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// npm run bench -- target|layers|js|native|placement|cluster|failover [--json] [--seconds N] [--only TEXT]: measures, and
-// prints a table or one JSON object per line.
+// npm run bench -- target|volume|layers|js|native|placement|cluster|failover [--json] [--seconds N] [--only TEXT]:
+// measures, and prints a table or one JSON object per line.
 // How the figures are made and what they are good for: docs/performance.md.
 
 import { availableParallelism, cpus, release } from 'node:os';
@@ -13,6 +13,7 @@ import { benchNative } from './native.js';
 import { benchPlacement } from './placement/main.js';
 import { type Figure, Reporter } from './report.js';
 import { benchTarget } from './target.js';
+import { benchVolume } from './volume.js';
 
 export interface BenchOptions {
   /** Time that one figure takes, both sides together. */
@@ -25,6 +26,7 @@ type Suite = (options: BenchOptions, report: (figure: Figure) => void, signal: A
 
 const suites: Record<string, Suite> = {
   target: benchTarget,
+  volume: benchVolume,
   js: benchJs,
   native: benchNative,
   placement: benchPlacement,

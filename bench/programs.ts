@@ -23,16 +23,16 @@ export function usableCores(): number[] {
   });
 }
 
-/** `which` counts among the usable cores; with one core nothing is pinned. */
-function pinned(which: number, program: string, args: readonly string[]): [string, string[]] {
+/** `which` counts among the usable cores; with one core, or null, nothing is pinned. */
+function pinned(which: number | null, program: string, args: readonly string[]): [string, string[]] {
   const cores = usableCores();
-  if (cores.length < 2) return [program, [...args]];
+  if (cores.length < 2 || which === null) return [program, [...args]];
   return ['taskset', ['-c', String(cores[which % cores.length]), program, ...args]];
 }
 
 /** Runs to its end and gives its last line of output as JSON. */
 export async function runForJson<T>(
-  core: number,
+  core: number | null,
   name: string,
   args: readonly string[],
   signal: AbortSignal,
@@ -56,7 +56,7 @@ export class Server {
   }
 
   /** Resolves with the server and the first line that it said on stdout or stderr. */
-  static async start(core: number, name: string, args: readonly string[]): Promise<[Server, string]> {
+  static async start(core: number | null, name: string, args: readonly string[]): Promise<[Server, string]> {
     const [program, all] = pinned(core, programPath(name), args);
     const child = spawn(program, all, { stdio: ['ignore', 'pipe', 'pipe'] });
     const line = await new Promise<string>((resolve, reject) => {

@@ -2,8 +2,9 @@
 // basalt_floor: the bytes of 4 KiB NVMe/TCP reads or writes between a minimal server and client, with nothing above the
 // sockets: what a target is compared with. Both spin for 50 us and then sleep, as reactors do.
 //
-//   basalt_floor serve                        prints its port, serves one client after the other until killed
-//   basalt_floor run --port N --op read|write --depth 32 --milliseconds 1000 [--server-pid N]
+//   basalt_floor serve                  prints its port, serves one client after the other until killed
+//   basalt_floor relay --to N,...       the same, by asking others: reads the first of them, writes all
+//   basalt_floor run --port N,... --op read|write --depth 32 --milliseconds 1000 [--server-pid N,...]
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -14,7 +15,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <optional>
 #include <string_view>
+#include <vector>
 
 #include "bench/arguments.h"
 #include "bench/meter.h"
@@ -83,10 +87,7 @@ class End {
     return true;
   }
   bool blocked() const { return owed_bytes_ > 0; }
-  void sleep() const {
-    pollfd ready{fd_, static_cast<short>(POLLIN | (blocked() ? POLLOUT : 0)), 0};
-    poll(&ready, 1, 1000);
-  }
+  pollfd wanted() const { return {fd_, static_cast<short>(POLLIN | (blocked() ? POLLOUT : 0)), 0}; }
 
  private:
   // A header, and a block of other memory behind it, as the target sends them.
@@ -124,33 +125,103 @@ class End {
   char header_[command_bytes] = {};
 };
 
-void serve_client(env::Env& env, int fd) {
+int connect_to(uint16_t port, bool writes) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(port);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) die("connect");
+  if (send(fd, writes ? "w" : "r", 1, 0) != 1) die("send");
+  return fd;
+}
+
+// Those that a request goes to: a read to the first, a write to all. It is answered when all of them have.
+class Servers {
+ public:
+  Servers(const std::vector<uint16_t>& ports, bool writes) : shape_(shape_of(writes)) {
+    const size_t count = writes ? ports.size() : 1;
+    for (size_t i = 0; i < count; i++)
+      ends_.push_back(std::make_unique<End>(connect_to(ports[i], writes), shape_.request_bytes, writes));
+    received_bytes_.resize(count);
+  }
+  void queue(size_t requests) {
+    for (const auto& end : ends_)
+      end->queue(requests);
+  }
+  void flush() {
+    for (const auto& end : ends_)
+      if (!end->flush()) die("send");
+  }
+  // How many more requests have been answered.
+  size_t answers() {
+    uint64_t least = UINT64_MAX;
+    for (size_t i = 0; i < ends_.size(); i++) {
+      const ssize_t received = ends_[i]->receive();
+      if (received < 0) die("receive");
+      received_bytes_[i] += static_cast<uint64_t>(received);
+      least = std::min(least, received_bytes_[i] / shape_.answer_bytes);
+    }
+    const size_t more = least - answered_count_;
+    answered_count_ = least;
+    return more;
+  }
+  void wait_for(std::vector<pollfd>& ready) const {
+    for (const auto& end : ends_)
+      ready.push_back(end->wanted());
+  }
+
+ private:
+  const Shape shape_;
+  std::vector<std::unique_ptr<End>> ends_;
+  std::vector<uint64_t> received_bytes_;
+  uint64_t answered_count_ = 0;
+};
+
+void sleep_until_ready(std::vector<pollfd> ready) {
+  poll(ready.data(), ready.size(), 1000);
+}
+
+// Answers by itself, or when `to` names others, as they do.
+void serve_client(env::Env& env, int fd, const std::vector<uint16_t>& to) {
   char op = 0;
   if (recv(fd, &op, 1, 0) != 1) {
     close(fd);
     return;
   }
-  const Shape shape = shape_of(op == 'w');
-  End end(fd, shape.answer_bytes, op == 'r');
+  const bool writes = op == 'w';
+  const Shape shape = shape_of(writes);
+  End end(fd, shape.answer_bytes, !writes);
+  std::optional<Servers> others;
+  if (!to.empty()) others.emplace(to, writes);
   size_t partial_bytes = 0;
   Instant busy = env.now();
   for (;;) {
     const ssize_t received = end.receive();
     if (received < 0) return;
     partial_bytes += static_cast<size_t>(received);
-    end.queue(partial_bytes / shape.request_bytes);
+    const size_t requests = partial_bytes / shape.request_bytes;
     partial_bytes %= shape.request_bytes;
+    size_t answers = requests;
+    if (others) {
+      others->queue(requests);
+      others->flush();
+      answers = others->answers();
+    }
+    end.queue(answers);
     if (!end.flush()) return;
-    if (received > 0) {
+    if (received > 0 || answers > 0) {
       busy = env.now();
     } else if ((env.now() - busy).ns > spin_ns) {
-      end.sleep();
+      std::vector<pollfd> ready{end.wanted()};
+      if (others) others->wait_for(ready);
+      sleep_until_ready(std::move(ready));
       busy = env.now();
     }
   }
 }
 
-int serve(env::Env& env) {
+int serve(env::Env& env, const std::vector<uint16_t>& to) {
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -162,56 +233,60 @@ int serve(env::Env& env) {
   std::fflush(stdout);
   for (;;) {
     const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-    if (fd >= 0) serve_client(env, fd);
+    if (fd >= 0) serve_client(env, fd, to);
   }
 }
 
+std::vector<uint16_t> read_ports(Arguments& arguments, const std::string& name) {
+  const std::string text = arguments.text(name);
+  std::vector<uint16_t> ports;
+  for (const char* at = text.c_str(); *at != '\0';) {
+    char* end = nullptr;
+    const unsigned long port = std::strtoul(at, &end, 10);
+    if (end == at || port == 0 || port > 65535 || (*end != ',' && *end != '\0'))
+      Arguments::fail("--" + name, "bad port");
+    ports.push_back(static_cast<uint16_t>(port));
+    at = *end == ',' ? end + 1 : end;
+  }
+  return ports;
+}
+
 int run(env::Env& env, Arguments& arguments) {
-  const auto port = static_cast<uint16_t>(arguments.number("port", 0, 65535));
+  const std::vector<uint16_t> ports = read_ports(arguments, "port");
   const std::string op = arguments.text("op", "read");
   if (op != "read" && op != "write") Arguments::fail("--op", "must be read or write");
   const size_t depth = arguments.number("depth", 1, 1024);
   const auto length = milliseconds(static_cast<int64_t>(arguments.number("milliseconds", 1000, 3'600'000)));
-  Meter meter(static_cast<int>(arguments.number("server-pid", 0, INT32_MAX)));
+  Meter meter(arguments.text("server-pid", ""));
   arguments.end();
 
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(port);
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) die("connect");
-  if (send(fd, op == "write" ? "w" : "r", 1, 0) != 1) die("send");
-
-  const Shape shape = shape_of(op == "write");
-  End end(fd, shape.request_bytes, op == "write");
+  Servers servers(ports, op == "write");
   // In order, so the oldest request is the one that is answered.
   std::vector<Instant> started(depth);
   size_t oldest = 0;
-  size_t partial_bytes = 0;
   Instant at = env.now();
   meter.start(at, length);
   std::fill(started.begin(), started.end(), at);
-  end.queue(depth);
+  servers.queue(depth);
   for (Instant busy = at; !meter.over(at);) {
-    if (!end.flush()) die("send");
-    const ssize_t received = end.receive();
-    if (received < 0) die("receive");
+    servers.flush();
+    const size_t answers = servers.answers();
     at = env.now();
-    if (received == 0) {
-      if ((at - busy).ns > spin_ns) end.sleep();
+    if (answers == 0) {
+      if ((at - busy).ns > spin_ns) {
+        std::vector<pollfd> ready;
+        servers.wait_for(ready);
+        sleep_until_ready(std::move(ready));
+      }
       continue;
     }
     busy = at;
-    partial_bytes += static_cast<size_t>(received);
-    const size_t answers = partial_bytes / shape.answer_bytes;
-    partial_bytes %= shape.answer_bytes;
     for (size_t i = 0; i < answers; i++) {
       meter.complete(at, at - started[oldest]);
       started[oldest] = at;
       oldest = (oldest + 1) % depth;
     }
-    end.queue(answers);
+    servers.queue(answers);
   }
   meter.finish(at);
   std::printf("%s\n", meter.report().c_str());
@@ -224,10 +299,13 @@ int run(env::Env& env, Arguments& arguments) {
 int main(int argc, char** argv) {
   using basalt::bench::Arguments;
   const std::string_view mode = argc > 1 ? argv[1] : "";
-  if (mode != "serve" && mode != "run") Arguments::fail("basalt_floor", "expected serve or run");
+  if (mode != "serve" && mode != "relay" && mode != "run")
+    Arguments::fail("basalt_floor", "expected serve, relay or run");
   Arguments arguments(argc, argv, 2);
   const auto env = basalt::env::make_linux_env();
   if (mode == "run") return basalt::bench::run(*env, arguments);
+  std::vector<uint16_t> to;
+  if (mode == "relay") to = basalt::bench::read_ports(arguments, "to");
   arguments.end();
-  return basalt::bench::serve(*env);
+  return basalt::bench::serve(*env, to);
 }

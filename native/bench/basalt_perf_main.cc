@@ -2,7 +2,8 @@
 // basalt_perf: a closed loop of random 4 KiB reads or writes through the project's own initiator against an NVMe/TCP
 // target; says what it achieved as one line of JSON (bench/meter.h).
 //
-//   basalt_perf --port 4420 --nqn nqn.… --op read|write --depth 32 --milliseconds 1000 [--server-pid N] [--fill 1]
+//   basalt_perf --port 4420 --nqn nqn.… --op read|write --depth 32 --milliseconds 1000 [--server-pid N,...]
+//               [--fill 1]
 #include <condition_variable>
 #include <mutex>
 
@@ -23,13 +24,13 @@ struct Plan {
   bool fill = false;
   unsigned depth = 1;
   Duration length;
-  int server_pid = 0;
+  std::string server_pids;
 };
 
 class Load {
  public:
   Load(Reactor& reactor, const Plan& plan, bdev::Bdev& bdev)
-      : reactor_(reactor), plan_(plan), bdev_(bdev), meter_(plan.server_pid), slots_(plan.depth) {
+      : reactor_(reactor), plan_(plan), bdev_(bdev), meter_(plan.server_pids), slots_(plan.depth) {
     io_blocks_ = 4096 / bdev.info().block_size_bytes;
     position_count_ = bdev.info().count_blocks / io_blocks_;
     for (Slot& slot : slots_) {
@@ -190,7 +191,7 @@ Plan read_plan(int argc, char** argv) {
   plan.depth = static_cast<unsigned>(arguments.number("depth", 1, 1024));
   if (plan.depth == 0) Arguments::fail("--depth", "must be at least 1");
   plan.length = milliseconds(static_cast<int64_t>(arguments.number("milliseconds", 1000, 3'600'000)));
-  plan.server_pid = static_cast<int>(arguments.number("server-pid", 0, INT32_MAX));
+  plan.server_pids = arguments.text("server-pid", "");
   plan.fill = arguments.number("fill", 0, 1) == 1;
   arguments.end();
   return plan;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Meter: what a closed loop achieved, in figures that hold on a shared machine (docs/performance.md): completions per
 // 1 ms window, of which a high percentile is the speed while on the processor; latency percentiles; and CPU time from
-// the kernel's accounting, of this process and of one that serves it.
+// the kernel's accounting, of this process and of those that serve it.
 #pragma once
 
 #include <dirent.h>
@@ -12,6 +12,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -41,8 +42,8 @@ class Histogram {
 
 class Meter {
  public:
-  // `server_pid`: whose CPU time is read as well; 0: nobody's.
-  explicit Meter(int server_pid) : server_pid_(server_pid) {}
+  // `server_pids`: of the processes whose CPU time is read as well, separated by commas.
+  explicit Meter(const std::string& server_pids);
 
   void start(Instant now, Duration length);
   bool over(Instant now) const { return now >= end_; }
@@ -60,7 +61,9 @@ class Meter {
   static constexpr int64_t window_ns = 1'000'000;
   double speed() const;
 
-  const int server_pid_;
+  double servers_cpu_us() const;
+
+  std::vector<int> server_pids_;
   Instant begin_;
   Instant end_;
   Instant finished_;
@@ -117,18 +120,33 @@ inline double Histogram::percentile_us(double fraction) const {
   return 0;
 }
 
+inline Meter::Meter(const std::string& server_pids) {
+  for (const char* at = server_pids.c_str(); *at != '\0';) {
+    char* end = nullptr;
+    server_pids_.push_back(static_cast<int>(std::strtol(at, &end, 10)));
+    at = *end == ',' ? end + 1 : "";
+  }
+}
+
+inline double Meter::servers_cpu_us() const {
+  double total_us = 0;
+  for (const int pid : server_pids_)
+    total_us += detail::cpu_us_of(pid);
+  return total_us;
+}
+
 inline void Meter::start(Instant now, Duration length) {
   begin_ = now;
   end_ = now + length;
   windows_.assign(static_cast<size_t>(length.ns / window_ns), 0);
   own_cpu_us_ = detail::own_cpu_us();
-  server_cpu_us_ = detail::cpu_us_of(server_pid_);
+  server_cpu_us_ = servers_cpu_us();
 }
 
 inline void Meter::finish(Instant now) {
   finished_ = now;
   own_cpu_us_ = detail::own_cpu_us() - own_cpu_us_;
-  server_cpu_us_ = detail::cpu_us_of(server_pid_) - server_cpu_us_;
+  server_cpu_us_ = servers_cpu_us() - server_cpu_us_;
 }
 
 inline double Meter::speed() const {

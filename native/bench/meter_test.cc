@@ -26,7 +26,7 @@ TEST(Histogram, takes_the_shortest_and_the_longest_latency) {
 
 TEST(Meter, speed_is_that_of_the_fast_windows) {
   // Half of the time nothing is done, as when a neighbour has the processor: the speed is that of the other half.
-  Meter meter(0);
+  Meter meter("");
   const Instant begin{seconds(5).ns};
   meter.start(begin, milliseconds(100));
   for (int64_t ms = 0; ms < 50; ms++) {
