@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/reactor.h"
 
+#include "runtime/spin_time.h"
+
 namespace basalt {
 namespace {
 constexpr unsigned deferred_per_turn_max = 4096;
@@ -82,8 +84,10 @@ void Reactor::run() {
   asleep_.store(false, std::memory_order_seq_cst);
   Instant idle_since = env_.now();
   bool was_idle = false;
+  SpinTime spin(options_.spin);
   while (!stopping_.load(std::memory_order_relaxed)) {
     if (turn()) {
+      if (was_idle) spin.idle_lasted(now_ - idle_since);
       was_idle = false;
       continue;
     }
@@ -92,7 +96,7 @@ void Reactor::run() {
       was_idle = true;
       idle_since = now_;
     }
-    if (options_.mode == PollMode::interrupt || now_ - idle_since >= options_.spin) sleep();
+    if (options_.mode == PollMode::interrupt || now_ - idle_since >= spin.current()) sleep();
   }
   asleep_.store(true, std::memory_order_seq_cst);
 }

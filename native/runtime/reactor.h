@@ -3,8 +3,8 @@
 // Run to completion, share nothing; others reach it with post().
 //
 // One turn: mailbox -> poller (sockets, files) -> due timers -> deferred work -> turn-end work (connections send once).
-// Polling is adaptive: spin while there is work, sleep in the poller when there is none (`busy` never sleeps,
-// `interrupt` never spins).
+// Polling is adaptive: spin while there is work and for as long as more is likely to come soon (spin_time.h), then sleep
+// in the poller (`busy` never sleeps, `interrupt` never spins).
 //
 // Invariants: - work that is deferred, posted or armed runs later, never inside the call
 //             - everything but post(), stop() and index() is for the reactor's own thread
@@ -31,7 +31,7 @@ enum class PollMode : uint8_t { adaptive, busy, interrupt };
 struct ReactorOptions {
   unsigned index = 0;
   PollMode mode = PollMode::adaptive;
-  Duration spin = microseconds(50);
+  Duration spin = microseconds(50);  // at most
   size_t buffer_bytes_max = size_t{128} << 20;
   env::PollerOptions poller;
 };
