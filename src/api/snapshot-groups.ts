@@ -42,7 +42,7 @@ export function createGroup(
     const existing = state.stored('snapshotGroups', request.name);
     if (existing !== null) assertSame(existing.value, request.name, volumes);
     if (existing !== null && existing.value.phase !== 'failed') return { txn: null, result: false };
-    for (const { value } of volumes) assertServed(state, value);
+    for (const { value } of volumes) assertCuttable(state, value);
     if (existing !== null) return { txn: again(state, existing), result: true };
     return { txn: draw(deps, state, { name: request.name, volumes, atMs: Math.floor(clock.wallMs()) }), result: true };
   });
@@ -54,7 +54,13 @@ function assertSame(group: SnapshotGroupObject, name: string, volumes: readonly 
   if (!same) throw new BasaltError('ALREADY_EXISTS', { kind: 'group of snapshots', name, field: 'name' });
 }
 
-function assertServed(state: ClusterState, volume: VolumeObject): void {
+function assertCuttable(state: ClusterState, volume: VolumeObject): void {
+  const { erasure } = volume as { readonly erasure?: unknown };
+  if (erasure !== undefined)
+    throw new BasaltError('INVALID_ARGUMENT', {
+      field: 'volumes',
+      problem: `${volume.name} has erasure coding, and cannot have snapshots yet`,
+    });
   if (state.get('leaderships', volume.id)?.controller != null) return;
   const detail = 'no controller serves it: a snapshot is cut by whoever does';
   throw new BasaltError('VOLUME_UNAVAILABLE', { name: volume.name, detail });
