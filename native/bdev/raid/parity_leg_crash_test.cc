@@ -19,7 +19,7 @@ constexpr uint64_t parity_hot_blocks = 24;  // whole stripes
 #ifdef __SANITIZE_ADDRESS__
 constexpr uint64_t parity_seeds_of_a_run = 60;
 #else
-constexpr uint64_t parity_seeds_of_a_run = 200;
+constexpr uint64_t parity_seeds_of_a_run = 400;
 #endif
 
 struct ParityBlock {
@@ -301,9 +301,10 @@ uint64_t parity_base_seed() {
 
 std::string run_parity(uint64_t seed, const RaidPlantedBugs& bugs, uint64_t* joins = nullptr) {
   ParityMachine machine(seed, 2, seed % 2 == 0 ? 1 : 2, bugs);
-  const size_t lives = 2 + machine.below(5);
+  const size_t lives = 2 + machine.below(6);
   for (size_t life = 0; life < lives && machine.problem.empty(); life++) {
-    machine.live(10 + machine.below(250), 30);
+    // Many die while they open it.
+    machine.live(machine.below(2) == 0 ? 1 + machine.below(40) : 10 + machine.below(250), 30);
     machine.crash();
     if (machine.problem.empty()) machine.take_over_at_random();
   }

@@ -16,6 +16,12 @@
 // A copy that rots is made good from the others, like any other strip.
 //
 // A member that comes back may hold records of before it left. They are erased before it gets new ones.
+//
+// A driven raid has promised that nothing acknowledged is lost while only processes end, and it makes no parity right
+// after a crash. So its replay writes each block once, as the newest record has it: were it cut short after an older
+// one, and the newer one's member lost, the older value would stay. And a record that one of its members lacks is left
+// alone: nothing has changed in place, and carried out halfway it could not be finished without the members that have
+// it.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -66,6 +72,7 @@ Task<bool> RaidParityBdev::blank_log(uint32_t member) {
 // A write as the records of it tell.
 struct RaidParityBdev::FoundRecord {
   parity::RecordHeader header;
+  bool counts = false;                              // driven: all of its members that are here have it
   std::vector<uint8_t> data;                        // of the roles, one after the other
   std::map<uint32_t, std::vector<uint8_t>> parity;  // by role
   uint32_t having() const {
@@ -97,7 +104,7 @@ Task<nvme::Status> RaidParityBdev::read_slot(uint32_t member, uint32_t index, ui
 
 // Reads the logs of all members of the set that are there, and applies what may not have been applied.
 Task<nvme::Status> RaidParityBdev::replay() {
-  std::map<uint64_t, FoundRecord> found;
+  FoundRecords found;
   const uint64_t slot_bytes = uint64_t{superblock_.log_slot_pages} * parity::page_bytes;
   std::vector<uint8_t> memory(slot_bytes + parity::page_bytes);
   auto* slot = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory.data()) + parity::page_bytes - 1) /
@@ -130,9 +137,13 @@ Task<nvme::Status> RaidParityBdev::replay() {
     }
   }
   for (auto& [sequence, record] : found) {
-    const bool known = co_await complete(record);
+    const uint32_t present = layout_.roles_of(record.header.stripe, in_sync_ & ~failed_);
+    record.counts = driven_ && (record.header.parity_roles & present & ~record.having()) == 0;
+  }
+  for (auto& [sequence, record] : found) {
+    const bool known = driven_ ? record.counts : co_await complete(record);
     if (!known) continue;
-    const nvme::Status status = co_await replay_record(record);
+    const nvme::Status status = co_await replay_record(record, found);
     if (!status.ok()) co_return status;
     parity_stats_.replayed_count++;
   }
@@ -184,23 +195,55 @@ Task<bool> RaidParityBdev::complete(FoundRecord& record) {
   co_return true;
 }
 
-Task<nvme::Status> RaidParityBdev::replay_record(FoundRecord& record) {
+// Of a driven one: a newer record says what the column of this role is; of any parity, whichever roles it changed.
+bool RaidParityBdev::superseded(const FoundRecord& record, const FoundRecords& found, uint32_t role, uint32_t column) {
+  if (!record.counts || bugs_.replay_one_after_the_other) return false;
   const parity::RecordHeader& header = record.header;
-  Fan writes(member_count());
-  const size_t strip_bytes = size_t{header.column_count} * layout_.block_bytes;
-  const uint64_t block = layout_.member_block(header.stripe, header.column);
-  for (uint32_t i = 0; i < header.role_count; i++) {
-    const uint32_t member = layout_.member_of(header.stripe, header.first_role + i);
-    if (!usable(member)) continue;
-    writes.add(members_[member], IoType::write, block, header.column_count, record.data.data() + i * strip_bytes);
-  }
-  for (auto& [role, bytes] : record.parity) {
+  return std::any_of(found.upper_bound(header.sequence), found.end(), [&](const auto& entry) {
+    const parity::RecordHeader& newer = entry.second.header;
+    if (!entry.second.counts || newer.stripe != header.stripe) return false;
+    if (column < newer.column || column >= newer.column + newer.column_count) return false;
+    return role >= layout_.data_count || (role >= newer.first_role && role < newer.first_role + newer.role_count);
+  });
+}
+
+Task<nvme::Status> RaidParityBdev::replay_record(FoundRecord& record, const FoundRecords& found) {
+  const parity::RecordHeader& header = record.header;
+  struct Piece {
+    uint32_t member;
+    uint32_t column;
+    uint32_t column_count;
+    uint8_t* data;
+  };
+  std::vector<Piece> pieces;
+  const auto add = [&](uint32_t role, uint8_t* strip) {
     const uint32_t member = layout_.member_of(header.stripe, role);
-    if (usable(member)) writes.add(members_[member], IoType::write, block, header.column_count, bytes.data());
-  }
-  co_await writes;
-  for (size_t i = 0; i < writes.count(); i++) {
-    if (!writes.status(i).ok()) co_return writes.status(i);
+    if (!usable(member)) return;
+    bool runs = false;
+    for (uint32_t i = 0; i < header.column_count; i++) {
+      const bool wanted = !superseded(record, found, role, header.column + i);
+      if (wanted && !runs) pieces.push_back({member, header.column + i, 0, strip + size_t{i} * layout_.block_bytes});
+      if (wanted) pieces.back().column_count++;
+      runs = wanted;
+    }
+  };
+  const size_t strip_bytes = size_t{header.column_count} * layout_.block_bytes;
+  for (uint32_t i = 0; i < header.role_count; i++)
+    add(header.first_role + i, record.data.data() + i * strip_bytes);
+  for (auto& [role, bytes] : record.parity)
+    add(role, bytes.data());
+  for (size_t first = 0; first < pieces.size(); first += ParityCodec::strip_count_max) {
+    const size_t end = std::min(first + ParityCodec::strip_count_max, pieces.size());
+    Fan writes(end - first);
+    for (size_t i = first; i < end; i++) {
+      const Piece& piece = pieces[i];
+      writes.add(members_[piece.member], IoType::write, layout_.member_block(header.stripe, piece.column),
+                 piece.column_count, piece.data);
+    }
+    co_await writes;
+    for (size_t i = 0; i < writes.count(); i++) {
+      if (!writes.status(i).ok()) co_return writes.status(i);
+    }
   }
   co_return nvme::status::success;
 }

@@ -56,9 +56,10 @@ struct RaidPlantedBugs {
   bool leave_after_replay = false;     // members that are not here
   bool skip_incomplete = false;        // a record that one of its members has lost counts as never made durable
   bool whole_stripes_ignore_log = false;
-  bool trust_parity = false;          // after an unclean end parity is believed as it is
-  bool leave_unasked = false;         // driven: a failed member leaves without the orchestrator's word
-  bool whole_without_record = false;  // driven: whole stripes are written as ever
+  bool trust_parity = false;                // after an unclean end parity is believed as it is
+  bool leave_unasked = false;               // driven: a failed member leaves without the orchestrator's word
+  bool whole_without_record = false;        // driven: whole stripes are written as ever
+  bool replay_one_after_the_other = false;  // driven: each record as it is, over what a newer one says
 
   bool any() const { return *this != RaidPlantedBugs{}; }
   bool operator==(const RaidPlantedBugs&) const = default;
@@ -239,7 +240,9 @@ class RaidParityBdev final : public Bdev {
   Task<nvme::Status> read_slot(uint32_t member, uint32_t index, uint8_t* slot);
   Task<nvme::Status> replay();
   Task<bool> complete(FoundRecord& record);
-  Task<nvme::Status> replay_record(FoundRecord& record);
+  using FoundRecords = std::map<uint64_t, FoundRecord>;  // by sequence
+  bool superseded(const FoundRecord& record, const FoundRecords& found, uint32_t role, uint32_t column);
+  Task<nvme::Status> replay_record(FoundRecord& record, const FoundRecords& found);
 
   // raid_parity_keeper.cc: everything durable about the set is written by one coroutine at a time.
   void kick_keeper();
