@@ -171,3 +171,23 @@ engined_lives b
 engined_lives host
 `;
 }
+
+/**
+ * engined `target` serves by RDMA and engined `host` uses it (mark adapter, GO down); then the adapter's port goes down (mark
+ * down, GO over). A connection that ends while it is down leaves soft-RoCE without a connection manager, whoever's it is, so
+ * nothing can come after it.
+ */
+export function portLossScript(): string {
+  return `${head}
+roce
+start_engined target ${rpcPorts[0]}
+start_engined host ${rpcPorts[1]}
+mark adapter
+wait_go down
+/bin/ip link set roce0 down
+mark down
+wait_go over
+engined_lives target
+engined_lives host
+`;
+}

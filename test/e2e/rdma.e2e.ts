@@ -16,6 +16,7 @@ import {
   killScript,
   linuxHostScript,
   linuxTargetScript,
+  portLossScript,
   rdmaPorts,
   roceAddress,
   rpcPorts,
@@ -168,3 +169,18 @@ test.each(kernelSeries)(
     });
   },
 );
+
+test('connections end with the port of their adapter, long before a keep alive is missed', async () => {
+  await withGuest('rdma-port', '6.12', portLossScript(), async (guest, target, host) => {
+    await guest.waitForMark('adapter', { timeoutMs: markMs });
+    await target('bdev_malloc_create', malloc);
+    await serve(target, 'malloc0', rdmaPorts[0]);
+    const path = { trtype: 'RDMA', traddr: roceAddress, trsvcid: String(rdmaPorts[0]), subnqn: nqn };
+    await host('bdev_nvme_attach_controller', { name: 'ours', ...path, keep_alive_ms: 600_000 });
+    expect((await transportOf(target)).connections).toBe(2);
+    guest.go('down');
+    await guest.waitForMark('down', { timeoutMs: markMs });
+    await expect.poll(async () => (await transportOf(target)).connections, { timeout: 30_000 }).toBe(0);
+    guest.go('over');
+  });
+});
