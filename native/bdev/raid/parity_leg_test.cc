@@ -251,6 +251,24 @@ TEST(ParityLeg, ARecordThatAMemberLacksIsNotCarriedOutHalfway) {
   }
 }
 
+// A parity member fails before the record is written, which the other one gets alone; the member is not let go before
+// the controller dies.
+TEST(ParityLeg, ARecordThatWasWrittenWithoutAMemberOfTheSetIsNotCarriedOut) {
+  ParityLegRig rig(2, 2);
+  ASSERT_TRUE(rig.open({0, 1, 2, 3}).ok());
+  fill_leg(rig);
+  rig.members[3]->status = nvme::status::host_path_error;
+  PendingIo& write = rig.start(IoType::write, 0, 0x77, 4);
+  rig.settle(milliseconds(100));
+  ASSERT_FALSE(write.done);
+  rig.die();
+  ASSERT_TRUE(rig.open({0, 1, 2, 3}).ok());
+  rig.die();
+  ASSERT_TRUE(rig.open({0, 3}).ok());
+  for (uint64_t block = 4; block < 8; block++)
+    EXPECT_EQ(rig.read(block), static_cast<int>(block + 1)) << "which nobody was writing";
+}
+
 TEST(ParityLeg, AFailedJoinIsToldAndGivenUp) {
   ParityLegRig rig(2, 1);
   ASSERT_TRUE(rig.open({0, 1, 2}).ok());

@@ -138,7 +138,8 @@ Task<nvme::Status> RaidParityBdev::replay() {
   }
   for (auto& [sequence, record] : found) {
     const uint32_t present = layout_.roles_of(record.header.stripe, in_sync_ & ~failed_);
-    record.counts = driven_ && (record.header.parity_roles & present & ~record.having()) == 0;
+    // Also one that it was not written for: it had failed, and nothing changes in place before it has left.
+    record.counts = driven_ && (layout_.parity_roles() & present & ~record.having()) == 0;
   }
   for (auto& [sequence, record] : found) {
     const bool known = driven_ ? record.counts : co_await complete(record);
