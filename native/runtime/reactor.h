@@ -3,8 +3,8 @@
 // Run to completion, share nothing; others reach it with post().
 //
 // One turn: mailbox -> poller (sockets, files) -> due timers -> deferred work -> turn-end work (connections send once).
-// Polling is adaptive: spin while there is work and for as long as more is likely to come soon (spin_time.h), then sleep
-// in the poller (`busy` never sleeps, `interrupt` never spins).
+// Polling is adaptive: spin while there is work and for as long as more is likely to come soon (spin_time.h), then
+// sleep in the poller (`busy` never sleeps, `interrupt` never spins).
 //
 // Invariants: - work that is deferred, posted or armed runs later, never inside the call
 //             - everything but post(), stop() and index() is for the reactor's own thread

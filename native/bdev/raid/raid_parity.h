@@ -182,6 +182,7 @@ class RaidParityBdev final : public Bdev {
 
   // raid_parity.cc
   bool take_workspace(Band* band);
+  void wake_workspace_waiters();
   void advance(Op* op);
   void finish(Op* op);
   void start_flush(Op* op);

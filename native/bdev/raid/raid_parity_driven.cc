@@ -45,6 +45,10 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
     auto superblock = co_await raid_open::read_superblock(member);
     if (superblock) {
       const bool virgin = superblock->clean != 0;
+      if (virgin && superblock->unsure) {
+        co_return Error{Errc::io, options.name + ": a superblock of " + member.info().name +
+                                      " cannot be read, and the other one says that nothing was written"};
+      }
       virgin_count += virgin ? 1 : 0;
       used |= !virgin && superblock->log_tail > 1;
       from.found.push_back(*superblock);

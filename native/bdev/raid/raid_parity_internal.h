@@ -86,6 +86,7 @@ struct RaidParityBdev::LogSlot {
 struct RaidParityBdev::Lists {
   static constexpr size_t workspace_count = 16;
   List<Band, &Band::node> workspace_waits;
+  bool waking = false;
   List<Band, &Band::node> parked;  // for failed members to leave the set
   // For a log slot, for the log to forget what lies under a full write, or for a flush of one below a partial write.
   List<Band, &Band::node> checkpoint_waits;

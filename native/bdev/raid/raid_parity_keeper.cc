@@ -218,7 +218,9 @@ Task<void> RaidParityBdev::set_clean(bool clean) {
   if (clean) may_write_ = false;
   superblock_.clean = clean ? 1 : 0;
   const uint32_t set = in_sync_;
-  const uint32_t having = co_await write_superblocks(set);
+  uint32_t having = co_await write_superblocks(set);
+  // In both places, so that no older one that says otherwise is believed when the newer one cannot be read.
+  if (driven_ && having == set) having = co_await write_superblocks(set);
   // `Not clean` counts when all of the set have it; those who wait ask again after the next shrink.
   if (!clean && having == set) may_write_ = true;
 }

@@ -290,6 +290,23 @@ TEST(RaidParity, WhoWaitsForTheLogWaitsForItsOldestRecord) {
   rig.expect_clean_scrub();
 }
 
+// Those that wait for memory are planned again when it is their turn; without the member some need none any more.
+TEST(RaidParity, WritesThatWaitForMemoryAllEndWhenAMemberLeavesMeanwhile) {
+  for (uint64_t seed = 1; seed <= 8; seed++) {
+    Rig rig({2, 1, 8192}, seed);
+    rig.create();
+    const uint64_t stripe_blocks = 4;
+    size_t ended = 0;
+    constexpr size_t write_count = 300;
+    for (size_t i = 0; i < write_count; i++)
+      spawn(write_one(&rig, i * stripe_blocks, rig.fresh(1), &ended));
+    ASSERT_TRUE(rig.fixture.run_until([&] { return ended >= 10 * seed; }));
+    rig.raid->member_lost("d0");
+    EXPECT_TRUE(rig.fixture.run_until([&] { return ended == write_count; })) << "seed " << seed << ": " << ended;
+    if (HasFailure()) std::_Exit(1);  // they hold the raid
+  }
+}
+
 TEST(RaidParity, GoesOfflineWhenMoreThanTheParityIsLost) {
   Rig rig({2, 1, 8192});
   rig.create();

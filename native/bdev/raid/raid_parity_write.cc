@@ -363,8 +363,8 @@ void RaidParityBdev::write_in_place(Band* band) {
     const bool is_parity = role >= layout_.data_count;
     if (is_parity && !zeroes && (band->parities >> role & 1) == 0) return;  // it came in after the plan
     ChildIo* child = child_for(band, role, zeroes ? io.type : IoType::write, write_child_done);
-    // What no parity is left to have a record for is stable at once in a driven one, like a record.
-    child->fua = io.fua || (driven_ && band->method == Band::Method::plain);
+    // What no parity member has a record of is stable at once in a driven one, like a record.
+    child->fua = io.fua || (driven_ && band->sequence == 0 && band->method != Band::Method::full);
     if (zeroes) {
       child->count_blocks = static_cast<uint32_t>((shape.stripe_count - 1) * layout_.strip_blocks + shape.column_count);
     } else if (is_parity) {
@@ -443,16 +443,27 @@ void RaidParityBdev::finish_band(Band* band) {
   }
   if (workspace != nullptr) {
     lists_->free_workspaces.push_back(workspace);
-    Band* waiter = lists_->workspace_waits.pop_front();
-    if (waiter != nullptr && waiter->op->io->type == IoType::read) {
-      recover_part(waiter);
-    } else if (waiter != nullptr) {
-      prepare(waiter);
-    }
+    wake_workspace_waiters();
   }
   // Last: with its request the raid itself may end.
   op->band_count--;
   advance(op);
+}
+
+// As many as there is memory for: one that has waited may need none any more, and would wake nobody when it ends.
+void RaidParityBdev::wake_workspace_waiters() {
+  if (lists_->waking) return;  // one of those woken here has ended already
+  lists_->waking = true;
+  while (!lists_->free_workspaces.empty()) {
+    Band* waiter = lists_->workspace_waits.pop_front();
+    if (waiter == nullptr) break;
+    if (waiter->op->io->type == IoType::read) {
+      recover_part(waiter);
+    } else {
+      prepare(waiter);
+    }
+  }
+  lists_->waking = false;
 }
 
 }  // namespace basalt::bdev
