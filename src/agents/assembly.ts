@@ -146,7 +146,7 @@ export class Assembly {
       members: members.map((entry) => ({ name: entry.name, in_sync: true })),
       all_dirty: shape.allDirty && members.length > 1,
       lease_ms: shape.leaseMs,
-      ...(this.#tails(leg, shape.size) ?? {}),
+      ...(this.#parity(leg) ?? this.#tails(leg, shape.size) ?? {}),
     });
   }
 
@@ -179,6 +179,15 @@ export class Assembly {
   #legBlocks(sizeBytes: number): number {
     const { volume } = this.#options;
     return legDataBytesAt(volume, sizeBytes) / volume.blockSizeBytes;
+  }
+
+  /** Of a leg with parity, which keeps no marks: its members have a log. */
+  #parity(leg: number): { num_blocks: number; identity: string; data_members: number; parity_members: number } | null {
+    const { id, erasure, sizeBytes } = this.#options.volume;
+    if (erasure === undefined) return null;
+    const { data, parity } = erasure;
+    const num_blocks = this.#legBlocks(sizeBytes);
+    return { num_blocks, identity: `${id}/${leg}`, data_members: data, parity_members: parity };
   }
 
   /** Where the replicas have room for them, the leg keeps its marks in tails behind its data. */

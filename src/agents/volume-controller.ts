@@ -749,7 +749,9 @@ export class VolumeController {
   }
 
   #unavailable(legs: readonly number[]): BasaltError {
-    const detail = `no replica of leg ${legs.join(', ')} can be reached`;
+    const { erasure } = this.#volume;
+    const few = erasure === undefined ? 'no replica' : `fewer than ${erasure.data} replicas`;
+    const detail = `${few} of leg ${legs.join(', ')} can be reached`;
     return new BasaltError('VOLUME_UNAVAILABLE', { name: this.#volume.name, detail });
   }
 }

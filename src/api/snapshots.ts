@@ -19,7 +19,14 @@ import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { copyIsUp } from './snapshot-views.js';
-import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume, type VolumeDeps } from './volumes.js';
+import {
+  chooseControllers,
+  defaultLeaseMs,
+  firstLeadership,
+  refuseCoded,
+  requireVolume,
+  type VolumeDeps,
+} from './volumes.js';
 
 /** Of one volume: so many layers an lvol may have below it. */
 const snapshotsMax = 64;
@@ -85,6 +92,7 @@ export function createSnapshot(
 }
 
 export function assertRoomForSnapshot(state: ClusterState, volume: VolumeObject): void {
+  refuseCoded(volume, 'it cannot have snapshots yet');
   const kept = state.all('snapshots').filter((entry) => entry.volumeId === volume.id && entry.phase !== 'deleting');
   if (kept.length < snapshotsMax) return;
   throw new BasaltError('INVALID_ARGUMENT', {

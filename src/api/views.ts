@@ -82,6 +82,7 @@ export function volumeView(state: ClusterState, volume: VolumeObject): VolumeVie
     blockSizeBytes: volume.blockSizeBytes,
     stripeSizeBytes: volume.stripeSizeBytes,
     copies: volume.copies,
+    ...(volume.erasure === undefined ? {} : { erasure: volume.erasure }),
     pool: volume.pool === undefined ? null : (state.get('pools', volume.pool)?.name ?? null),
     phase: phaseOf(state, volume, leadership),
     health: healthOf(legs, active, embedded),

@@ -16,9 +16,9 @@ import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
-import type { PgMapObject, PoolObject } from '../model/pools.js';
+import { erasureOf, type PgMapObject, type PoolObject, redundancyText } from '../model/pools.js';
 import { chooseSeed } from '../placement/choose-seed.js';
-import { legDataBytesAt, legSizeBytes, replicaBytesAt } from '../placement/leg-size.js';
+import { legDataBytes, legDataBytesAt, legSizeBytes, legTailBytes, replicaBytesAt } from '../placement/leg-size.js';
 import type { PgPlanner } from '../placement/planner.js';
 import { cordonOf } from '../reconcile/cordons.js';
 import { volumeSize } from '../reconcile/growth.js';
@@ -172,6 +172,7 @@ export function resizeVolume(deps: VolumeDeps, name: string, request: VolumeResi
     const { sizeBytes } = request;
     if (sizeBytes === size.wantedBytes) return { txn: null, result: undefined };
     const { servedBytes, wantedBytes } = size;
+    refuseCoded(stored.value, 'it cannot grow yet');
     if (sizeBytes < servedBytes) throw new BasaltError('VOLUME_SHRINK', { name: stored.value.name, servedBytes });
     if (size.growing) throw new BasaltError('VOLUME_GROWING', { name: stored.value.name, wantedBytes });
     checkRoom(state, stored.value, { wantedBytes, sizeBytes });
@@ -220,6 +221,13 @@ export function requireVolume(state: ClusterState, name: string): Stored<VolumeO
   return stored;
 }
 
+/** @throws VOLUME_UNSUPPORTED for a volume with erasure coding */
+export function refuseCoded(volume: VolumeObject, problem: string): void {
+  if (volume.erasure === undefined) return;
+  const { data, parity } = volume.erasure;
+  throw new BasaltError('VOLUME_UNSUPPORTED', { name: volume.name, redundancy: `${data}+${parity}`, problem });
+}
+
 const noHost = (): Promise<HostPart | null> => Promise.resolve(null);
 
 /** `beside`: what the transaction does to the host that it is about. */
@@ -258,8 +266,11 @@ async function poolFor(
   const pool = requirePool(state, name);
   const map = state.get('pgMaps', pool.id);
   if (map === null) throw new BasaltError('POOL_CHANGED', { name });
-  if (request.copies !== undefined && request.copies !== copiesOf(pool))
-    throw invalid('copies', `pool ${pool.name} keeps ${copiesOf(pool)}; leave it out, or name another pool`);
+  if (request.copies !== undefined && (request.copies !== copiesOf(pool) || erasureOf(pool.redundancy) !== undefined))
+    throw invalid(
+      'copies',
+      `pool ${pool.name} keeps ${redundancyText(pool.redundancy)}; leave it out, or name another pool`,
+    );
   return { pool, map, isNew: false };
 }
 
@@ -277,14 +288,17 @@ function draw(
   if (stripeSizeBytes % blockSizeBytes !== 0 || (stripeSizeBytes & (stripeSizeBytes - 1)) !== 0) {
     throw invalid('stripeSizeBytes', 'must be a power of two from 16384 to 16777216');
   }
-  const size = legSizeBytes({ sizeBytes: request.sizeBytes, legs: legCount, stripeSizeBytes });
+  const erasure = erasureOf(pool.redundancy);
+  const shape = { sizeBytes: request.sizeBytes, legs: legCount, stripeSizeBytes };
+  const size = legSizeBytes({ ...shape, erasure });
   const conflict = 'spread' as const;
   const chosen = chooseSeed({
     pgs: map.pgs,
     ...spaceOf(state, map),
     legCount,
     legSizeBytes: size,
-    overheadBytes: legOverheadBytes,
+    overheadBytes: erasure === undefined ? legTailBytes : size - Math.floor(legDataBytes(shape) / erasure.data),
+    dataMembers: erasure?.data,
     conflict,
     firstSeed: deps.random.bytes(4).readUInt32LE(),
   });
@@ -296,6 +310,7 @@ function draw(
     blockSizeBytes,
     stripeSizeBytes,
     copies: copiesOf(pool),
+    ...(erasure === undefined ? {} : { erasure }),
     legSizeBytes: size,
     legs: chosen.pgs.map((pg) => ({ replicas: replicasOf(deps, map, pg) })),
     pool: pool.id,
@@ -318,9 +333,6 @@ function draw(
     phase: 'live',
   };
 }
-
-/** What a leg has beside its share of the volume, which is whole MiB. */
-const legOverheadBytes = legSizeBytes({ sizeBytes: 2 ** 20, legs: 1, stripeSizeBytes: 2 ** 20 }) - 2 ** 20;
 
 function replicasOf(deps: VolumeDeps, map: PgMapObject, pg: number): ReplicaPlacement[] {
   return (map.pgs[pg] ?? []).flatMap((at) => {
@@ -385,6 +397,7 @@ export function firstLeadership(volume: VolumeObject, leaseMs: number): Leadersh
     instance: null,
     clean: true,
     leaseMs,
+    ...(volume.erasure === undefined ? {} : { needs: volume.erasure.data }),
     legs: volume.legs.map((leg) => ({ inSync: leg.replicas.map(({ replica }) => ({ replica, incarnation: null })) })),
   };
 }

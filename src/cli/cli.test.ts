@@ -332,7 +332,7 @@ describe('basalt', () => {
       'PLACEMENT_IMPOSSIBLE',
       /redundancy: .*1 more node, or ask for 2 copies/,
     ],
-    [['pool', 'create', 'p', '--erasure', '2+1'], 8, 'POOL_UNSUPPORTED', /redundancy: .*ask for 2 copies/],
+    [['pool', 'create', 'p', '--ec', '1+2'], 8, 'POOL_UNSUPPORTED', /redundancy: .*ask for 3 copies/],
     [['pool', 'create', 'p', '--erasure', 'x'], 2, 'INVALID_ARGUMENT', /--erasure/],
     [['pool', 'create', 'p', '--domain', 'house'], 2, 'INVALID_ARGUMENT', /--domain.*rack/],
     [['pool', 'create', 'p', '--class', 'hdd'], 8, 'PLACEMENT_IMPOSSIBLE', /0 nodes have one/],

@@ -6,7 +6,7 @@ import Type, { type Static } from 'typebox';
 import { CordonKind, CordonMode } from './jobs.js';
 import { DiskClass, DiskSelector, DiskTags, DiskWeight, DomainLevel, Location } from './location.js';
 import { Address, ClusterKeyId, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
-import { pgCountMax, Redundancy } from './pools.js';
+import { Erasure, pgCountMax, Redundancy } from './pools.js';
 import { legsMax } from './route.js';
 import { groupMembersMax } from './snapshots.js';
 
@@ -298,7 +298,10 @@ export const VolumeView = Type.Object(
     ]),
     blockSizeBytes: Type.Integer(),
     stripeSizeBytes: Type.Integer(),
+    /** Whole ones; 1 with erasure coding. */
     copies: Type.Integer(),
+    /** Its legs are of data and parity members. Absent: they are mirrors. */
+    erasure: Type.Optional(Erasure),
     pool: Type.Union([Name, Type.Null()]),
     phase: Type.Union([Type.Literal('creating'), Type.Literal('live'), Type.Literal('deleting')]),
     health: Type.Union([

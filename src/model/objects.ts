@@ -11,7 +11,7 @@ import { BasaltError } from './errors.js';
 import { HostObject } from './hosts.js';
 import { CordonObject, HandOverObject, JobObject } from './jobs.js';
 import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
-import { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
+import { Erasure, PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
 import { ReservationObject } from './reservations.js';
 import { RouteRange } from './route.js';
 import { SnapshotGroupObject, SnapshotHoldObject, SnapshotNameObject, SnapshotObject } from './snapshots.js';
@@ -132,7 +132,10 @@ export const VolumeObject = Type.Object(
     sizeBytes: Bytes,
     blockSizeBytes: Bytes,
     stripeSizeBytes: Bytes,
+    /** Whole ones; 1 with erasure coding. */
     copies: Type.Integer({ minimum: 1, maximum: 8 }),
+    /** Its legs are of data and parity members. Absent: they are mirrors. Versions that do not know the field refuse it. */
+    erasure: Type.Optional(Erasure),
     /** Size of each replica. */
     legSizeBytes: Bytes,
     legs: Type.Array(LegPlacement),
@@ -200,6 +203,8 @@ export const Leadership = Type.Object(
     /** Nothing is in flight or unflushed: every in-sync member of a leg holds the same bytes. */
     clean: Type.Boolean(),
     leaseMs: Type.Integer({ minimum: 10, maximum: 1000 }),
+    /** Members without which a leg can be neither read nor written; absent: one. */
+    needs: Type.Optional(Type.Integer({ minimum: 2, maximum: 16 })),
     legs: Type.Array(Type.Object({ inSync: Type.Array(InSyncMember, { minItems: 1 }) }, strict)),
     /** Absent until the volume is asked to grow: the size that it was made with. */
     size: Type.Optional(GrowingSize),

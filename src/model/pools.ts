@@ -49,10 +49,21 @@ export function redundancyText(redundancy: Redundancy): string {
 
 /** @throws POOL_UNSUPPORTED for what this version's engine cannot keep */
 export function assertSupported(redundancy: Redundancy): void {
-  if (redundancy.kind === 'copies') return;
+  if (redundancy.kind === 'copies' || redundancy.data >= 2) return;
   const { data, parity } = redundancy;
-  const problem = `the engine keeps whole copies only, so ${data}+${parity} has nothing to run on; ask for ${parity + 1} copies, which survive the loss of as many disks`;
+  const problem = `${data}+${parity} holds ${parity + 1} copies of everything and pays for a log besides; ask for ${parity + 1} copies`;
   throw new BasaltError('POOL_UNSUPPORTED', { field: 'redundancy', problem });
+}
+
+/** Of a leg: of so many data and parity members. */
+export const Erasure = Type.Object(
+  { data: Type.Integer({ minimum: 2, maximum: 16 }), parity: Type.Integer({ minimum: 1, maximum: 4 }) },
+  strict,
+);
+export type Erasure = Static<typeof Erasure>;
+
+export function erasureOf(redundancy: Redundancy): Erasure | undefined {
+  return redundancy.kind === 'copies' ? undefined : { data: redundancy.data, parity: redundancy.parity };
 }
 
 export const PoolObject = Type.Object(

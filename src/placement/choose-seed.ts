@@ -17,6 +17,8 @@ export interface SeedRequest {
   readonly legSizeBytes: number;
   /** Of it, what holds none of the volume's bytes. */
   readonly overheadBytes: number;
+  /** Members that a leg's bytes are divided among; absent: each holds all of them. */
+  readonly dataMembers?: number | undefined;
   readonly conflict: ConflictRule;
   /** Where trying begins: below 2^32. */
   readonly firstSeed: number;
@@ -97,7 +99,8 @@ function noneOpen(request: SeedRequest): BasaltError {
 }
 
 function tooLittleSpace(request: SeedRequest, largestLegBytes: number): BasaltError {
-  const legBytesMax = Math.floor((largestLegBytes - request.overheadBytes) / mib) * mib;
+  const { overheadBytes, dataMembers = 1 } = request;
+  const legBytesMax = Math.floor(((largestLegBytes - overheadBytes) * dataMembers) / mib) * mib;
   const most = Math.max(0, ...request.availableBytes.map((bytes) => bytes ?? 0));
   const change =
     legBytesMax > 0

@@ -13,6 +13,7 @@ import {
   planHandOver,
   planJoin,
   planNewEpoch,
+  planRetire,
   planShrink,
   planTakeover,
 } from './membership.js';
@@ -35,6 +36,60 @@ function leadership(legs: (InSyncMember[] | string[])[], over: Partial<Leadershi
     ...over,
   };
 }
+
+/** Of two data and one parity member, or two. */
+const coded = (members: InSyncMember[] | string[]): Leadership => leadership([members], { needs: 2 });
+
+describe('a leg with parity', () => {
+  it('is taken over with as many members as it has data members, whatever became of their caches', () => {
+    const { next, left, allTaken, doubtful } = planTakeover(coded(['a', 'b', 'c']), [
+      taken(0, 'a'),
+      taken(0, 'c', 'i2'),
+    ]);
+    expect(next?.legs[0]?.inSync).toEqual([
+      { replica: 'a', incarnation: 'i1' },
+      { replica: 'c', incarnation: 'i2' },
+    ]);
+    expect({ left, allTaken, doubtful }).toEqual({ left: [{ leg: 0, replica: 'b' }], allTaken: false, doubtful: [0] });
+    expect(planTakeover(coded(['a', 'b', 'c']), [taken(0, 'a')])).toMatchObject({ next: null, empty: [0] });
+  });
+
+  it('waits for members that were not reached while too few are known to have kept their caches', () => {
+    const members = ['a', 'b', 'c', 'd'];
+    const plan = (...incarnations: string[]) =>
+      planTakeover(
+        coded(members),
+        incarnations.map((incarnation, index) => taken(0, members[index] ?? '', incarnation)),
+      );
+    expect(plan('i1', 'i2', 'i2')).toMatchObject({ doubtful: [0], empty: [] });
+    expect(plan('i1', 'i1', 'i2')).toMatchObject({ doubtful: [], empty: [] });
+    expect(plan('i2', 'i2', 'i2', 'i2')).toMatchObject({ doubtful: [], empty: [] });
+  });
+
+  it('never shrinks below its data members', () => {
+    const failed = (...replicas: string[]) => replicas.map((replica) => ({ leg: 0, replica }));
+    expect(planShrink(coded(['a', 'b', 'c']), failed('a')).next?.legs[0]?.inSync).toHaveLength(2);
+    expect(planShrink(coded(['a', 'b', 'c']), failed('a', 'b'))).toEqual({
+      next: null,
+      removed: [],
+      last: failed('a', 'b'),
+    });
+  });
+
+  it('lets go of a member that has a successor first, as far as it can do without', () => {
+    const placed = (...leaving: string[]) => [
+      {
+        replicas: ['a', 'b', 'c', 'd'].map((replica) => ({
+          replica,
+          ...(leaving.includes(replica) ? { leaving: true as const } : {}),
+        })),
+      },
+    ];
+    expect(planRetire(coded(['a', 'b', 'c']), placed('a'))).toEqual([{ leg: 0, replica: 'a' }]);
+    expect(planRetire(coded(['a', 'b', 'c']), placed('a', 'b'))).toEqual([{ leg: 0, replica: 'a' }]);
+    expect(planRetire(coded(['a', 'b']), placed('a'))).toEqual([]);
+  });
+});
 
 const taken = (leg: number, replica: string, incarnation = 'i1') => ({ leg, replica, incarnation });
 

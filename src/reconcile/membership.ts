@@ -3,7 +3,7 @@
 // Every change of a volume's leadership object, as pure functions from the present object to the next one.
 // Callers put the next one into the store by compare-and-swap; only then does it count.
 //
-// Invariants:  - no function returns a leg without a member
+// Invariants:  - no function returns a leg with fewer members than it needs: one, or as many as it has data members
 //              - an epoch grows by taking over, or by being granted to a successor; it has one instance that uses it
 //              - whoever is not named as the controller changes nothing but by taking over
 
@@ -13,6 +13,11 @@ import type { InSyncMember, Leadership } from '../model/objects.js';
 export interface MemberRef {
   readonly leg: number;
   readonly replica: string;
+}
+
+/** Members that every leg needs in its set. */
+function needsOf(present: Leadership): number {
+  return present.needs ?? 1;
 }
 
 /** A member that obeys the new epoch now. */
@@ -36,12 +41,12 @@ export function holds(present: Leadership, holder: Holder): boolean {
 }
 
 export interface TakeoverPlan {
-  /** What to swap in before serving; null: a leg has no member that was taken over. */
+  /** What to swap in before serving; null: of a leg too few members were taken over. */
   readonly next: Leadership | null;
   readonly left: readonly MemberRef[];
   /** Every member of the old set obeys: no old read lease can be in use. */
   readonly allTaken: boolean;
-  /** Legs of which no member is known to have kept its cache, while others were not reached. */
+  /** Legs of which fewer members than they need are known to have kept their caches, while others were not reached. */
   readonly doubtful: readonly number[];
   readonly empty: readonly number[];
 }
@@ -51,6 +56,8 @@ export interface TakeoverPlan {
  * unless the volume was left clean or no member with its cache was taken over. Then those stay of which only the process
  * ended: what they had written is with the machine still. A machine that started anew has lost what was not flushed; its
  * members stay only when all have.
+ *
+ * Of a leg with parity all stay: what a cache has lost is in the logs of the others, durably, and is replayed.
  */
 export function planTakeover(present: Leadership, taken: readonly TakenMember[]): TakeoverPlan {
   const left: MemberRef[] = [];
@@ -58,14 +65,14 @@ export function planTakeover(present: Leadership, taken: readonly TakenMember[])
   const empty: number[] = [];
   let allTaken = true;
   const legs = present.legs.map(({ inSync }, leg) => {
+    const needs = needsOf(present);
     const outcome = takeOverLeg(
-      present.clean,
-      inSync,
+      { keepsAll: present.clean || needs > 1, inSync },
       taken.filter((entry) => entry.leg === leg),
     );
-    if (outcome.stay.length === 0) empty.push(leg);
+    if (outcome.stay.length < needs) empty.push(leg);
     if (outcome.reached < inSync.length) allTaken = false;
-    if (outcome.reached < inSync.length && outcome.kept === 0) doubtful.push(leg);
+    if (outcome.reached < inSync.length && outcome.kept < needs) doubtful.push(leg);
     for (const member of inSync) {
       if (!outcome.stay.some((entry) => entry.replica === member.replica)) left.push({ leg, replica: member.replica });
     }
@@ -76,8 +83,7 @@ export function planTakeover(present: Leadership, taken: readonly TakenMember[])
 }
 
 function takeOverLeg(
-  clean: boolean,
-  inSync: readonly InSyncMember[],
+  { keepsAll, inSync }: { keepsAll: boolean; inSync: readonly InSyncMember[] },
   taken: readonly TakenMember[],
 ): { stay: InSyncMember[]; reached: number; kept: number } {
   const reached = inSync.flatMap((member) => {
@@ -89,7 +95,7 @@ function takeOverLeg(
   });
   const kept = reached.filter((entry) => entry.kept);
   const sameBoot = reached.filter((entry) => entry.sameBoot);
-  const stay = clean ? reached : ([kept, sameBoot].find((members) => members.length > 0) ?? reached);
+  const stay = keepsAll ? reached : ([kept, sameBoot].find((members) => members.length > 0) ?? reached);
   return { stay: stay.map((entry) => entry.member), reached: reached.length, kept: kept.length };
 }
 
@@ -97,11 +103,11 @@ export interface ShrinkPlan {
   /** Null: nothing to swap. */
   readonly next: Leadership | null;
   readonly removed: readonly MemberRef[];
-  /** Members that failed and are the last of their leg: they stay, and writes wait. */
+  /** Members that failed and that their leg cannot do without: they stay, and writes wait. */
   readonly last: readonly MemberRef[];
 }
 
-/** Members that failed leave, all legs in one swap; the last good copy never does. */
+/** Members that failed leave, all legs in one swap; where too few would be left none of the leg does. */
 export function planShrink(present: Leadership, failed: readonly MemberRef[]): ShrinkPlan {
   const removed: MemberRef[] = [];
   const last: MemberRef[] = [];
@@ -111,7 +117,7 @@ export function planShrink(present: Leadership, failed: readonly MemberRef[]): S
     );
     if (gone.length === 0) return { inSync };
     const refs = gone.map((member) => ({ leg, replica: member.replica }));
-    if (gone.length === inSync.length) {
+    if (inSync.length - gone.length < needsOf(present)) {
       last.push(...refs);
       return { inSync };
     }
@@ -176,15 +182,20 @@ export function outOfSync(present: Leadership, legs: PlacedLegs): MemberRef[] {
   );
 }
 
-/** In-sync members that have a successor: they may leave once every replica that stays is in sync. */
+/**
+ * In-sync members that have a successor: they may leave once every replica that stays is in sync. Members of a leg with
+ * parity make room for theirs, as far as the leg can do without: it has no place for both.
+ */
 export function planRetire(present: Leadership, legs: PlacedLegs): MemberRef[] {
   return legs.flatMap(({ replicas }, leg) => {
     const isInSync = (replica: string): boolean =>
       present.legs[leg]?.inSync.some((entry) => entry.replica === replica) === true;
     const staying = replicas.filter(({ leaving }) => leaving !== true);
-    if (staying.length === 0 || !staying.every(({ replica }) => isInSync(replica))) return [];
     const going = replicas.filter(({ replica, leaving }) => leaving === true && isInSync(replica));
-    return going.map(({ replica }) => ({ leg, replica }));
+    const refs = going.map(({ replica }) => ({ leg, replica }));
+    const needs = needsOf(present);
+    if (needs > 1) return refs.slice(0, Math.max(0, (present.legs[leg]?.inSync.length ?? 0) - needs));
+    return staying.length === 0 || !staying.every(({ replica }) => isInSync(replica)) ? [] : refs;
   });
 }
 

@@ -73,9 +73,9 @@ export function whyNotMove(
 ): string | null {
   const { volume, leg, from, to } = of;
   const placed = volume.legs[leg];
-  const { erasure } = volume as { readonly erasure?: unknown };
-  if (erasure !== undefined) return `${volume.name} is coded: a leg of it has no place for two members of one role`;
   if (placed === undefined) return `${volume.name} has no leg ${leg}: it has ${volume.legs.length}`;
+  if (volume.erasure !== undefined)
+    return `replicas of a volume with erasure coding (${volume.erasure.data}+${volume.erasure.parity}) do not move yet while their disk is up`;
   const staying = placed.replicas.filter((entry) => entry.leaving !== true);
   const there = staying.map(({ disk, node }) => `${disk} (${node})`).join(', ');
   if (staying.some(({ disk }) => disk === to)) return `leg ${leg} has a replica on disk ${to} already`;

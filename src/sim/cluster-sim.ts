@@ -13,6 +13,7 @@
 
 import { NodeAgent } from '../agents/node-agent.js';
 import type { ControllerTiming } from '../agents/volume-controller.js';
+import { createPool } from '../api/pools.js';
 import { volumeView } from '../api/views.js';
 import { attachVolume, createVolume, type VolumeDeps } from '../api/volumes.js';
 import type { Engine } from '../engine/engine.js';
@@ -24,6 +25,7 @@ import { ClusterState } from '../model/cluster-state.js';
 import { type CompiledNode, compileConfig } from '../model/config.js';
 import { keys, nqns } from '../model/keys.js';
 import type { Address, VolumeObject } from '../model/objects.js';
+import type { Erasure } from '../model/pools.js';
 import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
 import { Drainer } from './drainer.js';
 import { History } from './history.js';
@@ -44,6 +46,8 @@ export interface ClusterShape {
   readonly controllers: number;
   readonly hosts: number;
   readonly copies: number;
+  /** Of the volume that hosts use: so many data and parity members instead of copies. */
+  readonly erasure?: Erasure;
   readonly legs: number;
   readonly sizeBytes: number;
   readonly leaseMs: number;
@@ -81,6 +85,7 @@ export const plainShape: ClusterShape = {
 const diskBytes = 32 * MiB;
 const disksAddedMax = 2;
 const volumeName = 'v1';
+const codedPool = 'coded';
 const twinName = 'v2';
 const leaseTtlSecondsDefault = 2;
 const restartAfterMs = 300;
@@ -256,9 +261,15 @@ export class ClusterSim {
     const { history, rareEvents } = this;
     const watched = { volume: volumeName, history, rareEvents, nowNs: () => this.nowNs };
     this.#snapshots = new SnapshotTaker({ deps: admin, clock, ...watched });
-    const { copies, legs, sizeBytes, leaseMs, controllers } = this.shape;
+    const { copies, erasure, legs, sizeBytes, leaseMs, controllers } = this.shape;
     const names = Array.from({ length: controllers }, (_, index) => `c${index + 1}`);
-    const request = { name: volumeName, sizeBytes, copies, legs, leaseMs, controllers: names, stripeSizeBytes: 65536 };
+    const redundancy = erasure === undefined ? { copies } : { pool: codedPool };
+    if (erasure !== undefined) {
+      const pool = { name: codedPool, redundancy: { kind: 'erasure' as const, ...erasure }, pgCount: 4 };
+      await this.#await('the pool was not made', createPool(admin, pool));
+    }
+    const common = { name: volumeName, sizeBytes, legs, leaseMs, controllers: names, stripeSizeBytes: 65536 };
+    const request = { ...common, ...redundancy };
     const made = await this.#await('the volume was not made', createVolume(admin, request));
     this.#volumeId = made.id;
     for (let index = 1; index <= this.shape.hosts; index++) {

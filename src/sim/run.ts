@@ -56,11 +56,13 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const { reduction = {}, bugs = noBugs } = options;
   const named = options.shape ?? options.mix ?? options.faults ?? options.changes;
   const recipe = named === undefined ? drawRecipe(options.seed, bugs) : null;
-  const drawn = { ...drawShape(random), ...recipe?.shape, ...options.shape, bugs };
+  const coded = named === undefined && recipe === null ? drawErasure(options.seed) : null;
+  const drawn: ClusterShape = { ...drawShape(random), ...recipe?.shape, ...coded, ...options.shape, bugs };
   const mix = { ...drawMix(random), ...recipe?.mix, ...options.mix };
   const plan = drawNemesis(random, options.faults ?? recipe?.faults ?? null);
   const drawnChanges = recipe === null ? drawChanges(options.seed) : (recipe.changes ?? []);
-  const kinds = options.changes ?? (named === undefined ? drawnChanges : []);
+  const wanted = options.changes ?? (named === undefined ? drawnChanges : []);
+  const kinds = drawn.erasure === undefined ? wanted : wanted.filter((name) => !uncoded.includes(name));
   const shape = reduced(drawn, reduction);
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
@@ -104,11 +106,12 @@ function reduced(shape: ClusterShape, reduction: Reduction): ClusterShape {
   const copies = least(shape.copies, reduction.copies);
   const legs = least(shape.legs, reduction.legs);
   const { legBlocks = Number.POSITIVE_INFINITY } = reduction;
+  const width = shape.erasure === undefined ? copies : shape.erasure.data + shape.erasure.parity;
   return {
     ...shape,
     copies,
     legs,
-    disks: Math.max(copies, Math.min(shape.disks, copies + 1)),
+    disks: Math.max(width, Math.min(shape.disks, width + 1)),
     hosts: least(shape.hosts, reduction.hosts),
     controllers: least(shape.controllers, reduction.controllers),
     sizeBytes: Math.min(shape.sizeBytes, Math.max(16, legBlocks) * legs * blockBytes),
@@ -178,6 +181,29 @@ function drawShape(random: SeededRandom): ClusterShape {
   };
 }
 
+// Drawn apart, so that the plans in test/sim remain what they were when they were found.
+const erasureStream = 0xecn;
+const erasureShare = 0.25;
+
+/** What a volume with erasure coding cannot have, or refuses. */
+const uncoded: readonly ChangeName[] = [
+  'make a snapshot',
+  'delete a snapshot',
+  'clone a snapshot',
+  'snapshots while a disk node returns',
+  'drain a disk',
+  'drain a node',
+  'move a replica',
+  'call a move off',
+];
+
+function drawErasure(seed: bigint): Pick<ClusterShape, 'erasure' | 'disks'> | null {
+  const random = new SeededRandom(seed ^ erasureStream);
+  if (!random.chance(erasureShare)) return null;
+  const erasure = { data: random.between(2, 3), parity: random.between(1, 2) };
+  return { erasure, disks: erasure.data + erasure.parity + random.between(0, 1) };
+}
+
 function drawMix(random: SeededRandom): WorkloadMix {
   return {
     writers: random.between(1, 3),
@@ -191,6 +217,7 @@ function drawMix(random: SeededRandom): WorkloadMix {
 }
 
 function shapeText(shape: ClusterShape): string {
-  const { copies, legs, disks, controllers, hosts, leaseMs } = shape;
-  return `${copies} copies, ${legs} legs, ${disks} disk nodes, ${controllers} controllers, ${hosts} hosts, lease ${leaseMs} ms`;
+  const { copies, erasure, legs, disks, controllers, hosts, leaseMs } = shape;
+  const redundancy = erasure === undefined ? `${copies} copies` : `${erasure.data}+${erasure.parity}`;
+  return `${redundancy}, ${legs} legs, ${disks} disk nodes, ${controllers} controllers, ${hosts} hosts, lease ${leaseMs} ms`;
 }

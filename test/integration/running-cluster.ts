@@ -13,6 +13,7 @@ import type { KeyNames } from '../../src/engine/methods.js';
 import { packageRoot } from '../../src/engine/native/addon.js';
 import { createNativeEngine } from '../../src/engine/native/native-engine.js';
 import type { VolumeView } from '../../src/model/api.js';
+import type { Redundancy } from '../../src/model/pools.js';
 
 export const volumeName = 'vol1';
 export const hostNqn = 'nqn.2026-01.io.basalt:host:test';
@@ -25,6 +26,8 @@ export interface RunningClusterOptions
   readonly host?: string;
   /** @default volumeBytes */
   readonly sizeBytes?: number;
+  /** Of the volume's pool. @default two copies */
+  readonly redundancy?: Redundancy;
   /** How long it may take to be whole. @default 60_000 */
   readonly settledMsMax?: number;
   /** Where the daemons' logs are kept, as `cluster-<name>.log`. @default nowhere */
@@ -55,7 +58,10 @@ export class RunningCluster {
     try {
       await cluster.start();
       const controllers = ['controller-1', 'controller-2'];
-      await cluster.api.createVolume({ name: volumeName, sizeBytes, copies: 2, legs: 4, controllers });
+      const { redundancy } = options;
+      if (redundancy !== undefined) await cluster.api.createPool({ name: 'pool1', redundancy });
+      const kept = redundancy === undefined ? { copies: 2 } : { pool: 'pool1' };
+      await cluster.api.createVolume({ name: volumeName, sizeBytes, ...kept, legs: 4, controllers });
       await cluster.api.attach(volumeName, { host: running.#host });
       await running.settled();
       return running;

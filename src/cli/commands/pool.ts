@@ -13,6 +13,7 @@ import { formatBytes, parseBytes, parseCount, parseWords } from '../sizes.js';
 interface CreateOptions extends CommonOptions {
   readonly copies?: string;
   readonly erasure?: string;
+  readonly ec?: string;
   readonly domain?: string;
   readonly class?: string;
   readonly tags?: string;
@@ -60,7 +61,8 @@ function addCreate(pool: Command, world: CliWorld): void {
     .command('create <name>')
     .description('create a pool: disks, how data is kept redundant on them, and what must not fail together')
     .option('--copies <number>', 'replicas of every byte (default: 2)')
-    .option('--erasure <k+m>', 'k data and m parity strips instead of copies')
+    .option('--ec <k+m>', 'k data and m parity members instead of copies')
+    .option('--erasure <k+m>', 'the same')
     .option('--domain <level>', `what holds one replica at most: ${domainLevels.join(', ')} (default: node)`)
     .option('--class <name>', 'only disks of this class')
     .option('--tags <names>', 'only disks with all of these tags, with commas')
@@ -100,10 +102,12 @@ function addPlan(pool: Command, world: CliWorld): void {
 }
 
 function redundancyOf(options: CreateOptions): Redundancy {
-  if (options.erasure === undefined) return { kind: 'copies', copies: parseCount(options.copies ?? '2', '--copies') };
-  if (options.copies !== undefined) throw invalid('--erasure', 'and --copies exclude each other');
-  const match = /^(\d{1,2})\+(\d{1,2})$/.exec(options.erasure);
-  if (match === null) throw invalid('--erasure', 'must be <data>+<parity>, such as 4+2');
+  const coded = options.ec ?? options.erasure;
+  const name = options.ec === undefined ? '--erasure' : '--ec';
+  if (coded === undefined) return { kind: 'copies', copies: parseCount(options.copies ?? '2', '--copies') };
+  if (options.copies !== undefined) throw invalid(name, 'and --copies exclude each other');
+  const match = /^(\d{1,2})\+(\d{1,2})$/.exec(coded);
+  if (match === null) throw invalid(name, 'must be <data>+<parity>, such as 4+2');
   return { kind: 'erasure', data: Number(match[1]), parity: Number(match[2]) };
 }
 

@@ -217,7 +217,7 @@ export function volumeTable(volumes: readonly VolumeView[]): string {
     volume.name,
     formatBytes(volume.sizeBytes),
     String(volume.legs.length),
-    String(volume.copies),
+    volume.erasure === undefined ? String(volume.copies) : `${volume.erasure.data}+${volume.erasure.parity}`,
     volume.phase === 'live' ? volume.health : volume.phase,
     volume.controller ?? '-',
     String(volume.epoch),

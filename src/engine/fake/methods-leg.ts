@@ -121,7 +121,10 @@ function createLeg(state: EngineState, fields: Fields): unknown {
   const identity = fields.stringOr('identity', '');
   fields.naturalOr('grown_num_blocks', 0);
   if (fields.has('replicas')) fields.strings('replicas', 1, 16);
+  const data = fields.naturalOr('data_members', 0, 2, 16);
+  const parity = fields.naturalOr('parity_members', 0, 1, 4);
   fields.end();
+  if (data > 0 || parity > 0) throw new Refused('unsupported', 'the fake has mirrors only');
   if (!members.some((member) => member.inSync)) fields.refuse('members', 'at least one must be in sync');
   state.assertFree(name);
   const names = members.map((member) => member.name);

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Goal: with real processes, a volume of two data and one parity member keeps every byte through the death of its
+// controller, of any of its disk nodes, and of one of each at once.
+// Method: a verifying load over two paths while daemons are killed; afterwards every block is checked.
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/env/clock.js';
+import { RunningCluster, TestHost, volumeBytes, volumeName } from './running-cluster.js';
+import { BlockOracle, VerifyingLoad } from './verifying-load.js';
+
+const msMax = 120_000;
+
+describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
+  let running: RunningCluster;
+  let host: TestHost;
+  let load: VerifyingLoad;
+  const oracle = new BlockOracle(volumeBytes / 4096 / 8);
+
+  beforeAll(async () => {
+    const redundancy = { kind: 'erasure' as const, data: 2, parity: 1 };
+    running = await RunningCluster.start({ redundancy, settledMsMax: msMax });
+    host = await TestHost.connect(await running.settled());
+    load = new VerifyingLoad(host.engine, host.bdev, oracle);
+    load.start(16);
+    await progress(500);
+  }, 2 * msMax);
+  afterAll(async () => {
+    await host?.close();
+    await running?.stop();
+  }, msMax);
+
+  /** So many more requests complete. */
+  async function progress(count: number): Promise<void> {
+    const goal = load.completed + count;
+    const end = systemClock.now() + msMax;
+    while (load.completed < goal) {
+      if (systemClock.now() > end) throw new Error(`no progress: ${JSON.stringify(load.report())}`);
+      await systemClock.sleep(10);
+    }
+  }
+
+  async function everyBlockIsRight(): Promise<void> {
+    const report = await load.stop();
+    await load.verifyAll();
+    expect(report.violations.slice(0, 10)).toEqual([]);
+    load.start(16);
+    await progress(100);
+  }
+
+  it('refuses what it cannot have yet, and says so', async () => {
+    const { api } = running.cluster;
+    expect((await running.volume()).erasure).toEqual({ data: 2, parity: 1 });
+    const unsupported = { code: 'VOLUME_UNSUPPORTED' };
+    await expect(api.createSnapshot(volumeName, 's')).rejects.toMatchObject(unsupported);
+    await expect(api.resizeVolume(volumeName, { sizeBytes: 2 * volumeBytes })).rejects.toMatchObject(unsupported);
+  });
+
+  it('goes on through the standby when the active controller is killed, and without a disk node then', async () => {
+    const active = await running.activeController();
+    await running.cluster.daemon(active).kill();
+    await progress(1000);
+    await running.cluster.daemon('disk-1').kill();
+    await progress(1000);
+    const { controller, health } = await running.volume();
+    expect(controller).not.toBe(active);
+    expect(health).toBe('degraded');
+    await everyBlockIsRight();
+    await running.cluster.daemon(active).start();
+    await running.cluster.daemon('disk-1').start();
+    await running.settled();
+  });
+
+  it('reads what was rebuilt when another disk node dies, together with the controller', async () => {
+    await progress(500);
+    const active = await running.activeController();
+    await Promise.all([running.cluster.daemon('disk-2').kill(), running.cluster.daemon(active).kill()]);
+    await progress(1000);
+    await everyBlockIsRight();
+    await running.cluster.daemon(active).start();
+    await running.cluster.daemon('disk-2').start();
+    await running.settled();
+  });
+
+  it('serves the same bytes after everything was killed and started in any order', async () => {
+    const report = await load.stop();
+    expect(report.violations.slice(0, 10)).toEqual([]);
+    await host.close();
+    await running.cluster.killAll();
+    const order = ['controller-2', 'disk-3', 'api', 'disk-1', 'controller-1', 'disk-2', 'store'];
+    await Promise.all(order.map((name) => running.cluster.daemon(name).start()));
+    host = await TestHost.connect(await running.settled());
+    expect(await load.verifyAll(host)).toEqual([]);
+  });
+});
