@@ -38,6 +38,7 @@ Member::Member(Reactor& home, nvmf::HostTransport& transport, MemberOptions opti
 
 Member::~Member() {
   BASALT_ASSERT(controller_ == nullptr && gate_.count() == 0);
+  if (pulse_) pulse_->remove(this);
 }
 
 Task<Result<MemberInfo>> Member::takeover(uint64_t epoch, Duration timeout) {
@@ -76,6 +77,7 @@ Task<Result<MemberInfo>> Member::takeover_steps(uint64_t epoch, Duration timeout
   options.authentication = options_.authentication;
   home().env().random(options.hostid.bytes.data(), options.hostid.bytes.size());
   options.keep_alive_ms = options_.keep_alive_ms;
+  options.keep_alive_rare_ms = std::max(options_.keep_alive_ms, options_.keep_alive_rare_ms);
   options.connect_timeout = options.admin_timeout = options.command_timeout = timeout;
   options.io_queue_depth = options_.io_queue_depth;
   nvmf::HostController::Listener* listener = this;
@@ -216,6 +218,16 @@ Task<Outcome> Member::snapshot_command(uint32_t step, std::string name) {
 
 void Member::fail(Error reason) {
   if (controller_) controller_->abort(std::move(reason));
+}
+
+void Member::follow(std::shared_ptr<Pulse> pulse) {
+  BASALT_ASSERT(pulse_ == nullptr && pulse != nullptr);
+  pulse_ = std::move(pulse);
+  pulse_->add(this);
+}
+
+void Member::pulse_stopped() {
+  if (controller_) controller_->ask();
 }
 
 void Member::controller_lost(const Error& reason) {

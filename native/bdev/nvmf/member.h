@@ -7,8 +7,9 @@
 // with a path error: there is no reconnecting and no resending here; the leg decides, and may take over again.
 // Reservation Conflict goes up unchanged: it means "I am fenced".
 //
-// A failure is: a connection ended, a keep-alive or a command had no answer in time. All connections are ended first,
-// then all Ios in flight complete with host_path_error, then the listener hears of it.
+// A failure is: a connection ended, a keep-alive or a command had no answer in time. Members of one node leave asking
+// whether it is there to the node's pulse; when that stops, each asks for itself at once, and goes on asking. All
+// connections are ended first, then all Ios in flight complete with host_path_error, then the listener hears of it.
 // Thread: one reactor, the bdev's home.
 #pragma once
 
@@ -19,6 +20,7 @@
 #include "base/pool.h"
 #include "bdev/bdev.h"
 #include "bdev/nvmf/flight.h"
+#include "bdev/nvmf/pulse.h"
 #include "nvmf/host/controller.h"
 
 namespace basalt::bdev {
@@ -30,7 +32,8 @@ struct MemberOptions {
   std::string hostnqn;
   nvmf::HostAuthentication authentication;
   uint32_t nsid = 1;
-  uint32_t keep_alive_ms = 1000;  // at least 100
+  uint32_t keep_alive_ms = 1000;         // at least 100
+  uint32_t keep_alive_rare_ms = 30'000;  // while the pulse that it follows beats
   Duration command_timeout = seconds(1);
   uint16_t io_queue_depth = 127;
 };
@@ -41,7 +44,7 @@ struct MemberInfo {
   uint32_t block_size_bytes = 0;
 };
 
-class Member final : public Bdev, nvmf::HostController::Listener {
+class Member final : public Bdev, nvmf::HostController::Listener, Pulse::Follower {
  public:
   class Listener {
    public:
@@ -58,6 +61,8 @@ class Member final : public Bdev, nvmf::HostController::Listener {
   uint64_t fencing_epoch() const { return fencing_epoch_; }
 
   void set_listener(Listener* listener) { listener_ = listener; }
+  // Once. The pulse of the node that it is on: while that beats, the member asks for itself rarely.
+  void follow(std::shared_ptr<Pulse> pulse);
   bool taken() const { return taken_ && controller_ && controller_->live(); }
   uint64_t epoch() const { return epoch_; }
   const MemberOptions& options() const { return options_; }
@@ -80,6 +85,8 @@ class Member final : public Bdev, nvmf::HostController::Listener {
   };
   void controller_lost(const Error& reason) override;
   void namespaces_changed() override;
+  bool vouches() const override { return pulse_ != nullptr && pulse_->beats(); }
+  void pulse_stopped() override;
   Task<Result<MemberInfo>> takeover_steps(uint64_t epoch, Duration timeout);
   Task<Outcome> acquire(uint64_t epoch);
   Task<uint64_t> reported_key();
@@ -91,6 +98,7 @@ class Member final : public Bdev, nvmf::HostController::Listener {
   nvmf::HostTransport& transport_;
   const MemberOptions options_;
   Listener* listener_ = nullptr;
+  std::shared_ptr<Pulse> pulse_;
   std::unique_ptr<nvmf::HostController> controller_;
   NvmfGeometry geometry_;
   std::string incarnation_;

@@ -180,7 +180,89 @@ TEST_P(MemberTest, AnUnreachableReplicaIsAnError) {
   EXPECT_TRUE(recorder.failures.empty());
 }
 
+// The pulse goes by another listener of the same target, so that one of the two can be silent alone.
+class FollowingMember : public MemberTest {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(pulse->start().ok());
+    ASSERT_TRUE(world.net.run_until([&] { return pulse->beats(); }, seconds(3)));
+  }
+  void TearDown() override {
+    world.net.run_void(pulse->stop());
+    disk.release();
+    for (auto& member : members)
+      (void)world.net.run(member->close());
+    members.clear();
+  }
+  Member& take_following(const std::string& name) {
+    Member& member = make(name);
+    EXPECT_TRUE(take(member, 5).ok());
+    member.follow(pulse);
+    return member;
+  }
+  bool await_failures(size_t count, Duration limit) {
+    return world.net.run_until([&] { return recorder.failures.size() == count; }, limit);
+  }
+
+  nvmf::HostAddress pulse_address = world.listen(subsystem, GetParam());
+  std::shared_ptr<Pulse> pulse =
+      std::make_shared<Pulse>(world.host, world.transport(GetParam()),
+                              PulseOptions{.address = pulse_address, .hostnqn = basalt::testing::test_hostnqn});
+};
+
+TEST_P(FollowingMember, AsksForItselfRarelyWhileThePulseBeats) {
+  take_following("m");
+  world.net.run_for(seconds(32));  // it has just asked, at half of the 30 s
+  EXPECT_TRUE(recorder.failures.empty());
+  world.net.freeze(true, TargetWorld::port(address));
+  world.net.run_for(seconds(10));
+  EXPECT_TRUE(recorder.failures.empty());
+  EXPECT_TRUE(await_failures(1, seconds(25)));
+}
+
+TEST_P(FollowingMember, OneThatFollowsNothingNoticesSilenceByItself) {
+  ASSERT_TRUE(take(make("m"), 5).ok());
+  world.net.run_for(seconds(5));
+  world.net.freeze(true, TargetWorld::port(address));
+  EXPECT_TRUE(await_failures(1, milliseconds(1600)));
+}
+
+TEST_P(FollowingMember, NoticesASilentNodeWhenItsPulseStops) {
+  take_following("m");
+  world.net.run_for(seconds(5));
+  world.net.refuse(TargetWorld::port(pulse_address), true);
+  world.net.freeze(true);
+  ASSERT_TRUE(await_failures(1, milliseconds(2600)));
+  EXPECT_EQ(recorder.failures[0].code, Errc::timed_out);
+}
+
+TEST_P(FollowingMember, ALostPulseFailsNobodyWhoAnswers) {
+  Member& member = take_following("m");
+  world.net.run_for(seconds(5));
+  world.net.refuse(TargetWorld::port(pulse_address), true);
+  world.net.cut(TargetWorld::port(pulse_address));
+  ASSERT_TRUE(world.net.run_until([&] { return !pulse->beats(); }, seconds(3)));
+  world.net.run_for(seconds(5));
+  EXPECT_TRUE(recorder.failures.empty());
+  EXPECT_TRUE(world.write(member, 0, 1, 1).ok());
+  // From now on it asks at its own pace.
+  world.net.freeze(true, TargetWorld::port(address));
+  EXPECT_TRUE(await_failures(1, milliseconds(1600)));
+}
+
+TEST_P(FollowingMember, ACommandWithoutAnswerIsAFailureWhateverThePulseSays) {
+  Member& member = take_following("m");
+  world.net.freeze(true, TargetWorld::port(address));
+  TestIo io(IoType::write, 0, 1);
+  member.submit(&io);
+  EXPECT_TRUE(await_failures(1, milliseconds(1100)));
+  EXPECT_TRUE(pulse->beats());
+}
+
 INSTANTIATE_TEST_SUITE_P(All, MemberTest, ::testing::Values("TCP", "LOOPBACK"),
+                         [](const auto& info) { return std::string(info.param); });
+
+INSTANTIATE_TEST_SUITE_P(All, FollowingMember, ::testing::Values("TCP"),
                          [](const auto& info) { return std::string(info.param); });
 
 INSTANTIATE_TEST_SUITE_P(All, MemberOverTcp, ::testing::Values("TCP"),

@@ -42,6 +42,16 @@ class Leg final : public Module {
     dispatcher.add("basalt_leg_delete", this, &Leg::remove);
   }
 
+  Task<bool> stop_some() override {
+    const bool some = !pulses_.empty();
+    while (!pulses_.empty()) {
+      auto node = pulses_.extract(pulses_.begin());
+      auto stopping = node.mapped()->stop();
+      co_await stopping;
+    }
+    co_return some;
+  }
+
   // What waits for the orchestrator's word would wait for ever, and takeovers under way are given up.
   void abort() override {
     for (const auto& [name, leg] : legs_)
@@ -55,7 +65,8 @@ class Leg final : public Module {
   struct Attached final : bdev::Member::Listener {
     Leg* module = nullptr;
     std::unique_ptr<bdev::Member> member;  // until it is published
-    std::string leg;                       // empty: free
+    std::string address;
+    std::string leg;  // empty: free
     bool lost = false;
     void member_failed(bdev::Member& failed, const Error&) override {
       lost = true;
@@ -68,6 +79,30 @@ class Leg final : public Module {
     // in between.
     auto leg = find(attached.leg);
     if (leg.ok()) (*leg)->member_lost(name);
+  }
+
+  // One for all members at that address; with TLS the node would not let it in.
+  void follow_pulse(bdev::Member& member) {
+    const bdev::MemberOptions& options = member.options();
+    if (options.authentication.tls != nullptr) return;
+    const std::string address = options.address.to_string();
+    auto found = pulses_.find(address);
+    if (found == pulses_.end()) {
+      bdev::PulseOptions watched{.address = options.address, .hostnqn = options.hostnqn};
+      auto pulse = std::make_shared<bdev::Pulse>(engine_.management(), engine_.fabric().tcp(), std::move(watched));
+      if (!pulse->start().ok()) return;
+      found = pulses_.emplace(address, std::move(pulse)).first;
+    }
+    member.follow(found->second);
+  }
+
+  // The last member there takes it along.
+  Task<void> rest_pulse(std::string address) {
+    const auto found = pulses_.find(address);
+    if (found == pulses_.end() || found->second->followed()) co_return;
+    auto node = pulses_.extract(found);
+    auto stopping = node.mapped()->stop();
+    co_await stopping;
   }
 
   Task<RpcResult> attach(JsonValue params) {
@@ -96,6 +131,7 @@ class Leg final : public Module {
 
     auto attached = std::make_unique<Attached>();
     attached->module = this;
+    attached->address = options.address.to_string();
     attached->member = std::make_unique<bdev::Member>(engine_.management(), engine_.fabric().tcp(), std::move(options));
     Attached& held = *attached;
     attaching_.emplace(name, std::move(attached));
@@ -112,6 +148,7 @@ class Leg final : public Module {
       co_return refusal(taken.error(), epoch, fencing_epoch);
     }
     held.member->set_listener(&held);
+    follow_pulse(*held.member);
     auto result = JsonValue::object();
     result.set("incarnation", taken->incarnation)
         .set("num_blocks", taken->count_blocks)
@@ -145,7 +182,9 @@ class Leg final : public Module {
     auto destroying = engine_.bdevs().destroy(name, "nvmf");
     auto destroyed = co_await destroying;
     if (!destroyed) co_return std::move(destroyed).error();
-    members_.erase(name);
+    auto node = members_.extract(name);
+    auto resting = rest_pulse(node.mapped()->address);
+    co_await resting;
     co_return done();
   }
 
@@ -631,6 +670,7 @@ class Leg final : public Module {
   std::map<std::string, std::unique_ptr<Attached>> members_;
   std::map<std::string, std::unique_ptr<Attached>> attaching_;
   std::map<std::string, bdev::DrivenLeg*> legs_;
+  std::map<std::string, std::shared_ptr<bdev::Pulse>> pulses_;  // by address
   uint64_t sequence_ = 0;
 };
 

@@ -11,6 +11,9 @@ Outcome HostControllerOptions::check() const {
   if (hostnqn.empty() || hostnqn.size() > nvme::nqn_bytes_max) return wrong("hostnqn: 1 to 223 bytes are right");
   if (hostid.is_zero()) return wrong("hostid: must not be zero");
   if (keep_alive_ms != 0 && keep_alive_ms < 100) return wrong("keep_alive_ms: 0 (none) or at least 100");
+  if (keep_alive_rare_ms != 0 && keep_alive_rare_ms < keep_alive_ms) {
+    return wrong("keep_alive_rare_ms: 0 (as keep_alive_ms) or at least that");
+  }
   if (!discovery && (io_queue_count == 0 || io_queue_count > 64)) return wrong("io_queue_count: 1 to 64");
   if (authentication.controller != nullptr && authentication.host == nullptr) {
     return wrong("dhchap_ctrlr_key: goes with dhchap_key only");

@@ -6,7 +6,8 @@
 // Life: connect() -> live -> (lost | close()) -> close() -> destruction.
 // Lost means: every connection of the association was ended in one go, before any of its commands completes as lost.
 // Keep-alive: sent at half of the time-out; no answer within the time-out loses the association. A command that is
-// older than its time-out does too. Thread: one reactor.
+// older than its time-out does too. While somebody vouches for the controller's node, keep-alives are rare; how long
+// one may have no answer stays the same. Thread: one reactor.
 #pragma once
 
 #include <array>
@@ -27,6 +28,9 @@ struct HostControllerOptions {
   std::string hostnqn;
   Uuid hostid;
   uint32_t keep_alive_ms = 5000;  // 0: none; at least 100 otherwise
+  // What the controller is told that it has to wait for a keep-alive; while the listener vouches, one comes at half of
+  // it. 0: as keep_alive_ms, also while it vouches; not below keep_alive_ms otherwise.
+  uint32_t keep_alive_rare_ms = 0;
   Duration connect_timeout = seconds(5);
   Duration admin_timeout = seconds(10);
   Duration command_timeout = seconds(30);
@@ -85,6 +89,8 @@ class HostController final : HostQueue::Owner {
     virtual void controller_lost(const Error& reason) = 0;
     // namespaces() was read again: sizes, the list itself, or ANA states.
     virtual void namespaces_changed() = 0;
+    // Whether the controller's node is known to answer, by other means. Asked when a keep-alive is due.
+    virtual bool vouches() const { return false; }
   };
 
   HostController(Reactor& reactor, HostTransport& transport, HostControllerOptions options, Listener* listener);
@@ -105,6 +111,8 @@ class HostController final : HostQueue::Owner {
   void submit(HostCommand* command);  // an I/O command; only when live
   // From now on, for I/O commands; also those that are outstanding.
   void set_command_timeout(Duration timeout);
+  // Sends a keep-alive now, unless one has no answer yet.
+  void ask();
   // Has the ANA log read again, or all about the namespaces, after a status said that it is out of date.
   void refresh_ana();
   void refresh_namespaces();
@@ -194,6 +202,8 @@ class HostController final : HostQueue::Owner {
   void refresh(bool identify);
   Task<void> refresh_steps();
   void start_keep_alive();
+  Instant next_keep_alive() const;
+  void send_keep_alive();
   void keep_alive_due();
   void keep_alive_answered();
 

@@ -178,7 +178,7 @@ Task<Outcome> HostController::fabrics_connect(HostQueue& queue, uint16_t slot_co
   connect.fctype = static_cast<uint8_t>(nvme::FabricsType::connect);
   connect.qid = queue.qid();
   connect.sqsize = slot_count;
-  connect.kato_ms = queue.qid() == 0 ? options_.keep_alive_ms : 0;
+  connect.kato_ms = queue.qid() == 0 ? std::max(options_.keep_alive_ms, options_.keep_alive_rare_ms) : 0;
   nvme::ConnectData data{};
   std::memcpy(data.hostid, options_.hostid.bytes.data(), sizeof(data.hostid));
   data.cntlid = queue.qid() == 0 ? nvme::cntlid_any : info_.cntlid;

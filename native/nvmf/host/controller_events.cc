@@ -100,22 +100,38 @@ void HostController::start_keep_alive() {
   reactor_.arm(&keep_alive_timer_, keep_alive_sent_ + milliseconds(options_.keep_alive_ms) / 2);
 }
 
+Instant HostController::next_keep_alive() const {
+  const bool rare = options_.keep_alive_rare_ms != 0 && listener_ != nullptr && listener_->vouches();
+  return keep_alive_sent_ + milliseconds(rare ? options_.keep_alive_rare_ms : options_.keep_alive_ms) / 2;
+}
+
 // Due to be sent, or due to have been answered.
 void HostController::keep_alive_due() {
   if (state_ == State::lost) return;
-  const Duration timeout = milliseconds(options_.keep_alive_ms);
   if (keep_alive_outstanding_) {
     return fail({Errc::timed_out, options_.address.to_string() + ": keep-alive had no answer within " +
                                       std::to_string(options_.keep_alive_ms) + " ms"});
   }
+  const Instant next = next_keep_alive();
+  if (next > reactor_.now()) return reactor_.arm(&keep_alive_timer_, next);
+  send_keep_alive();
+}
+
+void HostController::send_keep_alive() {
   keep_alive_outstanding_ = true;
   keep_alive_sent_ = reactor_.now();
   keep_alive_.command = {};
   keep_alive_.command.opcode = static_cast<uint8_t>(nvme::AdminOpcode::keep_alive);
   keep_alive_.context = this;
   keep_alive_.done = [](HostCommand* done) { static_cast<HostController*>(done->context)->keep_alive_answered(); };
-  reactor_.arm(&keep_alive_timer_, keep_alive_sent_ + timeout);
+  reactor_.arm(&keep_alive_timer_, keep_alive_sent_ + milliseconds(options_.keep_alive_ms));
   admin_->submit(&keep_alive_);
+}
+
+void HostController::ask() {
+  if (!live() || options_.keep_alive_ms == 0 || keep_alive_outstanding_) return;
+  reactor_.cancel(&keep_alive_timer_);
+  send_keep_alive();
 }
 
 void HostController::keep_alive_answered() {
@@ -125,8 +141,7 @@ void HostController::keep_alive_answered() {
     return fail({Errc::io, options_.address.to_string() + ": Keep Alive: " + nvme::to_string(keep_alive_.status())});
   }
   reactor_.cancel(&keep_alive_timer_);
-  const Instant next = keep_alive_sent_ + milliseconds(options_.keep_alive_ms) / 2;
-  reactor_.arm(&keep_alive_timer_, std::max(next, reactor_.now()));
+  reactor_.arm(&keep_alive_timer_, std::max(next_keep_alive(), reactor_.now()));
 }
 
 }  // namespace basalt::nvmf
