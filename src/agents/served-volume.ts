@@ -519,13 +519,15 @@ export class ServedVolume {
       return;
     }
     this.#options.context.log.info({ volume: this.#volume.name, why: decision.why }, 'promoting this node');
-    await this.#promote(leadership?.epoch ?? 0, signal);
+    await this.#promote(signal);
   }
 
-  async #promote(seenEpoch: number, signal: AbortSignal): Promise<void> {
+  async #promote(signal: AbortSignal): Promise<void> {
+    const stored = this.#options.link.state.stored('leaderships', this.#volume.id);
+    const seen = stored === null ? null : { value: stored.value, revision: stored.revision };
     try {
       const granted = this.#granted();
-      await this.#controller.promote({ takeover: true, seenEpoch, granted, signal });
+      await this.#controller.promote({ takeover: true, seenEpoch: seen?.value.epoch ?? 0, granted, seen, signal });
     } catch (error) {
       // Another one won: nothing is wrong, and nothing is to be tried before the store says so.
       if (error instanceof BasaltError && error.code === 'VOLUME_LED') return;

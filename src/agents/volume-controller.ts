@@ -130,6 +130,8 @@ export interface PromoteOptions {
   readonly seenEpoch?: number;
   /** An epoch that the last holder drew for this controller, as it stands in the store: it is used as it is. */
   readonly granted?: Versioned<Leadership> | null;
+  /** As the watch showed it: the swap for a new epoch expects just that, without asking the store first. */
+  readonly seen?: Versioned<Leadership> | null;
   readonly signal?: AbortSignal;
 }
 
@@ -469,8 +471,8 @@ export class VolumeController {
   }
 
   /** Step 1: a new epoch by swap, which gives the in-sync sets. */
-  async #takeRight(wish: { takeover: boolean; seenEpoch?: number }, signal: AbortSignal): Promise<void> {
-    const present = await this.#register.refresh(signal);
+  async #takeRight(wish: PromoteOptions, signal: AbortSignal): Promise<void> {
+    const present = this.#assumed(wish.seen ?? null) ?? (await this.#register.refresh(signal));
     const { name } = this.#options;
     const { takeover, seenEpoch = present.epoch } = wish;
     if (present.epoch !== seenEpoch && present.controller !== null && present.controller !== name)
@@ -487,6 +489,14 @@ export class VolumeController {
         throw this.#led(now);
     }
     this.#holder = holder;
+  }
+
+  /** Null: the store has to be asked. Whatever is newer than what was seen makes the swap fail. */
+  #assumed(seen: Versioned<Leadership> | null): Leadership | null {
+    if (seen === null || this.#lent !== null) return null;
+    if (this.#register.isKnown && this.#register.versioned.revision > seen.revision) return null;
+    this.#register.assume(seen);
+    return seen.value;
   }
 
   #led(present: Leadership): BasaltError {

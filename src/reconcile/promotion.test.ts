@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { grantInstance } from '../model/grant.js';
 import { formatVersion, type Leadership } from '../model/objects.js';
-import { decidePromotion, type PromotionView, standbyStepMs, successorGraceMs } from './promotion.js';
+import { decidePromotion, firstStepMs, type PromotionView, standbyStepMs, successorGraceMs } from './promotion.js';
 
 function heldBy(controller: string | null): Leadership {
   const volumeId = '11111111-1111-4111-8111-111111111111';
@@ -36,6 +36,15 @@ describe('promotion', () => {
   it('replaces one whose connection broke, at once, and one whose lease ran out', () => {
     expect(decidePromotion(view({ lost: new Set(['n1']) }))).toMatchObject({ do: 'promote', delayMs: 0 });
     expect(decidePromotion(view({ alive: new Set(['n2', 'n3']) }))).toMatchObject({ do: 'promote', delayMs: 0 });
+  });
+
+  it('leaves a volume that nobody drove yet to the first of its controllers for longer, unless that one is gone', () => {
+    const made = { leadership: { ...heldBy(null), epoch: 0 } };
+    expect(decidePromotion(view({ ...made, me: 'n1' }))).toMatchObject({ do: 'promote', delayMs: 0 });
+    expect(decidePromotion(view(made))).toMatchObject({ do: 'promote', delayMs: firstStepMs });
+    expect(decidePromotion(view({ ...made, lost: new Set(['n1']) }))).toMatchObject({ do: 'promote', delayMs: 0 });
+    const others = new Set(['n2', 'n3']);
+    expect(decidePromotion(view({ ...made, candidates: others, alive: others }))).toMatchObject({ delayMs: 0 });
   });
 
   it('leaves what was handed over to the one that it was handed to, for as long as that one can be expected', () => {

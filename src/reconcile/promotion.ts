@@ -28,6 +28,11 @@ export type PromotionDecision =
   | { readonly do: 'promote'; readonly delayMs: number; readonly why: string };
 
 export const standbyStepMs = 250;
+/**
+ * The same for a volume that nobody drove yet: no host waits for it, and among a thousand that are made at once each
+ * standby that comes because the first one is busy makes everybody busier.
+ */
+export const firstStepMs = 2_000;
 /** How long the others leave a volume to the one that it was handed over to. */
 export const successorGraceMs = 500;
 
@@ -46,7 +51,8 @@ export function decidePromotion(view: PromotionView): PromotionDecision {
   const rank = Math.max(0, standbys.indexOf(me));
   const why = holder === null ? 'nobody holds it' : `${holder} is gone`;
   const graceMs = successor === null ? 0 : successorGraceMs;
-  return { do: 'promote', delayMs: graceMs + rank * standbyStepMs, why };
+  const stepMs = view.leadership.epoch === 0 ? firstStepMs : standbyStepMs;
+  return { do: 'promote', delayMs: graceMs + rank * stepMs, why };
 }
 
 /** Null also when it was granted to one that has left the volume's controllers since, and so will not begin to use it. */
