@@ -55,8 +55,8 @@ export class ControllerAgent {
   readonly #loop: ReconcileLoop;
   #unsubscribe: (() => void) | null = null;
   #seen = '';
-  /** Of each volume, what it was shown last: revisions of what is its own, versions of what is everybody's. */
-  readonly #shown = new Map<string, string>();
+  /** Of each volume, what it was shown last: the objects that are its own, versions of what is everybody's. */
+  readonly #shown = new Map<string, readonly unknown[]>();
   readonly #promotions: Slots;
   #peerChanges = 0;
 
@@ -115,17 +115,19 @@ export class ControllerAgent {
   /** A node with a thousand volumes does not look at all of them whenever one of them changes. */
   #show(served: ServedVolume, volume: VolumeObject): void {
     const { state } = this.#options.link;
-    const replicas = volume.legs.flatMap((leg) => leg.replicas.map((entry) => entry.replica));
-    const own = [
-      state.stored('volumes', volume.id)?.revision,
-      state.stored('leaderships', volume.id)?.revision,
-      state.stored('reservations', volume.id)?.revision,
-      state.stored('handOvers', volume.id)?.revision,
-      ...replicas.map((replica) => state.stored('observedReplicas', replica)?.revision),
+    const shown: unknown[] = [
+      volume,
+      // An object is read once for each revision: the same one means that nothing changed.
+      state.stored('leaderships', volume.id),
+      state.stored('reservations', volume.id),
+      state.stored('handOvers', volume.id),
+      this.#peerChanges,
     ];
-    const shared = sharedKinds.map((kind) => state.version(kind));
-    const shown = [...own, ...shared, this.#peerChanges].join(' ');
-    if (this.#shown.get(volume.id) === shown) return;
+    for (const { replicas } of volume.legs)
+      for (const { replica } of replicas) shown.push(state.stored('observedReplicas', replica));
+    for (const kind of sharedKinds) shown.push(state.version(kind));
+    const before = this.#shown.get(volume.id);
+    if (before?.length === shown.length && shown.every((part, index) => part === before[index])) return;
     this.#shown.set(volume.id, shown);
     served.update(volume);
   }

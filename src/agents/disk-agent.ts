@@ -4,11 +4,13 @@
 // volumes' controllers, and reports usage.
 
 import type { SubsystemDescription } from '../engine/engine.js';
+import type { Timer } from '../env/clock.js';
 import type { CompiledDisk } from '../model/config.js';
 import { keys, nqns } from '../model/keys.js';
 import {
   type Address,
   codecs,
+  type DiskObject,
   formatVersion,
   type ObservedReplica,
   type ReplicaPlacement,
@@ -30,6 +32,7 @@ import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from 
 import { listenAddress } from './listener.js';
 import { type Identity, noIdentity } from './node-identity.js';
 import { ReconcileLoop } from './reconcile-loop.js';
+import { type Look, ReplicaMemory } from './replica-memory.js';
 import { SnapshotCopier } from './snapshot-copier.js';
 import { SnapshotExports } from './snapshot-exports.js';
 import { cloneLvol, SnapshotKeeper } from './snapshot-keeper.js';
@@ -51,8 +54,21 @@ const lvolBlockBytes = 4096;
 const replicaPrefix = nqns.replica('');
 const replicasAtOnce = 4;
 const restMs = 20;
+/** While things change, the engine is asked for everything so often: what it lost by itself is noticed then. */
+const wholeLookMs = 5_000;
+/** Changes of these are looked at whole. */
+const wholeKinds = ['tombstones', 'cordons', 'snapshots'] as const;
+const seenKinds = ['volumes', 'leaderships', 'observedReplicas', ...wholeKinds] as const;
+/** How much space is left changes with each volume that is made: it is told so often. */
+const spaceReportMs = 1_000;
 /** A transaction of the store holds a bounded number of keys. */
 const reportsAtOnce = 64;
+
+/** Of one volume, what is wanted here, and the objects that say so. */
+interface Wanted {
+  readonly made: readonly unknown[];
+  readonly replicas: readonly DesiredReplica[];
+}
 
 /** What the store is told about one replica. */
 interface Report {
@@ -67,7 +83,14 @@ export class DiskAgent {
   readonly #keeper: SnapshotKeeper;
   readonly #copier: SnapshotCopier;
   readonly #exports: SnapshotExports;
-  readonly #written = new Map<string, string>();
+  readonly #written = new Map<string, { readonly text: string; readonly object: DiskObject; readonly atMs: number }>();
+  /** Null: the engine has to be asked for everything. */
+  #memory: ReplicaMemory | null = null;
+  #lookedAtMs = 0;
+  #wholeSeen = '';
+  #wanted = new Map<string, Wanted>();
+  #spaceTimer: Timer | null = null;
+  #wholeTimer: Timer | null = null;
   /** Made in this pass, and not yet in the store. */
   readonly #reports: Report[] = [];
   readonly #identity: Identity;
@@ -107,7 +130,9 @@ export class DiskAgent {
     this.#unsubscribe = [
       this.#options.link.onChange(() => this.#changed()),
       this.#options.context.engine.on('event', (event) => {
-        if (event.method === 'lvstore_space') this.#loop.wake();
+        if (event.method !== 'lvstore_space') return;
+        this.#lookedAtMs = Number.NEGATIVE_INFINITY;
+        this.#loop.wake();
       }),
     ];
     this.#loop.start();
@@ -116,6 +141,8 @@ export class DiskAgent {
 
   async stop(): Promise<void> {
     for (const end of this.#unsubscribe.splice(0)) end();
+    this.#spaceTimer?.cancel();
+    this.#wholeTimer?.cancel();
     await this.#copier.stop();
     await this.#loop.stop();
   }
@@ -123,8 +150,7 @@ export class DiskAgent {
   /** Wakes the loop only for what concerns replicas. */
   #changed(): void {
     const { state } = this.#options.link;
-    const kinds = ['volumes', 'leaderships', 'observedReplicas', 'tombstones', 'cordons', 'snapshots'] as const;
-    const seen = kinds.map((kind) => state.version(kind)).join(' ');
+    const seen = seenKinds.map((kind) => state.version(kind)).join(' ');
     if (seen === this.#seen) return;
     this.#seen = seen;
     this.#loop.wake();
@@ -138,11 +164,15 @@ export class DiskAgent {
     // Everything of one replica is one after the other; several replicas are under way at once.
     const { clock } = this.#options.context;
     const lookedAtMs = clock.now();
-    const queue = byReplica(planDiskNode(this.#desired(), await this.#observe()));
+    const desired = this.#desired();
+    const { look, memory } = await this.#look(desired);
+    const queue = byReplica(planDiskNode(look.desired, look.observed));
     this.#loop.looked(clock.now() - lookedAtMs, { share: 3, mostMs: 500 });
+    // Only what was carried out to the end is remembered.
+    this.#memory = null;
     const work = async (): Promise<void> => {
       for (let actions = queue.shift(); actions !== undefined; actions = queue.shift()) {
-        const failure = await this.#carryOutAll(actions, signal);
+        const failure = await this.#carryOutAll(actions, memory, signal);
         if (failure !== null) failures.push(failure.error);
         if (this.#reports.length >= reportsAtOnce) await this.#sendReports(signal);
       }
@@ -156,14 +186,41 @@ export class DiskAgent {
     failures.push(...(await this.#keeper.pass(this.#disks, signal)));
     await this.#reportDisks(signal);
     if (failures.length > 0) throw failures[0];
+    memory.planned(desired);
+    this.#memory = memory;
+  }
+
+  /** At what changed since the last pass, or at everything. */
+  async #look(desired: readonly DesiredReplica[]): Promise<{ look: Look; memory: ReplicaMemory }> {
+    const { link, context } = this.#options;
+    const now = context.clock.now();
+    const wholeSeen = wholeKinds.map((kind) => link.state.version(kind)).join(' ');
+    const known = wholeSeen === this.#wholeSeen && now < this.#lookedAtMs + wholeLookMs ? this.#memory : null;
+    const changes = known?.changes(desired) ?? null;
+    if (known !== null && changes !== null) {
+      this.#wholeTimer ??= context.clock.setTimer(this.#lookedAtMs + wholeLookMs - now, () => {
+        this.#wholeTimer = null;
+        this.#loop.wake();
+      });
+      return { look: changes, memory: known };
+    }
+    this.#wholeSeen = wholeSeen;
+    this.#lookedAtMs = now;
+    const observed = await this.#observe();
+    return { look: { desired, observed }, memory: new ReplicaMemory(observed) };
   }
 
   /** What fails for one replica does not keep the others waiting. */
-  async #carryOutAll(actions: readonly DiskAction[], signal: AbortSignal): Promise<{ error: unknown } | null> {
+  async #carryOutAll(
+    actions: readonly DiskAction[],
+    memory: ReplicaMemory,
+    signal: AbortSignal,
+  ): Promise<{ error: unknown } | null> {
     for (const action of actions) {
       signal.throwIfAborted();
       try {
         await this.#carryOut(action, signal);
+        memory.note(action);
       } catch (error) {
         if (action.do === 'grow-lvol') await this.#reportSmall(action.replica, reason(error), signal);
         this.#options.context.log.debug(
@@ -183,7 +240,7 @@ export class DiskAgent {
   }
 
   #desired(): DesiredReplica[] {
-    return [...this.#wanted(), ...this.#buried()];
+    return [...this.#wantedReplicas(), ...this.#buried()];
   }
 
   /** Replicas that were given up while this disk was away, or that have a successor. */
@@ -210,17 +267,31 @@ export class DiskAgent {
     });
   }
 
-  #wanted(): DesiredReplica[] {
+  #wantedReplicas(): DesiredReplica[] {
+    const before = this.#wanted;
+    this.#wanted = new Map();
+    return this.#options.link.state.all('volumes').flatMap((volume) => {
+      const wanted = this.#wantedOf(volume, before.get(volume.id));
+      this.#wanted.set(volume.id, wanted);
+      return wanted.replicas;
+    });
+  }
+
+  /** As before, if nothing that says so has changed: there are thousands. */
+  #wantedOf(volume: VolumeObject, before: Wanted | undefined): Wanted {
     const { state } = this.#options.link;
-    return state.all('volumes').flatMap((volume) =>
-      volume.legs.flatMap(({ replicas }, leg) =>
-        replicas.flatMap((replica) => {
-          const disk = this.#disks.find((entry) => entry.lvstore.uuid === replica.disk);
-          if (disk === undefined) return [];
-          return [this.#desiredReplica(volume, { leg, placed: replica, disk })];
-        }),
-      ),
+    const made: unknown[] = [volume, state.get('leaderships', volume.id)];
+    for (const { replicas } of volume.legs)
+      for (const { replica } of replicas) made.push(state.get('observedReplicas', replica));
+    if (before?.made.length === made.length && made.every((part, index) => part === before.made[index])) return before;
+    const replicas = volume.legs.flatMap((placed, leg) =>
+      placed.replicas.flatMap((replica) => {
+        const disk = this.#disks.find((entry) => entry.lvstore.uuid === replica.disk);
+        return disk === undefined ? [] : [this.#desiredReplica(volume, { leg, placed: replica, disk })];
+      }),
     );
+    // Whether a clone's replica is counted depends on more than these.
+    return { made: replicas.some((replica) => replica.source !== undefined) ? [] : made, replicas };
   }
 
   #desiredReplica(volume: VolumeObject, at: { leg: number; placed: ReplicaPlacement; disk: OpenDisk }): DesiredReplica {
@@ -397,10 +468,25 @@ export class DiskAgent {
         continue;
       }
       const text = codecs.disk.encode(object);
-      if (this.#written.get(object.id) === text) continue;
+      const written = this.#written.get(object.id);
+      if (written?.text === text || (written !== undefined && this.#isEarly(written, object))) continue;
       await link.commit({ put: [{ key: keys.disk(object.id), text }] }, signal);
-      this.#written.set(object.id, text);
+      this.#written.set(object.id, { text, object, atMs: context.clock.now() });
     }
+  }
+
+  /** Nothing but the free space differs, and it was told a moment ago: it is told when there is a rest. */
+  #isEarly(written: { readonly object: DiskObject; readonly atMs: number }, now: DiskObject): boolean {
+    const { clock } = this.#options.context;
+    const restMs = written.atMs + spaceReportMs - clock.now();
+    const same =
+      codecs.disk.encode({ ...now, freeBytes: written.object.freeBytes }) === codecs.disk.encode(written.object);
+    if (!same || restMs <= 0) return false;
+    this.#spaceTimer ??= clock.setTimer(restMs, () => {
+      this.#spaceTimer = null;
+      this.#loop.wake();
+    });
+    return true;
   }
 }
 
