@@ -103,7 +103,12 @@ export class MembershipWorker {
     else if (joining !== undefined) joining.state = 'failed';
     else this.#failed.set(name, { name, member });
     this.#options.context.log.info(
-      { volume: this.#options.volume().name, event: event.method, replica: member.replica },
+      {
+        volume: this.#options.volume().name,
+        event: event.method,
+        replica: member.replica,
+        ...('reason' in event.params ? { reason: event.params.reason } : {}),
+      },
       'member changed',
     );
     this.#wakeup.wake();
