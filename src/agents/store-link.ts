@@ -2,9 +2,6 @@
 //
 // ClusterLink over a Store: follows everything below the root, and keeps what this process leases alive.
 //
-// What is written without an expectation goes in batches: with a thousand volumes, what each of them reports would
-// otherwise be a transaction, and an event for every process, of its own.
-//
 // Invariants:  - `state` only ever moves forward in revisions
 //              - what was put with a lease is put again, under a new lease, when the old one is lost; also when the store
 //                holds something else: an older put whose answer never came may be carried out after a newer one
@@ -15,13 +12,12 @@ import type { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { codecs, type Leadership } from '../model/objects.js';
 import type { ReservationObject } from '../model/reservations.js';
-import type { Change, Entry, Lease, Store, Txn, Watch, WatchBatch } from '../store/store.js';
+import type { Change, Entry, Lease, Store, Watch, WatchBatch } from '../store/store.js';
 import type { ClusterLink, Commit } from './cluster-link.js';
 import { type Logger, RateLimitedLog, reason } from './context.js';
 import type { LeadershipPort, Versioned } from './leadership-register.js';
 import type { ReservationPort, ReservationSwap } from './reservation-port.js';
 import { Backoff } from './signal.js';
-import { WriteBatches } from './write-batches.js';
 
 export interface StoreLinkOptions {
   readonly store: Store;
@@ -40,7 +36,6 @@ export class StoreLink implements ClusterLink {
   readonly #seen = new Map<string, string | null>();
   #repair: Timer | null = null;
   readonly #stop = new AbortController();
-  readonly #batches: WriteBatches;
   #lease: Promise<Lease> | null = null;
   #watch: Watch | null = null;
   #running: Promise<void> = Promise.resolve();
@@ -49,9 +44,6 @@ export class StoreLink implements ClusterLink {
   constructor(options: StoreLinkOptions) {
     this.#options = options;
     this.#log = new RateLimitedLog(options.log, options.clock);
-    this.#batches = new WriteBatches((changes, signal) =>
-      this.#write({ conditions: [], changes }, signal).then(() => {}),
-    );
   }
 
   /** Resolves with the first complete state; waits for the store as long as the signal lets it. */
@@ -86,7 +78,6 @@ export class StoreLink implements ClusterLink {
       this.#seen.delete(key);
     }
     const leaseId = leased.length > 0 ? (await this.#held()).id : null;
-    signal.throwIfAborted();
     const changes: Change[] = [
       ...(commit.put ?? []).map((entry) => ({
         kind: 'put' as const,
@@ -97,13 +88,7 @@ export class StoreLink implements ClusterLink {
       ...(commit.remove ?? []).map((key) => ({ kind: 'delete' as const, key })),
     ];
     const conditions = (commit.expect ?? []).map((entry) => ({ key: entry.key, modRevision: entry.revision ?? 0 }));
-    if (conditions.length > 0) return this.#write({ conditions, changes }, signal);
-    await this.#batches.add(changes, signal);
-    return true;
-  }
-
-  async #write(txn: Txn, signal: AbortSignal): Promise<boolean> {
-    const result = await this.#options.store.txn(txn, { signal });
+    const result = await this.#options.store.txn({ conditions, changes }, { signal });
     if (result.outcome === 'unknown') throw result.error;
     return result.outcome === 'committed';
   }
