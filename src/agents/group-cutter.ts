@@ -9,6 +9,7 @@
 // Invariants:  - requests are held by the engine, for a bounded time, whatever happens here or to the others
 //              - a vote is given only when the engine says that its hold lasted until this process knew of all the others'
 //              - a round whose end is not known is given up for all, never for one
+//              - nobody takes part twice in one round: what was announced in it is said of one hold
 
 import { isEngineError } from '../engine/engine.js';
 import type { Stored } from '../model/cluster-state.js';
@@ -54,12 +55,19 @@ interface Prepared {
   asked: boolean;
 }
 
+interface Round {
+  readonly name: string;
+  readonly sinceMs: number;
+  /** What came of this one's part in it. */
+  problem: string | null;
+}
+
 export class GroupCutter {
   readonly #options: GroupCutterOptions;
   /** Tries of this assembly, by snapshot. */
   readonly #prepared = new Map<string, Prepared>();
-  /** The round that this one took part in last, and what came of it. */
-  #round: { readonly name: string; readonly sinceMs: number; problem: string | null } | null = null;
+  /** The last round of each group that was seen here, by the group's id: a volume may be in several. */
+  readonly #rounds = new Map<string, Round>();
 
   constructor(options: GroupCutterOptions) {
     this.#options = options;
@@ -105,9 +113,8 @@ export class GroupCutter {
     const now = context.clock.now();
     const name = group.value.round ?? '';
     const prepared = this.#preparedAs(member.value);
-    const isNew = this.#round?.name !== name;
-    if (isNew) this.#round = { name, sinceMs: now, problem: null };
-    const round = this.#round ?? { name, sinceMs: now, problem: null };
+    const known = this.#rounds.get(group.value.id);
+    const round = known?.name === name ? known : this.#begin(group.value, { name, sinceMs: now, problem: null });
     if (hasVoted(group.value, member.value)) {
       const ready = planGroupReady(snapshots.state(), group);
       if (ready !== null) {
@@ -118,7 +125,7 @@ export class GroupCutter {
       }
     } else if (prepared === null) {
       return this.#giveUp(group, { problem: 'a controller ended' }, signal);
-    } else if (isNew) {
+    } else if (round !== known) {
       await this.#takePart(group, { member, prepared, round }, signal);
       return true;
     }
@@ -128,6 +135,19 @@ export class GroupCutter {
     if (leftMs <= 0) return this.#giveUp(group, { problem: `no word of ${this.#silent(group.value)}` }, signal);
     this.#options.lookAgain(leftMs + 1);
     return false;
+  }
+
+  /** Rounds of groups that are gone are forgotten. */
+  #begin(group: SnapshotGroupObject, round: Round): Round {
+    const ids = new Set(
+      this.#options.snapshots
+        .state()
+        .all('snapshotGroups')
+        .map(({ id }) => id),
+    );
+    for (const id of [...this.#rounds.keys()]) if (!ids.has(id)) this.#rounds.delete(id);
+    this.#rounds.set(group.id, round);
+    return round;
   }
 
   async #giveUp(
@@ -184,16 +204,18 @@ export class GroupCutter {
 
   async #takePart(
     group: Stored<SnapshotGroupObject>,
-    at: { member: Stored<SnapshotObject>; prepared: Prepared; round: { problem: string | null } },
+    at: { member: Stored<SnapshotObject>; prepared: Prepared; round: Round },
     signal: AbortSignal,
   ): Promise<void> {
     const { context, volume } = this.#options;
+    const askedBefore = at.prepared.asked;
     try {
       const heldUs = await this.#cutHeld(group, at, signal);
       await this.#vote(group.value, { ...at, heldUs }, signal);
       context.log.info({ volume: volume().name, group: group.value.name, heldUs }, 'snapshot of a group cut');
     } catch (error) {
-      if (isEngineError(error) && error.data?.['cut'] === false) at.prepared.asked = false;
+      // Said of this call alone.
+      if (!askedBefore && isEngineError(error) && error.data?.['cut'] === false) at.prepared.asked = false;
       if (signal.aborted) throw error;
       at.round.problem = `volume ${volume().name}: ${reason(error)}`;
     }

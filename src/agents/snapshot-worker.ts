@@ -52,7 +52,7 @@ export class SnapshotWorker {
   readonly #backoff: Backoff;
   readonly #groups: GroupCutter;
   #unsubscribe: (() => void) | null = null;
-  #again: Timer | null = null;
+  #again: { readonly timer: Timer; readonly atMs: number } | null = null;
   #running: Promise<void> = Promise.resolve();
 
   constructor(options: SnapshotWorkerOptions) {
@@ -63,10 +63,7 @@ export class SnapshotWorker {
       ...options,
       membersOf: (planned) => this.#membersOf(planned),
       shown: (planned, after, signal) => this.#shown(planned, after, signal),
-      lookAgain: (afterMs) => {
-        this.#again?.cancel();
-        this.#again = clock.setTimer(afterMs, () => this.#wakeup.wake());
-      },
+      lookAgain: (afterMs) => this.#lookAgain(afterMs),
     });
   }
 
@@ -80,7 +77,20 @@ export class SnapshotWorker {
     this.#unsubscribe?.();
     this.#stop.abort(new Error('snapshot worker stopped'));
     await this.#running;
-    this.#again?.cancel();
+    this.#again?.timer.cancel();
+  }
+
+  /** Of several times the first: then all are looked at, and say anew when they are due. */
+  #lookAgain(afterMs: number): void {
+    const { clock } = this.#options.context;
+    const atMs = clock.now() + afterMs;
+    if (this.#again !== null && this.#again.atMs <= atMs) return;
+    this.#again?.timer.cancel();
+    const timer = clock.setTimer(afterMs, () => {
+      this.#again = null;
+      this.#wakeup.wake();
+    });
+    this.#again = { timer, atMs };
   }
 
   /** The store changed. */
