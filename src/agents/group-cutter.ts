@@ -96,9 +96,9 @@ export class GroupCutter {
       }
     }
     const prepared = this.#preparedAs(member.value);
-    // Of an earlier controller, or for sets that are others by now: nobody was asked for it yet.
+    // Of an earlier controller, or for sets that are others by now: as long as there is no round, nobody was asked for it.
     if (prepared === null || String(prepared.leadership.revision) !== String(register.versioned.revision))
-      return snapshots.swap(member, { next: planUnprepared(member.value) }, signal);
+      return snapshots.commit(planUnprepared(group, member), signal);
     const step = planRound(snapshots.state(), group, context.random.bytes(4).toString('hex'));
     if (step !== null) await snapshots.commit(step, signal);
     return false;

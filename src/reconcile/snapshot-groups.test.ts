@@ -97,6 +97,10 @@ class Bed {
     return this.state.stored('snapshotGroups', 'g') as Stored<SnapshotGroupObject>;
   }
 
+  stored(n: number): Stored<SnapshotObject> {
+    return this.state.stored('snapshots', uuid(10_000 + n)) as Stored<SnapshotObject>;
+  }
+
   get phases(): string[] {
     return [this.group.value.phase, ...this.state.all('snapshots').map(({ phase }) => phase)];
   }
@@ -196,8 +200,20 @@ describe('a group of snapshots', () => {
   it('leaves nothing to be looked for of a member that was only prepared', () => {
     const bed = new Bed();
     bed.prepare();
-    const [prepared] = bed.state.all('snapshots');
-    expect(planUnprepared(prepared as SnapshotObject)).toMatchObject({ phase: 'wanted', leftovers: [] });
+    expect(bed.commit(planUnprepared(bed.group, bed.stored(0)))).toBe(true);
+    expect(bed.stored(0).value).toMatchObject({ phase: 'wanted', leftovers: [] });
+    expect(bed.stored(0).value.cut).toBeUndefined();
+  });
+
+  it('keeps what a member was prepared as once there is a round: its disks may have been asked', () => {
+    const bed = new Bed();
+    bed.prepare();
+    // By a controller that was told of neither the round nor whoever prepared it.
+    const late = planUnprepared(bed.group, bed.stored(0));
+    bed.commit(planRound(bed.state, bed.group, round));
+    expect(bed.commit(late)).toBe(false);
+    bed.commit(planGroupFailed(bed.state, bed.group, { problem: 'a controller ended' }));
+    expect(bed.stored(0).value.leftovers).toHaveLength(2);
   });
 
   it('fits into one transaction with as many volumes as there may be, however it ends', () => {

@@ -96,10 +96,10 @@ export function planGroupFailed(
   return all([replaceGroup(stored, next), ...steps, freed(state, group)]);
 }
 
-/** Of a member whose group has no round: no disk was asked for it. Its next controller prepares it anew. */
-export function planUnprepared(snapshot: SnapshotObject): SnapshotObject {
-  const { cut: _, ...rest } = unvoted(snapshot);
-  return { ...rest, phase: 'wanted' };
+/** Of a member whose group has no round: no disk was asked for it, unless a round was drawn since. It is prepared anew. */
+export function planUnprepared(group: Stored<SnapshotGroupObject>, member: Stored<SnapshotObject>): StoreStep {
+  const { cut: _, ...rest } = unvoted(member.value);
+  return both(unchanged([group]), replaceMember(member, { ...rest, phase: 'wanted' }));
 }
 
 /** All of it goes; disk nodes remove what lies on their disks. */
