@@ -216,6 +216,20 @@ describe('a group of snapshots', () => {
     expect(bed.stored(0).value.leftovers).toHaveLength(2);
   });
 
+  it.each([
+    ['it is deleted', planGroupDeletion],
+    ['a round is given up', (state, stored) => planGroupFailed(state, stored, { problem: 'late' })],
+  ] as [string, typeof planGroupReady][])('leaves no word of a hold behind when %s', (_, plan) => {
+    const bed = new Bed();
+    bed.prepare();
+    bed.commit(planRound(bed.state, bed.group, round));
+    const step = plan(bed.state, bed.group);
+    // Between the look and the change, which changes neither the group nor its members.
+    bed.put(keys.snapshotHold(group.id, uuid(101)), codecs.snapshotHold.encode({ format: 1, round }));
+    expect(bed.commit(step)).toBe(true);
+    expect(bed.state.all('snapshotHolds')).toEqual([]);
+  });
+
   it('fits into one transaction with as many volumes as there may be, however it ends', () => {
     const bed = new Bed(groupMembersMax);
     bed.prepare();

@@ -69,7 +69,7 @@ export function planGroupReady(state: ClusterState, stored: Stored<SnapshotGroup
     const { voted: ___, ...ready } = member.value;
     return replaceMember(member, { ...ready, phase: 'ready' });
   });
-  return all([replaceGroup(stored, { ...rest, phase: 'ready' }), ...steps, freed(state, group)]);
+  return all([replaceGroup(stored, { ...rest, phase: 'ready' }), ...steps, freed(group)]);
 }
 
 /** The round is over, for all members; what is hopeless needs none. Null: it is ready, or has failed before. */
@@ -93,7 +93,7 @@ export function planGroupFailed(
     return replaceMember(member, { ...next, phase, failedCount });
   });
   const next = { ...rest, phase, failedCount, problem: failed.problem };
-  return all([replaceGroup(stored, next), ...steps, freed(state, group)]);
+  return all([replaceGroup(stored, next), ...steps, freed(group)]);
 }
 
 /** Of a member whose group has no round: no disk was asked for it, unless a round was drawn since. It is prepared anew. */
@@ -114,7 +114,7 @@ export function planGroupDeletion(state: ClusterState, stored: Stored<SnapshotGr
     if (next === null) return { expect, put: [], remove: [key, name] };
     return { expect, put: [{ key, text: codecs.snapshot.encode(next) }], remove: [name] };
   });
-  return all([gone, ...steps, freed(state, group)]);
+  return all([gone, ...steps, freed(group)]);
 }
 
 function unvoted(snapshot: SnapshotObject): SnapshotObject {
@@ -135,10 +135,9 @@ function unchanged(members: readonly Stored<unknown>[]): StoreStep {
   return { ...noStep, expect: members.map(({ key, revision }) => ({ key, revision })) };
 }
 
-/** What was announced in its rounds. */
-function freed(state: ClusterState, group: SnapshotGroupObject): StoreStep {
-  const held = group.members.map(({ volumeId }) => state.stored('snapshotHolds', `${group.id}/${volumeId}`));
-  return { ...noStep, remove: held.flatMap((stored) => stored?.key ?? []) };
+/** What was announced in its rounds, also by those whose word has not come here yet: nobody would remove it later. */
+function freed(group: SnapshotGroupObject): StoreStep {
+  return { ...noStep, remove: group.members.map(({ volumeId }) => keys.snapshotHold(group.id, volumeId)) };
 }
 
 function all(steps: readonly StoreStep[]): StoreStep {
