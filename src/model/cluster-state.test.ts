@@ -14,4 +14,16 @@ describe('state of a cluster', () => {
     expect([...state.unreadable.keys()]).toEqual([stays]);
     expect(state.version('hosts')).toBeGreaterThan(before);
   });
+
+  it('knows when something was placed last, whatever that says', () => {
+    const state = new ClusterState();
+    expect(state.placementRevision).toBeNull();
+    state.replace([{ key: keys.placement, value: '{}', revision: 3 }]);
+    const copy = state.copy();
+    state.apply(keys.placement, 'x', 5);
+    expect([copy.placementRevision, state.placementRevision]).toEqual([3, 5]);
+    expect([...state.unreadable.keys()]).toEqual([]);
+    state.replace([]);
+    expect(state.placementRevision).toBeNull();
+  });
 });

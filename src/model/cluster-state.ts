@@ -106,9 +106,19 @@ export class ClusterState {
   readonly #shared = new Set<Kind>();
   readonly #lastLives = new Map<string, LiveObject>();
   readonly unreadable = new Map<string, string>();
+  #placementRevision: number | null = null;
+
+  /** Of `keys.placement`, whatever that holds; null: nothing was ever placed. Whoever promises space expects and rewrites it. */
+  get placementRevision(): number | null {
+    return this.#placementRevision;
+  }
 
   /** Applies one change; null deletes. Keys that are none of ours are ignored. */
   apply(key: string, text: string | null, revision: number): void {
+    if (key === keys.placement) {
+      this.#placementRevision = text === null ? null : revision;
+      return;
+    }
     const kind = kinds.find((entry) => key.startsWith(prefixes[entry].prefix));
     if (kind === undefined) return;
     this.#versions.set(kind, this.version(kind) + 1);
@@ -136,6 +146,7 @@ export class ClusterState {
     for (const map of this.#maps.values()) {
       for (const stored of [...map.values()]) if (!present.has(stored.key)) this.apply(stored.key, null, 0);
     }
+    if (!present.has(keys.placement)) this.#placementRevision = null;
     for (const key of [...this.unreadable.keys()]) if (!present.has(key)) this.apply(key, null, 0);
     for (const entry of entries) this.apply(entry.key, entry.value, entry.revision);
   }
@@ -151,6 +162,7 @@ export class ClusterState {
       copy.#shared.add(kind);
       this.#shared.add(kind);
     }
+    copy.#placementRevision = this.#placementRevision;
     for (const [name, live] of this.#lastLives) copy.#lastLives.set(name, live);
     for (const [key, problem] of this.unreadable) copy.unreadable.set(key, problem);
     return copy;

@@ -160,7 +160,7 @@ class Bed {
   }
 
   commit(step: StoreStep): boolean {
-    const revisions = new Map<string, number>();
+    const revisions = new Map<string, number | null>([[keys.placement, this.state.placementRevision]]);
     for (const kind of ['jobs', 'volumes', 'leaderships', 'snapshots'] as const)
       for (const id of [volumeId, jobId]) {
         const stored = this.state.stored(kind, id);
@@ -281,6 +281,29 @@ describe('moving replicas of a volume to a named disk', () => {
     bed.rebuild();
     const kept = bed.volume.legs[0]?.replicas.map(({ replica }) => replica);
     expect(kept).toEqual([uuid(20), uuid(21)]);
+  });
+
+  it('promises space on the disk only if nothing was placed anywhere since it was looked at, and says so to the others', () => {
+    const bed = new Bed();
+    bed.ask();
+    const places = (step: StoreStep | null): boolean =>
+      step?.put.some(({ key }) => key === keys.volume(volumeId)) === true;
+    const next = (): StoreStep => {
+      for (let step = bed.plan('n0'); step !== null; step = bed.plan('n0')) {
+        if (places(step)) return step;
+        expect(bed.commit(step)).toBe(true);
+      }
+      throw new Error('the move never begins');
+    };
+    const late = next();
+    // A volume that is made at the same time, or another move.
+    bed.put(keys.placement, '{}');
+    expect(bed.commit(late)).toBe(false);
+    expect(bed.volume.legs[0]?.replicas).toHaveLength(2);
+    const seen = bed.state.placementRevision;
+    expect(bed.commit(next())).toBe(true);
+    expect(bed.volume.legs[0]?.replicas).toHaveLength(3);
+    expect(bed.state.placementRevision).not.toBe(seen);
   });
 
   it('fails when the disk is lost to the pool meanwhile, and the old replica is taken back as it is', () => {

@@ -10,13 +10,16 @@
 //
 // Invariants:  - the old replica stays in the set until every replica that stays is in it
 //              - one leg after the other; what is refused by `whyNotMove` is never begun
+//              - space on the other disk is promised once: by one transaction with what all who place anything rewrite
 //              - called off before the new replica is in sync, the old one stays and the new one goes
 
 import type { ClusterState, Stored } from '../model/cluster-state.js';
+import { keys } from '../model/keys.js';
 import { diskClassDefault, selects } from '../model/location.js';
 import {
   codecs,
   type DiskObject,
+  formatVersion,
   type Leadership,
   type ReplicaPlacement,
   type VolumeObject,
@@ -30,7 +33,7 @@ import { homesOf } from './homes.js';
 import type { MoveStep } from './move-controller.js';
 import { promisedPerDisk } from './promised.js';
 import { withSuccessors } from './rebuild.js';
-import { noStep, replace, type StoreStep } from './store-step.js';
+import { both, noStep, replace, type StoreStep } from './store-step.js';
 
 export interface ReplicaMove {
   readonly volumeId: string;
@@ -221,8 +224,16 @@ function begin(state: ClusterState, at: LegMove): MoveStep {
     // Where the PG has it anyway, nothing is to be remembered.
     return pgDisk === to ? plain : { ...plain, insteadOf: pgDisk };
   });
-  const step = placed(at, { ...volume, legs: volume.legs.map((each, index) => (index === leg ? { replicas } : each)) });
+  const next = { ...volume, legs: volume.legs.map((each, index) => (index === leg ? { replicas } : each)) };
+  const step = both(placed(at, next), promised(state, volume));
   return { do: 'change', why: `leg ${leg} gets a replica on disk ${to}`, step };
+}
+
+/** Nobody else has placed anything since the room was looked at. */
+function promised(state: ClusterState, { id }: VolumeObject): StoreStep {
+  const key = keys.placement;
+  const text = JSON.stringify({ format: formatVersion, volumeId: id });
+  return { expect: [{ key, revision: state.placementRevision }], put: [{ key, text }], remove: [] };
 }
 
 /** The change counts only for the sets that it was planned on. */
