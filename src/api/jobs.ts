@@ -4,16 +4,17 @@
 //
 // Invariants:  - a job comes into the store together with what it stands on, or not at all
 //              - while a job is under way, the same wish again gives that job
+//              - a job on a volume rewrites the volume: of two requests at once, the later one sees the job of the earlier
 
 import type { Clock } from '../env/clock.js';
 import { systemClock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
 import type { MoveReplicaRequest } from '../model/api.js';
-import type { ClusterState } from '../model/cluster-state.js';
+import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { hasEnded, type JobKind, type JobObject, type JobView } from '../model/jobs.js';
 import { keys } from '../model/keys.js';
-import { codecs, formatVersion } from '../model/objects.js';
+import { codecs, formatVersion, type VolumeObject } from '../model/objects.js';
 import { controllerNodes } from '../reconcile/controllers.js';
 import { legsOn, restOfMove, whyNotMove } from '../reconcile/move-replica.js';
 import { whyNot } from '../reconcile/rollback.js';
@@ -111,7 +112,8 @@ export function cancelJob(deps: Pick<JobDeps, 'store'>, id: string): Promise<Job
 /** Has the volume driven by `to` from soon on, with its hosts' I/O under way. */
 export function moveController(deps: JobDeps, name: string, to: string): Promise<JobView> {
   return attempt<JobView>(deps.store, async ({ state }) => {
-    const { value: volume } = requireVolume(state, name);
+    const stored = requireVolume(state, name);
+    const { value: volume } = stored;
     assertController(state, to);
     const others = state
       .all('jobs')
@@ -132,7 +134,7 @@ export function moveController(deps: JobDeps, name: string, to: string): Promise
       arguments: { volumeId: volume.id, volume: volume.name, to },
     };
     const { job, changes, conditions } = jobFor(deps, state, { ...wish, total: 1, unit: 'volumes' });
-    return { txn: changes.length === 0 ? null : { conditions, changes }, result: jobView(job) };
+    return { txn: changes.length === 0 ? null : onVolume(stored, { conditions, changes }), result: jobView(job) };
   });
 }
 
@@ -169,9 +171,7 @@ export function moveReplica(deps: JobDeps, name: string, request: MoveReplicaReq
     const wish = { kind: 'volume.move-replica' as const, arguments: { ...asked, legs: legs.join(',') } };
     const total = rest.replicas + rest.snapshotCopies;
     const { job, changes, conditions } = jobFor(deps, state, { ...wish, total, unit: 'replicas and copies' });
-    // Placed anew since: then it is looked at again.
-    const unchanged = { key: stored.key, modRevision: stored.revision };
-    return { txn: { conditions: [...conditions, unchanged], changes }, result: jobView(job) };
+    return { txn: onVolume(stored, { conditions, changes }), result: jobView(job) };
   });
 }
 
@@ -196,10 +196,16 @@ export function rollBack(deps: JobDeps, at: { volume: string; snapshot: string }
     if (leadership === null) throw busy('it is being made');
     const why = whyNot(state, { volume, leadership, snapshot });
     if (why !== null) throw busy(why);
-    // Attached since: then it is looked at again.
-    const unchanged = { key: stored.key, modRevision: stored.revision };
-    return { txn: { conditions: [...conditions, unchanged], changes }, result: jobView(job) };
+    return { txn: onVolume(stored, { conditions, changes }), result: jobView(job) };
   });
+}
+
+/** Placed or attached since, or given another job: then it is looked at again. The volume's revision is all that changes. */
+function onVolume({ key, revision, value }: Stored<VolumeObject>, { conditions, changes }: Txn): Txn {
+  return {
+    conditions: [...conditions, { key, modRevision: revision }],
+    changes: [...changes, { kind: 'put', key, value: codecs.volume.encode(value) }],
+  };
 }
 
 function assertController(state: ClusterState, to: string): void {
