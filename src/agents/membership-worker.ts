@@ -304,6 +304,8 @@ export class MembershipWorker {
     try {
       await context.engine.rpc('basalt_leg_add_member', { name: assembly.legName(member.leg), member: request.name });
       this.#options.onChange();
+      // It may have been called off while it was being attached: nobody knew of it then.
+      this.#wakeup.wake();
     } catch (error) {
       context.log.warn({ replica: member.replica, error: reason(error) }, 'returning replica could not be added');
       this.#joining.delete(request.name);

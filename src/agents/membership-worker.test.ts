@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Goal: a replica that nobody wants any more is not copied, whenever that was said.
+// Method: the worker of one volume with one leg, over an engine that attaches when the test says so.
+
+import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../env/clock.js';
+import type { Leadership, ReplicaPlacement, VolumeObject } from '../model/objects.js';
+import { MembershipWorker, type WorkerOptions } from './membership-worker.js';
+import { quietLog } from './testing/cluster-bed.js';
+
+const patientMs = 60_000;
+const uuid = (n: number): string => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
+const [volumeId, old, fresh] = [uuid(1), uuid(10), uuid(11)];
+const holder = { controller: 'c1', instance: uuid(5) };
+const placed = (replica: string, over: Partial<ReplicaPlacement> = {}): ReplicaPlacement => ({
+  replica,
+  disk: uuid(replica === old ? 20 : 21),
+  node: replica === old ? 'd1' : 'd2',
+  ...over,
+});
+
+const leadership: Leadership = {
+  format: 1,
+  volumeId,
+  epoch: 3,
+  ...holder,
+  clean: false,
+  leaseMs: 300,
+  legs: [{ inSync: [{ replica: old, incarnation: 'i' }] }],
+};
+
+class Bed {
+  readonly worker: MembershipWorker;
+  /** What the engine was asked for, in order. */
+  readonly asked: string[] = [];
+  readonly ended: string[] = [];
+  #replicas = [placed(old, { leaving: true }), placed(fresh)];
+  #attach: (() => void) | null = null;
+  readonly #attached = new Set<string>();
+
+  constructor() {
+    const engine = {
+      rpc: async (method: string): Promise<unknown> => {
+        this.asked.push(method);
+        if (method !== 'basalt_member_attach') return true;
+        await new Promise<void>((resolve) => {
+          this.#attach = resolve;
+        });
+        return { incarnation: 'i' };
+      },
+    };
+    const assembly = {
+      epoch: 3,
+      legName: () => 'leg',
+      memberName: (_: object, suffix: string) => `m-${suffix}`,
+      nameOfMember: (replica: string) => (this.#attached.has(replica) ? 'm' : null),
+      adopt: ({ replica }: { replica: string }) => this.#attached.add(replica),
+      detach: async () => this.#attached.delete(fresh),
+    };
+    this.worker = new MembershipWorker({
+      context: { engine, clock: systemClock, log: quietLog },
+      volume: () => ({ id: volumeId, name: 'v', legs: [{ replicas: this.#replicas }] }) as unknown as VolumeObject,
+      assembly,
+      register: { known: leadership },
+      holder,
+      resolve: () => ({ traddr: '127.0.0.1', trsvcid: '1' }),
+      attachTimeoutMs: patientMs,
+      rejoinMs: 10,
+      onFenced: (why: string) => this.ended.push(why),
+      onStuck: (why: string) => this.ended.push(why),
+      onChange: () => {},
+    } as unknown as WorkerOptions);
+    this.worker.start();
+  }
+
+  get isAttaching(): boolean {
+    return this.#attach !== null;
+  }
+
+  attached(): void {
+    this.#attach?.();
+  }
+
+  /** As a job does that is cancelled. */
+  callOff(): void {
+    this.#replicas = [placed(old), placed(fresh, { leaving: true })];
+    this.worker.poke();
+  }
+}
+
+async function eventually(what: string, holds: () => boolean): Promise<void> {
+  for (const endMs = systemClock.now() + patientMs; !holds(); await systemClock.sleep(1))
+    if (systemClock.now() > endMs) throw new Error(`never: ${what}`);
+}
+
+let bed: Bed;
+
+afterEach(() => bed.worker.stop());
+
+describe('a replica that is to join', { timeout: 2 * patientMs }, () => {
+  it.each([
+    ['while it is being attached', true],
+    ['while it is copied', false],
+  ])('is given up when that is called off %s', async (_, early) => {
+    bed = new Bed();
+    await eventually('it is being attached', () => bed.isAttaching);
+    const count = (method: string): number => bed.asked.filter((each) => each === method).length;
+    if (early) bed.callOff();
+    // Whoever was woken has looked.
+    for (let turns = 0; turns < 20; turns++) await new Promise((resolve) => setImmediate(resolve));
+    bed.attached();
+    if (!early) {
+      await eventually('it is copied', () => count('basalt_leg_add_member') === 1);
+      bed.callOff();
+    }
+    await eventually('it is given up', () => count('basalt_leg_abandon_member') === 1);
+    await eventually('it is let go', () => !bed.worker.joining.has(fresh));
+    expect(count('basalt_member_attach')).toBe(1);
+    expect(bed.ended).toEqual([]);
+  });
+});
