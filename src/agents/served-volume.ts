@@ -29,7 +29,7 @@ import {
 } from '../reconcile/exports.js';
 import { namedSuccessor, notReady, shouldHandOver } from '../reconcile/hand-over.js';
 import { isGranted } from '../reconcile/membership.js';
-import { decidePromotion } from '../reconcile/promotion.js';
+import { decidePromotion, standbyStepMs } from '../reconcile/promotion.js';
 import { ensureSlot, slotName } from './assembly.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
@@ -502,7 +502,8 @@ export class ServedVolume {
       if (this.#wish?.what !== what) this.#wish = { what, sinceMs: clock.now() };
       const restMs = this.#wish.sinceMs + decision.delayMs - clock.now();
       if (restMs > 0) {
-        await clock.sleep(restMs, signal);
+        // In short steps: what is asked of this node may have become another thing by then.
+        await clock.sleep(Math.min(restMs, standbyStepMs), signal);
         continue;
       }
       await this.#options.promotions.run(signal, () => this.#promoteInTurn(what, signal));

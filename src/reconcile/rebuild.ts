@@ -276,7 +276,7 @@ function survey(view: View): { candidates: Candidate[]; runningOn: Map<string, n
       const good = leg.replicas.filter((entry) => inSync.has(entry.replica) && up(entry)).length;
       const lost = leg.replicas.some((entry) => view.lostNodes.has(entry.node) || isMissing(state, entry));
       if (!lost && staysOnCordoned(state, leg, disks)) return;
-      const homes = volume.erasure === undefined ? disks : codedHomes(view, { volume, leg, disks });
+      const homes = volume.erasure === undefined ? disks : codedHomes(view, { volume, leg, inSync, disks });
       if (homes !== null) candidates.push({ volume, leg: index, disks: homes, good, lost });
     });
   }
@@ -289,12 +289,13 @@ function survey(view: View): { candidates: Candidate[]; runningOn: Map<string, n
  */
 function codedHomes(
   view: View,
-  at: { volume: VolumeObject; leg: LegPlacement; disks: readonly string[] },
+  at: { volume: VolumeObject; leg: LegPlacement; inSync: ReadonlySet<string>; disks: readonly string[] },
 ): readonly string[] | null {
   const { state, lostNodes, maps } = view;
   const { data, parity } = at.volume.erasure ?? { data: 0, parity: 0 };
+  // A member that takes every write is not lost, whatever became of its node's connection to the store.
   const isKept = (entry: ReplicaPlacement): boolean =>
-    entry.leaving !== true && !lostNodes.has(entry.node) && !isMissing(state, entry);
+    entry.leaving !== true && (!lostNodes.has(entry.node) || at.inSync.has(entry.replica)) && !isMissing(state, entry);
   const kept = at.leg.replicas.filter(isKept).map(({ disk }) => disk);
   const taken = new Set(kept.map((disk) => maps.domain(at.volume, disk)));
   const isFree = (disk: string): boolean =>
