@@ -82,7 +82,8 @@ export const plainShape: ClusterShape = {
   bugs: noBugs,
 };
 
-const diskBytes = 32 * MiB;
+/** Room for the copies of many snapshots. */
+const diskBytes = 64 * MiB;
 const disksAddedMax = 2;
 const volumeName = 'v1';
 const codedPool = 'coded';
