@@ -115,7 +115,9 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
     // In by one swap, out by one.
     expect(watch.seen.map(({ legs }) => legs[0]?.inSync.length)).toEqual([3, 2]);
     expect(nodesOf(await bed.redundant('v1'))).toEqual([stays, to].sort());
-    expect(await bed.node(from).engine.rpc('bdev_lvol_get_lvols', {})).toEqual([]);
+    await eventually('nothing is left of it', async () => {
+      return (await bed.node(from).engine.rpc('bdev_lvol_get_lvols', {})).length === 0;
+    });
     expect(await bed.read('c1', 'v1', 3)).toBe(6);
     await bed.kill(stays);
     await cloneSnapshot(bed.api, { volume: 'v1', snapshot: 's1', request: { name: 'c' } });
