@@ -78,8 +78,14 @@ function on_path(command) {
   return (process.env.PATH ?? '').split(delimiter).some((folder) => existsSync(join(folder, command)));
 }
 
+/** Without a `nodedir` of the user's npm configuration: node-gyp would prefer it to its command line. */
+function build_environment() {
+  const inherited = Object.entries(process.env);
+  return Object.fromEntries(inherited.filter(([name]) => !/^npm_.*_nodedir$/i.test(name)));
+}
+
 function node_gyp(total) {
-  const env = { ...process.env };
+  const env = build_environment();
   if (env.CXX === undefined && on_path('ccache')) Object.assign(env, { CC: 'ccache cc', CXX: 'ccache c++' });
   const script = require.resolve('node-gyp/bin/node-gyp.js');
   const jobs = String(availableParallelism());
