@@ -10,6 +10,8 @@ export interface Landscape {
   readonly disks: readonly PgProblemDisk[];
   readonly domainOf: readonly number[];
   readonly domainCount: number;
+  /** The part of all PGs that each disk may have: 1, or what a full disk has now. */
+  readonly shareMax: readonly number[];
 }
 
 export function landscapeOf(disks: readonly PgProblemDisk[]): Landscape {
@@ -21,15 +23,15 @@ export function landscapeOf(disks: readonly PgProblemDisk[]): Landscape {
     numbers.set(domain, numbers.size);
     return numbers.size - 1;
   });
-  return { disks: sorted, domainOf, domainCount: numbers.size };
+  return { disks: sorted, domainOf, domainCount: numbers.size, shareMax: sorted.map(() => 1) };
 }
 
 /**
  * The optimum U, by linear programming: maximize U, where disk d takes y_d bytes,
- *   0 ≤ y_d ≤ capacity_d,   Σ y_d = width · U,   Σ over the disks of a domain y_d ≤ U.
+ *   0 ≤ y_d ≤ capacity_d,   Σ y_d = width · U,   Σ over the disks of a domain y_d ≤ U,   y_d ≤ shareMax_d · U.
  */
 export function optimumBytes(landscape: Landscape, width: number, solve: SolveLinear): number {
-  const { disks, domainOf, domainCount } = landscape;
+  const { disks, domainOf, domainCount, shareMax } = landscape;
   // In units of the largest disk: the solver's tolerances are absolute.
   const unit = Math.max(...disks.map((disk) => disk.capacityBytes));
   const program = new LinearProgram();
@@ -41,6 +43,10 @@ export function optimumBytes(landscape: Landscape, width: number, solve: SolveLi
     const terms = all.filter((_, disk) => domainOf[disk] === domain);
     program.row([...terms, { variable: size, factor: -1 }], '<=', 0);
   }
+  all.forEach((share, disk) => {
+    const max = shareMax[disk] ?? 1;
+    if (max < 1) program.row([share, { variable: size, factor: -max }], '<=', 0);
+  });
   return (solve(program)?.value(size) ?? 0) * unit;
 }
 
@@ -49,14 +55,15 @@ export function optimumBytes(landscape: Landscape, width: number, solve: SolveLi
  * its disks take it in proportion.
  */
 export function fairShares(landscape: Landscape, optimum: number, pgCount: number): number[] {
-  const { disks, domainOf, domainCount } = landscape;
+  const { disks, domainOf, domainCount, shareMax } = landscape;
+  const room = disks.map((disk, index) => Math.min(disk.capacityBytes, (shareMax[index] ?? 1) * optimum));
   const totals = new Array<number>(domainCount).fill(0);
-  disks.forEach((disk, index) => {
-    totals[domainOf[index] ?? 0] = (totals[domainOf[index] ?? 0] ?? 0) + disk.capacityBytes;
+  room.forEach((bytes, index) => {
+    totals[domainOf[index] ?? 0] = (totals[domainOf[index] ?? 0] ?? 0) + bytes;
   });
-  return disks.map((disk, index) => {
+  return room.map((bytes, index) => {
     const total = totals[domainOf[index] ?? 0] ?? 1;
-    return ((Math.min(total, optimum) * disk.capacityBytes) / total / optimum) * pgCount;
+    return total === 0 ? 0 : ((Math.min(total, optimum) * bytes) / total / optimum) * pgCount;
   });
 }
 
@@ -75,16 +82,16 @@ export function evenPgBytesMax(landscape: Landscape, at: { optimum: number; pgCo
 
 function placesFor(landscape: Landscape, pgBytes: number, pgCount: number): number {
   const places = new Array<number>(landscape.domainCount).fill(0);
-  landscape.disks.forEach((disk, index) => {
-    const domain = landscape.domainOf[index] ?? 0;
-    places[domain] = (places[domain] ?? 0) + placesOn(disk, pgBytes, pgCount);
+  landscape.domainOf.forEach((domain, disk) => {
+    places[domain] = (places[domain] ?? 0) + placesOn(landscape, disk, { pgBytes, pgCount });
   });
   return places.reduce((sum, count) => sum + Math.min(count, pgCount), 0);
 }
 
-/** How many PGs of that size the disk has room for. */
-export function placesOn(disk: PgProblemDisk, pgBytes: number, pgCount: number): number {
-  return Math.min(pgCount, Math.floor((disk.capacityBytes / pgBytes) * (1 + 1e-12)));
+/** How many PGs of that size the disk, by number, has room for and may have. */
+export function placesOn(landscape: Landscape, disk: number, of: { pgBytes: number; pgCount: number }): number {
+  const room = Math.floor(((landscape.disks[disk]?.capacityBytes ?? 0) / of.pgBytes) * (1 + 1e-12));
+  return Math.min(Math.round((landscape.shareMax[disk] ?? 1) * of.pgCount), room);
 }
 
 /** The optimum again, by bisection: quick enough for the event loop, where linear programming is not. */

@@ -64,8 +64,9 @@ const uneven = fc
 
 /** The least movement of all maps at 98.5 % of the optimum, PG by PG, fractions allowed. */
 function leastMoves(of: PgProblem): number {
-  const { disks, domainOf, domainCount } = landscapeOf(of.disks);
-  const optimum = optimumBytes({ disks, domainOf, domainCount }, of.width, solve) * 0.985;
+  const landscape = landscapeOf(of.disks);
+  const { disks, domainOf, domainCount } = landscape;
+  const optimum = optimumBytes(landscape, of.width, solve) * 0.985;
   const program = new LinearProgram();
   const gains: string[] = [];
   const places = Array.from({ length: of.pgCount }, (_, pg) =>
@@ -208,5 +209,31 @@ describe('a change', () => {
       }),
       { numRuns: 25 },
     );
+  });
+
+  it('finds a place for what a disk leaves behind, beside disks that get nothing more', () => {
+    fc.assert(
+      fc.property(uneven, fc.nat(), fc.array(fc.boolean(), { minLength: 40, maxLength: 40 }), (cluster, lost, full) => {
+        const { disks, width } = cluster;
+        const before = planPgs(problem(disks, { width }), solve);
+        const rest = disks
+          .filter((_, at) => at !== lost % disks.length)
+          .map((disk, at): PgProblemDisk => (full[at] === true ? { ...disk, full: true } : disk));
+        fc.pre(new Set(rest.filter((disk) => disk.full !== true).map((disk) => disk.domain)).size >= width);
+        const asked = problem(rest, { width, current: idsOf(before) });
+        const plan = planPgs(asked, solve);
+        checkConstraints(plan, asked);
+        const fullIds = new Set(rest.filter((disk) => disk.full === true).map(({ id }) => id));
+        expect(plan.moves.filter(({ to }) => fullIds.has(to))).toEqual([]);
+      }),
+      { numRuns: 25, endOnFailure: true },
+    );
+  });
+
+  it('beside disks that get nothing more is refused where the others are in too few domains', () => {
+    const disks = ['a', 'b', 'c'].map((id): PgProblemDisk => ({ id, domain: id, capacityBytes: gib }));
+    const current = idsOf(planPgs(problem(disks), solve));
+    const rest = disks.slice(1).map((disk): PgProblemDisk => (disk.id === 'b' ? { ...disk, full: true } : disk));
+    expect(() => planPgs(problem(rest, { current }), solve)).toThrow(/1 disk is to get nothing more.*uncordon/);
   });
 });

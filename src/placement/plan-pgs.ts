@@ -22,12 +22,14 @@ const leastShare = 0.95;
 /** @throws PLACEMENT_IMPOSSIBLE when a PG's data has no place; PLANNER_FAILED */
 export function planPgs(problem: PgProblem, solve: SolveLinear): PgPlan {
   const { pgCount, width } = problem;
-  const landscape = landscapeOf(problem.disks);
+  const all = landscapeOf(problem.disks);
+  const before = presentMap(all, problem);
+  const current = countPerDisk(before, all.disks.length);
+  const shareMax = all.disks.map((disk, index) => (disk.full === true ? (current[index] ?? 0) / pgCount : 1));
+  const landscape: Landscape = { ...all, shareMax };
   const optimum = optimumBytes(landscape, width, solve);
-  if (!(optimum > 0)) throw new BasaltError('PLANNER_FAILED', { detail: 'the disks have no room' });
+  if (!(optimum > 0)) throw noRoomBeside(problem);
   const fair = fairShares(landscape, optimum, pgCount);
-  const before = presentMap(landscape, problem);
-  const current = countPerDisk(before, landscape.disks.length);
   const first = current.every((count) => count === 0);
   const whole = evenPgBytesMax(landscape, { optimum, pgCount, width });
   const pgBytes = first ? whole : Math.min((optimum / pgCount) * slackOfOptimum, whole * slackOfWhole);
@@ -92,6 +94,17 @@ export function evenBytesOf(landscape: Landscape, pgs: readonly (readonly number
     if (count > 0) perPg = Math.min(perPg, (landscape.disks[disk]?.capacityBytes ?? 0) / count);
   });
   return Number.isFinite(perPg) ? perPg * pgs.length : 0;
+}
+
+/** Disks have something; hence only those that get nothing can be in the way. */
+function noRoomBeside(problem: PgProblem): BasaltError {
+  const full = problem.disks.filter((disk) => disk.full === true).length;
+  if (full === 0) return new BasaltError('PLANNER_FAILED', { detail: 'the disks have no room' });
+  const what = `${full} ${full === 1 ? 'disk is' : 'disks are'} to get nothing more, and the others are in too few failure domains`;
+  return new BasaltError('PLACEMENT_IMPOSSIBLE', {
+    field: 'disks',
+    problem: `${what}: uncordon one, or add a disk in another failure domain`,
+  });
 }
 
 function noRoom(problem: PgProblem, unfilled: readonly number[]): BasaltError {

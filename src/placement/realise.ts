@@ -133,12 +133,26 @@ function fillHoles(board: Board): number[] {
         board.move({ pg, from: -1, to: disk });
         need[board.domain(disk)] = (need[board.domain(disk)] ?? 0) - 1;
       } else if (!chain(board, { pg, disk: -1 })) {
-        unfilled.push(pg);
-        return;
+        const spare = leastOver(board, pg);
+        if (spare < 0) {
+          unfilled.push(pg);
+          return;
+        }
+        board.move({ pg, from: -1, to: spare });
       }
     }
   });
   return unfilled;
+}
+
+/** Where the numbers per disk cannot be had with the domains and the full disks as they are: beyond the number of one. */
+function leastOver(board: Board, pg: number): number {
+  let best = -1;
+  for (let disk = 0; disk < board.diskCount; disk++) {
+    if (!board.fits(pg, disk, -1)) continue;
+    if (best < 0 || board.deficit(disk) > board.deficit(best)) best = disk;
+  }
+  return best;
 }
 
 /** How many places the disks of each domain still miss. */

@@ -33,8 +33,8 @@ interface Segment {
 export function targets(landscape: Landscape, request: TargetRequest, solve: SolveLinear): number[] {
   const { pgCount, width, fair } = request;
   const program = new LinearProgram();
-  const perDisk = landscape.disks.map((disk, index) => {
-    const max = placesOn(disk, request.pgBytes, pgCount);
+  const perDisk = landscape.disks.map((_, index) => {
+    const max = placesOn(landscape, index, request);
     const min = Math.min(max, request.least[index] ?? 0);
     const segments = costSegments({ min, max, share: fair[index] ?? 0, current: request.current[index] ?? 0 });
     const variables = segments.map(({ length, slope }) => program.variable({ cost: slope, min: 0, max: length }));
@@ -91,7 +91,7 @@ export interface LeastMovement {
 
 /**
  * The least that any map at the optimum must have moved, fractions allowed: Σ max(0, z_d − current_d) over
- *   0 ≤ z_d ≤ capacity_d · pgCount / optimum,   Σ z_d = width · pgCount,   Σ over a domain z_d ≤ pgCount.
+ *   0 ≤ z_d ≤ capacity_d · pgCount / optimum,   z_d ≤ shareMax_d · pgCount,   Σ z_d = width · pgCount,   Σ over a domain z_d ≤ pgCount.
  */
 export function leastMovement(
   landscape: Landscape,
@@ -103,7 +103,8 @@ export function leastMovement(
   const parts: { keep: string; gain: string }[] = [];
   const terms = landscape.disks.map((disk, index) => {
     // A hair more than exact, so that rounding does not make it infeasible.
-    const max = Math.min(pgCount, (disk.capacityBytes / optimum) * pgCount * (1 + 1e-9));
+    const most = Math.min(landscape.shareMax[index] ?? 1, disk.capacityBytes / optimum);
+    const max = most * pgCount * (1 + 1e-9);
     const kept = Math.min(current[index] ?? 0, max);
     const keep = program.variable({ cost: 0, min: 0, max: kept });
     const gain = program.variable({ cost: 1, min: 0, max: Math.max(0, max - kept) });
