@@ -12,7 +12,6 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
-#include <semaphore>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "base/assert.h"
 #include "engine/local_engine.h"
 #include "engine/rpc/json.h"
+#include "testing/semaphore.h"
 
 namespace basalt {
 namespace {
@@ -35,7 +35,7 @@ std::string json(std::string text) {
 
 struct Call {
   std::string answer;
-  std::binary_semaphore answered{0};
+  testing::Semaphore answered;
 };
 
 // A thread that writes the first blocks of a bdev and reads them back, again and again.
@@ -117,8 +117,8 @@ class Load {
   const std::string name_;
   BdevAccess* access_ = nullptr;
   std::array<Slot, 8> slots_;
-  std::counting_semaphore<> ended_{0};
-  std::counting_semaphore<> round_{0};
+  testing::Semaphore ended_;
+  testing::Semaphore round_;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> fenced_{false};
   std::thread thread_;

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#include <semaphore>
 
 #include "bdev/malloc/malloc.h"
 #include "bdev/nvmf/multipath.h"
@@ -16,6 +15,7 @@
 #include "nvmf/target/target.h"
 #include "nvmf/transport/tcp/tcp_host.h"
 #include "nvmf/transport/tcp/tcp_target.h"
+#include "testing/semaphore.h"
 
 namespace {
 thread_local uint64_t heap_use_count = 0;
@@ -41,7 +41,7 @@ constexpr char subnqn[] = "nqn.2026-01.test:real";
 constexpr uint64_t disk_blocks = 16384;
 
 template <class T>
-Task<void> carry(Reactor* reactor, Task<T> task, std::optional<T>* result, std::binary_semaphore* ended) {
+Task<void> carry(Reactor* reactor, Task<T> task, std::optional<T>* result, testing::Semaphore* ended) {
   co_await hop(*reactor);
   T value = co_await task;
   result->emplace(std::move(value));
@@ -52,7 +52,7 @@ Task<void> carry(Reactor* reactor, Task<T> task, std::optional<T>* result, std::
 template <class T>
 T on(Reactor& reactor, Task<T> task) {
   std::optional<T> result;
-  std::binary_semaphore ended{0};
+  testing::Semaphore ended;
   spawn(carry(&reactor, std::move(task), &result, &ended));
   EXPECT_TRUE(ended.try_acquire_for(std::chrono::seconds(60)));
   return std::move(*result);
@@ -242,7 +242,7 @@ TEST_F(RealSockets, TakesNothingFromTheHeapOncePerRequest) {
 TEST_F(RealSockets, GoesOnWhenTheTargetEndsTheConnection) {
   Runner runner(bdev(), 8, 16);
   std::optional<Outcome> result;
-  std::binary_semaphore ended{0};
+  testing::Semaphore ended;
   spawn(carry(&host_reactor, runner.run(20000), &result, &ended));
   for (int i = 0; i < 5; i++)
     EXPECT_TRUE(on(target_reactor, drop_connections(target.get())).ok());
