@@ -250,6 +250,16 @@ TEST_F(LegMarks, AfterAnUncleanTakeoverOnlyMarkedRegionsAreDirty) {
   EXPECT_EQ(value_of(3), 1);
 }
 
+TEST_F(LegMarks, ALegThatHasNothingToMakeEqualSaysSoWhenItsTailsAreRead) {
+  for (const bool unclean : {false, true}) {
+    take_over({&a}, unclean);
+    EXPECT_FALSE(leg->equal());
+    ASSERT_TRUE(fixture.run_until([&] { return clean_count == 1; })) << (unclean ? "unclean" : "clean");
+    EXPECT_TRUE(leg->equal());
+    die();
+  }
+}
+
 TEST_F(LegMarks, AHalfMadeWriteIsMadeEqualByItsMark) {
   take_over({&a, &b}, false);
   written(40, 1);

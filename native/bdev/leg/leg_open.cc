@@ -160,8 +160,8 @@ void LegBdev::opened() {
     BASALT_ASSERT(gate_.enter());
     cleaning_ = true;
     spawn(clean_in_background(Refusal::expels));
-  } else if (tail_ != nullptr && options_.all_dirty && events_.clean) {
-    events_.clean();
+  } else if (tail_ != nullptr && events_.clean) {
+    events_.clean();  // until now nobody could say so
   }
   List<Op, &Op::node> early;
   early.splice_back(lists_->early);

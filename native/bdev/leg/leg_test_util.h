@@ -168,6 +168,7 @@ class LegFixture : public testing::Test {
     make(options, std::move(handles));
   }
   void make(const LegOptions& options, std::vector<LegMember> members) {
+    clean_count = 0;
     LegEvents events;
     events.member_failed = [this](const std::string& member, const std::string&) { failed.push_back(member); };
     events.member_copied = [this](const LegMemberInfo& member) {
