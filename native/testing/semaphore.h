@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a test waits with for another thread. The one of POSIX, since std::counting_semaphore of GCC 13 can sleep through
-// a release: a test on Ubuntu 24.04 then stood still until its patience ended, five minutes, though all had happened.
+// What a test waits with for another thread. The one of POSIX, since std::counting_semaphore of GCC 13 can sleep
+// through a release: a test on Ubuntu 24.04 then stood still until its patience ended, five minutes, though all had
+// happened.
 #pragma once
 
 #include <semaphore.h>
