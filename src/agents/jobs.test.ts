@@ -8,8 +8,7 @@ import { systemClock } from '../env/clock.js';
 import { systemRandom } from '../env/random.js';
 import { SeededRandom } from '../env/seeded-random.js';
 import type { VolumeView } from '../model/api.js';
-import { hasEnded, type JobView } from '../model/jobs.js';
-import type { Leadership } from '../model/objects.js';
+import { hasEnded } from '../model/jobs.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 
 let bed: ClusterBed;
@@ -23,16 +22,6 @@ beforeEach(async () => {
 
 afterEach(() => bed.close());
 
-async function ended(job: JobView, timeoutMs = 30_000): Promise<JobView> {
-  const endMs = systemClock.now() + timeoutMs;
-  for (;;) {
-    const now = await showJob(bed.api, job.id);
-    if (now.endedAtMs !== null) return now;
-    if (systemClock.now() > endMs) throw new Error(`job did not end: ${JSON.stringify(now, null, 1)}`);
-    await systemClock.sleep(5);
-  }
-}
-
 const diskOf = (node: string): string => {
   for (const { value } of bed.server.list('/basalt/v1/disks/')) {
     const disk = JSON.parse(value.toString()) as { id: string; node: string };
@@ -45,29 +34,13 @@ const byNodes = (...nodes: string[]): ((view: VolumeView) => boolean) => {
   return (view) => view.health === 'redundant' && nodesOf(view).join() === nodes.join();
 };
 
-/** Every leadership object of the store from now on, until `stop`. */
-function leaderships(): { seen: Leadership[]; stop: () => Promise<void> } {
-  const seen: Leadership[] = [];
-  const watch = bed.connect().watch('/basalt/v1/leadership/', bed.server.revision + 1);
-  const watching = (async () => {
-    for await (const batch of watch)
-      for (const event of batch.kind === 'events' ? batch.events : [])
-        if (event.kind === 'put') seen.push(JSON.parse(event.entry.value.toString()) as Leadership);
-  })();
-  const stop = async (): Promise<void> => {
-    watch.close();
-    await watching;
-  };
-  return { seen, stop };
-}
-
 describe('a volume that is handed over by name', () => {
   it('is driven by that node one epoch later, clean, with what was written', async () => {
     await bed.create({ name: 'v1' });
     await bed.redundant('v1');
     await bed.write('c1', 'v1', 0, 5);
-    const watch = leaderships();
-    const job = await ended(await moveController(bed.api, 'v1', 'c2'));
+    const watch = bed.leaderships();
+    const job = await bed.ended(await moveController(bed.api, 'v1', 'c2'));
     await watch.stop();
     expect(job).toMatchObject({ state: 'done', progress: { done: 1, total: 1 }, error: null, runner: null });
     expect(await bed.view('v1')).toMatchObject({ controller: 'c2', epoch: 2, health: 'redundant' });
@@ -95,7 +68,7 @@ describe('a volume that is handed over by name', () => {
     await bed.create({ name: 'v1', controllers: ['c1', 'c2', 'c3'] });
     await bed.redundant('v1');
     await bed.until('v1', 'on standby', (view) => view.paths.length === 3);
-    const job = await ended(await moveController(bed.api, 'v1', 'c3'));
+    const job = await bed.ended(await moveController(bed.api, 'v1', 'c3'));
     expect(job.state).toBe('done');
     expect(await bed.view('v1')).toMatchObject({ controller: 'c3', epoch: 2 });
   });
@@ -104,7 +77,7 @@ describe('a volume that is handed over by name', () => {
     await bed.create({ name: 'v1', controllers: ['c1', 'c2'] });
     await bed.redundant('v1');
     await bed.startController('c3');
-    await ended(await moveController(bed.api, 'v1', 'c3'));
+    await bed.ended(await moveController(bed.api, 'v1', 'c3'));
     const view = await bed.view('v1');
     expect(view).toMatchObject({ controller: 'c3', controllers: ['c1', 'c2', 'c3'] });
     const ranges = await Promise.all(
@@ -136,7 +109,7 @@ describe('a volume that is handed over by name', () => {
       });
       expect(await bed.read(view.controller ?? '', 'v1', 1), what).toBe(round + 1);
       await bed.startController(killed);
-      expect(hasEnded({ ...(await ended(job)), format: 1 }), what).toBe(true);
+      expect(hasEnded({ ...(await bed.ended(job)), format: 1 }), what).toBe(true);
     }
   }, 60_000);
 
@@ -145,7 +118,7 @@ describe('a volume that is handed over by name', () => {
     await bed.redundant('v1');
     await expect(moveController(bed.api, 'v1', 'd1')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
     await expect(moveController(bed.api, 'nope', 'c2')).rejects.toMatchObject({ code: 'NOT_FOUND' });
-    const job = await ended(await moveController(bed.api, 'v1', 'c2'));
+    const job = await bed.ended(await moveController(bed.api, 'v1', 'c2'));
     await expect(cancelJob(bed.api, job.id)).rejects.toMatchObject({ code: 'JOB_ENDED' });
   });
 });
@@ -160,8 +133,8 @@ describe('a disk that is drained', () => {
     await expect(removeDisk(bed.api, disk)).rejects.toMatchObject({ code: 'BUSY' });
     const plan = await previewDrain(bed.api, target);
     expect(plan.replicas).toBeGreaterThan(0);
-    const watch = leaderships();
-    const job = await ended(await drain(bed.api, target));
+    const watch = bed.leaderships();
+    const job = await bed.ended(await drain(bed.api, target));
     await watch.stop();
     expect(job).toMatchObject({ state: 'done', progress: { done: plan.replicas, total: plan.replicas } });
     for (const leadership of watch.seen)
@@ -190,7 +163,7 @@ describe('a disk that is drained', () => {
     const target = { kind: 'disk' as const, name: diskOf('d2') };
     const job = await drain(bed.api, target);
     await cancelJob(bed.api, job.id);
-    expect(await ended(job)).toMatchObject({ state: 'cancelled' });
+    expect(await bed.ended(job)).toMatchObject({ state: 'cancelled' });
     await bed.redundant('v1');
     await systemClock.sleep(300);
     const still = await bed.redundant('v1');
@@ -207,7 +180,7 @@ describe('a disk that is drained', () => {
     const job = await drain(bed.api, { kind: 'disk', name: diskOf('d2') });
     await expect.poll(async () => (await showJob(bed.api, job.id)).runner?.node).toBe('a1');
     await bed.kill('a1');
-    const done = await ended(job);
+    const done = await bed.ended(job);
     expect(done.state).toBe('done');
     expect(done.events.map((event) => event.text)).toContain('taken on by c1');
     expect(nodesOf(await bed.redundant('v1'))).toEqual(['d1', 'd3']);
@@ -235,7 +208,7 @@ describe('a node that is drained', () => {
     await bed.startController('c3');
     for (const name of ['v1', 'v2']) await bed.create({ name, controllers: ['c1', 'c2'] });
     for (const name of ['v1', 'v2']) await bed.redundant(name);
-    const job = await ended(await drain(bed.api, { kind: 'node', name: 'c1' }));
+    const job = await bed.ended(await drain(bed.api, { kind: 'node', name: 'c1' }));
     expect(job.state).toBe('done');
     for (const name of ['v1', 'v2']) {
       const view = await bed.redundant(name);
@@ -260,6 +233,6 @@ describe('jobs', () => {
     const target = { kind: 'disk' as const, name: diskOf('d1') };
     const [first, second] = [await drain(bed.api, target), await drain(bed.api, target)];
     expect(hasEnded({ ...second, format: 1 }) || second.id === first.id).toBe(true);
-    await ended(first);
+    await bed.ended(first);
   });
 });

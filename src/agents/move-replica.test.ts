@@ -3,19 +3,16 @@
 // it ends whoever dies, and called off it leaves everything as it was.
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { cancelJob, moveReplica, showJob } from '../api/jobs.js';
+import { cancelJob, moveReplica } from '../api/jobs.js';
 import { readState } from '../api/read-state.js';
 import { cloneSnapshot, createSnapshot } from '../api/snapshots.js';
 import { systemClock } from '../env/clock.js';
 import type { VolumeView } from '../model/api.js';
 import type { JobView } from '../model/jobs.js';
-import type { Leadership } from '../model/objects.js';
 import type { Txn } from '../store/store.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 import { faultyStore, type TxnFault } from './testing/faulty-store.js';
-
-/** On a machine that does much else at the same time. */
-const patientMs = 60_000;
+import { eventually } from './testing/waiting.js';
 
 let bed: ClusterBed;
 
@@ -27,22 +24,6 @@ beforeEach(async () => {
 });
 
 afterEach(() => bed.close());
-
-async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (const endMs = systemClock.now() + patientMs; !(await holds()); ) {
-    if (systemClock.now() > endMs) throw new Error(`never: ${what}`);
-    await systemClock.sleep(5);
-  }
-}
-
-async function ended(job: JobView): Promise<JobView> {
-  let now = job;
-  await eventually(`job ${job.kind} ends: ${JSON.stringify(now)}`, async () => {
-    now = await showJob(bed.api, job.id);
-    return now.endedAtMs !== null;
-  });
-  return now;
-}
 
 const nodesOf = (view: VolumeView): string[] => [...new Set(view.legs.flat().map((entry) => entry.node))].sort();
 
@@ -70,33 +51,6 @@ async function pauseCopying(paused: boolean): Promise<void> {
   await Promise.all(legs.map(({ name }) => engine.rpc('basalt_leg_set_resync', { name, paused })));
 }
 
-/** Does `before` when the engine of the node is asked for `method`. */
-function intercept(node: string, method: string, before: () => Promise<void> | void): void {
-  const { engine } = bed.node(node);
-  const rpc = engine.rpc.bind(engine);
-  Object.assign(engine, {
-    rpc: async (...args: Parameters<typeof rpc>) => {
-      if (args[0] === method) await before();
-      return rpc(...args);
-    },
-  });
-}
-
-function leaderships(): { seen: Leadership[]; stop: () => Promise<void> } {
-  const seen: Leadership[] = [];
-  const watch = bed.connect().watch('/basalt/v1/leadership/', bed.server.revision + 1);
-  const watching = (async () => {
-    for await (const batch of watch)
-      for (const event of batch.kind === 'events' ? batch.events : [])
-        if (event.kind === 'put') seen.push(JSON.parse(event.entry.value.toString()) as Leadership);
-  })();
-  const stop = async (): Promise<void> => {
-    watch.close();
-    await watching;
-  };
-  return { seen, stop };
-}
-
 describe('a replica that is moved by name', { timeout: 180_000 }, () => {
   it('serves until the new one is equal, then goes, with its snapshots, and nobody moves it back', async () => {
     const { from, to, stays } = await begin();
@@ -107,8 +61,8 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
       return state.all('snapshots')[0]?.phase === 'ready';
     });
     await bed.write('c1', 'v1', 3, 6);
-    const watch = leaderships();
-    const job = await ended(await move(from, to));
+    const watch = bed.leaderships();
+    const job = await bed.ended(await move(from, to));
     await watch.stop();
     expect(job).toMatchObject({ state: 'done', error: null, progress: { done: 2, total: 2 } });
     for (const { legs } of watch.seen) for (const { inSync } of legs) expect(inSync.length).toBeGreaterThanOrEqual(2);
@@ -146,7 +100,7 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
     const other = moveReplica(bed.api, 'v1', { leg: 0, from: fromDisk, to: toDisk });
     await expect(other).rejects.toMatchObject({ code: 'BUSY', message: expect.stringContaining(first.id) });
     await pauseCopying(false);
-    expect((await ended(first)).state).toBe('done');
+    expect((await bed.ended(first)).state).toBe('done');
   });
 
   it('stays when that is called off while it is copied, and what was copied goes', async () => {
@@ -161,16 +115,16 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
     );
     // The controller gives it up by itself, not because its disk is gone.
     let abandoned = false;
-    intercept((await bed.view('v1')).controller ?? '', 'basalt_leg_abandon_member', () => {
+    bed.intercept((await bed.view('v1')).controller ?? '', 'basalt_leg_abandon_member', () => {
       abandoned = true;
     });
     let open = (): void => {};
     const gate = new Promise<void>((resolve) => {
       open = resolve;
     });
-    intercept(to, 'nvmf_delete_subsystem', () => gate);
+    bed.intercept(to, 'nvmf_delete_subsystem', () => gate);
     await cancelJob(bed.api, job.id);
-    expect(await ended(job)).toMatchObject({ state: 'cancelled' });
+    expect(await bed.ended(job)).toMatchObject({ state: 'cancelled' });
     await eventually('the copy is given up', () => abandoned);
     open();
     const view = await bed.until(
@@ -186,7 +140,7 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
     expect(await bed.read('c1', 'v1', 3)).toBe(5);
     // It can be asked for again.
     await pauseCopying(false);
-    expect((await ended(await move(from, to))).state).toBe('done');
+    expect((await bed.ended(await move(from, to))).state).toBe('done');
     expect(await bed.read('c1', 'v1', 4)).toBe(6);
   });
 
@@ -206,7 +160,7 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
     const { controller } = await bed.view('v1');
     await bed.kill('a1');
     await bed.kill(controller ?? '');
-    const done = await ended(job);
+    const done = await bed.ended(job);
     expect(done).toMatchObject({ state: 'done' });
     expect(done.events.map((event) => event.text)).toContainEqual(expect.stringMatching(/^taken on by/));
     const view = await bed.redundant('v1');
@@ -235,7 +189,7 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
     bed.server.away = true;
     await systemClock.sleep(200);
     bed.server.away = false;
-    expect(await ended(job)).toMatchObject({ state: 'done' });
+    expect(await bed.ended(job)).toMatchObject({ state: 'done' });
     armed = false;
     const view = await bed.redundant('v1');
     expect(nodesOf(view)).toEqual([stays, to].sort());

@@ -3,7 +3,7 @@
 // whoever dies on the way.
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { cancelJob, rollBack, showJob } from '../api/jobs.js';
+import { cancelJob, rollBack } from '../api/jobs.js';
 import { readState } from '../api/read-state.js';
 import { cloneSnapshot, createSnapshot, deleteSnapshot, requireSnapshot } from '../api/snapshots.js';
 import { attachVolume, detachVolume, requireVolume, resizeVolume } from '../api/volumes.js';
@@ -11,8 +11,8 @@ import { systemClock } from '../env/clock.js';
 import type { JobView } from '../model/jobs.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 import { faultyStore } from './testing/faulty-store.js';
+import { eventually, patientMs } from './testing/waiting.js';
 
-const patientMs = 60_000;
 const host = 'nqn.2026-01.io.basalt:host:test';
 
 let bed: ClusterBed;
@@ -23,18 +23,6 @@ beforeEach(() => {
 });
 
 afterEach(() => bed.close());
-
-async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
-  for (const endMs = systemClock.now() + patientMs; !(await holds()); ) {
-    if (systemClock.now() > endMs) throw new Error(`never: ${what}`);
-    await systemClock.sleep(10);
-  }
-}
-
-async function ended(job: JobView): Promise<JobView> {
-  await eventually(`job ${job.kind} ends`, async () => (await showJob(bed.api, job.id)).endedAtMs !== null);
-  return showJob(bed.api, job.id);
-}
 
 const active = async (volume = 'v1'): Promise<string> => (await bed.view(volume)).controller ?? '';
 
@@ -99,7 +87,7 @@ async function settled(): Promise<void> {
 describe('a volume that goes back to a snapshot', () => {
   it('holds what that does, in place, and its other snapshots stay what they are', async () => {
     await begin();
-    const job = await ended(await back());
+    const job = await bed.ended(await back());
     expect(job).toMatchObject({ state: 'done', progress: { done: 2, total: 2 } });
     await holds('v1', 3, 1);
     await settled();
@@ -107,7 +95,7 @@ describe('a volume that goes back to a snapshot', () => {
     await bed.write(await active(), 'v1', 3, 7);
     await cloneSnapshot(bed.api, { volume: 'v1', snapshot: 's2', request: { name: 'c' } });
     await holds('c', 3, 2);
-    await ended(await back('s2'));
+    await bed.ended(await back('s2'));
     await holds('v1', 3, 2);
     await settled();
     for (const name of ['s1', 's2']) await deleteSnapshot(bed.api, { volume: 'v1', snapshot: name });
@@ -143,7 +131,7 @@ describe('a volume that goes back to a snapshot', () => {
       attached = true;
       await attachVolume(bed.api, 'v1', { host });
     };
-    const job = await ended(await back());
+    const job = await bed.ended(await back());
     expect(job).toMatchObject({ state: 'failed', error: { message: expect.stringContaining('detach it first') } });
     expect(await suspended()).toBe(false);
     await holds('v1', 3, 9);
@@ -155,7 +143,7 @@ describe('a volume that goes back to a snapshot', () => {
       cancelled = true;
       await cancelJob(bed.api, asked.id);
     };
-    const second = await ended(asked);
+    const second = await bed.ended(asked);
     expect(await suspended()).toBe(false);
     await holds('v1', 3, second.state === 'cancelled' ? 9 : 1);
   }, 120_000);
@@ -182,7 +170,7 @@ describe('a volume that goes back to a snapshot', () => {
           return die(node);
         });
       await begin();
-      const job = await ended(await back());
+      const job = await bed.ended(await back());
       expect(job.state).toBe('done');
       await holds('v1', 3, 1);
       expect(await suspended()).toBe(false);
@@ -206,7 +194,7 @@ describe('a volume that goes back to a snapshot', () => {
         return new Promise(() => {});
       },
     });
-    const job = await ended(await back());
+    const job = await bed.ended(await back());
     expect(job.state).toBe('done');
     await holds('v1', 3, 1);
     await settled();

@@ -15,9 +15,7 @@ import type { SnapshotObject } from '../model/snapshots.js';
 import { isReady } from '../reconcile/snapshot-copies.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 import { faultyStore } from './testing/faulty-store.js';
-
-/** On a machine that does much else at the same time. */
-const patientMs = 60_000;
+import { eventually, patientMs } from './testing/waiting.js';
 
 let bed: ClusterBed;
 
@@ -46,13 +44,6 @@ async function shown(name: string): Promise<SnapshotView> {
   const { state } = await readState(bed.server.connect());
   const { value: volume } = requireVolume(state, 'v1');
   return snapshotView(state, volume, requireSnapshot(state, volume, name).value);
-}
-
-async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
-  for (const endMs = systemClock.now() + patientMs; !(await holds()); ) {
-    if (systemClock.now() > endMs) throw new Error(`never: ${what}`);
-    await systemClock.sleep(10);
-  }
 }
 
 async function snapshot(name: string): Promise<void> {

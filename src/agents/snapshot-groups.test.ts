@@ -13,9 +13,8 @@ import { codecs } from '../model/objects.js';
 import type { Txn } from '../store/store.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 import { faultyStore, type TxnFault } from './testing/faulty-store.js';
+import { eventually } from './testing/waiting.js';
 
-/** On a machine that does much else at the same time. */
-const patientMs = 60_000;
 const volumes = ['v1', 'v2'];
 
 let bed: ClusterBed;
@@ -39,13 +38,6 @@ async function start(): Promise<void> {
 }
 
 const active = async (volume: string): Promise<string> => (await bed.view(volume)).controller ?? '';
-
-async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (const endMs = systemClock.now() + patientMs; !(await holds()); ) {
-    if (systemClock.now() > endMs) throw new Error(`never: ${what}`);
-    await systemClock.sleep(5);
-  }
-}
 
 const ask = (name: string, of = volumes): Promise<boolean> => createGroup(bed.api, systemClock, { name, volumes: of });
 
@@ -119,18 +111,6 @@ function watchWholeness(): { stop: () => Promise<string[]> } {
   return { stop };
 }
 
-/** Does `before` when the engine of the node is asked for `method`. */
-function intercept(node: string, method: string, before: () => Promise<void> | void): void {
-  const { engine } = bed.node(node);
-  const rpc = engine.rpc.bind(engine);
-  Object.assign(engine, {
-    rpc: async (...args: Parameters<typeof rpc>) => {
-      if (args[0] === method) await before();
-      return rpc(...args);
-    },
-  });
-}
-
 /** Numbers come again after so many: none that a cut can hold beside them. */
 const fillsMax = 250;
 
@@ -170,7 +150,7 @@ describe('a group of snapshots', { timeout: 180_000 }, () => {
     await start();
     const whole = watchWholeness();
     // One controller is later than the other: what is written in between must not be in its cut alone.
-    intercept('c2', 'basalt_slot_snapshot', () => systemClock.sleep(20));
+    bed.intercept('c2', 'basalt_slot_snapshot', () => systemClock.sleep(20));
     const chains = new Chains(8);
     await chains.progress(20);
     for (const name of ['g1', 'g2']) {
@@ -195,7 +175,7 @@ describe('a group of snapshots', { timeout: 180_000 }, () => {
   it('holds requests until all are held, and no longer than it may when nobody says so', async () => {
     await start();
     let late = 2;
-    intercept('c2', 'basalt_slot_release', () => {
+    bed.intercept('c2', 'basalt_slot_release', () => {
       // As if the others were never heard of.
       if (late-- > 0) throw new Error('injected');
     });
@@ -222,7 +202,7 @@ describe('a group of snapshots', { timeout: 180_000 }, () => {
       await bed.write('c1', 'v1', 0, 5);
       await bed.write('c2', 'v2', 0, 6);
       let killed: Promise<void> | null = null;
-      intercept('c1', method, () => {
+      bed.intercept('c1', method, () => {
         killed ??= bed.kill('c1');
         throw new Error('dead');
       });
@@ -243,7 +223,7 @@ describe('a group of snapshots', { timeout: 180_000 }, () => {
     const whole = watchWholeness();
     let paused = false;
     const { engine } = bed.node('c1');
-    intercept('c1', 'basalt_slot_release', () => {
+    bed.intercept('c1', 'basalt_slot_release', () => {
       if (!paused) engine.pause();
       paused = true;
     });

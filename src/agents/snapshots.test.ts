@@ -81,18 +81,6 @@ async function strays(nodes: readonly string[] = ['d1', 'd2']): Promise<string[]
 const clean = (nodes?: readonly string[]): Promise<void> =>
   expect.poll(() => strays(nodes), { timeout: 30_000 }).toEqual([]) as Promise<void>;
 
-/** Does `before` when the engine of the node is asked for `method`. */
-function intercept(node: string, method: string, before: () => Promise<void> | void): void {
-  const { engine } = bed.node(node);
-  const rpc = engine.rpc.bind(engine);
-  Object.assign(engine, {
-    rpc: async (...args: Parameters<typeof rpc>) => {
-      if (args[0] === method) await before();
-      return rpc(...args);
-    },
-  });
-}
-
 const snapshotCount = (): number => bed.server.list('/basalt/v1/snapshots/').length;
 
 describe('a snapshot', () => {
@@ -208,7 +196,7 @@ describe('a snapshot', () => {
     await ready('s1');
     await bed.kill('d2');
     await bed.write(await active(), 'v1', 0, 1);
-    intercept('d1', 'bdev_lvol_clone', () => Promise.reject(new Error('not now')));
+    bed.intercept('d1', 'bdev_lvol_clone', () => Promise.reject(new Error('not now')));
     await cloneSnapshot(bed.api, { volume: 'v1', snapshot: 's1', request: { name: 'c' } });
     await expect(deleteSnapshot(bed.api, { volume: 'v1', snapshot: 's1' })).rejects.toMatchObject({ code: 'BUSY' });
     await expect(
@@ -269,7 +257,7 @@ describe('a snapshot in the middle of which', () => {
     const at = await active();
     await bed.write(at, 'v1', 3, 9);
     victim = at;
-    intercept(at, 'basalt_slot_snapshot', () => (reached(at) ? die(at) : undefined));
+    bed.intercept(at, 'basalt_slot_snapshot', () => (reached(at) ? die(at) : undefined));
     await ask('s1');
     const made = await ready('s1');
     expect(made).toMatchObject({ copies: 2, problem: null });
@@ -285,7 +273,7 @@ describe('a snapshot in the middle of which', () => {
     const at = await active();
     await bed.write(at, 'v1', 3, 9);
     let first = true;
-    intercept(at, 'basalt_slot_snapshot', async () => {
+    bed.intercept(at, 'basalt_slot_snapshot', async () => {
       if (first) void bed.kill('d2');
       first = false;
     });
@@ -344,7 +332,7 @@ describe('a snapshot in the middle of which', () => {
     void bed.kill('d2');
     await bed.startDiskNode('d2');
     let isFull = true;
-    intercept('d2', 'basalt_bdev_copy', () => {
+    bed.intercept('d2', 'basalt_bdev_copy', () => {
       if (isFull) throw new Error('there is no room');
     });
     await expect.poll(async () => (await stored('s1')).cut?.copies.length, { timeout: 30_000 }).toBe(2);
@@ -359,7 +347,7 @@ describe('a snapshot in the middle of which', () => {
     await ready('s1');
     let refused = 0;
     for (const node of ['d1', 'd2'])
-      intercept(node, 'bdev_lvol_create', () => {
+      bed.intercept(node, 'bdev_lvol_create', () => {
         refused++;
         throw new Error('there is no room');
       });

@@ -3,6 +3,7 @@
 // A whole cluster in one process: memory store, fake engines on one fake network, real agents. Tests start, kill and
 // stop its nodes, and look at volumes through the engines as hosts would.
 
+import { showJob } from '../../api/jobs.js';
 import { readState } from '../../api/read-state.js';
 import type { ApiDeps } from '../../api/routes/route.js';
 import { volumeView } from '../../api/views.js';
@@ -15,6 +16,8 @@ import type { VolumeCreateRequest, VolumeView } from '../../model/api.js';
 import type { KeySource } from '../../model/cluster-key.js';
 import { type CompiledNode, compileConfig } from '../../model/config.js';
 import { BasaltError } from '../../model/errors.js';
+import type { JobView } from '../../model/jobs.js';
+import type { Leadership } from '../../model/objects.js';
 import { InlinePlanner } from '../../placement/planner.js';
 import { MemoryServer } from '../../store/memory/memory-store.js';
 import type { Store } from '../../store/store.js';
@@ -23,6 +26,7 @@ import { NodeAgent } from '../node-agent.js';
 import type { PlacementTiming } from '../placement-agent.js';
 import type { ControllerTiming } from '../volume-controller.js';
 import { MemoryKeys } from './memory-keys.js';
+import { eventually } from './waiting.js';
 
 const print = (fields: object, message: string): void => {
   if (process.env['BED_LOG'] !== undefined) console.error(message, JSON.stringify(fields));
@@ -215,6 +219,43 @@ export class ClusterBed {
     await this.#onSlot(node, volume, (handle) => handle.read(block * 4096, into));
     if (!into.every((byte) => byte === into[0])) throw new Error(`block ${block} is torn`);
     return into[0] ?? -1;
+  }
+
+  async ended(job: JobView): Promise<JobView> {
+    let now = job;
+    await eventually(`job ${job.kind} ${job.id} ends`, async () => {
+      now = await showJob(this.api, job.id);
+      return now.endedAtMs !== null;
+    });
+    return now;
+  }
+
+  /** Does `before` when the engine of the node is asked for `method`. */
+  intercept(node: string, method: string, before: () => Promise<void> | void): void {
+    const { engine } = this.node(node);
+    const rpc = engine.rpc.bind(engine);
+    Object.assign(engine, {
+      rpc: async (...args: Parameters<typeof rpc>) => {
+        if (args[0] === method) await before();
+        return rpc(...args);
+      },
+    });
+  }
+
+  /** Every leadership object of the store from now on, until `stop`. */
+  leaderships(): { seen: Leadership[]; stop: () => Promise<void> } {
+    const seen: Leadership[] = [];
+    const watch = this.connect().watch('/basalt/v1/leadership/', this.server.revision + 1);
+    const watching = (async () => {
+      for await (const batch of watch)
+        for (const event of batch.kind === 'events' ? batch.events : [])
+          if (event.kind === 'put') seen.push(JSON.parse(event.entry.value.toString()) as Leadership);
+    })();
+    const stop = async (): Promise<void> => {
+      watch.close();
+      await watching;
+    };
+    return { seen, stop };
   }
 
   async #onSlot(
