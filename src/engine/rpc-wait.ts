@@ -2,6 +2,7 @@
 //
 // Waiting for an answer with a deadline and a signal. Giving up never stops what the engine began.
 
+import { setMaxListeners } from 'node:events';
 import type { Clock } from '../env/clock.js';
 import { EngineError, engineErrorCodes, type RpcOptions, rpcTimeoutMsDefault } from './engine.js';
 
@@ -22,7 +23,11 @@ export function waitForAnswer<T>(method: string, answer: Promise<T>, options: Rp
       signal?.removeEventListener('abort', onAbort);
       settle();
     };
-    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal !== undefined) {
+      // A wide volume waits for many members at once: Node.js would warn of a leak, but each wait takes its own away.
+      setMaxListeners(0, signal);
+      signal.addEventListener('abort', onAbort, { once: true });
+    }
     answer.then(
       (value) => finish(() => resolve(value)),
       (error: unknown) => finish(() => reject(error)),
