@@ -27,6 +27,8 @@ struct LegMember {
   Handle handle;
   std::string replica;    // its lasting name, whatever the bdev is called this time
   uint32_t distance = 0;  // for reads: one more counts like one more request in flight
+  // With parity: the bdev of the member that it takes over from. Both are driven until that one is removed.
+  std::string instead_of = {};
 };
 
 enum class MemberState : uint8_t {

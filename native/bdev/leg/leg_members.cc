@@ -94,6 +94,9 @@ bool LegBdev::uses(const Bdev& bdev) const {
 }
 
 Outcome LegBdev::add_member(LegMember member) {
+  if (!member.instead_of.empty()) {
+    return Error{Errc::invalid_argument, "instead_of: any number of members are copies of a mirror"};
+  }
   const BdevInfo& info = member.handle.info();
   if (find(info.name) != member_slot_count) return Error{Errc::exists, info_.name + ": has a member " + info.name};
   if (fenced_) return Error{Errc::fenced, info_.name + ": is fenced"};

@@ -229,6 +229,7 @@ void ParityLegBdev::fence() {
 Task<bool> ParityLegBdev::settle_all() {
   if (fenced_ || !gate_.enter()) co_return false;
   Gate::Leaver leaver(gate_);
+  const Counted counted(settling_count_);
   std::vector<Slot*> asked;
   for_each_of_set([&](Slot& slot) { asked.push_back(&slot); });
   // By the members themselves: a flush of the raid waits for the orchestrator's word about one that fails.

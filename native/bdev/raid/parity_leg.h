@@ -11,6 +11,7 @@
 //  - a read is answered while every member of the set, and every one whose joining swap may have been made, holds an
 //    unexpired lease, by a clock read after the data came
 //  - there are never fewer than k members in the set
+//  - one that takes over from another joins while that one serves, and that one is removed afterwards
 //  - what cannot be had from the members that are left waits for the orchestrator, or for a fence
 #pragma once
 
@@ -78,12 +79,13 @@ class ParityLegBdev final : public DrivenLeg {
   LegCounts counts() const override { return {}; }
 
   const RaidParityBdev& raid() const { return *raid_; }
+  size_t attachment_count() const { return slots_.size(); }  // those that requests may refer to yet
 
  private:
   class Tap;
   struct Op;
   struct Lists;
-  // One for each member that ever was: what is in flight may refer to it for long.
+  // One for each member: what is in flight may refer to it for long after it has left.
   struct Slot;
 
   ParityLegBdev(Reactor& home, ParityLegOptions options, LegEvents events);
@@ -107,6 +109,7 @@ class ParityLegBdev final : public DrivenLeg {
   bool uses(const Bdev& member) const;
   void wake_released();
   LegMemberInfo info_of(const Slot& slot) const;
+  bool is_done_with(const Slot& slot) const;
   template <class F>
   void for_each_of_set(F&& f);  // in_sync and copied
 
@@ -115,7 +118,8 @@ class ParityLegBdev final : public DrivenLeg {
   ScrubInfo scrub_info_;
   bool fenced_ = false;
   uint64_t set_version_ = 0;  // grows with each change of the members
-  Gate gate_;                 // operations, renewals
+  uint32_t settling_count_ = 0;
+  Gate gate_;  // operations, renewals
   std::unique_ptr<Pool<Op>> ops_;
   ChildIoPool children_{child_io_count_max};
   std::unique_ptr<Lists> lists_;

@@ -4,7 +4,8 @@
 // that nobody wrote.
 // Method: controllers with a budget of steps (requests that take effect on a member) over members with volatile caches.
 // The record of who is in the set is swapped as the orchestrator does it, and the controller may die on either side of
-// each swap. Every budget in turn for one history, then random ones.
+// each swap. One replica is outside of the set: it is exchanged for others while they serve. Every budget in turn for
+// one history, then random ones.
 // Oracle: per block, the values that a read may give. As many members may be out of reach or have lost their caches,
 // all in all, as there is parity; where more did, what no flush covered may be as it was at the last one.
 #include <random>
@@ -32,7 +33,8 @@ struct ParityBlock {
 class ParityMachine {
  public:
   ParityMachine(uint64_t seed, uint32_t k, uint32_t m, const RaidPlantedBugs& bugs)
-      : rig_(k, m, 0), random_(seed), blocks_(parity_hot_blocks), in_set_(k + m, true), forgetful_(k + m) {
+      : rig_(k, m, 1), random_(seed), blocks_(parity_hot_blocks), in_set_(k + m, true), forgetful_(k + m + 1) {
+    in_set_.push_back(false);
     rig_.planted.raid = bugs;
     for (auto& member : rig_.members)
       member->steps_left = &steps_left_;
@@ -65,18 +67,18 @@ class ParityMachine {
   }
   // Caches that are lost, and members of the set that are out of reach: those leave the record.
   void take_over(uint32_t lost, uint32_t unreached) {
-    uint32_t gone_count = 0;
+    uint32_t good_count = 0;
     for (size_t i = 0; i < in_set_.size(); i++) {
       const bool leaves = in_set_[i] && (unreached >> i & 1) != 0 && set_count() > rig_.k;
       const bool forgets = (lost >> i & 1) != 0 && !rig_.members[i]->flushed();
       forgetful_[i] = forgetful_[i] || forgets;
-      gone_count += !in_set_[i] || leaves || forgetful_[i] ? 1 : 0;
+      good_count += in_set_[i] && !leaves && !forgetful_[i] ? 1 : 0;
       if (leaves) in_set_[i] = false;
       if (!forgets) continue;
       const uint64_t pattern = random_();
       rig_.members[i]->lose_cache([&](uint64_t block) { return (pattern >> block % 64 & 1) != 0; });
     }
-    if (gone_count <= rig_.m) return;
+    if (good_count >= rig_.k) return;
     for (ParityBlock& block : blocks_)
       block.now = block.since;
   }
@@ -88,7 +90,7 @@ class ParityMachine {
     steps_left_ = 1'000'000;
     begin();
     for (size_t i = 0; i < in_set_.size() && problem.empty(); i++) {
-      if (!in_set_[i]) join(i, true);
+      if (!in_set_[i] && set_count() < rig_.k + rig_.m) join(i, true);
     }
     read_all();
     crash();
@@ -104,6 +106,7 @@ class ParityMachine {
 
   std::string problem;
   uint64_t join_count = 0;
+  uint64_t exchange_count = 0;
 
  private:
   struct Op {
@@ -213,8 +216,11 @@ class ParityMachine {
   }
   void lose_or_join() {
     const size_t i = below(in_set_.size());
-    if (!in_set_[i]) return join(i, false);
+    if (!in_set_[i]) return set_count() < rig_.k + rig_.m && below(4) != 0 ? join(i, false) : exchange(i);
     if (set_count() == rig_.k || below(2) == 0) return;
+    lose(i);
+  }
+  void lose(size_t i) {
     ScriptedMember& member = *rig_.members[i];
     member.status = nvme::status::host_path_error;
     rig_.leg->member_lost(member.info().name);
@@ -222,11 +228,52 @@ class ParityMachine {
     if (!alive() || below(8) == 0) return steps_end();  // it died before the swap
     in_set_[i] = false;
     if (below(8) == 0) return steps_end();  // or right after it
-    if (!rig_.leg->remove_member(member.info().name).ok()) problem = "a failed member cannot be removed";
+    let_go(i);
+  }
+  void let_go(size_t i) {
+    ScriptedMember& member = *rig_.members[i];
+    if (!rig_.leg->remove_member(member.info().name).ok()) problem = "a member cannot be removed";
     auto releasing = rig_.leg->released(member);
     rig_.fixture.run(finished(std::move(releasing)));
     member.status = nvme::status::success;
     if (below(2) == 0) member.lose_cache();
+  }
+  // Member i takes over from another one, by one swap; this one may fail before.
+  void exchange(size_t i) {
+    size_t old = below(in_set_.size());
+    while (!in_set_[old])
+      old = (old + 1) % in_set_.size();
+    ScriptedMember& member = *rig_.members[i];
+    member.status = nvme::status::success;
+    rig_.copied.clear();
+    LegMember with(rig_.handle(i));
+    with.instead_of = rig_.members[old]->info().name;
+    const auto added = [&] { return steps_left_ == 0 || rig_.leg->add_member(with).ok(); };
+    if (!rig_.fixture.run_until(added, seconds(1))) problem = "a member cannot be exchanged";
+    for (size_t writes = below(4); writes > 0 && alive(); writes--)
+      write();
+    if (alive() && set_count() > rig_.k && below(5) == 0) lose(old);
+    rig_.fixture.run_until([&] { return !rig_.copied.empty() || steps_left_ == 0; }, seconds(20));
+    if (!alive()) return;
+    if (rig_.copied.empty()) {
+      problem = "an exchange does not end";
+      return;
+    }
+    if (below(3) == 0) write();
+    if (!alive() || below(6) == 0) return steps_end();  // its swap was not made
+    if (below(6) == 0) {
+      if (!rig_.leg->abandon_member(member.info().name).ok()) problem = "an exchange cannot be called off";
+      return;
+    }
+    const bool serves = in_set_[old];
+    in_set_[old] = false;
+    in_set_[i] = true;
+    if (below(6) == 0) return steps_end();  // or the leg never heard of it
+    exchange_count += serves ? 1 : 0;
+    if (!rig_.leg->commit_member(member.info().name).ok()) problem = "a copied member cannot be committed";
+    if (below(3) == 0 && alive()) write();
+    if (!alive() || below(8) == 0) return steps_end();  // or not that the old one may go
+    if (serves) let_go(old);
   }
   void join(size_t i, bool to_the_end) {
     ScriptedMember& member = *rig_.members[i];
@@ -299,7 +346,8 @@ uint64_t parity_base_seed() {
   return text == nullptr ? 20261121 : std::strtoull(text, nullptr, 0);
 }
 
-std::string run_parity(uint64_t seed, const RaidPlantedBugs& bugs, uint64_t* joins = nullptr) {
+std::string run_parity(uint64_t seed, const RaidPlantedBugs& bugs, uint64_t* joins = nullptr,
+                       uint64_t* exchanges = nullptr) {
   ParityMachine machine(seed, 2, seed % 2 == 0 ? 1 : 2, bugs);
   const size_t lives = 2 + machine.below(6);
   for (size_t life = 0; life < lives && machine.problem.empty(); life++) {
@@ -310,6 +358,7 @@ std::string run_parity(uint64_t seed, const RaidPlantedBugs& bugs, uint64_t* joi
   }
   if (machine.problem.empty()) machine.end_well();
   if (joins != nullptr) *joins += machine.join_count;
+  if (exchanges != nullptr) *exchanges += machine.exchange_count;
   return machine.problem;
 }
 
@@ -332,9 +381,11 @@ TEST(ParityLegCrash, EveryStepOfAWritingControllerCanBeItsLast) {
 
 TEST(ParityLegCrash, RandomLivesOfControllersKeepEveryAcknowledgedByte) {
   uint64_t joins = 0;
+  uint64_t exchanges = 0;
   for (uint64_t seed = parity_base_seed(); seed < parity_base_seed() + parity_seeds_of_a_run; seed++)
-    ASSERT_EQ(run_parity(seed, {}, &joins), "") << "seed " << seed;
+    ASSERT_EQ(run_parity(seed, {}, &joins, &exchanges), "") << "seed " << seed;
   EXPECT_GT(joins, parity_seeds_of_a_run / 4) << "members come back, too";
+  EXPECT_GT(exchanges, parity_seeds_of_a_run / 8) << "and are exchanged";
 }
 
 bool parity_caught(const RaidPlantedBugs& bugs) {
@@ -351,6 +402,12 @@ TEST(ParityLegCrash, EachPlantedBugIsCaught) {
   EXPECT_TRUE(parity_caught({.keep_old_records = true}));
   EXPECT_TRUE(parity_caught({.whole_without_record = true}));
   EXPECT_TRUE(parity_caught({.leave_unasked = true}));
+}
+
+TEST(ParityLegCrash, EachPlantedBugOfAnExchangeIsCaught) {
+  EXPECT_TRUE(parity_caught({.twin_before_equal = true}));
+  EXPECT_TRUE(parity_caught({.twin_without_writes = true}));
+  EXPECT_TRUE(parity_caught({.twin_without_records = true}));
 }
 
 }  // namespace

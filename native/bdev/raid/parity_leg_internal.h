@@ -86,6 +86,15 @@ struct ParityLegBdev::Slot {
   bool of_set() const { return state == MemberState::in_sync || state == MemberState::copied; }
 };
 
+// While this lives.
+struct Counted {
+  explicit Counted(uint32_t& count) : counted(count) { counted++; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  ~Counted() { counted--; }
+  uint32_t& counted;
+};
+
 template <class F>
 void ParityLegBdev::for_each_of_set(F&& f) {
   for (const auto& slot : slots_) {

@@ -4,6 +4,9 @@
 // Joining. The raid takes the rebuilt member into its superblocks, from then on nothing is acknowledged without it, and
 // `member_copied` is said; then comes the orchestrator's swap. So the superblocks' set always contains the recorded
 // one.
+//
+// Taking over from another member, which leaves for good but serves still: the same, in one swap that exchanges the
+// two. The raid keeps both equal from before that swap until the old one is removed, so either may be the recorded one.
 #include <algorithm>
 
 #include "bdev/raid/parity_leg_internal.h"
@@ -97,12 +100,18 @@ Outcome ParityLegBdev::add_member(LegMember member) {
       return Error{Errc::exists, info_.name + ": replica " + member.replica + " is a member already"};
     }
   }
+  const Slot* old = member.instead_of.empty() ? nullptr : find(member.instead_of);
+  if (!member.instead_of.empty() && (old == nullptr || old->state != MemberState::in_sync)) {
+    return Error{Errc::not_found, info_.name + ": no member " + member.instead_of + " in sync"};
+  }
   const uint32_t place = raid_->free_place();
-  if (place == raid_->member_count()) {
+  if (old == nullptr && place == raid_->member_count()) {
     return Error{Errc::busy, info_.name + ": all " + std::to_string(place) + " places are taken"};
   }
+  std::erase_if(slots_, [this](const auto& slot) { return is_done_with(*slot); });
   Slot& slot = put(std::move(member), MemberState::joining);
-  auto begun = raid_->replace_member(place, Handle(*slot.tap, home()));
+  const Handle tap(*slot.tap, home());
+  auto begun = old == nullptr ? raid_->replace_member(place, tap) : raid_->add_twin(*old->tap, tap);
   if (begun) return success();
   slots_.pop_back();
   return begun;
@@ -137,6 +146,12 @@ bool ParityLegBdev::uses(const Bdev& member) const {
     if (&slot->member.handle.bdev() != &member) return false;
     return slot->state != MemberState::empty || slot->tap->in_flight_count() > 0 || slot->renewing;
   });
+}
+
+// Nothing refers to it any more.
+bool ParityLegBdev::is_done_with(const Slot& slot) const {
+  return slot.state == MemberState::empty && slot.tap->in_flight_count() == 0 && !slot.renewing &&
+         settling_count_ == 0 && !raid_->uses(*slot.tap);
 }
 
 void ParityLegBdev::wake_released() {
@@ -179,8 +194,8 @@ LegMemberInfo ParityLegBdev::info_of(const Slot& slot) const {
   info.to_copy_blocks = info.copied_blocks = info_.count_blocks;
   if (slot.state == MemberState::copied) return info;
   info.copied_blocks = 0;
-  for (uint32_t place = 0; place < raid_->member_count(); place++) {
-    const RaidMemberInfo below = raid_->member(place);
+  for (uint32_t seat = 0; seat < raid_->seat_count(); seat++) {
+    const RaidMemberInfo below = raid_->member(seat);
     if (below.name != info.name) continue;
     info.copied_blocks = std::min(below.rebuilt_blocks * options_.data_count, info_.count_blocks);
   }

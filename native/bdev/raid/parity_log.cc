@@ -53,6 +53,8 @@ Task<bool> RaidParityBdev::blank_log(uint32_t member) {
   constexpr uint32_t at_once_max = 16;
   const Handle device = members_[member];
   for (uint32_t first = 0; first < superblock_.log_slot_count; first += at_once_max) {
+    // It may have left meanwhile, and be gone.
+    if (!members_[member] || &members_[member].bdev() != &device.bdev()) co_return false;
     const uint32_t end = std::min(first + at_once_max, superblock_.log_slot_count);
     Fan writes(end - first);
     for (uint32_t index = first; index < end; index++) {
@@ -118,7 +120,7 @@ Task<nvme::Status> RaidParityBdev::replay() {
       std::memcpy(&header, slot, sizeof(header));
       if (!parity::valid_record(header, superblock_)) continue;
       if (header.sequence < durable_tail_ || header.sequence % slots_.size() != index) continue;
-      if (layout_.role_of(header.stripe, member) != header.parity_role) continue;
+      if (role_of(header.stripe, member) != header.parity_role) continue;
       const uint8_t* payload = slot + parity::page_bytes;
       if (crc32c(0, payload, header.payload_bytes) != header.payload_crc32c) continue;
       next_sequence_ = std::max(next_sequence_, header.sequence + 1);
@@ -137,7 +139,7 @@ Task<nvme::Status> RaidParityBdev::replay() {
     }
   }
   for (auto& [sequence, record] : found) {
-    const uint32_t present = layout_.roles_of(record.header.stripe, in_sync_ & ~failed_);
+    const uint32_t present = roles_of(record.header.stripe, in_sync_ & ~failed_);
     // Also one that it was not written for: it had failed, and nothing changes in place before it has left.
     record.counts = driven_ && (layout_.parity_roles() & present & ~record.having()) == 0;
   }
@@ -157,7 +159,7 @@ Task<nvme::Status> RaidParityBdev::replay() {
 // then it counts as one that was never durable.
 Task<bool> RaidParityBdev::complete(FoundRecord& record) {
   const parity::RecordHeader& header = record.header;
-  const uint32_t present = layout_.roles_of(header.stripe, in_sync_ & ~failed_);
+  const uint32_t present = roles_of(header.stripe, in_sync_ & ~failed_);
   const uint32_t wanted = header.parity_roles & present & ~record.having();
   if (wanted == 0) co_return true;
   if (bugs_.skip_incomplete) co_return false;
@@ -173,7 +175,7 @@ Task<bool> RaidParityBdev::complete(FoundRecord& record) {
   const auto strip = [&](uint32_t role) { return memory.get() + role * page_strip_bytes; };
   Fan reads(member_count());
   for_each_bit(beside, [&](uint32_t role) {
-    reads.add(members_[layout_.member_of(header.stripe, role)], IoType::read,
+    reads.add(members_[member_of(header.stripe, role)], IoType::read,
               layout_.member_block(header.stripe, header.column), header.column_count, strip(role));
   });
   co_await reads;
@@ -218,7 +220,7 @@ Task<nvme::Status> RaidParityBdev::replay_record(FoundRecord& record, const Foun
   };
   std::vector<Piece> pieces;
   const auto add = [&](uint32_t role, uint8_t* strip) {
-    const uint32_t member = layout_.member_of(header.stripe, role);
+    const uint32_t member = member_of(header.stripe, role);
     if (!usable(member)) return;
     bool runs = false;
     for (uint32_t i = 0; i < header.column_count; i++) {

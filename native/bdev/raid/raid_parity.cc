@@ -47,7 +47,8 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
       events_(std::move(events)),
       superblock_(geometry),
       codec_(geometry.data_count, geometry.parity_count),
-      members_(size_t{geometry.data_count} + geometry.parity_count),
+      seats_(uint32_t{geometry.data_count} + geometry.parity_count),
+      members_(size_t{geometry.data_count} + geometry.parity_count + 1),
       rebuilt_blocks_(members_.size()),
       rebuild_numbers_(members_.size()),
       slots_(geometry.log_slot_count),
@@ -235,15 +236,15 @@ bool RaidParityBdev::settle_flush(Op* op) {
   return true;
 }
 
-RaidMemberInfo RaidParityBdev::member(uint32_t index) const {
+RaidMemberInfo RaidParityBdev::member(uint32_t seat) const {
   RaidMemberInfo info;
-  const uint32_t bit = 1u << index;
-  if (members_[index]) info.name = members_[index].info().name;
+  const uint32_t bit = 1u << seat;
+  if (members_[seat]) info.name = members_[seat].info().name;
   if ((failed_ & bit) != 0) {
     info.state = RaidMemberState::failed;
   } else if ((joining_ & bit) != 0) {
     info.state = RaidMemberState::rebuilding;
-    info.rebuilt_blocks = rebuilt_blocks_[index];
+    info.rebuilt_blocks = rebuilt_blocks_[seat];
   } else if ((in_sync_ & bit) != 0) {
     info.state = RaidMemberState::in_sync;
   }

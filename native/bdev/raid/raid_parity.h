@@ -21,6 +21,8 @@
 //  - a member of the set leaves when it was released, and not before; what it missed waits until then
 //  - every write has a record, whole stripes too, or is stable in place where no parity is left: after the replay every
 //    parity is right and nothing that was acknowledged is missing, whichever caches were lost
+//  - a member that takes over from another one (its twin) has all that this one has before that is said, and from then
+//    on nothing is acknowledged without either; this one leaves when it was released, and its place is the twin's
 //  - `clean` says that nothing was ever written: no member of the set says so when something was
 #pragma once
 
@@ -37,6 +39,7 @@
 #include "bdev/raid/codec.h"
 #include "bdev/raid/parity_format.h"
 #include "bdev/raid/parity_layout.h"
+#include "bdev/raid/parity_seats.h"
 #include "bdev/raid/unflushed_map.h"
 #include "bdev/range_lock.h"
 
@@ -60,6 +63,9 @@ struct RaidPlantedBugs {
   bool leave_unasked = false;               // driven: a failed member leaves without the orchestrator's word
   bool whole_without_record = false;        // driven: whole stripes are written as ever
   bool replay_one_after_the_other = false;  // driven: each record as it is, over what a newer one says
+  bool twin_before_equal = false;           // driven: a twin counts as equal before anything was copied to it
+  bool twin_without_writes = false;         // driven: a twin gets copies and records, but no writes in place
+  bool twin_without_records = false;        // driven: or copies and writes, but no records
 
   bool any() const { return *this != RaidPlantedBugs{}; }
   bool operator==(const RaidPlantedBugs&) const = default;
@@ -138,6 +144,11 @@ class RaidParityBdev final : public Bdev {
   Outcome replace_member(uint32_t index, Handle device);
   // Driven: a place that nobody has; member_count() when there is none.
   uint32_t free_place() const;
+  // Driven: a device is made equal to one of the set, and has its place when that one is released. `member_rebuilt` or
+  // `rebuild_failed` follows; after the former nothing is acknowledged without both. busy: there is a twin already.
+  Outcome add_twin(const Bdev& of, Handle device);
+  // Something here may still send requests to the device.
+  bool uses(const Bdev& device) const;
   // Driven: whoever is behind this device leaves. What waits for it goes on.
   void release_member(const Bdev& device);
   // Driven: everything ends with internal_path_error, what waits as well.
@@ -150,9 +161,11 @@ class RaidParityBdev final : public Bdev {
 
   const ParityLayout& layout() const { return layout_; }
   uint32_t member_count() const { return layout_.member_count(); }
-  RaidMemberInfo member(uint32_t index) const;
+  // By seat (parity_seats.h): places, in their order, until one was taken over by a twin.
+  uint32_t seat_count() const { return member_count() + 1; }
+  RaidMemberInfo member(uint32_t seat) const;
   bool offline() const { return offline_; }
-  bool degraded() const { return in_sync_ != all_members(); }
+  bool degraded() const { return static_cast<uint32_t>(std::popcount(in_sync_)) < member_count(); }
   bool resyncing() const { return resync_stripe_ < layout_.strip_count; }
   uint64_t resync_stripe() const { return resync_stripe_; }
   uint64_t epoch() const { return superblock_.epoch; }
@@ -168,7 +181,14 @@ class RaidParityBdev final : public Bdev {
   struct RangeHeld;
 
   RaidParityBdev(Reactor& home, const parity::Superblock& geometry, RaidParityEvents events);
-  uint32_t all_members() const { return (1u << member_count()) - 1; }
+  uint32_t member_of(uint64_t stripe, uint32_t role) const { return seats_.seat_of(layout_.member_of(stripe, role)); }
+  uint32_t role_of(uint64_t stripe, uint32_t member) const { return layout_.role_of(stripe, seats_.place_of(member)); }
+  uint32_t roles_of(uint64_t stripe, uint32_t members) const {
+    return layout_.roles_of(stripe, seats_.places_of(members));
+  }
+  // Those of the members that have the role's place: one, or the twin besides.
+  template <class F>
+  void for_each_having(uint64_t stripe, uint32_t role, uint32_t members, F&& f) const;
 
   // raid_parity_open.cc
   Task<Outcome> open(bool clean, bool shrunk);
@@ -215,6 +235,7 @@ class RaidParityBdev final : public Bdev {
     RaidParityBdev* raid;
     Band* band;
     uint32_t member;
+    uint32_t role;
     nvme::Status status;
   };
   static Answer take_answer(Io* child);
@@ -252,6 +273,7 @@ class RaidParityBdev final : public Bdev {
   Task<uint32_t> write_superblocks(uint32_t members);  // those that have it
   Task<void> shrink();
   Task<void> join();
+  void no_longer_joining(uint32_t members);
   enum class Flush : uint8_t { when_wanted, always };
   Task<bool> checkpoint(Flush flush);
   Task<void> set_clean(bool clean);
@@ -261,6 +283,8 @@ class RaidParityBdev final : public Bdev {
 
   // raid_parity_members.cc
   void member_failed(uint32_t member, nvme::Status status);
+  Outcome check_device(const Handle& device) const;
+  void begin_rebuild(uint32_t member, Handle device);
   Task<void> rebuild(uint32_t member);
   Task<nvme::Status> rebuild_band(uint32_t member, ParityBand band, Workspace& workspace);
   void suspect_from(uint64_t stripe);
@@ -278,9 +302,11 @@ class RaidParityBdev final : public Bdev {
 
   bool logs_all() const { return driven_ && !bugs_.whole_without_record; }
   bool usable(uint32_t member) const { return ((in_sync_ & ~failed_) >> member & 1) != 0; }
+  // Those that the record may name: a twin's joining swap may have been made.
+  uint32_t set() const { return in_sync_ | second_; }
   // Those that have failed and need nobody's word, or have it.
   uint32_t may_leave() const {
-    const uint32_t held = driven_ && !bugs_.leave_unasked ? in_sync_ & ~released_ : 0;
+    const uint32_t held = driven_ && !bugs_.leave_unasked ? set() & ~released_ : 0;
     return failed_ & (in_sync_ | joining_) & ~held;
   }
   // A member that has failed is still of the recorded set.
@@ -297,12 +323,15 @@ class RaidParityBdev final : public Bdev {
   RaidPlantedBugs bugs_;
   uint32_t columns_max_ = 0;
   uint32_t full_columns_max_ = 0;
-  std::vector<Handle> members_;  // by index; empty when missing
-  uint32_t in_sync_ = 0;         // of the recorded set
-  uint32_t failed_ = 0;          // of in_sync_ or joining_: broken, will leave
-  uint32_t joining_ = 0;         // receives all writes, is being rebuilt
-  uint32_t logging_ = 0;         // of joining_: its log is blank and gets records
-  uint32_t copied_ = 0;          // of joining_: equal; flushes count it, and the set that holds it may be on disk
+  ParitySeats seats_;
+  std::vector<Handle> members_;  // by seat; empty when missing
+  // Bits are seats.
+  uint32_t in_sync_ = 0;  // of the recorded set
+  uint32_t second_ = 0;   // of copied_: the twin, that is equal, of a member of in_sync_
+  uint32_t failed_ = 0;   // of in_sync_ or joining_: broken, will leave
+  uint32_t joining_ = 0;  // receives all writes, is being rebuilt
+  uint32_t logging_ = 0;  // of joining_: its log is blank and gets records
+  uint32_t copied_ = 0;   // of joining_: equal; flushes count it, and the set that holds it may be on disk
   std::vector<uint64_t> rebuilt_blocks_;
   std::vector<uint32_t> rebuild_numbers_;  // by member, to tell rebuilds of one place apart
   uint64_t resync_stripe_ = 0;             // parity is right before it

@@ -109,13 +109,35 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::format_driven(Reac
 
 uint32_t RaidParityBdev::free_place() const {
   uint32_t place = 0;
-  while (place < member_count() && ((in_sync_ | joining_ | failed_) >> place & 1) != 0)
+  while (place < member_count() && ((in_sync_ | joining_ | failed_) >> seats_.seat_of(place) & 1) != 0)
     place++;
   return place;
 }
 
+Outcome RaidParityBdev::add_twin(const Bdev& of, Handle device) {
+  const uint32_t spare = seats_.spare();
+  if (seats_.has_twin() || ((joining_ | failed_) >> spare & 1) != 0) {
+    return Error{Errc::busy, info_.name + ": a member is being exchanged already"};
+  }
+  uint32_t member = 0;
+  while (member < seat_count() && !(usable(member) && &members_[member].bdev() == &of))
+    member++;
+  if (member == seat_count()) return Error{Errc::not_found, info_.name + ": " + of.info().name + " is not of its set"};
+  auto checked = check_device(device);
+  if (!checked) return checked;
+  if (!gate_.enter()) return Error{Errc::closed, info_.name + " is closing"};
+  seats_.begin_twin(seats_.place_of(member));
+  begin_rebuild(spare, device);
+  return success();
+}
+
+bool RaidParityBdev::uses(const Bdev& device) const {
+  return std::any_of(members_.begin(), members_.end(),
+                     [&](const Handle& member) { return member && &member.bdev() == &device; });
+}
+
 void RaidParityBdev::release_member(const Bdev& device) {
-  for (uint32_t member = 0; member < member_count(); member++) {
+  for (uint32_t member = 0; member < seat_count(); member++) {
     const uint32_t bit = 1u << member;
     if (!members_[member] || &members_[member].bdev() != &device || ((in_sync_ | joining_) & bit) == 0) continue;
     // As one that failed, but for the report.

@@ -144,7 +144,7 @@ class RaidParityBdev::Fan {
  private:
   std::unique_ptr<Io[]> ios_;
   std::unique_ptr<Iovec[]> iovs_;
-  std::array<Handle, ParityCodec::strip_count_max> handles_;
+  std::array<Handle, ParitySeats::seat_count_max> handles_;
   size_t count_ = 0;
   size_t waiting_count_ = 0;
   std::coroutine_handle<> waiter_;
@@ -200,6 +200,14 @@ template <class F>
 void for_each_bit(uint32_t mask, F&& f) {
   for (; mask != 0; mask &= mask - 1)
     f(static_cast<uint32_t>(std::countr_zero(mask)));
+}
+
+template <class F>
+void RaidParityBdev::for_each_having(uint64_t stripe, uint32_t role, uint32_t members, F&& f) const {
+  const uint32_t place = layout_.member_of(stripe, role);
+  const uint32_t first = seats_.seat_of(place);
+  if ((members >> first & 1) != 0) f(first);
+  if (seats_.has_twin_at(place) && (members >> seats_.spare() & 1) != 0) f(seats_.spare());
 }
 
 }  // namespace basalt::bdev

@@ -81,14 +81,14 @@ Task<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
     void operator()(void* memory) const { std::free(memory); }
   };
   const std::unique_ptr<parity::Superblock, Free> pages(static_cast<parity::Superblock*>(
-      std::aligned_alloc(parity::page_bytes, member_count() * sizeof(parity::Superblock))));
+      std::aligned_alloc(parity::page_bytes, seat_count() * sizeof(parity::Superblock))));
   BASALT_ASSERT(pages != nullptr);
-  Fan writes(member_count());
-  uint32_t order[ParityCodec::strip_count_max];
+  Fan writes(seat_count());
+  uint32_t order[ParitySeats::seat_count_max];
   for_each_bit(targets, [&](uint32_t member) {
     parity::Superblock& copy = pages.get()[member];
     copy = superblock_;
-    copy.member = static_cast<uint8_t>(member);
+    copy.member = static_cast<uint8_t>(seats_.place_of(member));
     parity::seal(&copy);
     order[writes.count()] = member;
     writes.add(members_[member], IoType::write, page * page_factor(), page_factor(), &copy, true);
@@ -106,39 +106,51 @@ Task<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
 }
 
 // Failed members leave: the others say so, durably, under a new epoch. Until all of those have said it the old set
-// counts as well.
+// counts as well. Where a twin that is equal has the place of one, the set is as it was.
 Task<void> RaidParityBdev::shrink() {
   const uint32_t leaving = may_leave();
-  const uint32_t staying = in_sync_ & ~leaving;
+  const bool inherited = seats_.has_twin() && (leaving >> seats_.twinned() & 1) != 0;
+  const uint32_t heirs = inherited ? second_ & ~leaving : 0;
+  const uint32_t staying = (in_sync_ & ~leaving) | heirs;
   want_join_ &= ~leaving;
-  if (((in_sync_ | superblock_.in_sync) & leaving) != 0) {
+  if (seats_.places_of(staying) != superblock_.in_sync) {
     if (static_cast<uint32_t>(std::popcount(staying)) < layout_.data_count) {
       offline_ = true;
       co_return;
     }
     superblock_.epoch++;
-    superblock_.in_sync = staying;
-    const uint32_t told = driven_ ? staying & ~failed_ : staying;
+    superblock_.in_sync = seats_.places_of(staying);
+    const uint32_t told = driven_ ? (staying | second_) & ~failed_ : staying;
     const uint32_t having = co_await write_superblocks(told);
     // Another one has failed: again, without it. Of a driven one the record says who left, whatever a member knows.
     if (having != told && !driven_) co_return;
-    in_sync_ = staying;
   }
+  in_sync_ = staying;
   failed_ &= ~leaving;
   released_ &= ~leaving;
-  joining_ &= ~leaving;
-  logging_ &= ~leaving;
-  copied_ &= ~leaving;
+  no_longer_joining(leaving | heirs);
   for_each_bit(leaving, [&](uint32_t member) {
     members_[member] = {};
     rebuilt_blocks_[member] = 0;
   });
+  if (seats_.has_twin() && (leaving >> seats_.spare() & 1) != 0) {
+    seats_.end_twin();
+  } else if (inherited) {
+    seats_.promote_twin();
+  }
   if (!resyncing()) co_return;
   if (redundant(in_sync_)) {
     suspect_from(resync_stripe_);
   } else {
     resync_stripe_ = layout_.strip_count;  // data can be had in no other way: parity is believed
   }
+}
+
+void RaidParityBdev::no_longer_joining(uint32_t members) {
+  joining_ &= ~members;
+  logging_ &= ~members;
+  copied_ &= ~members;
+  second_ &= ~members;
 }
 
 // A rebuilt member becomes one of the set. It was made from what the others had in their caches: from here on flushes
@@ -157,16 +169,18 @@ Task<void> RaidParityBdev::join() {
     }
   }
   superblock_.epoch++;
-  superblock_.in_sync = in_sync_ | coming;
+  superblock_.in_sync = seats_.places_of(in_sync_ | coming);
   // Itself first: it is complete, and must know its place before another member names it.
   coming = co_await write_superblocks(coming);
-  const uint32_t having = coming == 0 ? 0 : co_await write_superblocks(in_sync_ | coming);
+  const uint32_t having = coming == 0 ? 0 : co_await write_superblocks(set() | coming);
   // Others have failed: the next shrink writes what is so then. A joining one that failed is not in its set.
-  in_sync_ |= having & coming;
-  joining_ &= ~(having & coming);
-  logging_ &= ~(having & coming);
-  copied_ &= ~(having & coming);
-  for_each_bit(having & coming, [&](uint32_t member) {
+  const uint32_t joined = having & coming;
+  // One with the place of another stands by, with all that this one gets, until this one is let go.
+  const uint32_t twins = seats_.has_twin() ? joined & (1u << seats_.spare()) : 0;
+  in_sync_ |= joined & ~twins;
+  no_longer_joining(joined & ~twins);
+  second_ |= twins;
+  for_each_bit(joined, [&](uint32_t member) {
     if (events_.member_rebuilt) events_.member_rebuilt(members_[member].info().name);
   });
 }
@@ -183,8 +197,8 @@ Task<bool> RaidParityBdev::checkpoint(Flush flush) {
   // Another flush is under way, from above: whoever wants one waits for its end.
   if (tail == durable_tail_ && !followed && flush != Flush::always) co_return false;
   parity_stats_.checkpoint_count++;
-  Fan flushes(member_count());
-  uint32_t order[ParityCodec::strip_count_max];
+  Fan flushes(seat_count());
+  uint32_t order[ParitySeats::seat_count_max];
   const uint32_t targets = in_sync_ | joining_;
   for_each_bit(bugs_.no_flush_before_reuse ? 0 : targets & ~failed_, [&](uint32_t member) {
     order[flushes.count()] = member;
@@ -204,8 +218,8 @@ Task<bool> RaidParityBdev::checkpoint(Flush flush) {
   }
   if (tail == durable_tail_) co_return true;
   superblock_.log_tail = tail;
-  const uint32_t set = in_sync_;
-  if ((co_await write_superblocks(set)) != set) {
+  const uint32_t told = set();
+  if ((co_await write_superblocks(told)) != told) {
     want_checkpoint_ = true;
     co_return false;
   }
@@ -217,12 +231,12 @@ Task<void> RaidParityBdev::set_clean(bool clean) {
   if (may_write_ != clean || broken()) co_return;
   if (clean) may_write_ = false;
   superblock_.clean = clean ? 1 : 0;
-  const uint32_t set = in_sync_;
-  uint32_t having = co_await write_superblocks(set);
+  const uint32_t told = set();
+  uint32_t having = co_await write_superblocks(told);
   // In both places, so that no older one that says otherwise is believed when the newer one cannot be read.
-  if (driven_ && having == set) having = co_await write_superblocks(set);
+  if (driven_ && having == told) having = co_await write_superblocks(told);
   // `Not clean` counts when all of the set have it; those who wait ask again after the next shrink.
-  if (!clean && having == set) may_write_ = true;
+  if (!clean && having == told) may_write_ = true;
 }
 
 void RaidParityBdev::arm_rest() {

@@ -22,7 +22,7 @@ void RaidParityBdev::member_failed(uint32_t member, nvme::Status status) {
 }
 
 void RaidParityBdev::member_lost(const std::string& name) {
-  for (uint32_t member = 0; member < member_count(); member++) {
+  for (uint32_t member = 0; member < seat_count(); member++) {
     if (members_[member] && members_[member].info().name == name) {
       member_failed(member, nvme::status::controller_path_error);
     }
@@ -33,11 +33,20 @@ Outcome RaidParityBdev::replace_member(uint32_t index, Handle device) {
   if (index >= member_count()) {
     return Error{Errc::invalid_argument, "member: 0 to " + std::to_string(member_count() - 1)};
   }
-  const uint32_t bit = 1u << index;
-  if (((in_sync_ | joining_ | failed_) & bit) != 0) {
+  const uint32_t seat = seats_.seat_of(index);
+  if (((in_sync_ | joining_ | failed_) >> seat & 1) != 0) {
     return Error{Errc::busy,
-                 "member " + std::to_string(index) + " of " + info_.name + " is " + to_string(member(index).state)};
+                 "member " + std::to_string(index) + " of " + info_.name + " is " + to_string(member(seat).state)};
   }
+  auto checked = check_device(device);
+  if (!checked) return checked;
+  if (!gate_.enter()) return Error{Errc::closed, info_.name + " is closing"};
+  begin_rebuild(seat, device);
+  return success();
+}
+
+// Whether it can become a member.
+Outcome RaidParityBdev::check_device(const Handle& device) const {
   if (offline_ || closing_) return Error{Errc::closed, info_.name + " is offline"};
   const BdevInfo& info = device.info();
   if (info.block_size_bytes != layout_.block_bytes) {
@@ -51,13 +60,15 @@ Outcome RaidParityBdev::replace_member(uint32_t index, Handle device) {
   for (const Handle& other : members_) {
     if (other && &other.bdev() == &device.bdev()) return Error{Errc::exists, info.name + " is a member already"};
   }
-  if (!gate_.enter()) return Error{Errc::closed, info_.name + " is closing"};
-  members_[index] = device;
-  joining_ |= bit;
-  rebuilt_blocks_[index] = 0;
-  rebuild_numbers_[index]++;
-  spawn(rebuild(index));
   return success();
+}
+
+void RaidParityBdev::begin_rebuild(uint32_t member, Handle device) {
+  members_[member] = device;
+  joining_ |= 1u << member;
+  rebuilt_blocks_[member] = 0;
+  rebuild_numbers_[member]++;
+  spawn(rebuild(member));
 }
 
 // Range by range, from the first to the last; writes have gone to the new member as well since it came, and records
@@ -71,7 +82,8 @@ Task<void> RaidParityBdev::rebuild(uint32_t member) {
   const bool blank = bugs_.keep_old_records || co_await blank_log(member);
   if (blank && !over() && !bugs_.no_record_for_joining) logging_ |= bit;
   Workspace workspace(layout_, columns_max_);
-  for (uint64_t stripe = 0; stripe < layout_.strip_count && blank; stripe++) {
+  const bool early = bugs_.twin_before_equal && member == seats_.spare();
+  for (uint64_t stripe = 0; stripe < layout_.strip_count && blank && !early; stripe++) {
     for (uint32_t column = 0; column < layout_.strip_blocks; column += columns_max_) {
       if (over()) break;
       ParityBand band;
@@ -97,32 +109,38 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band
   range.end_block = range.first_block + band.column_count;
   RangeHeld held(*this, range);
   co_await held;
-  const uint32_t role = layout_.role_of(band.stripe, member);
+  const uint32_t role = role_of(band.stripe, member);
   uint32_t unreadable = 0;
   nvme::Status result = nvme::status::unrecovered_read_error;
   for (;;) {
-    const uint32_t present = layout_.roles_of(band.stripe, in_sync_ & ~failed_) & ~unreadable;
-    const ParityCodec::Recovery* recovery = recovery_for(present, 1u << role);
-    if (recovery == nullptr) break;
+    const uint32_t present = roles_of(band.stripe, in_sync_ & ~failed_) & ~unreadable;
+    // The one whose place it is to have holds the same.
+    const bool copied = (present >> role & 1) != 0;
+    const ParityCodec::Recovery* recovery = copied ? nullptr : recovery_for(present, 1u << role);
+    if (!copied && recovery == nullptr) break;
+    const auto itself = static_cast<uint8_t>(role);
+    const std::span<const uint8_t> sources = copied ? std::span(&itself, 1) : recovery->sources();
     Fan reads(member_count());
-    for (const uint8_t source : recovery->sources()) {
-      reads.add(members_[layout_.member_of(band.stripe, source)], IoType::read, range.first_block, band.column_count,
+    uint32_t asked[ParityCodec::data_count_max];
+    for (const uint8_t source : sources) {
+      asked[reads.count()] = member_of(band.stripe, source);
+      reads.add(members_[asked[reads.count()]], IoType::read, range.first_block, band.column_count,
                 workspace.strip(source));
     }
     co_await reads;
     uint8_t* from[ParityCodec::data_count_max];
     bool all = true;
     for (size_t i = 0; i < reads.count(); i++) {
-      const uint32_t source = recovery->sources()[i];
+      const uint32_t source = sources[i];
       from[i] = workspace.strip(source);
       if (reads.status(i).ok()) continue;
-      if (raid_member_failed(reads.status(i))) member_failed(layout_.member_of(band.stripe, source), reads.status(i));
+      if (raid_member_failed(reads.status(i))) member_failed(asked[i], reads.status(i));
       unreadable |= 1u << source;
       all = false;
     }
     if (!all) continue;
     uint8_t* to[1] = {workspace.strip(role)};
-    recovery->run(size_t{band.column_count} * layout_.block_bytes, from, to);
+    if (!copied) recovery->run(size_t{band.column_count} * layout_.block_bytes, from, to);
     if (((joining_ & ~failed_) >> member & 1) == 0) break;  // it has left meanwhile
     Fan write(1);
     write.add(members_[member], IoType::write, range.first_block, band.column_count, to[0]);
@@ -255,7 +273,7 @@ Task<nvme::Status> RaidParityBdev::check_band(ParityBand band, bool rewrite, Wor
 Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, Workspace& workspace, bool* differed) {
   const uint64_t block = layout_.member_block(band.stripe, band.column);
   const size_t length_bytes = size_t{band.column_count} * layout_.block_bytes;
-  const uint32_t present = layout_.roles_of(band.stripe, in_sync_);
+  const uint32_t present = roles_of(band.stripe, in_sync_);
   const uint32_t absent_data = layout_.data_roles() & ~present;
   const ParityCodec::Recovery* recovery = absent_data == 0 ? nullptr : recovery_for(present, absent_data);
   if (absent_data != 0 && recovery == nullptr) co_return nvme::status::internal_path_error;
@@ -264,8 +282,7 @@ Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, W
     sources |= 1u << recovery->sources()[i];
   Fan reads(member_count());
   for_each_bit(present, [&](uint32_t role) {
-    reads.add(members_[layout_.member_of(band.stripe, role)], IoType::read, block, band.column_count,
-              workspace.strip(role));
+    reads.add(members_[member_of(band.stripe, role)], IoType::read, block, band.column_count, workspace.strip(role));
   });
   co_await reads;
   uint32_t unreadable = 0;  // parities that nothing is recovered from: they are rewritten
@@ -274,12 +291,12 @@ Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, W
     const nvme::Status status = reads.status(i);
     if (status.ok()) continue;
     const auto role = static_cast<uint32_t>(std::countr_zero(left));
-    if (raid_member_failed(status)) member_failed(layout_.member_of(band.stripe, role), status);
+    if (raid_member_failed(status)) member_failed(member_of(band.stripe, role), status);
     if ((sources >> role & 1) != 0 || status.type() != nvme::StatusType::media) co_return status;
     unreadable |= 1u << role;
   }
   // One of them may have left meanwhile.
-  if ((present & ~layout_.roles_of(band.stripe, in_sync_ & ~failed_)) != 0) co_return nvme::status::internal_path_error;
+  if ((present & ~roles_of(band.stripe, in_sync_ & ~failed_)) != 0) co_return nvme::status::internal_path_error;
   if (recovery != nullptr) {
     uint8_t* from[ParityCodec::data_count_max];
     uint8_t* to[ParityCodec::strip_count_max];
@@ -301,8 +318,8 @@ Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, W
     if ((unreadable >> role & 1) == 0 && std::memcmp(parity, workspace.strip(role), length_bytes) == 0) return;
     *differed = true;
     if (!rewrite) return;
-    written[writes.count()] = layout_.member_of(band.stripe, role);
-    writes.add(members_[layout_.member_of(band.stripe, role)], IoType::write, block, band.column_count, parity, true);
+    written[writes.count()] = member_of(band.stripe, role);
+    writes.add(members_[member_of(band.stripe, role)], IoType::write, block, band.column_count, parity, true);
   });
   co_await writes;
   nvme::Status result = nvme::status::success;

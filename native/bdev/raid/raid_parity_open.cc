@@ -291,6 +291,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& 
 
 void RaidParityBdev::adopt(std::vector<Handle> members) {
   members_ = std::move(members);
+  members_.resize(seat_count());
   for (const Handle& member : members_) {
     if (!member) continue;
     info_.memory_alignment_bytes = std::max(info_.memory_alignment_bytes, member.info().memory_alignment_bytes);

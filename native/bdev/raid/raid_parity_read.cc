@@ -16,7 +16,7 @@ void RaidParityBdev::start_read_band(Band* band) {
 }
 
 void RaidParityBdev::read_strip(Band* band) {
-  const uint32_t member = layout_.member_of(band->shape.stripe, band->shape.first_role);
+  const uint32_t member = member_of(band->shape.stripe, band->shape.first_role);
   if (usable(member)) {
     ChildIo* child = child_for(band, band->shape.first_role, IoType::read, read_child_done);
     child->pieces.resize(iov_count_max);
@@ -27,7 +27,7 @@ void RaidParityBdev::read_strip(Band* band) {
 }
 
 void RaidParityBdev::read_child_done(Io* io) {
-  const auto [raid, band, member, status] = take_answer(io);
+  const auto [raid, band, member, role, status] = take_answer(io);
   band->waiting_count--;
   if (status.ok()) return raid->finish_band(band);
   if (raid_member_failed(status)) {
@@ -61,8 +61,7 @@ void RaidParityBdev::read_granted(RangeEntry* entry) {
 void RaidParityBdev::recover_part(Band* band) {
   if (band->workspace == nullptr && !take_workspace(band)) return;
   const uint32_t role = band->shape.first_role;
-  const uint32_t present =
-      layout_.roles_of(band->shape.stripe, in_sync_ & ~failed_) & ~band->unreadable & ~(1u << role);
+  const uint32_t present = roles_of(band->shape.stripe, in_sync_ & ~failed_) & ~band->unreadable & ~(1u << role);
   band->recovery = recovery_for(present, 1u << role);
   if (band->recovery == nullptr) {
     // Later, because this may be inside submit().
@@ -88,10 +87,10 @@ void RaidParityBdev::recover_part(Band* band) {
 }
 
 void RaidParityBdev::recover_child_done(Io* io) {
-  const auto [raid, band, member, status] = take_answer(io);
+  const auto [raid, band, member, role, status] = take_answer(io);
   if (!status.ok()) {
     if (raid_member_failed(status)) raid->member_failed(member, status);
-    band->unreadable |= 1u << raid->layout_.role_of(band->shape.stripe, member);
+    band->unreadable |= 1u << role;
     band->status = status;
   }
   if (--band->waiting_count > 0) return;
@@ -117,7 +116,7 @@ void RaidParityBdev::recovered_part(Band* band) {
       iovec_slice(pieces, piece_count, uint64_t{band->part_column - band->shape.column} * layout_.block_bytes,
                   length_bytes, cut, iov_count_max);
   iovec_copy_in(cut, cut_count, to[0]);
-  if (!band->repair || !usable(layout_.member_of(band->shape.stripe, role))) return part_ended(band);
+  if (!band->repair || !usable(member_of(band->shape.stripe, role))) return part_ended(band);
   ChildIo* child = child_for(band, role, IoType::write, repair_child_done);
   child->offset_blocks = layout_.member_block(band->shape.stripe, band->part_column);
   child->count_blocks = band->part_count;
@@ -126,7 +125,7 @@ void RaidParityBdev::recovered_part(Band* band) {
 }
 
 void RaidParityBdev::repair_child_done(Io* io) {
-  const auto [raid, band, member, status] = take_answer(io);
+  const auto [raid, band, member, role, status] = take_answer(io);
   band->waiting_count--;
   if (status.ok()) {
     raid->parity_stats_.repaired_count++;

@@ -93,8 +93,8 @@ void RaidParityBdev::plan(Band* band) {
   const uint64_t stripe = band->shape.stripe;
   const uint32_t data = layout_.data_roles();
   const uint32_t changed = band->shape.roles();
-  const uint32_t present = layout_.roles_of(stripe, in_sync_ & ~failed_) & ~band->unreadable;
-  const uint32_t receiving = layout_.roles_of(stripe, (in_sync_ | joining_) & ~failed_);
+  const uint32_t present = roles_of(stripe, in_sync_ & ~failed_) & ~band->unreadable;
+  const uint32_t receiving = roles_of(stripe, (in_sync_ | joining_) & ~failed_);
   band->parities = receiving & layout_.parity_roles();
   band->sources = 0;
   band->recovery = nullptr;
@@ -148,7 +148,8 @@ ChildIo* RaidParityBdev::child_for(Band* band, uint32_t role, IoType type, IoDon
   BASALT_ASSERT(child != nullptr);
   child->type = type;
   child->fua = false;
-  child->member = layout_.member_of(band->shape.stripe, role);
+  child->member = member_of(band->shape.stripe, role);
+  child->role = role;
   child->offset_blocks = layout_.member_block(band->shape.stripe, band->shape.column);
   child->count_blocks = band->shape.column_count;
   child->iov = nullptr;
@@ -168,7 +169,7 @@ void RaidParityBdev::submit_child(Band* band, ChildIo* child) {
 
 RaidParityBdev::Answer RaidParityBdev::take_answer(Io* child) {
   Band* band = static_cast<Band*>(child->context);
-  const Answer answer{band->raid, band, ChildIo::of(child)->member, child->status};
+  const Answer answer{band->raid, band, ChildIo::of(child)->member, ChildIo::of(child)->role, child->status};
   band->raid->children_.give(ChildIo::of(child));
   return answer;
 }
@@ -189,10 +190,10 @@ void RaidParityBdev::read_sources(Band* band) {
 }
 
 void RaidParityBdev::source_child_done(Io* io) {
-  const auto [raid, band, member, status] = take_answer(io);
+  const auto [raid, band, member, role, status] = take_answer(io);
   if (!status.ok()) {
     if (raid_member_failed(status)) raid->member_failed(member, status);
-    band->unreadable |= 1u << raid->layout_.role_of(band->shape.stripe, member);
+    band->unreadable |= 1u << role;
   }
   if (--band->waiting_count == 0) raid->sources_read(band);
 }
@@ -276,7 +277,8 @@ void RaidParityBdev::compute_full(Band* band) {
 void RaidParityBdev::write_record(Band* band) {
   if (offline_) return fail_band(band, nvme::status::internal_path_error);
   const ParityBand& shape = band->shape;
-  const uint32_t logged = band->parities & layout_.roles_of(shape.stripe, (in_sync_ | logging_) & ~failed_);
+  const uint32_t logging = (in_sync_ | logging_) & ~failed_;
+  const uint32_t logged = band->parities & roles_of(shape.stripe, logging);
   if (logged == 0 || bugs_.no_record) return write_in_place(band);
   if (!slot_free()) {
     want_checkpoint_ = true;
@@ -316,28 +318,32 @@ void RaidParityBdev::write_record(Band* band) {
     header->payload_bytes = static_cast<uint32_t>((shape.role_count + 1) * length_bytes);
     header->payload_crc32c = crc32c(data_crc, band->parity[index], length_bytes);
     parity::seal(header);
-    ChildIo* child = child_for(band, role, IoType::write, record_child_done);
-    child->fua = !bugs_.record_not_durable;
-    child->offset_blocks = (parity::log_first_page + uint64_t{slot} * superblock_.log_slot_pages) * page_factor();
-    child->count_blocks = static_cast<uint32_t>((parity::page_bytes + header->payload_bytes) / layout_.block_bytes);
-    child->pieces.push_back({header, parity::page_bytes});
-    for_each_bit(shape.roles(), [&](uint32_t data_role) {
-      if (scattered(*band->op->io)) {
-        child->pieces.push_back({band->workspace->strip(data_role), length_bytes});
-        return;
-      }
-      const size_t count = data_pieces(*band, data_role, pieces, iov_count_max);
-      child->pieces.insert(child->pieces.end(), pieces, pieces + count);
+    for_each_having(shape.stripe, role, logging, [&](uint32_t member) {
+      if (bugs_.twin_without_records && member == seats_.spare()) return;
+      ChildIo* child = child_for(band, role, IoType::write, record_child_done);
+      child->member = member;
+      child->fua = !bugs_.record_not_durable;
+      child->offset_blocks = (parity::log_first_page + uint64_t{slot} * superblock_.log_slot_pages) * page_factor();
+      child->count_blocks = static_cast<uint32_t>((parity::page_bytes + header->payload_bytes) / layout_.block_bytes);
+      child->pieces.push_back({header, parity::page_bytes});
+      for_each_bit(shape.roles(), [&](uint32_t data_role) {
+        if (scattered(*band->op->io)) {
+          child->pieces.push_back({band->workspace->strip(data_role), length_bytes});
+          return;
+        }
+        const size_t count = data_pieces(*band, data_role, pieces, iov_count_max);
+        child->pieces.insert(child->pieces.end(), pieces, pieces + count);
+      });
+      child->pieces.push_back({band->parity[index], length_bytes});
+      submit_child(band, child);
     });
-    child->pieces.push_back({band->parity[index], length_bytes});
-    submit_child(band, child);
   });
   BASALT_ASSERT(band->waiting_count > 1);
   band->waiting_count--;
 }
 
 void RaidParityBdev::record_child_done(Io* io) {
-  const auto [raid, band, member, status] = take_answer(io);
+  const auto [raid, band, member, role, status] = take_answer(io);
   if (!status.ok()) {
     // Whatever its error: without the record nothing may change in place while the member is of the set.
     raid->member_failed(member, status);
@@ -355,31 +361,37 @@ void RaidParityBdev::write_in_place(Band* band) {
   const bool all_data = shape.role_count == layout_.data_count;
   const bool zeroes = moves_zeroes(io.type) && all_data;
   const size_t length_bytes = size_t{shape.column_count} * layout_.block_bytes;
-  const uint32_t receiving = layout_.roles_of(shape.stripe, (in_sync_ | joining_) & ~failed_);
+  const uint32_t receiving = (in_sync_ | joining_) & ~failed_;
   const uint32_t concerned = shape.roles() | layout_.parity_roles();
   band->waiting_count = 1;  // this loop's own
   Iovec pieces[iov_count_max];
-  for_each_bit(receiving & concerned, [&](uint32_t role) {
-    const bool is_parity = role >= layout_.data_count;
-    if (is_parity && !zeroes && (band->parities >> role & 1) == 0) return;  // it came in after the plan
+  const auto send = [&](uint32_t role, uint32_t member) {
     ChildIo* child = child_for(band, role, zeroes ? io.type : IoType::write, write_child_done);
+    child->member = member;
     // What no parity member has a record of is stable at once in a driven one, like a record.
     child->fua = io.fua || (driven_ && band->sequence == 0 && band->method != Band::Method::full);
     if (zeroes) {
       child->count_blocks = static_cast<uint32_t>((shape.stripe_count - 1) * layout_.strip_blocks + shape.column_count);
-    } else if (is_parity) {
+    } else if (role >= layout_.data_count) {
       child->pieces.push_back({band->parity[role - layout_.data_count], length_bytes});
     } else {
       const size_t count = data_pieces(*band, role, pieces, iov_count_max);
       child->pieces.assign(pieces, pieces + count);
     }
     submit_child(band, child);
+  };
+  for_each_bit(roles_of(shape.stripe, receiving) & concerned, [&](uint32_t role) {
+    const bool is_parity = role >= layout_.data_count;
+    if (is_parity && !zeroes && (band->parities >> role & 1) == 0) return;  // it came in after the plan
+    for_each_having(shape.stripe, role, receiving, [&](uint32_t member) {
+      if (!bugs_.twin_without_writes || member != seats_.spare()) send(role, member);
+    });
   });
   if (--band->waiting_count == 0) write_ended(band);
 }
 
 void RaidParityBdev::write_child_done(Io* io) {
-  const auto [raid, band, member, status] = take_answer(io);
+  const auto [raid, band, member, role, status] = take_answer(io);
   if (status.ok()) {
     band->got |= 1u << member;
   } else {

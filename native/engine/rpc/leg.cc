@@ -513,6 +513,7 @@ class Leg final : public Module {
     std::optional<RpcError> wrong;
     Named named;
     read_replica(in, named);
+    const std::string instead_of = in.string_or("instead_of", "");
     auto both = find_member(in, &wrong);
     if (wrong) co_return *wrong;
     if (!both) co_return std::move(both).error();
@@ -520,7 +521,9 @@ class Leg final : public Module {
     const std::string user = child_user(both->leg_name);
     auto claimed = engine_.bdevs().claim(both->member, user);
     if (!claimed) co_return std::move(claimed).error();
-    auto added = both->leg->add_member(as_leg_member(named, **claimed));
+    bdev::LegMember member = as_leg_member(named, **claimed);
+    member.instead_of = instead_of;
+    auto added = both->leg->add_member(std::move(member));
     if (!added) {
       engine_.bdevs().release(both->member, user);
       co_return std::move(added).error();

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: a member of a leg with parity is exchanged for another one while it serves, and the leg never has less
+// redundancy than before. Method: members in memory whose answers the test scripts; controllers that die on either side
+// of the swap.
+#include "bdev/raid/parity_leg_test_util.h"
+
+namespace basalt::bdev {
+namespace {
+
+class ParityTwin : public testing::Test {
+ protected:
+  ParityTwin() {
+    EXPECT_TRUE(rig.open({0, 1, 2}).ok());
+    for (uint64_t block = 0; block < 32; block++)
+      EXPECT_TRUE(rig.write(block, static_cast<uint8_t>(block + 1)));
+  }
+  Outcome exchange(const std::string& old, size_t index = 3) {
+    LegMember member(rig.handle(index));
+    member.instead_of = old;
+    return rig.leg->add_member(std::move(member));
+  }
+  bool is_copied() {
+    return rig.fixture.run_until([&] { return !rig.copied.empty(); });
+  }
+  void expect_filled(const std::string& when) {
+    for (uint64_t block = 0; block < 32; block++)
+      ASSERT_EQ(rig.read(block), static_cast<int>(block + 1)) << when << ": block " << block;
+  }
+  // The next controllers have any two of them; then one has all.
+  void expect_filled_in_all_of(const std::vector<size_t>& set, const std::string& when) {
+    rig.die();
+    std::vector<std::vector<uint8_t>> contents;
+    for (const auto& member : rig.members)
+      contents.push_back(member->contents);
+    const auto restore = [&] {
+      for (size_t i = 0; i < contents.size(); i++)
+        rig.members[i]->contents = contents[i];
+    };
+    for (const size_t lost : set) {
+      std::vector<size_t> left;
+      std::copy_if(set.begin(), set.end(), std::back_inserter(left), [&](size_t index) { return index != lost; });
+      ASSERT_TRUE(rig.open(left).ok()) << when << " without " << lost;
+      expect_filled(when + " without " + std::to_string(lost));
+      rig.die();
+      restore();
+    }
+    ASSERT_TRUE(rig.open(set).ok()) << when;
+  }
+
+  ParityLegRig rig{2, 1};
+};
+
+TEST_F(ParityTwin, TakesOverFromAMemberThatServesUntilThen) {
+  ASSERT_TRUE(exchange("a").ok());
+  ASSERT_TRUE(is_copied());
+  EXPECT_EQ(rig.copied, std::vector<std::string>{"d"});
+  ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  rig.members[0]->status = nvme::status::host_path_error;
+  rig.settle();
+  EXPECT_TRUE(rig.failed.empty());
+  ASSERT_TRUE(rig.write(3, 4) && rig.write(8, 9, 1));
+  EXPECT_EQ(rig.leg->members().size(), 3u);
+  EXPECT_FALSE(rig.leg->raid().degraded());
+  expect_filled("at once");
+  expect_filled_in_all_of({1, 2, 3}, "afterwards");
+}
+
+TEST_F(ParityTwin, ReadsWhatItCopiesFromTheOneThatItTakesOverFrom) {
+  for (auto& member : rig.members)
+    member->read_count = 0;
+  ASSERT_TRUE(exchange("a").ok());
+  ASSERT_TRUE(is_copied());
+  EXPECT_GT(rig.members[0]->read_count, 0u);
+  EXPECT_EQ(rig.members[1]->read_count + rig.members[2]->read_count, 0u);
+}
+
+TEST_F(ParityTwin, WhatItCannotReadThereIsRecoveredFromTheOthers) {
+  rig.members[0]->bad_block = 136;  // where strips lie
+  ASSERT_TRUE(exchange("a").ok());
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  expect_filled_in_all_of({1, 2, 3}, "with a bad block");
+}
+
+// Between `copied` and the removal the record may name either.
+TEST_F(ParityTwin, EitherOfTheTwoMayBeTheRecordedOne) {
+  for (const bool committed : {false, true}) {
+    ASSERT_TRUE(exchange("a").ok());
+    ASSERT_TRUE(is_copied());
+    if (committed) {
+      ASSERT_TRUE(rig.leg->commit_member("d").ok());
+    }
+    ASSERT_TRUE(rig.write(5, 6) && rig.write(16, 17));
+    if (!committed) {
+      expect_filled_in_all_of({0, 1, 2}, "with the old one");
+      continue;
+    }
+    expect_filled_in_all_of({1, 2, 3}, "with the new one");
+    // Back: the old one comes as one that has nothing.
+    ASSERT_TRUE(exchange("d", 0).ok());
+    ASSERT_TRUE(is_copied());
+    expect_filled_in_all_of({1, 2, 3}, "its swap was not made");
+    ASSERT_TRUE(exchange("d", 0).ok());
+    ASSERT_TRUE(is_copied());
+    expect_filled_in_all_of({0, 1, 2}, "its swap was made");
+  }
+}
+
+TEST_F(ParityTwin, NothingIsAcknowledgedWithoutEitherOnceTheSwapMayHaveBeenMade) {
+  for (const size_t failing : {size_t{0}, size_t{3}}) {
+    ASSERT_TRUE(exchange("a").ok());
+    ASSERT_TRUE(is_copied());
+    rig.members[failing]->status = nvme::status::host_path_error;
+    PendingIo& write = rig.start(IoType::write, 0, 1, 8);
+    rig.settle(seconds(2));
+    EXPECT_FALSE(write.done);
+    EXPECT_TRUE(rig.leg->waiting());
+    if (failing == 0) {
+      EXPECT_EQ(rig.failed, std::vector<std::string>{"a"});
+      ASSERT_TRUE(rig.leg->commit_member("d").ok());
+      ASSERT_TRUE(rig.leg->remove_member("a").ok());
+    } else {
+      EXPECT_EQ(rig.joining_failed, std::vector<std::string>{"d"});
+      ASSERT_TRUE(rig.leg->abandon_member("d").ok());
+    }
+    ASSERT_TRUE(rig.ends(write));
+    EXPECT_TRUE(write.io.status.ok());
+    EXPECT_EQ(rig.leg->members().size(), 3u);
+    rig.die();
+    ASSERT_TRUE(rig.open(failing == 0 ? std::vector<size_t>{1, 2, 3} : std::vector<size_t>{0, 1, 2}).ok());
+    if (failing == 3) continue;
+    LegMember back(rig.handle(0));
+    back.instead_of = "d";
+    ASSERT_TRUE(rig.leg->add_member(std::move(back)).ok());
+    ASSERT_TRUE(is_copied());
+    rig.die();
+    ASSERT_TRUE(rig.open({0, 1, 2}).ok());
+  }
+}
+
+TEST_F(ParityTwin, NoReadIsAnsweredWithoutALeaseFromBoth) {
+  ASSERT_TRUE(exchange("a").ok());
+  ASSERT_TRUE(is_copied());
+  for (const size_t silent : {size_t{0}, size_t{3}}) {
+    rig.settle(seconds(1));
+    rig.members[silent]->hold = true;
+    // Of a block that neither of the two has: of stripe 1, which begins with another member.
+    PendingIo& read = rig.start(IoType::read, 12);
+    rig.settle(seconds(1));
+    EXPECT_FALSE(read.done);
+    rig.members[silent]->release();
+    ASSERT_TRUE(rig.ends(read));
+    EXPECT_TRUE(read.io.status.ok());
+  }
+}
+
+// What is copied goes on as a rebuild.
+TEST_F(ParityTwin, TheOldOneMayFailBeforeTheNewOneIsEqual) {
+  rig.members[3]->hold = true;
+  ASSERT_TRUE(exchange("a").ok());
+  rig.settle();
+  rig.members[0]->status = nvme::status::host_path_error;
+  rig.leg->member_lost("a");
+  ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  rig.settle();
+  rig.members[3]->release();
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  expect_filled_in_all_of({1, 2, 3}, "rebuilt");
+}
+
+TEST_F(ParityTwin, TheNewOneMayFailBeforeItIsEqualAndTheOldOneServesOn) {
+  rig.members[3]->write_status = nvme::status::capacity_exceeded;
+  ASSERT_TRUE(exchange("a").ok());
+  ASSERT_TRUE(rig.fixture.run_until([&] { return !rig.joining_failed.empty(); }));
+  ASSERT_TRUE(rig.leg->abandon_member("d").ok());
+  ASSERT_TRUE(rig.write(0, 1, 1)) << "nobody waits for it";
+  rig.members[3]->write_status = nvme::status::success;
+  ASSERT_TRUE(rig.fixture.run_until([&] { return exchange("a").ok(); })) << "and again";
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->abandon_member("d").ok()) << "called off";
+  ASSERT_TRUE(rig.write(1, 2, 1));
+  expect_filled_in_all_of({0, 1, 2}, "with the old one");
+}
+
+TEST_F(ParityTwin, OneMemberIsExchangedAtATime) {
+  EXPECT_EQ(exchange("x").error().code, Errc::not_found);
+  ASSERT_TRUE(exchange("a").ok());
+  LegMember other(rig.handle(3), "another replica");
+  EXPECT_EQ(rig.leg->add_member(std::move(other)).error().code, Errc::exists);
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  rig.settle();
+  // The next one, whose place is another.
+  rig.copied.clear();
+  ASSERT_TRUE(exchange("b", 0).ok());
+  EXPECT_EQ(exchange("c", 1).error().code, Errc::exists);
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->commit_member("a").ok());
+  ASSERT_TRUE(rig.leg->remove_member("b").ok());
+  rig.settle();
+  ASSERT_TRUE(rig.write(7, 8));
+  expect_filled_in_all_of({0, 2, 3}, "two exchanged");
+}
+
+// Writes that were under way when it came, and those that come while it is copied.
+TEST_F(ParityTwin, WritesWhileItIsCopiedReachBoth) {
+  rig.members[2]->hold = true;
+  PendingIo& before = rig.start(IoType::write, 0, 1, 8);
+  rig.settle();
+  ASSERT_TRUE(exchange("a").ok());
+  PendingIo& meanwhile = rig.start(IoType::write, 8, 9, 1);
+  rig.settle();
+  rig.members[2]->release();
+  ASSERT_TRUE(rig.ends(before) && rig.ends(meanwhile));
+  PendingIo& after = rig.start(IoType::write, 2, 3, 1);
+  ASSERT_TRUE(rig.ends(after));
+  ASSERT_TRUE(is_copied());
+  for (uint64_t block = 0; block < 8; block++)
+    ASSERT_TRUE(rig.write(block, static_cast<uint8_t>(block + 1)));
+  expect_filled_in_all_of({1, 2, 3}, "with the new one");
+}
+
+TEST(ParityLegSlots, AreUsedAgainByMembersThatComeAndGo) {
+  ParityLegRig rig(2, 1);
+  ASSERT_TRUE(rig.open({0, 1, 2}).ok());
+  for (int round = 0; round < 50; round++) {
+    ASSERT_TRUE(rig.fixture.run_until([&] {
+      return rig.leg
+          ->add_member([&] {
+            LegMember member(rig.handle(3));
+            member.instead_of = "a";
+            return member;
+          }())
+          .ok();
+    }));
+    ASSERT_TRUE(rig.leg->abandon_member("d").ok());
+    rig.settle();
+    EXPECT_LE(rig.leg->attachment_count(), 5u);
+  }
+}
+
+}  // namespace
+}  // namespace basalt::bdev
