@@ -5,10 +5,11 @@
 //
 // Invariants:  - the engine is told to go on without a member only after the swap that removed it is known to be in the store
 //              - a copied member counts only after its swap; one that fails meanwhile is swapped out before it is given up
+//              - a member of a leg with parity that has a successor is let go after the swap that exchanged the two
 //              - failures go first: they are what makes writes wait
 
 import { type EngineEvent, isEngineError } from '../engine/engine.js';
-import type { Leadership, VolumeObject } from '../model/objects.js';
+import type { InSyncMember, Leadership, VolumeObject } from '../model/objects.js';
 import {
   type Holder,
   holds,
@@ -41,8 +42,16 @@ export interface WorkerOptions {
   readonly onChange: () => void;
 }
 
+/** The member whose place a joining one takes over. */
+interface Replaced extends InSyncMember {
+  /** In the engine. */
+  readonly name: string;
+}
+
 interface Joining {
   readonly member: AttachedMember;
+  /** Null: there is a place for it. */
+  readonly insteadOf: Replaced | null;
   state: 'copying' | 'copied' | 'failed';
   /** The swap that lets it in is in the store, or may be. */
   swapped: boolean;
@@ -52,6 +61,8 @@ export class MembershipWorker {
   readonly #options: WorkerOptions;
   readonly #failed = new Map<string, { readonly name: string; readonly member: MemberRef }>();
   readonly #joining = new Map<string, Joining>();
+  /** Replicas that are being attached. */
+  readonly #attaching = new Map<string, { readonly leg: number; readonly insteadOf: Replaced | null }>();
   readonly #notBeforeMs = new Map<string, number>();
   readonly #releasing = new Set<Promise<void>>();
   readonly #wakeup = new Wakeup();
@@ -157,7 +168,17 @@ export class MembershipWorker {
     const failed = [...this.#failed.values()];
     const joins = [...this.#joining.values()].filter((entry) => entry.state === 'failed' && entry.swapped);
     const refs = [...failed.map((entry) => entry.member), ...joins.map((entry) => entry.member)];
-    const { last } = planShrink(register.known, refs);
+    // The engine has let go of nothing yet: whom a failed one took over from has everything.
+    const restored = (present: Leadership): Leadership =>
+      joins.reduce((next, { member: { leg, replica }, insteadOf }) => {
+        if (insteadOf === null || this.#failed.has(insteadOf.name)) return next;
+        return planJoin(next, { leg, replica: insteadOf.replica, incarnation: insteadOf.incarnation }, replica) ?? next;
+      }, present);
+    const plan = (present: Leadership): Leadership | null => {
+      const back = restored(present);
+      return planShrink(back, refs).next ?? (back === present ? null : back);
+    };
+    const { last } = planShrink(restored(register.known), refs);
     const goOn = (): void => {
       for (const { name, member } of failed) {
         const stays = last.some((entry) => entry.replica === member.replica);
@@ -165,7 +186,7 @@ export class MembershipWorker {
       }
     };
     if (this.#options.context.planted?.shrinkWithoutConsent === true) goOn();
-    if (!(await this.#swap((present) => planShrink(present, refs).next))) return;
+    if (!(await this.#swap(plan))) return;
     goOn();
     if (last.length > 0) return this.#end('stuck', `the last replica of leg ${last[0]?.leg} failed`);
     for (const { member } of joins) this.#giveUp(member);
@@ -174,9 +195,9 @@ export class MembershipWorker {
   }
 
   async #join(joining: Joining): Promise<void> {
-    const { member } = joining;
+    const { member, insteadOf } = joining;
     joining.swapped = true;
-    if (!(await this.#swap((present) => planJoin(present, member)))) return;
+    if (!(await this.#swap((present) => planJoin(present, member, insteadOf?.replica)))) return;
     // It may have failed while the outcome was open: then #shrink swaps it out again.
     if ((joining.state as string) === 'failed') return;
     const { assembly, context } = this.#options;
@@ -189,7 +210,16 @@ export class MembershipWorker {
     }
     this.#joining.delete(member.name);
     if ((joining.state as string) === 'failed') this.#failed.set(member.name, { name: member.name, member });
+    if (insteadOf !== null) this.#letGo(member.leg, insteadOf);
     this.#options.onChange();
+    this.#rejoinWakeup.wake();
+  }
+
+  /** It is in the set no more, and nobody waits for it, whatever became of it meanwhile. */
+  #letGo(leg: number, { name, replica }: Replaced): void {
+    this.#failed.delete(name);
+    if (this.#options.assembly.nameOfMember(replica) === name)
+      this.#release({ name, member: { leg, replica } }, 'basalt_leg_remove_member');
   }
 
   #leaving(): MemberRef[] {
@@ -265,7 +295,8 @@ export class MembershipWorker {
     while (!signal.aborted) {
       const missing = this.#missing();
       const now = context.clock.now();
-      const due = missing.filter((member) => (this.#notBeforeMs.get(member.replica) ?? 0) <= now);
+      const isDue = ({ replica }: MemberRef): boolean => (this.#notBeforeMs.get(replica) ?? 0) <= now;
+      const due = missing.filter((member) => isDue(member) && this.#placeFor(member) !== undefined);
       if (missing.length === 0) await this.#rejoinWakeup.wait(signal);
       else if (due.length === 0) await pause(context.clock, rejoinMs, signal);
       else await Promise.all(due.map((member) => this.#rejoinMember(member)));
@@ -279,9 +310,46 @@ export class MembershipWorker {
     );
   }
 
+  /**
+   * Whom it would take over from; null: nobody, there is room for it; undefined: not now. A leg with parity has as many places as
+   * members, and one of them can be exchanged at a time.
+   */
+  #placeFor({ leg }: MemberRef): Replaced | null | undefined {
+    const { assembly, register, volume } = this.#options;
+    const { erasure, legs } = volume();
+    if (erasure === undefined) return null;
+    const inSync = register.known.legs[leg]?.inSync ?? [];
+    const isInSync = (replica: string): boolean => inSync.some((entry) => entry.replica === replica);
+    const coming = new Map(this.#attaching);
+    for (const { member, insteadOf } of this.#joining.values())
+      coming.set(member.replica, { leg: member.leg, insteadOf });
+    const here = [...coming].filter(([replica, entry]) => entry.leg === leg && !isInSync(replica));
+    const taken = here.filter(([, { insteadOf }]) => insteadOf === null || !isInSync(insteadOf.replica));
+    if (inSync.length + taken.length < erasure.data + erasure.parity) return null;
+    if (here.length > taken.length) return undefined;
+    const isLeaving = (replica: string): boolean =>
+      legs[leg]?.replicas.some((entry) => entry.replica === replica && entry.leaving === true) === true;
+    for (const entry of inSync) {
+      const name = isLeaving(entry.replica) ? assembly.nameOfMember(entry.replica) : null;
+      if (name !== null) return { ...entry, name };
+    }
+    return undefined;
+  }
+
   async #rejoinMember(member: MemberRef): Promise<void> {
-    const { assembly, context, holder, resolve, attachTimeoutMs } = this.#options;
+    const insteadOf = this.#placeFor(member);
+    if (insteadOf === undefined) return;
     this.#delayRejoin(member.replica);
+    this.#attaching.set(member.replica, { leg: member.leg, insteadOf });
+    try {
+      await this.#attach(member, insteadOf);
+    } finally {
+      this.#attaching.delete(member.replica);
+    }
+  }
+
+  async #attach(member: MemberRef, insteadOf: Replaced | null): Promise<void> {
+    const { assembly, context, holder, resolve, attachTimeoutMs } = this.#options;
     const request = {
       member,
       epoch: assembly.epoch,
@@ -300,9 +368,13 @@ export class MembershipWorker {
     if (outcome.kind === 'fenced') return this.#end('fenced', `a replica obeys epoch ${outcome.epoch}`);
     if (outcome.kind !== 'taken') return;
     assembly.adopt(outcome.member);
-    this.#joining.set(request.name, { member: outcome.member, state: 'copying', swapped: false });
+    const joining: Joining = { member: outcome.member, insteadOf, state: 'copying', swapped: false };
+    this.#joining.set(request.name, joining);
+    const instead = insteadOf === null ? {} : { instead_of: insteadOf.name };
     try {
-      await context.engine.rpc('basalt_leg_add_member', { name: assembly.legName(member.leg), member: request.name });
+      const added = { name: assembly.legName(member.leg), member: request.name, ...instead };
+      await context.engine.rpc('basalt_leg_add_member', added);
+      if (insteadOf !== null && context.planted?.exchangeBeforeEqual === true) await this.#exchangeEarly(joining);
       this.#options.onChange();
       // It may have been called off while it was being attached: nobody knew of it then.
       this.#wakeup.wake();
@@ -312,5 +384,11 @@ export class MembershipWorker {
       await assembly.detach(request.name);
       if (isEngineError(error, 'fenced')) this.#end('fenced', reason(error));
     }
+  }
+
+  /** Only with a bug planted: the old member is freed before the new one is equal. */
+  async #exchangeEarly({ member, insteadOf }: Joining): Promise<void> {
+    if (insteadOf === null || !(await this.#swap((present) => planJoin(present, member, insteadOf.replica)))) return;
+    this.#letGo(member.leg, insteadOf);
   }
 }

@@ -13,4 +13,6 @@ export interface PlantedBugs {
   readonly resyncHeadOnly?: boolean;
   /** The volumes of a group are cut one after another, each while only its own requests are held. */
   readonly cutVolumesApart?: boolean;
+  /** A member of a leg with parity is exchanged for one that is not equal to it yet. */
+  readonly exchangeBeforeEqual?: boolean;
 }

@@ -149,13 +149,6 @@ async function planDrain(deps: CordonDeps, state: ClusterState, target: DrainTar
   const held = state.all('volumes').filter((volume) => holdsOn(volume, disks));
   const old = held.find((volume) => volume.pool === undefined || state.get('pgMaps', volume.pool) === null);
   if (old !== undefined) throw refuse(`volume ${old.name} is in no pool: copy it into a new volume and delete it`);
-  const coded = held.find((volume) => volume.erasure !== undefined && volume.phase === 'live');
-  if (coded?.erasure !== undefined) {
-    const { data, parity } = coded.erasure;
-    throw refuse(
-      `volume ${coded.name} (${data}+${parity}) has replicas there, which do not move yet while their disk is up`,
-    );
-  }
   const controllers = target.kind === 'node' ? heirs(state, target.name, refuse) : [];
   const waitsFor = waitingFor(state, target);
   const rest = restOf(state, target);

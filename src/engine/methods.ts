@@ -627,7 +627,8 @@ export interface MethodMap {
   basalt_leg_get: { params: { name: string }; result: LegDescription };
   basalt_leg_remove_member: { params: { name: string; member: string }; result: true };
   basalt_leg_add_member: {
-    params: { name: string; member: string; replica?: string; distance?: number };
+    /** `instead_of`: of a leg with parity, the member whose place it gets when that one is removed. */
+    params: { name: string; member: string; replica?: string; distance?: number; instead_of?: string };
     result: true;
   };
   basalt_leg_commit_member: { params: { name: string; member: string }; result: true };

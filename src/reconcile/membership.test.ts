@@ -76,7 +76,7 @@ describe('a leg with parity', () => {
     });
   });
 
-  it('lets go of a member that has a successor first, as far as it can do without', () => {
+  it('exchanges a member for its successor in one swap, and never has fewer members than before', () => {
     const placed = (...leaving: string[]) => [
       {
         replicas: ['a', 'b', 'c', 'd'].map((replica) => ({
@@ -85,9 +85,14 @@ describe('a leg with parity', () => {
         })),
       },
     ];
-    expect(planRetire(coded(['a', 'b', 'c']), placed('a'))).toEqual([{ leg: 0, replica: 'a' }]);
-    expect(planRetire(coded(['a', 'b', 'c']), placed('a', 'b'))).toEqual([{ leg: 0, replica: 'a' }]);
-    expect(planRetire(coded(['a', 'b']), placed('a'))).toEqual([]);
+    const present = coded(['a', 'b', 'c']);
+    expect(planRetire(present, placed('a'))).toEqual([]);
+    const next = planJoin(present, taken(0, 'd', 'i2'), 'a');
+    expect(next).toMatchObject({ epoch: present.epoch, needs: 2 });
+    expect(next?.legs[0]?.inSync.map(({ replica }) => replica)).toEqual(['b', 'c', 'd']);
+    // It had failed, and left by itself.
+    expect(planJoin(coded(['b', 'c']), taken(0, 'd'), 'a')?.legs[0]?.inSync).toHaveLength(3);
+    expect(planRetire(coded(['b', 'c', 'd']), placed('a'))).toEqual([]);
   });
 });
 

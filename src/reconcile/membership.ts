@@ -127,11 +127,14 @@ export function planShrink(present: Leadership, failed: readonly MemberRef[]): S
   return { next: removed.length === 0 ? null : { ...present, legs }, removed, last };
 }
 
-/** A copied member joins; null when it is in the set with that incarnation already. */
-export function planJoin(present: Leadership, member: TakenMember): Leadership | null {
+/**
+ * A copied member joins; null when it is in the set with that incarnation already. `insteadOf`: it has taken over the place of
+ * that one, which leaves in the same swap. Legs with parity have no place for both.
+ */
+export function planJoin(present: Leadership, member: MemberRef & InSyncMember, insteadOf?: string): Leadership | null {
   const inSync = present.legs[member.leg]?.inSync ?? [];
   if (inSync.some((entry) => entry.replica === member.replica && entry.incarnation === member.incarnation)) return null;
-  const others = inSync.filter((entry) => entry.replica !== member.replica);
+  const others = inSync.filter((entry) => entry.replica !== member.replica && entry.replica !== insteadOf);
   const joined = { inSync: [...others, { replica: member.replica, incarnation: member.incarnation }] };
   return { ...present, legs: present.legs.map((entry, leg) => (leg === member.leg ? joined : entry)) };
 }
@@ -183,8 +186,8 @@ export function outOfSync(present: Leadership, legs: PlacedLegs): MemberRef[] {
 }
 
 /**
- * In-sync members that have a successor: they may leave once every replica that stays is in sync. Members of a leg with
- * parity make room for theirs, as far as the leg can do without: it has no place for both.
+ * In-sync members that have a successor: they may leave once every replica that stays is in sync. Those of a leg with parity
+ * leave by the swap that lets their successor in; here is what then remains.
  */
 export function planRetire(present: Leadership, legs: PlacedLegs): MemberRef[] {
   return legs.flatMap(({ replicas }, leg) => {
@@ -193,8 +196,6 @@ export function planRetire(present: Leadership, legs: PlacedLegs): MemberRef[] {
     const staying = replicas.filter(({ leaving }) => leaving !== true);
     const going = replicas.filter(({ replica, leaving }) => leaving === true && isInSync(replica));
     const refs = going.map(({ replica }) => ({ leg, replica }));
-    const needs = needsOf(present);
-    if (needs > 1) return refs.slice(0, Math.max(0, (present.legs[leg]?.inSync.length ?? 0) - needs));
     return staying.length === 0 || !staying.every(({ replica }) => isInSync(replica)) ? [] : refs;
   });
 }

@@ -77,8 +77,6 @@ export function whyNotMove(
   const { volume, leg, from, to } = of;
   const placed = volume.legs[leg];
   if (placed === undefined) return `${volume.name} has no leg ${leg}: it has ${volume.legs.length}`;
-  if (volume.erasure !== undefined)
-    return `replicas of a volume with erasure coding (${volume.erasure.data}+${volume.erasure.parity}) do not move yet while their disk is up`;
   const staying = placed.replicas.filter((entry) => entry.leaving !== true);
   const there = staying.map(({ disk, node }) => `${disk} (${node})`).join(', ');
   if (staying.some(({ disk }) => disk === to)) return `leg ${leg} has a replica on disk ${to} already`;

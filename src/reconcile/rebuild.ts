@@ -101,11 +101,6 @@ class Maps {
     return this.#pool(volume)?.capacityBytes.get(disk) ?? 0;
   }
 
-  /** Of a disk that the map does not name any more: itself. */
-  domain(volume: VolumeObject, disk: string): string {
-    return this.#pool(volume)?.domains.get(disk) ?? disk;
-  }
-
   #pool(volume: VolumeObject): PoolMap | null {
     const id = volume.pool;
     if (id === undefined) return null;
@@ -276,32 +271,10 @@ function survey(view: View): { candidates: Candidate[]; runningOn: Map<string, n
       const good = leg.replicas.filter((entry) => inSync.has(entry.replica) && up(entry)).length;
       const lost = leg.replicas.some((entry) => view.lostNodes.has(entry.node) || isMissing(state, entry));
       if (!lost && staysOnCordoned(state, leg, disks)) return;
-      const homes = volume.erasure === undefined ? disks : codedHomes(view, { volume, leg, inSync, disks });
-      if (homes !== null) candidates.push({ volume, leg: index, disks: homes, good, lost });
+      candidates.push({ volume, leg: index, disks, good, lost });
     });
   }
   return { candidates, runningOn, running };
-}
-
-/**
- * Members of a leg with parity move only when they are lost: it has no place for two of one role. Where the leg shall have its
- * members then; null: nothing is lost, or the PG has no disk for it.
- */
-function codedHomes(
-  view: View,
-  at: { volume: VolumeObject; leg: LegPlacement; inSync: ReadonlySet<string>; disks: readonly string[] },
-): readonly string[] | null {
-  const { state, lostNodes, maps } = view;
-  const { data, parity } = at.volume.erasure ?? { data: 0, parity: 0 };
-  // A member that takes every write is not lost, whatever became of its node's connection to the store.
-  const isKept = (entry: ReplicaPlacement): boolean =>
-    entry.leaving !== true && (!lostNodes.has(entry.node) || at.inSync.has(entry.replica)) && !isMissing(state, entry);
-  const kept = at.leg.replicas.filter(isKept).map(({ disk }) => disk);
-  const taken = new Set(kept.map((disk) => maps.domain(at.volume, disk)));
-  const isFree = (disk: string): boolean =>
-    !kept.includes(disk) && !taken.has(maps.domain(at.volume, disk)) && !lostNodes.has(nodeOf(state, disk));
-  const fresh = at.disks.filter(isFree).slice(0, Math.max(0, data + parity - kept.length));
-  return fresh.length === 0 ? null : [...kept, ...fresh];
 }
 
 function byDanger(a: Candidate, b: Candidate): number {

@@ -191,10 +191,6 @@ const uncoded: readonly ChangeName[] = [
   'delete a snapshot',
   'clone a snapshot',
   'snapshots while a disk node returns',
-  'drain a disk',
-  'drain a node',
-  'move a replica',
-  'call a move off',
 ];
 
 function drawErasure(seed: bigint): Pick<ClusterShape, 'erasure' | 'disks'> | null {
