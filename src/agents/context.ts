@@ -6,6 +6,7 @@ import type { Engine } from '../engine/engine.js';
 import type { Clock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
 import type { KeySource } from '../model/cluster-key.js';
+import type { DiskSource } from './disks.js';
 import type { Identity } from './node-identity.js';
 import type { PlantedBugs } from './planted-bugs.js';
 
@@ -26,6 +27,8 @@ export interface AgentContext {
   readonly keys?: KeySource | null;
   /** How this node proves to others that it is one; absent: nodes go by their names. */
   readonly identity?: Identity;
+  /** Where the disks come from, and how a node that has them so is described; absent: the engine opens them itself. */
+  readonly disks?: { readonly source: DiskSource; readonly description: string };
   /** Which boot of the machine this is (src/env/boot.ts); absent: one that nobody knows. */
   readonly boot?: string | null;
   /** For simulations only. */

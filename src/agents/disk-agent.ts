@@ -112,7 +112,9 @@ export class DiskAgent {
     });
     this.#keeper = new SnapshotKeeper({ context, link, busy: () => this.#copier.busy });
     this.#exports = new SnapshotExports(options);
-    this.#opener = { engine, random, clusterId: options.clusterId, node: options.node };
+    const { disks } = options.context;
+    const common = { engine, random, clusterId: options.clusterId, node: options.node };
+    this.#opener = disks === undefined ? common : { ...common, source: disks.source };
     this.#loop = new ReconcileLoop({
       name: 'disk agent',
       clock,

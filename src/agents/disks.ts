@@ -17,8 +17,27 @@ export interface OpenDisk {
   readonly lvstore: LvstoreDescription;
 }
 
+/** Where the bdevs of a node's disks come from. */
+export interface DiskSource {
+  /** Makes the disk a bdev of the engine, and gives its name. */
+  open(disk: CompiledDisk, name: string): Promise<string>;
+  close(bdev: string): Promise<void>;
+}
+
+/** Files and block devices that the engine opens itself. */
+export function ownDisks(engine: Engine): DiskSource {
+  return {
+    open: (disk, name) => createBdev(engine, disk, name),
+    close: async (bdev) => {
+      await engine.rpc('bdev_aio_delete', { name: bdev });
+    },
+  };
+}
+
 export interface DiskOpener {
   readonly engine: Engine;
+  /** @default ownDisks */
+  readonly source?: DiskSource;
   readonly random: Random;
   readonly clusterId: string;
   readonly node: string;
@@ -31,8 +50,10 @@ export const diskBytesMin = 16 * 1024 * 1024;
 /** `field` is where the disk stands in the configuration. */
 export async function openDisk(opener: DiskOpener, config: CompiledDisk, index: number): Promise<OpenDisk> {
   const field = `disks[${index}].path`;
-  const bdev = `disk-${opener.node}-${index}`;
-  await createBdev(opener.engine, config, bdev, field);
+  const source = opener.source ?? ownDisks(opener.engine);
+  const bdev = await source.open(config, `disk-${opener.node}-${index}`).catch((error: unknown) => {
+    throw new BasaltError('DISK_REFUSED', { field, path: config.path, problem: reason(error) }, { cause: error });
+  });
   try {
     const found = await loadLvstore(opener.engine, bdev, config, field);
     const lvstore = found ?? (await createLvstore(opener, config, bdev, field));
@@ -48,24 +69,20 @@ export async function openDisk(opener: DiskOpener, config: CompiledDisk, index: 
     }
     return { config, bdev, lvstore };
   } catch (error) {
-    await opener.engine.rpc('bdev_aio_delete', { name: bdev }).catch(() => {});
+    await source.close(bdev).catch(() => {});
     throw error;
   }
 }
 
 /** A file that is missing is made when the configuration gives its size; one that is there is never made anew. */
-async function createBdev(engine: Engine, config: CompiledDisk, name: string, field: string): Promise<void> {
+async function createBdev(engine: Engine, config: CompiledDisk, name: string): Promise<string> {
   const buffered = config.buffered ? { buffered: true } : {};
   const params = { name, filename: config.path, block_size: diskBlockBytes, ...buffered };
   try {
-    try {
-      await engine.rpc('bdev_aio_create', params);
-    } catch (error) {
-      if (config.createBytes === null || !isMissing(error)) throw error;
-      await engine.rpc('bdev_aio_create', { ...params, create_bytes: config.createBytes });
-    }
+    return await engine.rpc('bdev_aio_create', params);
   } catch (error) {
-    throw new BasaltError('DISK_REFUSED', { field, path: config.path, problem: reason(error) }, { cause: error });
+    if (config.createBytes === null || !isMissing(error)) throw error;
+    return engine.rpc('bdev_aio_create', { ...params, create_bytes: config.createBytes });
   }
 }
 

@@ -147,7 +147,8 @@ export class NodeAgent {
     const roles = [...node.roles];
     const common = { format: formatVersion, name: node.name, roles } as const;
     const entry = { ...common, location: node.location };
-    this.#live = { ...common, kind: 'node', incarnation, engine: version, internal, hosts, draining: false };
+    const engine = context.disks === undefined ? version : `${version}; ${context.disks.description}`;
+    this.#live = { ...common, kind: 'node', incarnation, engine, internal, hosts, draining: false };
     const backoff = new Backoff({ clock: context.clock, minMs: 50, maxMs: 1_000 });
     for (;;) {
       try {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Engine } from '../engine/engine.js';
-import type { CompiledNode } from '../model/config.js';
 
-export async function createEngine(kind: CompiledNode['engine']): Promise<Engine> {
+export async function createEngine(kind: 'native' | 'fake'): Promise<Engine> {
   switch (kind) {
     case 'native':
       return (await import('../engine/native/native-engine.js')).createNativeEngine();

@@ -27,6 +27,8 @@ export interface Daemon {
   /** Shown when ready. */
   readonly ready: Record<string, unknown>;
   readonly text: string;
+  /** Resolves when the daemon cannot go on: it drains, and ends with exit code 1 for its supervisor. */
+  readonly failed?: Promise<string>;
   /** Hands over what others may be waiting for. Cut off after `drainMsMax`. */
   drain(): Promise<void>;
   close(): Promise<void>;
@@ -48,7 +50,8 @@ export async function runDaemon(
     throw error;
   }
   process.stdout.write(`${output.json ? JSON.stringify(daemon.ready) : daemon.text}\n`);
-  await stopped;
+  const failure = await Promise.race([stopped, ...(daemon.failed === undefined ? [] : [daemon.failed])]);
+  if (failure !== undefined) log.error({ problem: failure }, 'cannot go on; handing over');
   const deadline = systemClock.sleep(drainMsMax).then(() => 'late' as const);
   const drained = (async () => {
     await daemon.drain();
@@ -61,7 +64,7 @@ export async function runDaemon(
   const outcome = await Promise.race([drained, deadline]);
   log.info({ outcome }, 'ended');
   // Whatever still holds the event loop has had its time.
-  process.exit(outcome === 'drained' ? 0 : 1);
+  process.exit(outcome === 'drained' && failure === undefined ? 0 : 1);
 }
 
 function stopSignal(log: PinoLogger, onFirst: () => void): Promise<void> {

@@ -9,25 +9,30 @@ import { bootTag } from '../env/boot.js';
 import { systemClock } from '../env/clock.js';
 import { systemRandom } from '../env/random.js';
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
-import { createEngine } from './create-engine.js';
 import { daemonLog, type PinoLogger, runDaemon } from './daemon.js';
+import { openNodeEngine } from './node-engine.js';
 import { openStore } from './open-store.js';
 
 export function runNode(config: CompiledConfig, node: CompiledNode, output: DaemonOutput): Promise<number> {
   const log = daemonLog(config, `basalt-node ${node.name}`);
   return runDaemon(log, output, async (signal) => {
     const identity = await identityOf(config, log);
-    const store = await openStore(config, log);
-    const engine = await createEngine(node.engine);
+    const { engine, ...beside } = await openNodeEngine(node, log);
+    const store = await openStore(config, log).catch(async (error: unknown) => {
+      // What stays open keeps the process from ending.
+      await beside.close();
+      throw error;
+    });
     const keys = new ClusterKeyFile(config.clusterKey.file, systemRandom);
-    const context = { engine, clock: systemClock, random: systemRandom, log, keys, identity, boot: bootTag() };
+    const around = { clock: systemClock, random: systemRandom, log, keys, identity, boot: bootOf(node) };
+    const context = { engine, ...around, ...(beside.disks === undefined ? {} : { disks: beside.disks }) };
     const { graceSeconds, ...limits } = config.placement;
     const agent = new NodeAgent({ context, store, node, placement: { ...limits, graceMs: graceSeconds * 1000 } });
     try {
       await agent.start(signal);
     } catch (error) {
       await agent.stop().catch(() => {});
-      await engine.close().catch(() => {});
+      await beside.close().catch(() => {});
       await store.close();
       throw error;
     }
@@ -36,14 +41,20 @@ export function runNode(config: CompiledConfig, node: CompiledNode, output: Daem
     return {
       ready: { ready: 'node', name: node.name, internal, hosts },
       text: `node ${node.name} ready; internal ${shown[0]}, hosts ${shown[1]}`,
+      ...(beside.failed === undefined ? {} : { failed: beside.failed }),
       drain: () => agent.drain(),
       close: async () => {
         await agent.stop();
-        await engine.close();
+        await beside.close();
         await store.close();
       },
     };
   });
+}
+
+/** A drive that SPDK has is reset when SPDK ends: nobody knows then what its cache lost, as after a boot. */
+function bootOf(node: CompiledNode): string | null {
+  return typeof node.engine === 'string' ? bootTag() : null;
 }
 
 /** @throws NODE_KEY_FILE */

@@ -2,9 +2,10 @@
 //
 // Files with secrets: readable by their owner only, replaced as a whole or not at all.
 
-import { constants } from 'node:fs';
-import { type FileHandle, link, mkdir, open, rename, unlink } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { constants, existsSync } from 'node:fs';
+import { type FileHandle, link, mkdir, mkdtemp, open, rename, rm, unlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 
 const bytesMax = 1024 * 1024;
 
@@ -74,6 +75,25 @@ export async function replacePrivateFile(path: string, text: string): Promise<vo
     throw error;
   }
   await syncDirectory(path);
+}
+
+/** Whether the path leads to anything at all. */
+export function isThere(path: string): boolean {
+  return existsSync(path);
+}
+
+/** A file for another process of this user, for a moment. */
+export async function lendPrivateFile(text: string): Promise<{ readonly path: string; remove(): Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'basalt-'));
+  const remove = (): Promise<void> => rm(folder, { recursive: true, force: true });
+  const path = join(folder, 'secret');
+  try {
+    await written(await open(path, 'wx', 0o600), text);
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+  return { path, remove };
 }
 
 async function writeBeside(path: string, text: string): Promise<string> {

@@ -30,11 +30,23 @@ export const DiskConfig = Type.Object(
   strict,
 );
 
+/** A running SPDK on the same machine, which has the node's drives. */
+export const SpdkEngineConfig = Type.Object(
+  {
+    kind: Type.Literal('spdk'),
+    /** Its RPC socket. */
+    rpc: Type.String({ minLength: 1 }),
+    /** Where its target serves the disks to this node, on 127.0.0.1. @default 4421 */
+    port: Type.Optional(Type.Integer({ minimum: 1, maximum: 65535 })),
+  },
+  strict,
+);
+
 export const NodeConfig = Type.Object(
   {
     name: Name,
     roles: Type.Optional(Type.Array(Role, { minItems: 1 })),
-    engine: Type.Optional(Type.Union([Type.Literal('native'), Type.Literal('fake')])),
+    engine: Type.Optional(Type.Union([Type.Literal('native'), Type.Literal('fake'), SpdkEngineConfig])),
     address: Type.Optional(Type.String()),
     internalPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
     hostPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
@@ -125,10 +137,16 @@ export interface CompiledDisk {
   readonly weight: number;
 }
 
+export interface SpdkEngine {
+  readonly kind: 'spdk';
+  readonly rpc: string;
+  readonly port: number;
+}
+
 export interface CompiledNode {
   readonly name: string;
   readonly roles: readonly Role[];
-  readonly engine: 'native' | 'fake';
+  readonly engine: 'native' | 'fake' | SpdkEngine;
   readonly address: string;
   readonly internalPort: number;
   readonly hostPort: number;
@@ -168,6 +186,8 @@ export interface CompiledConfig {
   readonly nodes: readonly CompiledNode[];
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
 }
+
+const spdkPortDefault = 4421;
 
 export const defaults = Object.freeze({
   storeListen: '127.0.0.1:7410',
@@ -256,7 +276,7 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
   return {
     name: node.name,
     roles,
-    engine: node.engine ?? 'native',
+    engine: compileEngine(node, path),
     address,
     internalPort: node.internalPort ?? 0,
     hostPort: node.hostPort ?? 0,
@@ -265,6 +285,19 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     disks,
     location: node.location ?? {},
   };
+}
+
+function compileEngine(node: Static<typeof NodeConfig>, path: string): CompiledNode['engine'] {
+  const { engine = 'native' } = node;
+  if (typeof engine === 'string') return engine;
+  for (const [index, disk] of (node.disks ?? []).entries()) {
+    if (disk.buffered === true) throw invalid(`${path}.disks[${index}].buffered`, 'goes with the engine "native"');
+    if (disk.createBytes !== undefined && !disk.path.startsWith('/'))
+      throw invalid(`${path}.disks[${index}].createBytes`, 'goes with the path of a file');
+  }
+  if ((node.disks ?? []).length === 0)
+    throw invalid(`${path}.engine`, 'of kind "spdk" has the node\'s disks, and it has none');
+  return { kind: 'spdk', rpc: engine.rpc, port: engine.port ?? spdkPortDefault };
 }
 
 /** Until there are tokens, nothing listens where others could reach it. */

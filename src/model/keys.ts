@@ -74,6 +74,9 @@ export const nqns = Object.freeze({
   /** A copy of a snapshot, for disk nodes that make another one of it. */
   snapshotCopy: (lvol: string) => `${authority}:snapshot-copy:${lvol}`,
   volume: (volumeId: string) => `${authority}:volume:${volumeId}`,
+  /** A bdev of an SPDK that is a disk of this node, and one process of the node towards it. */
+  spdkDisk: (node: string, bdev: string) => `${authority}:spdk-disk:${node}:${bdev}`,
+  spdkHost: (node: string, process: string) => `${authority}:spdk-host:${node}:${process}`,
   /** What a controller calls itself towards replicas; with a node key, under which one. */
   controller: (name: string, nodeKeyId?: string) =>
     `${authority}:controller:${name}${nodeKeyId === undefined ? '' : `:${nodeKeyId}`}`,

@@ -110,7 +110,7 @@ function addNode(parent: Command, world: CliWorld, exit: Exit): Command {
     .option('--host-port <port>', 'where hosts connect (default: a free one)')
     .option('--tls-address <address>', 'any address, where hosts with a key for TLS connect (default: --address)')
     .option('--tls-port <port>', 'its port (default: a free one)')
-    .option('--engine <engine>', 'native or fake (default: native)')
+    .option('--engine <engine>', 'native, or spdk:<RPC socket> where an SPDK has the drives (default: native)')
     .option('--store <endpoints>', 'store endpoints, with commas')
     .option('--key-file <path>', 'the cluster keys of encrypted volumes; mode 0600')
     .option('--node-key-file <path>', 'by which nodes know each other, the same for all of them; mode 0600')
@@ -154,7 +154,7 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
   const node = defined({
     name: options.name,
     roles: options.roles?.split(',').map((role) => role.trim()),
-    engine: options.engine,
+    engine: options.engine === undefined ? undefined : engineOf(options.engine),
     address: options.address,
     internalPort: options.internalPort === undefined ? undefined : parseCount(options.internalPort, '--internal-port'),
     hostPort: options.hostPort === undefined ? undefined : parseCount(options.hostPort, '--host-port'),
@@ -164,6 +164,12 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     location: options.location === undefined ? undefined : locationOf(options.location),
   });
   return { ...common, nodes: [node] };
+}
+
+/** `spdk:/var/tmp/spdk.sock`; what else there is is for the configuration's schema to say. */
+function engineOf(text: string): unknown {
+  const spdk = 'spdk:';
+  return text.startsWith(spdk) ? { kind: 'spdk', rpc: text.slice(spdk.length) } : text;
 }
 
 /** `zone=z1,rack=r2`; which levels there are is for the configuration's schema to say. */

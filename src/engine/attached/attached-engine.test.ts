@@ -128,9 +128,12 @@ describe('an engine that does not behave', () => {
       socket.on('error', () => {});
       socket.setEncoding('utf8').on('data', (text: string) => {
         for (const line of text.replaceAll('}{', '}\n{').split('\n')) {
-          const { id, method } = JSON.parse(line) as { id: number; method: string };
-          const answer = (result: unknown): boolean => socket.write(JSON.stringify({ jsonrpc: '2.0', id, result }));
-          if (method === 'rpc_get_methods') answer(['rpc_get_methods', 'bdev_get_bdevs']);
+          const { id, method, params } = JSON.parse(line) as { id: number; method: string; params?: object };
+          const say = (more: object): boolean => socket.write(JSON.stringify({ jsonrpc: '2.0', id, ...more }));
+          const answer = (result: unknown): boolean => say({ result });
+          const none = { code: -32602, message: `${method} method requires no parameters` };
+          if (method === 'spdk_get_version' && params !== undefined) say({ error: none });
+          else if (method === 'rpc_get_methods') answer(['rpc_get_methods', 'bdev_get_bdevs']);
           else if (method === 'spdk_get_version') answer({ version: 'SPDK v26.05' });
           else rest(socket, id);
         }

@@ -19,6 +19,7 @@ import {
   type Method,
   type MethodResult,
   type RpcArguments,
+  type RpcOptions,
 } from '../engine.js';
 import { waitForAnswer } from '../rpc-wait.js';
 import { type Capabilities, capabilitiesOf } from './capabilities.js';
@@ -99,10 +100,14 @@ export class AttachedEngine implements Engine {
   }
 
   rpc<M extends Method>(method: M, ...args: RpcArguments<M>): Promise<MethodResult<M>> {
+    const [params, options] = args;
+    return this.call(method, params ?? {}, options) as Promise<MethodResult<M>>;
+  }
+
+  /** A method that only some engines have. */
+  call(method: string, params: object, options: RpcOptions = {}): Promise<unknown> {
     if (this.#closed) return Promise.reject(new IllegalState('the engine is closed'));
-    const [params, options = {}] = args;
-    const answer = this.#send(method, params ?? {}) as Promise<MethodResult<M>>;
-    return waitForAnswer(method, answer, options, this.#clock);
+    return waitForAnswer(method, this.#send(method, params), options, this.#clock);
   }
 
   on(_event: 'event', listener: (event: EngineEvent) => void): () => void {
@@ -186,7 +191,9 @@ export class AttachedEngine implements Engine {
     const socket = this.#socket;
     if (socket === null) return Promise.reject(unreachable(method, `no engine serves ${this.#path}`));
     const id = ++this.#lastId;
-    const text = JSON.stringify({ jsonrpc: '2.0', id, method, params }, (_key, value: unknown) =>
+    // SPDK refuses even empty parameters for methods that have none.
+    const some = Object.keys(params).length > 0 ? { params } : {};
+    const text = JSON.stringify({ jsonrpc: '2.0', id, method, ...some }, (_key, value: unknown) =>
       typeof value === 'bigint' ? value.toString() : value,
     );
     return new Promise((resolve, reject) => {
