@@ -50,7 +50,10 @@ export async function runDaemon(
     throw error;
   }
   process.stdout.write(`${output.json ? JSON.stringify(daemon.ready) : daemon.text}\n`);
+  // An engine alone holds nothing that keeps the process from ending.
+  const alive = systemClock.setTimer(Number.MAX_SAFE_INTEGER, () => {});
   const failure = await Promise.race([stopped, ...(daemon.failed === undefined ? [] : [daemon.failed])]);
+  alive.cancel();
   if (failure !== undefined) log.error({ problem: failure }, 'cannot go on; handing over');
   const deadline = systemClock.sleep(drainMsMax).then(() => 'late' as const);
   const drained = (async () => {
