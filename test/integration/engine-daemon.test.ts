@@ -30,7 +30,8 @@ it('an engine alone goes on serving its socket, and ends in good order when it i
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   const ended = once(engine, 'exit');
-  const [line] = await once(createInterface({ input: engine.stdout as NodeJS.ReadableStream }), 'line');
+  const said = once(createInterface({ input: engine.stdout as NodeJS.ReadableStream }), 'line');
+  const [line] = await Promise.race([said, ended.then(([code]) => Promise.reject(new Error(`ended with ${code}`)))]);
   expect(JSON.parse(String(line))).toMatchObject({ ready: 'engine', rpc: rpcPath });
   const far = await attachEngine({ rpcPath });
   expect(await far.rpc('bdev_null_create', { name: 'n0', num_blocks: 8, block_size: 512 })).toBe('n0');
