@@ -63,6 +63,11 @@ export interface AssemblyShape {
   readonly dataKey: Buffer | null;
 }
 
+interface LegBlocks {
+  readonly num_blocks: number;
+  readonly grown_num_blocks?: number;
+}
+
 function replicasOf(volume: VolumeObject, leg: number): string[] {
   return (volume.legs[leg]?.replicas ?? []).map(({ replica }) => nqns.replica(replica));
 }
@@ -146,7 +151,7 @@ export class Assembly {
       members: members.map((entry) => ({ name: entry.name, in_sync: true })),
       all_dirty: shape.allDirty && members.length > 1,
       lease_ms: shape.leaseMs,
-      ...(this.#parity(leg) ?? this.#tails(leg, shape.size) ?? {}),
+      ...(this.#parity(leg, shape.size) ?? this.#tails(leg, shape.size) ?? {}),
     });
   }
 
@@ -182,29 +187,28 @@ export class Assembly {
   }
 
   /** Of a leg with parity, which keeps no marks: its members have a log. */
-  #parity(leg: number): { num_blocks: number; identity: string; data_members: number; parity_members: number } | null {
-    const { id, erasure, sizeBytes } = this.#options.volume;
+  #parity(
+    leg: number,
+    size: GrowingSize,
+  ): (LegBlocks & { identity: string; data_members: number; parity_members: number }) | null {
+    const { id, erasure } = this.#options.volume;
     if (erasure === undefined) return null;
     const { data, parity } = erasure;
-    const num_blocks = this.#legBlocks(sizeBytes);
-    return { num_blocks, identity: `${id}/${leg}`, data_members: data, parity_members: parity };
+    return { ...this.#blocksOf(size), identity: `${id}/${leg}`, data_members: data, parity_members: parity };
   }
 
   /** Where the replicas have room for them, the leg keeps its marks in tails behind its data. */
-  #tails(
-    leg: number,
-    size: GrowingSize,
-  ): { num_blocks: number; grown_num_blocks?: number; identity: string; replicas: string[] } | null {
+  #tails(leg: number, size: GrowingSize): (LegBlocks & { identity: string; replicas: string[] }) | null {
     const { volume } = this.#options;
     if (!hasTails(volume)) return null;
+    return { ...this.#blocksOf(size), identity: `${volume.id}/${leg}`, replicas: replicasOf(volume, leg) };
+  }
+
+  /** What the leg is surely long enough for, and what it may have been lengthened to already. */
+  #blocksOf(size: GrowingSize): LegBlocks {
     const num_blocks = this.#legBlocks(size.servedBytes);
     const grown_num_blocks = size.growing ? this.#legBlocks(size.wantedBytes) : num_blocks;
-    return {
-      num_blocks,
-      ...(grown_num_blocks > num_blocks ? { grown_num_blocks } : {}),
-      identity: `${volume.id}/${leg}`,
-      replicas: replicasOf(volume, leg),
-    };
+    return { num_blocks, ...(grown_num_blocks > num_blocks ? { grown_num_blocks } : {}) };
   }
 
   /** What members lack the room for a volume of that size; none: null. */

@@ -172,7 +172,6 @@ export function resizeVolume(deps: VolumeDeps, name: string, request: VolumeResi
     const { sizeBytes } = request;
     if (sizeBytes === size.wantedBytes) return { txn: null, result: undefined };
     const { servedBytes, wantedBytes } = size;
-    refuseCoded(stored.value, 'it cannot grow yet');
     if (sizeBytes < servedBytes) throw new BasaltError('VOLUME_SHRINK', { name: stored.value.name, servedBytes });
     if (size.growing) throw new BasaltError('VOLUME_GROWING', { name: stored.value.name, wantedBytes });
     checkRoom(state, stored.value, { wantedBytes, sizeBytes });
@@ -205,7 +204,9 @@ function checkRoom(state: ClusterState, volume: VolumeObject, to: { wantedBytes:
     const capacityBytes = map?.disks.find((entry) => entry.id === id)?.capacityBytes ?? disk?.totalBytes ?? 0;
     const leftBytes = Math.max(0, capacityBytes - (promised.get(id) ?? 0));
     if (moreBytes * count <= leftBytes) continue;
-    const fits = legDataBytesAt(volume, to.wantedBytes) + Math.floor(leftBytes / count / mib) * mib;
+    // Each of k data members takes a k-th.
+    const moreOfLeg = Math.floor(leftBytes / count / mib) * mib * (volume.erasure?.data ?? 1);
+    const fits = legDataBytesAt(volume, to.wantedBytes) + moreOfLeg;
     const problem =
       `disk ${id} on ${disk?.node ?? 'an unknown node'} has ${leftBytes} bytes left, and the volume's part there would ` +
       `take ${moreBytes * count} more: ask for at most ${fits * volume.legs.length} bytes, or add disks`;

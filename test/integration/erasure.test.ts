@@ -53,7 +53,23 @@ describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
     expect((await running.volume()).erasure).toEqual({ data: 2, parity: 1 });
     const unsupported = { code: 'VOLUME_UNSUPPORTED' };
     await expect(api.createSnapshot(volumeName, 's')).rejects.toMatchObject(unsupported);
-    await expect(api.resizeVolume(volumeName, { sizeBytes: 2 * volumeBytes })).rejects.toMatchObject(unsupported);
+  });
+
+  it('grows while a host writes, and the new blocks are zeroes', async () => {
+    const sizeBytes = 2 * volumeBytes;
+    await running.cluster.api.resizeVolume(volumeName, { sizeBytes });
+    await running.cluster.waitForVolume(volumeName, 'its new size', msMax, (volume) => volume.sizeBytes === sizeBytes);
+    for (const endMs = systemClock.now() + msMax; host.bdev.info.sizeBytes !== sizeBytes; await systemClock.sleep(10))
+      if (systemClock.now() > endMs) throw new Error('the host was not told of the new size');
+    const block = Buffer.from(host.engine.allocate(4096));
+    for (const at of [volumeBytes, volumeBytes + 61 * 4096, sizeBytes - 4096]) {
+      await host.bdev.read(at, block.fill(1));
+      expect(block.every((byte) => byte === 0)).toBe(true);
+      await host.bdev.write(at, block.fill(0x5a));
+      await host.bdev.read(at, block.fill(1));
+      expect(block.every((byte) => byte === 0x5a)).toBe(true);
+    }
+    await everyBlockIsRight();
   });
 
   it('goes on through the standby when the active controller is killed, and without a disk node then', async () => {

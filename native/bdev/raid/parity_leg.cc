@@ -46,6 +46,7 @@ Task<Result<std::unique_ptr<ParityLegBdev>>> ParityLegBdev::open(Reactor& home, 
   raid.parity_count = options.parity_count;
   raid.data_count = options.data_count;
   raid.count_blocks = options.count_blocks;
+  raid.grown_blocks = options.grown_blocks;
   raid.strip_bytes = strip_bytes;
   raid.log_slot_count = options.log_slot_count;
   raid.bugs = options.planted.raid;

@@ -35,6 +35,7 @@ struct ParityLegOptions {
   uint32_t data_count = 0;             // k, at least 2
   uint32_t parity_count = 0;           // m
   uint64_t count_blocks = 0;
+  uint64_t grown_blocks = 0;     // growing to so many was under way; 0: it was not
   uint32_t log_slot_count = 64;  // partial stripes between two flushes of the members
   struct Planted {
     bool ignore_lease = false;

@@ -212,7 +212,22 @@ std::vector<LegMemberInfo> ParityLegBdev::members() const {
 
 Task<Outcome> ParityLegBdev::grow(uint64_t count_blocks) {
   if (count_blocks == info_.count_blocks) co_return success();
-  co_return Error{Errc::unsupported, info_.name + ": a leg with parity does not grow"};
+  if (count_blocks < info_.count_blocks) co_return Error{Errc::invalid_argument, info_.name + ": legs do not shrink"};
+  if (fenced_ || !gate_.enter()) co_return Error{Errc::fenced, info_.name + ": is fenced"};
+  Gate::Leaver leaver(gate_);
+  const uint64_t needed = raid_->member_blocks_for(count_blocks);
+  for (const auto& slot : slots_) {
+    if (slot->state == MemberState::empty) continue;
+    const BdevInfo& info = slot->member.handle.info();
+    if (info.count_blocks >= needed) continue;
+    co_return Error{Errc::no_space, info_.name + ": " + info.name + " has " + std::to_string(info.count_blocks) +
+                                        " blocks; " + std::to_string(needed) + " are needed"};
+  }
+  auto growing = raid_->grow(count_blocks);
+  auto grown = co_await growing;
+  if (!grown) co_return std::move(grown);
+  if (count_blocks > info_.count_blocks) set_size(count_blocks);
+  co_return success();
 }
 
 Result<std::vector<std::string>> ParityLegBdev::equal_members() const {

@@ -32,7 +32,8 @@ struct ParityLegRig {
     made.epoch = 7;
     made.data_count = k;
     made.parity_count = m;
-    made.count_blocks = parity_leg_blocks;
+    made.count_blocks = leg_blocks;
+    made.grown_blocks = grown_blocks;
     made.log_slot_count = 8;
     made.planted = planted;
     return made;
@@ -108,6 +109,8 @@ struct ParityLegRig {
   SimFixture fixture;
   const uint32_t k;
   const uint32_t m;
+  uint64_t leg_blocks = parity_leg_blocks;
+  uint64_t grown_blocks = 0;
   ParityLegOptions::Planted planted;
   std::vector<std::unique_ptr<ScriptedMember>> members;
   std::unique_ptr<ParityLegBdev> leg;

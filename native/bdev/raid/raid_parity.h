@@ -66,6 +66,7 @@ struct RaidPlantedBugs {
   bool twin_before_equal = false;           // driven: a twin counts as equal before anything was copied to it
   bool twin_without_writes = false;         // driven: a twin gets copies and records, but no writes in place
   bool twin_without_records = false;        // driven: or copies and writes, but no records
+  bool grow_unsaid = false;                 // driven: a new size is in force before members know of it
 
   bool any() const { return *this != RaidPlantedBugs{}; }
   bool operator==(const RaidPlantedBugs&) const = default;
@@ -82,6 +83,7 @@ struct RaidParityOptions {
   bool driven = false;
   uint32_t data_count = 0;    // driven: k; otherwise the members that are not m
   uint64_t count_blocks = 0;  // driven: that are needed; otherwise as many as the members have room for
+  uint64_t grown_blocks = 0;  // driven: growing to so many was under way; 0: it was not
   RaidPlantedBugs bugs;
 };
 
@@ -147,6 +149,11 @@ class RaidParityBdev final : public Bdev {
   // Driven: a device is made equal to one of the set, and has its place when that one is released. `member_rebuilt` or
   // `rebuild_failed` follows; after the former nothing is acknowledged without both. busy: there is a twin already.
   Outcome add_twin(const Bdev& of, Handle device);
+  // Driven: so many blocks at least, of which the new ones are zeroes; members have room for it. busy: one of them has
+  // failed or is joining. The size that it has: success.
+  Task<Outcome> grow(uint64_t count_blocks);
+  // Of each member, for so many.
+  uint64_t member_blocks_for(uint64_t count_blocks) const;
   // Something here may still send requests to the device.
   bool uses(const Bdev& device) const;
   // Driven: whoever is behind this device leaves. What waits for it goes on.
@@ -179,6 +186,7 @@ class RaidParityBdev final : public Bdev {
   struct Lists;
   class Fan;
   struct RangeHeld;
+  struct Growth;
 
   RaidParityBdev(Reactor& home, const parity::Superblock& geometry, RaidParityEvents events);
   uint32_t member_of(uint64_t stripe, uint32_t role) const { return seats_.seat_of(layout_.member_of(stripe, role)); }
@@ -281,6 +289,10 @@ class RaidParityBdev final : public Bdev {
   static void rested(Work* timer);
   void wake_all();
 
+  // raid_parity_grow.cc
+  Task<void> carry_out_growth();
+  Task<Outcome> lengthen(uint64_t strip_count);
+
   // raid_parity_members.cc
   void member_failed(uint32_t member, nvme::Status status);
   Outcome check_device(const Handle& device) const;
@@ -353,6 +365,7 @@ class RaidParityBdev final : public Bdev {
   bool want_dirty_ = false;
   bool want_clean_ = false;
   uint32_t want_join_ = 0;    // members whose rebuild has ended
+  Growth* growth_ = nullptr;  // that is wanted
   uint64_t write_count_ = 0;  // bands being written
   uint64_t activity_ = 0;     // grows with every write
   uint64_t next_sequence_ = 1;

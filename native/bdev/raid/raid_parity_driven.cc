@@ -66,13 +66,8 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
     auto formatted = co_await formatting;
     co_return formatted;
   }
-  for (const auto& s : from.found) {
-    const uint64_t blocks = s.strip_count * s.strip_blocks * s.data_count;
-    if (s.data_count == options.data_count && s.parity_count == options.parity_count && blocks >= options.count_blocks)
-      continue;
-    co_return Error{Errc::corrupt, options.name + ": its members hold " + std::to_string(s.data_count) + "+" +
-                                       std::to_string(s.parity_count) + " of " + std::to_string(blocks) + " blocks"};
-  }
+  auto fitted = raid_open::fit_size(options, from.found);
+  if (!fitted) co_return std::move(fitted).error();
   auto assembling = assemble(home, std::move(from), std::move(events));
   auto assembled = co_await assembling;
   co_return assembled;

@@ -179,6 +179,8 @@ struct FoundSuperblock : parity::Superblock {
 Task<Result<FoundSuperblock>> read_superblock(Handle device);
 Outcome check_members(Reactor& home, const std::vector<Handle>& members);
 Result<parity::Superblock> geometry_of(const RaidParityOptions& options, const std::vector<Handle>& members);
+// raid_parity_grow.cc. corrupt: they hold something else.
+Outcome fit_size(const RaidParityOptions& options, std::vector<FoundSuperblock>& found);
 
 }  // namespace raid_open
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The keeper: one coroutine that writes superblocks, so that what is durable about the set changes in one order. What
-// it does when asked, most urgent first: a failed member leaves, a rebuilt one joins, `not clean` before the first
-// write, a checkpoint of the log, `clean` after a rest.
+// it does when asked, most urgent first: a failed member leaves, a rebuilt one joins, more stripes, `not clean` before
+// the first write, a checkpoint of the log, `clean` after a rest.
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -28,6 +28,7 @@ Task<void> RaidParityBdev::keep() {
 
 // One thing; false: there was nothing to do.
 Task<bool> RaidParityBdev::keep_once() {
+  if (offline_ && growth_ != nullptr) co_await carry_out_growth();
   if (offline_) co_return false;
   if (may_leave() != 0) {
     co_await shrink();
@@ -38,6 +39,10 @@ Task<bool> RaidParityBdev::keep_once() {
   if (want_join_ != 0 && !broken()) {
     co_await join();
     wake_all();
+    co_return true;
+  }
+  if (growth_ != nullptr) {
+    co_await carry_out_growth();
     co_return true;
   }
   if (want_dirty_) {

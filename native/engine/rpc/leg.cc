@@ -307,7 +307,6 @@ class Leg final : public Module {
         static_cast<uint32_t>(in.natural("data_members", {.min = 2, .max = Codec::data_count_max})),
         static_cast<uint32_t>(in.natural("parity_members", {.min = 1, .max = Codec::parity_count_max}))};
     if (options.count_blocks == 0) in.refuse("num_blocks", "is missing: a leg with parity members needs it");
-    if (options.grown_blocks != 0) in.refuse("grown_num_blocks", "must be absent: a leg with parity does not grow");
     return parity;
   }
 
@@ -329,6 +328,7 @@ class Leg final : public Module {
     with.lease = options.lease;
     with.identity = options.identity;
     with.count_blocks = options.count_blocks;
+    with.grown_blocks = options.grown_blocks;
     with.data_count = parity.data_count;
     with.parity_count = parity.parity_count;
     with.planted.ignore_lease = options.planted.ignore_lease;
