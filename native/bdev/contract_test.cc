@@ -10,6 +10,7 @@
 #include "bdev/lvol/testing/lvol_stack.h"
 #include "bdev/malloc/malloc.h"
 #include "bdev/raid/raid0.h"
+#include "bdev/raid/raid_parity.h"
 #include "bdev/slot/slot.h"
 #include "bdev/testing/contract.h"
 
@@ -110,6 +111,44 @@ BdevStack make_raid0(SimFixture& fixture) {
   EXPECT_TRUE(raid.ok());
   add(stack, std::move(raid).value());
   return stack;
+}
+
+BdevStack make_concat(SimFixture& fixture) {
+  BdevStack stack;
+  std::vector<Handle> members;
+  for (int i = 0; i < 3; i++) {
+    auto made = MallocBdev::create(fixture.reactor, {"m" + std::to_string(i), {}, 4096, 100 + 77u * i});
+    EXPECT_TRUE(made.ok());
+    members.emplace_back(*add(stack, std::move(made).value()), fixture.reactor);
+  }
+  auto raid = Raid0Bdev::create(fixture.reactor, {.name = "concat", .uuid = {}, .concat = true}, members);
+  EXPECT_TRUE(raid.ok());
+  add(stack, std::move(raid).value());
+  return stack;
+}
+
+BdevStack make_parity(SimFixture& fixture, uint32_t data_count, uint32_t parity_count) {
+  BdevStack stack;
+  std::vector<Handle> members;
+  for (uint32_t i = 0; i < data_count + parity_count; i++) {
+    auto made = MallocBdev::create(fixture.reactor, {"m" + std::to_string(i), {}, 4096, 4 * test_blocks});
+    EXPECT_TRUE(made.ok());
+    members.emplace_back(*add(stack, std::move(made).value()), fixture.reactor);
+  }
+  RaidParityOptions options;
+  options.name = "parity";
+  options.parity_count = parity_count;
+  options.strip_bytes = 16384;
+  auto raid = fixture.run(RaidParityBdev::create(fixture.reactor, options, std::move(members), {}));
+  EXPECT_TRUE(raid.ok());
+  add(stack, std::move(raid).value());
+  return stack;
+}
+BdevStack make_raid5(SimFixture& fixture) {
+  return make_parity(fixture, 3, 1);
+}
+BdevStack make_raid6(SimFixture& fixture) {
+  return make_parity(fixture, 4, 2);
 }
 
 BdevStack make_striped(SimFixture& fixture) {
@@ -233,7 +272,8 @@ INSTANTIATE_TEST_SUITE_P(Types, BdevContract,
                                          BdevFactory{"file", make_file}, BdevFactory{"fault", make_fault},
                                          BdevFactory{"slot", make_slot}, BdevFactory{"leg", make_leg},
                                          BdevFactory{"dirty_leg", make_dirty_leg}, BdevFactory{"raid0", make_raid0},
-                                         BdevFactory{"volume", make_volume}),
+                                         BdevFactory{"concat", make_concat}, BdevFactory{"raid5", make_raid5},
+                                         BdevFactory{"raid6", make_raid6}, BdevFactory{"volume", make_volume}),
                          factory_name);
 
 std::vector<uint8_t> pattern(SimFixture& fixture, size_t bytes) {

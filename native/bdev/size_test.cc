@@ -93,6 +93,35 @@ TEST(Size, Raid0GrowsWithTheSmallestOfItsMembersAndMovesNothing) {
   raid->unwatch_size(&above);
 }
 
+TEST(Size, AConcatGrowsWithItsLastMemberAndMovesNothing) {
+  SimFixture fixture;
+  std::vector<std::unique_ptr<GrowingDisk>> disks;
+  std::vector<Handle> members;
+  for (const uint64_t blocks : {10, 20, 30}) {
+    disks.push_back(std::make_unique<GrowingDisk>(fixture.reactor, "d" + std::to_string(blocks), blocks));
+    members.emplace_back(*disks.back(), fixture.reactor);
+  }
+  auto made = Raid0Bdev::create(fixture.reactor, {.name = "c", .uuid = {}, .concat = true}, members);
+  ASSERT_TRUE(made.ok());
+  Raid0Bdev& concat = **made;
+  EXPECT_EQ(concat.info().product, "concat");
+  EXPECT_EQ(concat.count_blocks(), 60u);
+  std::vector<uint8_t> data(25 * block_bytes);
+  for (size_t i = 0; i < data.size(); i++)
+    data[i] = static_cast<uint8_t>(i / 512 + i);
+  ASSERT_TRUE(fixture.write(concat, 8, data).ok()) << "over all three";
+  EXPECT_EQ(fixture.read(*disks[1], 0, 20),
+            std::vector<uint8_t>(data.begin() + 2 * block_bytes, data.begin() + 22 * block_bytes));
+  disks[0]->grow(15);
+  EXPECT_EQ(concat.count_blocks(), 60u) << "what follows would have to move";
+  disks[2]->grow(40);
+  EXPECT_EQ(concat.count_blocks(), 70u);
+  EXPECT_EQ(fixture.read(concat, 8, 25), data);
+  ASSERT_TRUE(fixture.write(concat, 65, std::vector<uint8_t>(5 * block_bytes, 7)).ok());
+  EXPECT_EQ(fixture.read(*disks[2], 35, 5), std::vector<uint8_t>(5 * block_bytes, 7));
+  ASSERT_TRUE(fixture.run(concat.close()).ok());
+}
+
 TEST(Size, ASlotGrowsWhenToldAndNoFurtherThanItsBacking) {
   SimFixture fixture;
   GrowingDisk disk(fixture.reactor, "disk", 16);

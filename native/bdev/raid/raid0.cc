@@ -19,7 +19,7 @@ struct Raid0Bdev::Parent {
 struct Raid0Bdev::Ear final : SizeWatcher {
   Raid0Bdev* raid = nullptr;
   void size_changed(Bdev&) override {
-    const uint64_t now_blocks = raid->whole_strips_blocks();
+    const uint64_t now_blocks = raid->usable_blocks();
     if (now_blocks > raid->info_.count_blocks) raid->set_size(now_blocks);
   }
 };
@@ -30,7 +30,8 @@ Raid0Bdev::~Raid0Bdev() {
   }
 }
 
-uint64_t Raid0Bdev::whole_strips_blocks() const {
+uint64_t Raid0Bdev::usable_blocks() const {
+  if (!begins_.empty()) return begins_.back() + members_.back().info().count_blocks;
   uint64_t member_blocks = UINT64_MAX;
   for (const Handle& member : members_)
     member_blocks = std::min(member_blocks, member.info().count_blocks);
@@ -44,7 +45,7 @@ Result<std::unique_ptr<Raid0Bdev>> Raid0Bdev::create(Reactor& home, const Raid0O
                  "base_bdevs: 1 to " + std::to_string(member_count_max) + ", got " + std::to_string(members.size())};
   }
   const uint32_t block_size_bytes = members[0].info().block_size_bytes;
-  if (!is_power_of_two(options.strip_bytes) || options.strip_bytes < block_size_bytes) {
+  if (!options.concat && (!is_power_of_two(options.strip_bytes) || options.strip_bytes < block_size_bytes)) {
     return Error{Errc::invalid_argument, "strip_size_kb: a power of two, not smaller than a block"};
   }
   uint32_t memory_alignment_bytes = 1;
@@ -59,12 +60,20 @@ Result<std::unique_ptr<Raid0Bdev>> Raid0Bdev::create(Reactor& home, const Raid0O
     volatile_cache |= info.volatile_cache;
   }
   std::unique_ptr<Raid0Bdev> raid(new Raid0Bdev(home));
-  raid->strip_blocks_ = options.strip_bytes / block_size_bytes;
+  raid->strip_blocks_ = options.concat ? 1 : options.strip_bytes / block_size_bytes;
   raid->members_ = std::move(members);
-  const uint64_t count_blocks = raid->whole_strips_blocks();
+  uint64_t begin = 0;
+  for (size_t i = 0; options.concat && i < raid->members_.size(); i++) {
+    raid->begins_.push_back(begin);
+    const uint64_t member_blocks = raid->members_[i].info().count_blocks;
+    if (member_blocks > UINT64_MAX / block_size_bytes - begin)
+      return Error{Errc::invalid_argument, "base_bdevs: together they are larger than a bdev can be"};
+    begin += member_blocks;
+  }
+  const uint64_t count_blocks = raid->usable_blocks();
   if (count_blocks == 0) return Error{Errc::invalid_argument, "base_bdevs: a member is smaller than one strip"};
   raid->info_.name = options.name;
-  raid->info_.product = "raid0";
+  raid->info_.product = options.concat ? "concat" : "raid0";
   raid->info_.uuid = options.uuid;
   raid->info_.block_size_bytes = block_size_bytes;
   raid->info_.count_blocks = count_blocks;
@@ -81,6 +90,12 @@ Result<std::unique_ptr<Raid0Bdev>> Raid0Bdev::create(Reactor& home, const Raid0O
 
 // The blocks of `member` that [first_block, end_block) touches: one range, possibly empty.
 Raid0Bdev::Part Raid0Bdev::part_of(uint64_t first_block, uint64_t end_block, size_t member) const {
+  if (!begins_.empty()) {
+    const uint64_t begin = begins_[member];
+    const uint64_t end = member + 1 < begins_.size() ? begins_[member + 1] : UINT64_MAX;
+    const uint64_t from = std::clamp(first_block, begin, end);
+    return {from - begin, std::clamp(end_block, from, end) - begin};
+  }
   const uint64_t count = members_.size();
   // How many of the member's blocks lie before volume block b.
   const auto blocks_before = [&](uint64_t b) {
@@ -100,6 +115,14 @@ void Raid0Bdev::gather(const Io& io, ChildIo& child) const {
   const uint64_t end_block = io.offset_blocks + io.count_blocks;
   uint64_t block = io.offset_blocks;
   Iovec pieces[iov_count_max];
+  if (!begins_.empty()) {
+    const uint64_t first = begins_[child.member] + child.offset_blocks;
+    const size_t used = iovec_slice(io.iov, io.iov_count, (first - io.offset_blocks) * info_.block_size_bytes,
+                                    uint64_t{child.count_blocks} * info_.block_size_bytes, pieces, iov_count_max);
+    BASALT_ASSERT(used > 0);
+    child.pieces.assign(pieces, pieces + used);
+    block = end_block;
+  }
   while (block < end_block) {
     const uint64_t strip = block / strip_blocks_;
     const uint64_t strip_end = std::min((strip + 1) * strip_blocks_, end_block);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // bdev_raid_create, bdev_raid_delete, bdev_raid_get_bdevs, bdev_raid_add_base_bdev, basalt_raid_load,
-// basalt_raid_scrub: stripe sets, and raid5 and raid6.
+// basalt_raid_scrub: stripe sets, concats, and raid5 and raid6.
 #include "base/bytes.h"
 #include "bdev/raid/raid0.h"
 #include "bdev/raid/raid_parity.h"
@@ -29,6 +29,7 @@ class Raid final : public Module {
   static bool is_parity(const BdevRegistry::Entry& entry) {
     return entry.bdev->info().product == "raid5" || entry.bdev->info().product == "raid6";
   }
+  static bool is_concat(const BdevRegistry::Entry& entry) { return entry.bdev->info().product == "concat"; }
   std::vector<bdev::Handle> handles(const std::vector<bdev::Bdev*>& bdevs) {
     std::vector<bdev::Handle> handles;
     for (bdev::Bdev* bdev : bdevs)
@@ -39,9 +40,13 @@ class Raid final : public Module {
   Task<RpcResult> create(JsonValue params) {
     Fields in(params);
     const std::string name = in.string("name");
-    const size_t level = in.choice("raid_level", {"raid0", "0", "raid5", "5", "raid6", "6"}) / 2;
+    const size_t level = in.choice("raid_level", {"raid0", "0", "raid5", "5", "raid6", "6", "concat"}) / 2;
+    constexpr size_t concat = 3;
     const std::vector<std::string> bases = in.strings("base_bdevs", 1, bdev::Raid0Bdev::member_count_max);
-    const uint64_t strip_kb = in.natural("strip_size_kb", {.min = 4, .max = 65536});
+    // A concat has no strips.
+    const NaturalRange strip_range{.min = 4, .max = 65536};
+    const uint64_t strip_kb =
+        level == concat ? in.natural_or("strip_size_kb", 4, strip_range) : in.natural("strip_size_kb", strip_range);
     if (!is_power_of_two(strip_kb))
       in.refuse("strip_size_kb", "must be a power of two, is " + std::to_string(strip_kb));
     const Uuid uuid = in.uuid("uuid").value_or(engine_.make_uuid());
@@ -56,11 +61,11 @@ class Raid final : public Module {
       co_return std::move(children).error();
     }
     Outcome made = success();
-    if (level == 0) {
-      bdev::Raid0Options options{.name = name, .uuid = uuid, .strip_bytes = strip_kb * 1024};
+    if (level == 0 || level == concat) {
+      bdev::Raid0Options options{.name = name, .uuid = uuid, .strip_bytes = strip_kb * 1024, .concat = level == concat};
       auto raid = bdev::Raid0Bdev::create(engine_.management(), options, handles(*children));
       made = publish(name, std::move(raid), bases);
-      strip_kb_[name] = strip_kb;
+      strip_kb_[name] = level == concat ? 0 : strip_kb;
     } else {
       bdev::RaidParityOptions options;
       options.name = name;
@@ -113,7 +118,7 @@ class Raid final : public Module {
     const std::string name = in.string("name");
     if (!in.error()) {
       auto entry = engine_.bdevs().find(name);
-      if (entry && is_parity(**entry)) product = (*entry)->bdev->info().product;
+      if (entry && (is_parity(**entry) || is_concat(**entry))) product = (*entry)->bdev->info().product;
     }
     auto deleting = delete_bdev(engine_, std::move(params), product);
     auto result = co_await deleting;
@@ -205,7 +210,7 @@ class Raid final : public Module {
     // A stripe set is online from its creation to its end.
     out.set("strip_size_kb", strip_kb_[entry.name])
         .set("state", "online")
-        .set("raid_level", "raid0")
+        .set("raid_level", entry.bdev->info().product)
         .set("num_base_bdevs", uint64_t{entry.children.size()})
         .set("base_bdevs_list", std::move(bases));
   }
@@ -217,7 +222,7 @@ class Raid final : public Module {
     auto list = JsonValue::array();
     for (const BdevRegistry::Entry* entry : engine_.bdevs().list()) {
       const bool parity = is_parity(*entry);
-      if (!parity && entry->bdev->info().product != "raid0") continue;
+      if (!parity && entry->bdev->info().product != "raid0" && !is_concat(*entry)) continue;
       const bool offline = parity && static_cast<const RaidParityBdev&>(*entry->bdev).offline();
       if (category != 0 && category != (offline ? 3u : 1u)) continue;
       auto one = JsonValue::object();

@@ -20,7 +20,7 @@ constexpr uint64_t strip_bytes = 16 << 10;
 constexpr uint64_t mark_region_bytes = 64 << 10;
 constexpr Duration mark_rest = microseconds(600);
 constexpr char inner_lvol[] = "inner";
-constexpr size_t block_bytes = 4096;
+constexpr size_t atomic_bytes = 4096;
 
 }  // namespace
 
@@ -37,7 +37,7 @@ Stack::Stack(const Options& options, const StackPlan& plan, const InSyncSets& in
   loop_ = node_.start(reactor_, {});
   for (const LayerPlan* file : files_of(plan.top)) {
     // Encrypted, what is left of a torn first write is noise beside it, not zeroes (decision 009).
-    if (plan.encrypted()) disk(file->disk).atomic_bytes = block_bytes;
+    if (plan.encrypted()) disk(file->disk).atomic_bytes = atomic_bytes;
     if (fresh_) {
       disk(file->disk).resize(file->size_bytes);
     } else {
@@ -112,7 +112,7 @@ Task<Outcome> Stack::open_layer(const LayerPlan* plan, bool made) {
       bdevs_[plan->id] = std::make_unique<bdev::FaultBdev>(reactor_, plan->name(), Uuid{}, below.front());
       co_return success();
     case LayerKind::raid0: {
-      auto opened = bdev::Raid0Bdev::create(reactor_, {plan->name(), {}, strip_bytes}, std::move(below));
+      auto opened = bdev::Raid0Bdev::create(reactor_, {plan->name(), {}, strip_bytes, plan->concat}, std::move(below));
       if (!opened) co_return std::move(opened).error();
       bdevs_[plan->id] = std::move(opened).value();
       co_return success();

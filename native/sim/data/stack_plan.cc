@@ -55,6 +55,7 @@ class Draw {
       below(made, 2 + (random_.chance(0.3) ? 1 : 0), member_bytes, depth, allowed);
     } else if (pick == 6 && plan_.disk_count < disk_count_max - 1) {
       made.kind = LayerKind::raid0;
+      made.concat = made.id % 2 == 1;
       below(made, 2, size_bytes / 2, depth, allowed);
     } else if (pick >= 4 && allowed.lvol) {
       made.kind = LayerKind::lvol;
@@ -146,6 +147,7 @@ const char* kind_name(LayerKind kind) {
 std::string text_of(const LayerPlan& plan) {
   std::string text = kind_name(plan.kind);
   if (plan.tails) text += "+marks";
+  if (plan.concat) text += "+concat";
   if (plan.checksums) text += "+checksums";
   if (plan.kind == LayerKind::raid) {
     text += std::to_string(plan.below.size() - plan.parity_count) + "+" + std::to_string(plan.parity_count) + "/" +
@@ -213,6 +215,24 @@ InSyncSets all_in_sync(const StackPlan& plan) {
   for (const LayerPlan* leg : legs_of(plan.top))
     sets[leg->id] = std::vector<bool>(leg->below.size(), true);
   return sets;
+}
+
+std::vector<VerifiedMember> verified_members_of(const LayerPlan& plan) {
+  std::vector<VerifiedMember> found;
+  const auto through = [](const LayerPlan* layer, std::initializer_list<LayerKind> kinds) {
+    while (std::find(kinds.begin(), kinds.end(), layer->kind) != kinds.end())
+      layer = &layer->below.front();
+    return layer;
+  };
+  for (const LayerPlan* leg : legs_of(plan)) {
+    for (const LayerPlan& member : leg->below) {
+      const LayerPlan* lvol = through(&member, {LayerKind::remote, LayerKind::crypt, LayerKind::fault});
+      if (lvol->kind != LayerKind::lvol || !lvol->checksums) continue;
+      const LayerPlan* file = through(&lvol->below.front(), {LayerKind::fault});
+      if (file->kind == LayerKind::file) found.push_back({lvol, file});
+    }
+  }
+  return found;
 }
 
 std::vector<const LayerPlan*> legs_of(const LayerPlan& plan) {

@@ -20,6 +20,7 @@ struct LayerPlan {
   uint32_t disk = 0;
   uint64_t size_bytes = 0;  // members of a leg are of one size, whatever they consist of
   bool tails = false;       // leg: marks on its members
+  bool concat = false;      // raid0: its members one after the other
   bool checksums = false;   // lvol
   // raid: the last ones of `below` count as parity
   uint32_t parity_count = 0;
@@ -47,6 +48,14 @@ StackPlan random_plan(env::SimRandom& random);
 // Of each leg, by its id: which of the layers below it are in sync.
 using InSyncSets = std::map<uint32_t, std::vector<bool>>;
 InSyncSets all_in_sync(const StackPlan& plan);
+
+// Of a member of a leg that verifies what it reads: the layer of checksums and the file under it. What that disk does
+// to the data unnoticed, the layer notices, and the leg repairs.
+struct VerifiedMember {
+  const LayerPlan* lvol = nullptr;
+  const LayerPlan* file = nullptr;
+};
+std::vector<VerifiedMember> verified_members_of(const LayerPlan& plan);
 
 std::vector<const LayerPlan*> legs_of(const LayerPlan& plan);
 std::vector<const LayerPlan*> raids_of(const LayerPlan& plan);
