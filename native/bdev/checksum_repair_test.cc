@@ -103,7 +103,7 @@ TEST_F(ChecksumRepair, AScrubFindsAndRewritesADamagedCopyThatNobodyReads) {
   LegBdev& leg = make_mirror();
   ASSERT_TRUE(write(leg, 100, filled(0x22)).ok());
   ASSERT_GE(damage(disks_.back(), 0x22), 1u);
-  auto found = run(disks_.back().store->scrub_lvol(disks_.back().lvol->name(), 0));
+  auto found = run(disks_.back().store->scrub_lvol(disks_.back().lvol->name()));
   ASSERT_TRUE(found.ok());
   EXPECT_EQ(found->bad_blocks, 1u);
   ScrubOptions options;
@@ -112,7 +112,7 @@ TEST_F(ChecksumRepair, AScrubFindsAndRewritesADamagedCopyThatNobodyReads) {
   ASSERT_TRUE(run_until([&] { return leg.scrub().state == ScrubState::finished; }));
   EXPECT_GT(leg.scrub().unreadable_blocks, 0u);
   EXPECT_EQ(leg.scrub().different_blocks, 0u);
-  found = run(disks_.back().store->scrub_lvol(disks_.back().lvol->name(), 0));
+  found = run(disks_.back().store->scrub_lvol(disks_.back().lvol->name()));
   ASSERT_TRUE(found.ok());
   EXPECT_EQ(found->bad_blocks, 0u);
   EXPECT_EQ(read(*disks_.back().lvol, 100, 1), filled(0x22));

@@ -26,6 +26,7 @@ process.exitCode = await runCli(
     version: version(),
     launchers: {
       fsck: async (path, options) => (await import('./run-fsck.js')).runFsck(path, options),
+      scrub: async (...choice) => (await import('./run-scrub.js')).runScrub(...choice),
       drawKey: async (...key) => (await import('./draw-key.js')).drawKey(...key),
       store: async (config, output) => (await import('./run-store.js')).runStore(config, output),
       api: async (config, output) => (await import('./run-api.js')).runApi(config, output),

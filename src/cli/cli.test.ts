@@ -63,6 +63,14 @@ async function basalt(args: string[], files: Record<string, string> = {}): Promi
           const problems = sound ? [] : [{ severity: 'error' as const, message: 'no superblock is intact' }];
           return Promise.resolve({ sound, problems, text: `${options.dump ? 'dumped' : 'looked'}\n` });
         },
+        scrub: (choice, progress) => {
+          const counts = { checkedBlocks: 512, badBlocks: choice.name === 'lvs/bad' ? 3 : 0 };
+          progress(50, counts);
+          const finished = choice.name !== 'lvs/long';
+          const nextBytes = finished ? null : choice.fromBytes + choice.bytesPerS;
+          const sound = counts.badBlocks === 0;
+          return Promise.resolve({ kind: 'lvol', finished, percent: finished ? 100 : 50, nextBytes, sound, counts });
+        },
         drawKey: (file, how) => Promise.resolve(file === '/taken' ? null : { id: how === 'add' ? 'new' : 'first' }),
         store: (config) => launch('store', config),
         api: (config) => launch('api', config),
@@ -305,6 +313,25 @@ describe('basalt', () => {
     expect(bad.code).toBe(8);
     expect(JSON.parse(bad.out)).toMatchObject({ sound: false, problems: [{ message: 'no superblock is intact' }] });
     expect((await basalt(['fsck'])).code).toBe(2);
+  });
+
+  it('scrubs, tells how far it is, and says with its exit code whether damage was found', async () => {
+    const good = await basalt(['scrub', 'lvs/a', '--rpc', '/run/e.sock']);
+    expect(good).toMatchObject({
+      code: 0,
+      out: 'lvol lvs/a: finished, nothing is wrong: 512 checked blocks (2 MiB), 0 bad blocks\n',
+      err: '50 %: 512 checked blocks (2 MiB), 0 bad blocks\n',
+    });
+    const bad = await basalt(['scrub', 'lvs/bad', '--rpc', '/run/e.sock', '--json']);
+    expect(bad.code).toBe(8);
+    expect(JSON.parse(bad.out)).toMatchObject({ sound: false, finished: true, counts: { badBlocks: 3 } });
+    expect(JSON.parse(bad.err)).toEqual({ percent: 50, checkedBlocks: 512, badBlocks: 3 });
+    const ended = await basalt(['scrub', 'lvs/long', '--rpc', '/run/e.sock', '--rate', '1M', '--from', '2M']);
+    expect(ended.code).toBe(6);
+    expect(ended.out).toContain('ended at 50 %, nothing is wrong');
+    expect(ended.out).toContain(`go on with --from ${3 * 2 ** 20}`);
+    expect((await basalt(['scrub', 'lvs/a'])).err).toContain('--rpc');
+    expect((await basalt(['scrub', 'lvs/a', '--rpc', '/run/e.sock', '--rate', 'fast'])).code).toBe(2);
   });
 
   it('shows the cluster for people and for programs', async () => {

@@ -16,6 +16,27 @@ export interface FsckReport {
   readonly text: string;
 }
 
+export interface ScrubChoice {
+  readonly rpcPath: string;
+  /** Of an lvol, leg or raid. */
+  readonly name: string;
+  /** 0: as fast as it goes. */
+  readonly bytesPerS: number;
+  readonly fromBytes: number;
+  readonly repair: boolean;
+}
+
+export interface ScrubReport {
+  readonly kind: string;
+  /** Not: its end was asked for before. */
+  readonly finished: boolean;
+  readonly percent: number;
+  /** Where to begin again, when it was ended and can be gone on with. */
+  readonly nextBytes: number | null;
+  readonly sound: boolean;
+  readonly counts: Readonly<Record<string, number>>;
+}
+
 /** An engine that runs alone; null: the engine's own default. */
 export interface EngineChoice {
   readonly rpcPath: string;
@@ -28,6 +49,11 @@ export interface EngineChoice {
 export interface Launchers {
   /** Looks at the lvstore on a disk without writing. */
   fsck(path: string, options: { dump: boolean; buffered: boolean }): Promise<FsckReport>;
+  /** Scrubs what an engine behind a socket has; the first interrupt ends it. */
+  scrub(
+    choice: ScrubChoice,
+    progress: (percent: number, counts: Readonly<Record<string, number>>) => void,
+  ): Promise<ScrubReport>;
   /** Draws a key into the machine's key file, or makes the file; null: there is one, and `how` did not ask for another. */
   drawKey(file: string, how: 'create' | 'add', kind: 'cluster' | 'node'): Promise<{ id: string } | null>;
   /** Each resolves with the exit code when the daemon has ended. */

@@ -13,6 +13,7 @@ import { addHostCommands } from './commands/host.js';
 import { addJobCommands } from './commands/job.js';
 import { addKeyCommands } from './commands/key.js';
 import { addPoolCommands } from './commands/pool.js';
+import { addScrubCommand } from './commands/scrub.js';
 import { addSnapshotCommands } from './commands/snapshot.js';
 import { addStatusCommand } from './commands/status.js';
 import { addVolumeCommands } from './commands/volume.js';
@@ -68,6 +69,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
   addKeyCommands(program, world);
   addStatusCommand(program, world);
   addFsckCommand(program, world, exit);
+  addScrubCommand(program, world, exit);
   addEngineCommand(program, world, exit);
   for (const command of everyCommand(program)) {
     command.exitOverride().configureOutput({ writeOut: world.out, writeErr: () => {}, outputError: () => {} });

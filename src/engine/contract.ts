@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { copies } from './contract-copy.js';
 import { encryption, keys } from './contract-keys.js';
 import { reservations } from './contract-reservation.js';
+import { scrubbing } from './contract-scrub.js';
 import { volumeSnapshots } from './contract-snapshot.js';
 import { expectRefusal, pattern, refusal } from './contract-tools.js';
 import { type Engine, engineErrorCodes } from './engine.js';
@@ -48,6 +49,7 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
     volumeSnapshots(start, (disk) => world.diskPath(disk));
     copies(start, (disk) => world.diskPath(disk));
     reservations(start);
+    scrubbing(start, (disk) => world.diskPath(disk));
   });
 }
 

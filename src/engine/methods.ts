@@ -44,6 +44,9 @@ export interface LvstoreDescription {
   checksum_clusters?: number;
   /** Blocks that were read, since the lvstore was loaded, and were not what had been written. */
   checksum_mismatches?: number;
+  /** Records of the checksums' log that could not be read when it was loaded: what they said may read as damaged. */
+  checksum_lost_records?: number;
+  read_only?: boolean;
 }
 
 export interface LvolDescription {
@@ -77,7 +80,7 @@ export interface RaidDescription {
   uuid: string;
   strip_size_kb: number;
   state: 'online' | 'offline';
-  raid_level: 'raid0' | 'raid5' | 'raid6';
+  raid_level: 'raid0' | 'raid5' | 'raid6' | 'concat';
   num_base_bdevs: number;
   /** raid5, raid6: "" where a member is missing. */
   base_bdevs_list: string[];
@@ -354,7 +357,8 @@ export interface MethodMap {
     };
     result: true;
   };
-  bdev_examine: { params: { name: string }; result: true };
+  /** read_only: nothing is written, and what load refuses is opened as far as it can be read for sure. */
+  bdev_examine: { params: { name: string; read_only?: boolean }; result: true };
 
   bdev_lvol_create_lvstore: {
     params: {
@@ -406,9 +410,9 @@ export interface MethodMap {
   bdev_lvol_set_read_only: { params: { name: string; epoch?: Epoch }; result: true };
   bdev_lvol_inflate: { params: { name: string; epoch?: Epoch }; result: true };
   bdev_lvol_decouple_parent: { params: { name: string; epoch?: Epoch }; result: true };
-  /** Reads all that the lvol holds. Answers when it is through. */
+  /** Reads all that the lvol holds, or what it holds of a range. Answers when it is through. */
   basalt_lvol_scrub: {
-    params: { name: string; bytes_per_s?: number };
+    params: { name: string; bytes_per_s?: number; first_block?: number; num_blocks?: number };
     result: { checked_blocks: number; bad_blocks: number };
   };
   basalt_lvstore_fsck: {
@@ -430,9 +434,10 @@ export interface MethodMap {
   bdev_raid_create: {
     params: {
       name: string;
-      raid_level: 'raid0' | 'raid5' | 'raid6';
+      raid_level: 'raid0' | 'raid5' | 'raid6' | 'concat';
       base_bdevs: string[];
-      strip_size_kb: number;
+      /** Not of a concat. */
+      strip_size_kb?: number;
       uuid?: string;
       /** raid5, raid6: overwrite members that belong to a raid. */
       force?: boolean;

@@ -22,6 +22,9 @@
 
 namespace basalt::bdev::lvs {
 
+struct ChecksumLogContents;
+class ChecksumLogImage;
+
 class ChecksumHost {
  public:
   virtual void checksums_failed() = 0;  // a write or flush of the base has failed: nothing is written any more
@@ -37,6 +40,7 @@ struct ChecksumPlantedBugs {
   bool no_record = false;           // data goes in place without a record
   bool record_not_durable = false;  // or before its record is stable
   bool trim_before_flush = false;   // the log is emptied before what it says is stable
+  bool no_verify = false;           // what does not match its tag is given out
 };
 
 class Checksums {
@@ -50,7 +54,10 @@ class Checksums {
   Task<Outcome> format();  // a new area: all zeroes on stable media
   // not_found: it was never formatted. Writes nothing; reads are possible afterwards, but for what the log holds.
   Task<Outcome> load();
-  Task<Outcome> replay();  // afterwards writes are possible
+  // Afterwards writes are possible. in_memory: nothing is written, then or later; what the log has and the place has
+  // not reads as damaged.
+  enum class Replay : uint8_t { carry_out, in_memory };
+  Task<Outcome> replay(Replay how = Replay::carry_out);
   void plant(const ChecksumPlantedBugs& bugs) { bugs_ = bugs; }
 
   // A read or write of the data area, as prepared for the device. Completes later, never inside.
@@ -62,6 +69,7 @@ class Checksums {
   Task<nvme::Status> trim();
   void fail();
   uint64_t mismatch_count() const { return mismatch_count_; }
+  uint64_t lost_record_count() const { return lost_record_count_; }  // of the log, when it was loaded
   uint64_t memory_bytes() const { return pages_.memory_bytes() + ops_.count() * sizeof(Op); }
 
  private:
@@ -111,7 +119,7 @@ class Checksums {
   void chunk_ended(Op* op);
   void finish(Op* op, nvme::Status status);
 
-  // checksum_log.cc: the log, trimming and replay
+  // checksum_log.cc: the log and its trimming
   void log(Op* op);
   void kick();
   void begin_batch();
@@ -126,12 +134,14 @@ class Checksums {
   static Task<void> write_some(PageWriting& writing);
   Task<nvme::Status> write_pages(std::vector<TagPage*>& pages);
   Task<nvme::Status> write_superblocks(uint64_t tail_sequence, uint64_t tail_position);
-  Task<Result<bool>> read_record(uint64_t* position, BlockMemory& memory);
-  Task<Outcome> go_through_log(bool carrying_out);
-  Task<Outcome> carry_out(BlockMemory& memory);
+
+  // checksum_load.cc
+  Task<Outcome> read_log(ChecksumLogImage& image);
+  Task<Outcome> carry_out(const ChecksumLogContents& log, Replay how);
+  Task<Outcome> carry_out_run(const ChecksumLogContents& log, uint64_t first, uint32_t count, Replay how);
   Task<nvme::Status> put_in_place(uint64_t block, uint32_t count_blocks, uint8_t* memory);
   struct PageWait;
-  Task<Outcome> set_tag(uint64_t block, uint32_t tag);
+  Task<Result<TagPage*>> page_of(uint64_t block);
 
   Reactor& reactor_;
   const Device& device_;
@@ -165,6 +175,7 @@ class Checksums {
   uint64_t head_ = 0;  // positions: blocks since the log was made
   uint64_t tail_ = 0;
   uint64_t mismatch_count_ = 0;
+  uint64_t lost_record_count_ = 0;
 };
 
 }  // namespace basalt::bdev::lvs

@@ -216,9 +216,15 @@ Task<FsckReport> fsck(Reactor& reactor, Handle base) {
     if (blocks_right) walk.problem(read.error().message);
     co_return report;
   }
+  if ((*read)->refusal() && blocks_right) walk.problem((*read)->refusal()->message);
   report.readable = true;
   report.stats = (*read)->stats();
   report.layers = (*read)->layers();
+  if (report.stats.checksum_lost_records > 0) {
+    walk.problem("the log of the checksums lacks " + std::to_string(report.stats.checksum_lost_records) +
+                     " records; blocks that they may have been about read as damaged",
+                 false);
+  }
   co_return report;
 }
 

@@ -4,70 +4,14 @@
 // flushes. Each bug that is planted must show.
 #include <map>
 
-#include "bdev/lvol/crash_disk_test_util.h"
+#include "bdev/lvol/checksum_store_test_util.h"
 #include "bdev/lvol/fsck.h"
-#include "bdev/lvol/lvstore.h"
 
 namespace basalt::bdev {
 namespace {
 
 using namespace test;  // NOLINT
-
-constexpr uint64_t disk_bytes = 5 << 20;
-constexpr uint64_t lvol_bytes = 512 << 10;
-
-struct Store {
-  explicit Store(uint64_t seed, uint64_t size_bytes = disk_bytes) : world(seed), disk(world, size_bytes) {
-    LvStoreOptions options{.name = "pool", .uuid = {}, .cluster_bytes = 64 << 10};
-    auto made = run(world, LvStore::create(world.reactor, disk.handle(), options));
-    EXPECT_TRUE(made.ok());
-    store = std::move(*made);
-  }
-  explicit Store(uint64_t seed, std::vector<uint8_t> image, const std::function<void(CrashDisk&)>& prepare = {})
-      : world(seed), disk(world, std::move(image)) {
-    if (prepare) prepare(disk);
-    auto loaded = run(world, LvStore::load(world.reactor, disk.handle()));
-    if (loaded.ok()) store = std::move(*loaded);
-  }
-  ~Store() {
-    if (store == nullptr) return;
-    disk.on_change = {};
-    (void)run(world, store->close()).ok();
-    world.settle();
-    store.reset();
-  }
-  Lvol& make(const char* name, bool checksums, uint64_t size_bytes = lvol_bytes) {
-    LvolOptions options{.name = name, .uuid = {}, .size_bytes = size_bytes, .checksums = checksums};
-    auto made = run(world, store->create_lvol(std::move(options)));
-    EXPECT_TRUE(made.ok());
-    return **made;
-  }
-  nvme::Status read(Lvol& lvol, uint64_t block, uint8_t* first_byte = nullptr) {
-    TestIo io;
-    io.start(lvol, IoType::read, block, 1);
-    while (!io.ended)
-      world.reactor.turn();
-    if (first_byte != nullptr) *first_byte = all_are(io.data, io.data[0]) ? io.data[0] : 0xff;
-    return io.io.status;
-  }
-  // Wherever the base holds a block of these bytes. How many.
-  size_t damage(uint8_t fill) {
-    size_t count = 0;
-    std::vector<uint8_t>& bytes = disk.bytes_now();
-    const std::vector<uint8_t> block(4096, fill);
-    for (size_t at = 0; at < bytes.size(); at += 4096) {
-      if (std::memcmp(bytes.data() + at, block.data(), 4096) != 0) continue;
-      bytes[at + 1234] ^= 0x10;
-      count++;
-    }
-    return count;
-  }
-  bool is_unreadable(Lvol& lvol, uint64_t block) { return read(lvol, block).is(nvme::status::unrecovered_read_error); }
-
-  World world;
-  CrashDisk disk;
-  std::unique_ptr<LvStore> store;
-};
+using Store = ChecksumStore;
 
 TEST(LvolChecksum, a_block_that_was_changed_on_the_disk_answers_unrecovered_read_error_until_it_is_written) {
   Store s(1);
@@ -79,7 +23,7 @@ TEST(LvolChecksum, a_block_that_was_changed_on_the_disk_answers_unrecovered_read
   EXPECT_TRUE(s.read(lvol, 6).ok());
   EXPECT_TRUE(do_io(s.world, lvol, IoType::read, 0, 40).is(nvme::status::unrecovered_read_error));
   EXPECT_EQ(s.store->stats().checksum_mismatch_count, 2u);
-  auto scrub = run(s.world, s.store->scrub_lvol("a", 0));
+  auto scrub = run(s.world, s.store->scrub_lvol("a"));
   ASSERT_TRUE(scrub.ok());
   EXPECT_EQ(scrub->checked_blocks, 40u);
   EXPECT_EQ(scrub->bad_blocks, 1u);
@@ -152,7 +96,7 @@ TEST(LvolChecksum, unmapped_resized_and_never_written_blocks_read_as_zeroes) {
   ASSERT_TRUE(do_io(s.world, lvol, IoType::unmap, 3, 30).ok());
   ASSERT_TRUE(do_io(s.world, lvol, IoType::write_zeroes, 40, 2).ok());
   ASSERT_TRUE(run(s.world, s.store->resize_lvol("a", 50 * 4096)).ok());
-  ASSERT_TRUE(run(s.world, s.store->resize_lvol("a", lvol_bytes)).ok());
+  ASSERT_TRUE(run(s.world, s.store->resize_lvol("a", Store::lvol_bytes)).ok());
   for (uint64_t block = 0; block < 70; block++) {
     const bool zero = (block >= 3 && block < 33) || block == 40 || block == 41 || block >= 50;
     EXPECT_TRUE(all_are(read_blocks(s.world, lvol, block, 1), zero ? 0 : 0x11)) << block;
@@ -194,7 +138,7 @@ TEST(LvolChecksum, a_store_without_room_for_checksums_says_so_and_is_as_before) 
     block += 16;
   const auto bits = [&s] { return run(s.world, fsck(s.world.reactor, s.disk.handle())).incompatible; };
   EXPECT_EQ(bits(), 0u);
-  LvolOptions options{.name = "b", .uuid = {}, .size_bytes = lvol_bytes, .checksums = true};
+  LvolOptions options{.name = "b", .uuid = {}, .size_bytes = Store::lvol_bytes, .checksums = true};
   auto made = run(s.world, s.store->create_lvol(options));
   ASSERT_FALSE(made.ok());
   EXPECT_EQ(made.error().code, Errc::no_space);
@@ -227,20 +171,6 @@ TEST(LvolChecksum, a_page_of_checksums_that_cannot_be_read_makes_its_blocks_unre
   ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 1, 1, 0x33).ok());
   EXPECT_TRUE(all_are(read_blocks(s.world, lvol, 1, 1), 0x33));
   EXPECT_TRUE(s.is_unreadable(lvol, 2));
-}
-
-// Where the superblocks of the checksums are, the older one first.
-std::vector<size_t> checksum_superblocks(const std::vector<uint8_t>& image) {
-  std::vector<size_t> found;
-  for (size_t at = 0; at < image.size(); at += 4096) {
-    const lvs::BlockHeader& header = lvs::header_of(image.data() + at);
-    if (header.magic == lvs::block_magic && header.type == static_cast<uint16_t>(lvs::BlockType::checksum_superblock))
-      found.push_back(at);
-  }
-  std::sort(found.begin(), found.end(), [&](size_t a, size_t b) {
-    return lvs::header_of(image.data() + a).generation < lvs::header_of(image.data() + b).generation;
-  });
-  return found;
 }
 
 TEST(LvolChecksum, a_damaged_superblock_of_the_checksums_refuses_the_store) {
@@ -286,40 +216,6 @@ TEST(LvolChecksum, damaged_superblocks_of_checksums_that_nobody_has_any_more_do_
   Store s(15, image);
   ASSERT_NE(s.store, nullptr);
   EXPECT_TRUE(all_are(read_blocks(s.world, *s.store->find("b"), 0, 8), 0x33));
-}
-
-TEST(LvolChecksum, a_log_that_cannot_be_read_refuses_the_store_and_stays_until_it_can) {
-  std::vector<uint8_t> image;
-  {
-    Store s(16);
-    Lvol& lvol = s.make("a", true);
-    ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 8, 0x22).ok());
-    ASSERT_TRUE(do_io(s.world, lvol, IoType::write, 0, 8, 0x33).ok());
-    image = s.disk.bytes_now();
-  }
-  std::vector<uint64_t> records;
-  for (size_t at = 0; at < image.size(); at += 4096) {
-    const lvs::BlockHeader& header = lvs::header_of(image.data() + at);
-    if (header.magic == lvs::block_magic && header.type == static_cast<uint16_t>(lvs::BlockType::checksum_record))
-      records.push_back(at);
-  }
-  ASSERT_EQ(records.size(), 2u);
-  for (const uint64_t record : records) {
-    for (const uint64_t offset : {uint64_t{0}, uint64_t{4096}}) {  // the record, its data
-      const uint64_t sector = (record + offset) / CrashDisk::sector_bytes;
-      Store s(17, image, [=](CrashDisk& disk) {
-        disk.fault = [=](const Io& io) -> std::optional<nvme::Status> {
-          const bool hit =
-              io.type == IoType::read && io.offset_blocks <= sector && sector < io.offset_blocks + io.count_blocks;
-          return hit ? std::optional<nvme::Status>(nvme::status::unrecovered_read_error) : std::nullopt;
-        };
-      });
-      EXPECT_EQ(s.store, nullptr);
-      Store again(18, s.disk.bytes_now());
-      ASSERT_NE(again.store, nullptr);
-      EXPECT_TRUE(all_are(read_blocks(again.world, *again.store->find("a"), 0, 8), 0x33));
-    }
-  }
 }
 
 // A base on which nothing can be written where the block of these bytes lies.
@@ -430,7 +326,7 @@ Rotten work_on_a_rotten_disk(uint64_t seed, bool checksums) {
   std::map<std::string, std::vector<uint8_t>> expected = {{"a", std::vector<uint8_t>(64)}};
   std::mt19937_64 random(seed);
   std::vector<uint8_t> past = s.disk.bytes_now();
-  const uint64_t first = disk_bytes / 4096 / 3;  // metadata lies before
+  const uint64_t first = Store::disk_bytes / 4096 / 3;  // metadata lies before
   for (int step = 0; step < 600; step++) {
     const auto volume = std::next(expected.begin(), static_cast<ptrdiff_t>(random() % expected.size()));
     Lvol& lvol = *s.store->find(volume->first);
@@ -498,15 +394,8 @@ struct Cuts {
   std::string first;
 };
 
-constexpr uint64_t cut_blocks = 64;
-
-struct Expected {
-  uint8_t stable[cut_blocks] = {};   // what a flush covered; each version writes a byte of its own
-  uint8_t started[cut_blocks] = {};  // the newest that was begun
-};
-
 // Every block is readable, and holds one version as a whole.
-void judge(Cuts& cuts, std::vector<uint8_t> image, const Expected& expected) {
+void judge(Cuts& cuts, std::vector<uint8_t> image, const ExpectedBytes& expected) {
   cuts.states++;
   Store s(cuts.states, std::move(image));
   std::string wrong;
@@ -530,7 +419,7 @@ Cuts cut_everywhere(uint64_t seed, const lvs::ChecksumPlantedBugs& bugs) {
   Store s(seed);
   Lvol& lvol = s.make("a", true);
   s.store->plant({.checksums = bugs});
-  Expected expected;
+  ExpectedBytes expected;
   std::mt19937_64 random(seed);
   EXPECT_TRUE(do_io(s.world, lvol, IoType::write, 0, cut_blocks, 1).ok());
   EXPECT_TRUE(do_io(s.world, lvol, IoType::flush).ok());
@@ -580,6 +469,9 @@ TEST(LvolChecksum, the_bugs_that_power_cuts_show_are_caught) {
 uint64_t wrong_after_reuse(bool log_outlives_cluster, bool lose_newest_superblock = false) {
   std::vector<uint8_t> image;
   constexpr uint64_t plain_blocks = 512;
+  // With a sector in common with what was there before: loading does not take it for what a lost record wrote.
+  std::vector<uint8_t> owned(4096, 0x22);
+  std::fill_n(owned.begin(), 512, uint8_t{0x11});
   uint64_t written = 0;
   {
     Store s(21);
@@ -590,8 +482,16 @@ uint64_t wrong_after_reuse(bool log_outlives_cluster, bool lose_newest_superbloc
     EXPECT_TRUE(run(s.world, s.store->delete_lvol("sure")).ok());
     s.world.settle();
     Lvol& plain = s.make("plain", false, plain_blocks * 4 * 4096);
-    while (written < plain_blocks * 4 && do_io(s.world, plain, IoType::write, written, 16, 0x22).ok())
-      written += 16;
+    TestIo io;
+    for (nvme::Status status; status.ok() && written < plain_blocks * 4; written += status.ok() ? 16 : 0) {
+      io.data.clear();
+      for (int i = 0; i < 16; i++)
+        io.data.insert(io.data.end(), owned.begin(), owned.end());
+      io.start(plain, IoType::write, written, 16);
+      while (!io.ended)
+        s.world.reactor.turn();
+      status = io.io.status;
+    }
     EXPECT_TRUE(do_io(s.world, plain, IoType::flush).ok());
     image = s.disk.bytes_now();
   }
@@ -600,8 +500,7 @@ uint64_t wrong_after_reuse(bool log_outlives_cluster, bool lose_newest_superbloc
   Lvol& plain = *s.store->find("plain");
   uint64_t wrong = 0;
   for (uint64_t block = 0; block < written; block++) {
-    uint8_t byte = 0;
-    wrong += !s.read(plain, block, &byte).ok() || byte != 0x22;
+    wrong += read_blocks(s.world, plain, block, 1) != owned ? 1 : 0;
   }
   EXPECT_GT(written, 500u);
   return wrong;

@@ -35,7 +35,8 @@ bool overlap(const lvs::Op& a, const lvs::Op& b) {
 
 void Lvol::submit(Io* io) {
   nvme::Status status = check(*io);
-  if (layer_->read_only() && io->type != IoType::read && io->type != IoType::flush) {
+  const bool changes = io->type != IoType::read && io->type != IoType::flush;
+  if (changes && (layer_->read_only() || store_.read_only())) {
     status = nvme::status::namespace_write_protected.dnr();
   }
   if (!status.ok()) {

@@ -174,7 +174,10 @@ LvStoreStats LvStore::stats() const {
                      .refused_count = refused_count_,
                      .checksum_mismatch_count = checksums_ == nullptr ? 0 : checksums_->mismatch_count(),
                      .memory_bytes = states_.memory_bytes()};
-  if (checksums_ != nullptr) stats.memory_bytes += checksums_->memory_bytes();
+  if (checksums_ != nullptr) {
+    stats.memory_bytes += checksums_->memory_bytes();
+    stats.checksum_lost_records = checksums_->lost_record_count();
+  }
   for (const auto& [id, layer] : layers_) {
     stats.hidden_layers += layer->hidden() && !layer->area();
     if (layer->area()) stats.checksum_clusters = layer->map.mapped_count();

@@ -13,6 +13,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -51,6 +52,12 @@ struct LvolOptions {
   bool checksums = false;
 };
 
+struct LvolScrubOptions {
+  uint64_t bytes_per_s = 0;  // 0: as fast as it goes
+  uint64_t first_block = 0;
+  uint64_t count_blocks = UINT64_MAX;  // or as many as there are
+};
+
 struct LvolScrub {
   uint64_t checked_blocks = 0;
   uint64_t bad_blocks = 0;  // could not be read, or did not match
@@ -87,6 +94,7 @@ struct LvStoreStats {
   uint64_t refused_count = 0;            // requests that found no space
   uint64_t checksum_mismatch_count = 0;  // blocks that were read, since it was loaded
   uint64_t checksum_clusters = 0;        // set aside for checksums
+  uint64_t checksum_lost_records = 0;    // of their log, when it was loaded: what they said may read as damaged
   uint32_t hidden_layers = 0;            // deleted snapshots that others still read
   uint64_t memory_bytes = 0;             // of the maps
 };
@@ -110,9 +118,13 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   // not_found: no lvstore there. unsupported: a version or incompatible features that are not known. corrupt: damaged,
   // or the device has shrunk. In none of these cases was anything written.
   static Task<Result<std::unique_ptr<LvStore>>> load(Reactor& reactor, Handle base);
-  // As load(), but nothing is ever written: reads work, everything else answers as in a store that has failed. It may
-  // be destroyed without close().
+  // As load(), but nothing is ever written: reads work, changes of data answer namespace_write_protected, everything
+  // else as in a store that has failed. It may be destroyed without close(). Opens what load() refuses where something
+  // can be read for sure: of a device that has shrunk what is left, and of a store whose checksums are damaged what has
+  // none. The rest answers unrecovered_read_error.
   static Task<Result<std::unique_ptr<LvStore>>> inspect(Reactor& reactor, Handle base);
+  bool read_only() const { return read_only_; }                     // inspect() gave it
+  const std::optional<Error>& refusal() const { return refusal_; }  // then: what load() answers
   ~LvStore();
   void plant(const LvolPlantedBugs& bugs);
   LvStore(const LvStore&) = delete;
@@ -146,8 +158,8 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   Task<Outcome> inflate_lvol(std::string name);
   Task<Outcome> decouple_lvol(std::string name);
   Task<Result<LvolSizes>> lvol_sizes(std::string name);
-  // Reads what the lvol holds, and counts; I/O goes on meanwhile. bytes_per_s 0: as fast as it goes.
-  Task<Result<LvolScrub>> scrub_lvol(std::string name, uint64_t bytes_per_s);
+  // Reads what the lvol holds of these blocks, and counts; I/O goes on meanwhile.
+  Task<Result<LvolScrub>> scrub_lvol(std::string name, LvolScrubOptions options = {});
 
   Lvol* find(const std::string& name);
   Lvol* find(const Uuid& uuid);
@@ -169,7 +181,8 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   LvStore(Reactor& reactor, Handle base, const lvs::Layout& layout, const Uuid& uuid, std::string name);
 
   // lvstore_load.cc
-  static Task<Result<std::unique_ptr<LvStore>>> read_all(Reactor& reactor, Handle base);
+  enum class Opening : uint8_t { read_write, read_only };
+  static Task<Result<std::unique_ptr<LvStore>>> read_all(Reactor& reactor, Handle base, Opening opening);
   static Task<Result<std::unique_ptr<lvs::BlockMemory>>> read_superblock(lvs::Device device);
   struct LoadingExtents {
     uint32_t lvol_id;
@@ -226,7 +239,9 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   Task<nvme::Status> forget_checksums();  // before clusters that were freed get another owner
   // The data of a layer's clusters.
   void submit_data(const Layer& layer, Io* io) {
-    if (!layer.checksums()) [[likely]] {
+    if (partial_) [[unlikely]] {
+      submit_partial(layer, io);
+    } else if (!layer.checksums()) [[likely]] {
       device_.submit(io);
     } else if (bugs_.trust_snapshots && (layer.read_only() || layer.parent != nullptr) && io->type == IoType::read) {
       device_.submit(io);
@@ -234,6 +249,8 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
       checksums_->submit(io);
     }
   }
+  void submit_partial(const Layer& layer, Io* io);
+  void lose_checksums(Error why);
   Task<nvme::Status> transfer_data(const Layer& layer, IoType type, uint64_t block, uint32_t count_blocks,
                                    uint8_t* memory, uint32_t* tags);
   Task<nvme::Status> scrub_run(Lvol* lvol, uint64_t block, uint32_t count_blocks, uint8_t* memory);
@@ -357,6 +374,9 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   bool read_phase_ = false;
   lvs::WaitList reads_ended_;
   LvolPlantedBugs bugs_;
+  bool read_only_ = false;
+  bool partial_ = false;  // opened to be read as far as it goes: some of it cannot be
+  std::optional<Error> refusal_;
   bool folding_ = false;
   bool keeping_ = false;
   bool closing_ = false;

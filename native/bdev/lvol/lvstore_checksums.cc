@@ -86,6 +86,26 @@ Task<Outcome> LvStore::load_checksums() {
   co_return loaded;
 }
 
+// Of a store that is only read: blocks that cannot be verified are not shown.
+void LvStore::lose_checksums(Error why) {
+  checksums_.reset();
+  partial_ = true;
+  if (!refusal_) refusal_ = std::move(why);
+}
+
+// Completes later, as the base would.
+void LvStore::submit_partial(const Layer& layer, Io* io) {
+  const bool there = (io->offset_blocks + io->count_blocks) / device_.factor() <= device_.count_blocks();
+  if (there && !layer.checksums()) return device_.submit(io);
+  if (there && checksums_ != nullptr) return checksums_->submit(io);
+  io->status = nvme::status::unrecovered_read_error;
+  io->run = [](Work* work) {
+    Io* refused = static_cast<Io*>(work);
+    refused->done(refused);
+  };
+  reactor_.defer(io);
+}
+
 // Looked at before anything is changed: a store that has no room stays one that older code can load.
 Outcome LvStore::room_for_area() {
   if (checksum_layer() != nullptr) return success();  // fill_area() looks itself
@@ -177,19 +197,22 @@ Task<nvme::Status> LvStore::transfer_data(const Layer& layer, IoType type, uint6
   return device_.transfer(type, block, count_blocks, memory);
 }
 
-Task<Result<LvolScrub>> LvStore::scrub_lvol(std::string name, uint64_t bytes_per_s) {
+Task<Result<LvolScrub>> LvStore::scrub_lvol(std::string name, LvolScrubOptions options) {
   Busy busy(*this);
   LvolScrub scrub;
   const std::unique_ptr<lvs::BlockMemory> memory = std::make_unique<lvs::BlockMemory>(scrub_chunk_blocks);
   Instant due = reactor_.now();
   uint64_t single_until = 0;  // what failed is read again block by block
-  for (uint64_t block = 0; !closing_;) {
+  for (uint64_t block = options.first_block; !closing_;) {
     Lvol* lvol = find(name);
     if (lvol == nullptr) co_return Error{Errc::not_found, name + ": no such lvol"};
-    if (block >= lvol->count_blocks()) co_return scrub;
+    const uint64_t asked_end = options.count_blocks > UINT64_MAX - options.first_block
+                                   ? UINT64_MAX
+                                   : options.first_block + options.count_blocks;
+    const uint64_t end = std::min(asked_end, lvol->count_blocks());
+    if (block >= end) co_return scrub;
     const uint64_t count_max = block < single_until ? 1 : scrub_chunk_blocks;
-    const Layer::Run run =
-        lvol->layer_->read_run(block, static_cast<uint32_t>(std::min(count_max, lvol->count_blocks() - block)));
+    const Layer::Run run = lvol->layer_->read_run(block, static_cast<uint32_t>(std::min(count_max, end - block)));
     if (run.data) {
       const nvme::Status status = co_await scrub_run(lvol, block, run.count_blocks, memory->data());
       if (!status.ok() && run.count_blocks > 1) {
@@ -198,9 +221,9 @@ Task<Result<LvolScrub>> LvStore::scrub_lvol(std::string name, uint64_t bytes_per
       }
       scrub.checked_blocks += run.count_blocks;
       scrub.bad_blocks += !status.ok();
-      if (bytes_per_s > 0) {
+      if (options.bytes_per_s > 0) {
         due = due + nanoseconds(static_cast<int64_t>(uint64_t{run.count_blocks} * lvs::block_bytes * 1'000'000'000 /
-                                                     bytes_per_s));
+                                                     options.bytes_per_s));
         // In slices: close() waits for this.
         for (Duration ahead = due - reactor_.now(); ahead > Duration{} && !closing_; ahead = due - reactor_.now())
           co_await sleep_for(reactor_, std::min(ahead, scrub_sleep_max));

@@ -19,10 +19,21 @@ Task<Result<std::unique_ptr<lvs::BlockMemory>>> LvStore::read_superblock(lvs::De
   if (device.count_blocks() < lvs::superblock_area_blocks)
     co_return Error{Errc::not_found, "no lvstore: the device is too small"};
   lvs::BlockMemory area(lvs::superblock_area_blocks);
-  const nvme::Status status = co_await device.transfer(IoType::read, 0, lvs::superblock_area_blocks, area.data());
-  if (!status.ok()) co_return lvs::io_error("reading the superblocks", status);
+  nvme::Status status = co_await device.transfer(IoType::read, 0, lvs::superblock_area_blocks, area.data());
   const uint8_t* newest = nullptr;
   bool traces = false;
+  // A sector that cannot be read takes its slot with it, as damage does.
+  for (uint32_t slot = 0; status.type() == nvme::StatusType::media && slot < lvs::superblock_slot_count; slot++) {
+    const uint64_t address_blocks = uint64_t{slot} * lvs::superblock_stride_blocks;
+    uint8_t* block = area.block(address_blocks);
+    const nvme::Status one = co_await device.transfer(IoType::read, address_blocks, 1, block);
+    if (one.ok()) continue;
+    std::memset(block, 0, lvs::block_bytes);
+    traces = true;
+    if (one.type() != nvme::StatusType::media) status = one;
+  }
+  if (!status.ok() && status.type() != nvme::StatusType::media)
+    co_return lvs::io_error("reading the superblocks", status);
   for (uint32_t slot = 0; slot < lvs::superblock_slot_count; slot++) {
     const uint64_t address_blocks = uint64_t{slot} * lvs::superblock_stride_blocks;
     const uint8_t* block = area.block(address_blocks);
@@ -43,7 +54,7 @@ Task<Result<std::unique_ptr<lvs::BlockMemory>>> LvStore::read_superblock(lvs::De
   co_return out;
 }
 
-Task<Result<std::unique_ptr<LvStore>>> LvStore::read_all(Reactor& reactor, Handle base) {
+Task<Result<std::unique_ptr<LvStore>>> LvStore::read_all(Reactor& reactor, Handle base, Opening opening) {
   if (base.info().block_size_bytes != 512 && base.info().block_size_bytes != lvs::block_bytes) {
     co_return Error{Errc::unsupported, base.info().name + ": an lvstore needs blocks of 512 or 4096 bytes"};
   }
@@ -51,7 +62,10 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::read_all(Reactor& reactor, Handl
   Result<std::unique_ptr<lvs::BlockMemory>> found = co_await read_superblock(device);
   if (!found) co_return std::move(found).error();
   const auto& superblock = *reinterpret_cast<const lvs::Superblock*>((*found)->data());
-  Outcome known = lvs::check_superblock(superblock, device.count_blocks());
+  // Of a device that has shrunk, what is left can be read where all metadata is.
+  const bool shrunk = opening == Opening::read_only && device.count_blocks() < superblock.device_blocks &&
+                      device.count_blocks() > superblock.data_first_block;
+  Outcome known = lvs::check_superblock(superblock, shrunk ? superblock.device_blocks : device.count_blocks());
   if (!known) co_return std::move(known).error();
 
   std::unique_ptr<LvStore> store(new LvStore(reactor, base, lvs::layout_of(superblock),
@@ -60,6 +74,8 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::read_all(Reactor& reactor, Handl
   store->generation_ = superblock.header.generation;
   store->incompatible_ = superblock.incompatible;
   store->lvol_id_next_ = superblock.lvol_id_next;
+  store->partial_ = shrunk;
+  if (shrunk) store->refusal_ = lvs::check_superblock(superblock, device.count_blocks()).error();
   Outcome outcome = co_await store->read_directory(superblock);
   if (!outcome) co_return std::move(outcome).error();
   outcome = co_await store->read_pages();
@@ -72,12 +88,15 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::read_all(Reactor& reactor, Handl
   if (!outcome) co_return std::move(outcome).error();
   store->incarnation_ = superblock.incarnation;
   outcome = co_await store->load_checksums();
-  if (!outcome) co_return std::move(outcome).error();
+  if (outcome) co_return store;
+  const bool bearable = opening == Opening::read_only && (shrunk || outcome.error().code == Errc::corrupt);
+  if (!bearable) co_return std::move(outcome).error();
+  store->lose_checksums(std::move(outcome).error());
   co_return store;
 }
 
 Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle base) {
-  Result<std::unique_ptr<LvStore>> read = co_await read_all(reactor, base);
+  Result<std::unique_ptr<LvStore>> read = co_await read_all(reactor, base, Opening::read_write);
   if (!read) co_return std::move(read).error();
   std::unique_ptr<LvStore> store = std::move(*read);
   // A new incarnation: what the journal holds now can never be taken for what will be written.
@@ -96,8 +115,16 @@ Task<Result<std::unique_ptr<LvStore>>> LvStore::load(Reactor& reactor, Handle ba
 }
 
 Task<Result<std::unique_ptr<LvStore>>> LvStore::inspect(Reactor& reactor, Handle base) {
-  Result<std::unique_ptr<LvStore>> read = co_await read_all(reactor, base);
-  if (read) (*read)->fail();  // so nothing is written through it
+  Result<std::unique_ptr<LvStore>> read = co_await read_all(reactor, base, Opening::read_only);
+  if (!read) co_return read;
+  LvStore& store = **read;
+  store.read_only_ = true;
+  store.fail();  // so nothing is written through it
+  if (store.checksums_ != nullptr) {
+    Outcome known = co_await store.checksums_->replay(lvs::Checksums::Replay::in_memory);
+    if (!known && known.error().code != Errc::corrupt && !store.partial_) co_return std::move(known).error();
+    if (!known) store.lose_checksums(std::move(known).error());
+  }
   co_return read;
 }
 

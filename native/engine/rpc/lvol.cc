@@ -118,15 +118,19 @@ void LvolModule::adopt(std::unique_ptr<bdev::LvStore> store, const std::string& 
 Task<RpcResult> LvolModule::examine(JsonValue params) {
   Fields in(params);
   const std::string base = in.string("name");
+  const bool read_only = in.boolean_or("read_only", false);
   if (auto error = in.error()) co_return *error;
   for (const auto& [name, held] : stores_) {
-    if (held->base == base) co_return done();
+    if (held->base != base) continue;
+    if (held->store->read_only() == read_only) co_return done();
+    co_return Error{Errc::busy, "lvstore " + name + " is open " + (read_only ? "for writing" : "read-only")};
   }
   constexpr std::string_view user = "bdev_examine";
   auto claimed = engine_.bdevs().claim(base, user);
   if (!claimed) co_return std::move(claimed).error();
   Reactor& home = engine_.management();
-  auto loading = bdev::LvStore::load(home, bdev::Handle(**claimed, home));
+  const bdev::Handle handle(**claimed, home);
+  auto loading = read_only ? bdev::LvStore::inspect(home, handle) : bdev::LvStore::load(home, handle);
   auto loaded = co_await loading;
   if (!loaded) {
     engine_.bdevs().release(base, user);
@@ -180,6 +184,7 @@ Task<RpcResult> LvolModule::delete_lvstore(JsonValue params) {
   if (!found) co_return std::move(found).error();
   Held& held = **found;
   const std::string store_name = held.store->name();
+  if (held.store->read_only()) co_return Error{Errc::busy, "lvstore " + store_name + " is open read-only"};
   if (!held.store->list().empty()) co_return Error{Errc::busy, "lvstore " + store_name + " still holds lvols"};
   const std::string base = held.base;
   held.busy = true;
@@ -243,7 +248,9 @@ JsonValue LvolModule::describe(const Held& held) {
       .set("block_size", bdev::lvs::block_bytes)
       .set("cluster_size", stats.cluster_bytes)
       .set("checksum_clusters", stats.checksum_clusters)
-      .set("checksum_mismatches", stats.checksum_mismatch_count);
+      .set("checksum_mismatches", stats.checksum_mismatch_count)
+      .set("checksum_lost_records", stats.checksum_lost_records)
+      .set("read_only", held.store->read_only());
   return one;
 }
 

@@ -211,16 +211,20 @@ Task<RpcResult> LvolModule::change(JsonValue params, Task<Outcome> (bdev::LvStor
   co_return done();
 }
 
-// Reads all that the lvol holds and answers when it is through; I/O goes on meanwhile. Writes nothing: what was found
-// is repaired by the raid above, when it reads or scrubs.
+// Reads what the lvol holds (of a range, when one is given) and answers when it is through; I/O goes on meanwhile.
+// Writes nothing: what was found is repaired by the raid above, when it reads or scrubs.
 Task<RpcResult> LvolModule::scrub(JsonValue params) {
   Fields in(params);
   const std::string name = in.string("name");
-  const uint64_t bytes_per_s = in.natural_or("bytes_per_s", 0, {.min = 0, .max = uint64_t{1} << 40});
+  constexpr NaturalRange blocks_range{.min = 0, .max = uint64_t{1} << 52};
+  bdev::LvolScrubOptions options;
+  options.bytes_per_s = in.natural_or("bytes_per_s", 0, {.min = 0, .max = uint64_t{1} << 40});
+  options.first_block = in.natural_or("first_block", 0, blocks_range);
+  options.count_blocks = in.natural_or("num_blocks", blocks_range.max, blocks_range);
   if (auto error = in.error()) co_return *error;
   Subject of;
   if (auto error = subject(name, UINT64_MAX, &of)) co_return *error;
-  auto scrubbing = of.held->store->scrub_lvol(of.name, bytes_per_s);
+  auto scrubbing = of.held->store->scrub_lvol(of.name, options);
   auto scrubbed = co_await scrubbing;
   if (!scrubbed) co_return std::move(scrubbed).error();
   auto result = JsonValue::object();

@@ -75,11 +75,11 @@ function baseOf(lvstore: StoredLvstore, lvol: StoredLvol): StoredLvol | null {
   return null;
 }
 
-function lvolIo(lvol: StoredLvol, stored: (blocks: SparseBlocks) => FakeIo): FakeIo {
+function lvolIo(lvol: StoredLvol, readOnly: boolean, stored: (blocks: SparseBlocks) => FakeIo): FakeIo {
   return {
     read: (offset, count) => stored(lvol.blocks).read(offset, count),
     write: async (offset, data) => {
-      if (lvol.readOnly) throw writeProtected();
+      if (lvol.readOnly || readOnly) throw writeProtected();
       await stored(lvol.blocks).write(offset, data);
     },
     flush: () => stored(lvol.blocks).flush(),
@@ -108,12 +108,17 @@ function createLvstore(state: EngineState, fields: Fields): string {
 
 function examine(state: EngineState, fields: Fields): true {
   const name = fields.string('name');
+  const readOnly = fields.booleanOr('read_only', false);
   fields.end();
   const bdev = state.bdev(name);
   const disk = state.disks.get(bdev.name);
   if (disk === undefined || disk.lvstore === null) throw new Refused('notFound', `bdev ${name} carries no lvstore`);
-  if (bdev.claimedBy === lvsUser(disk.lvstore)) return true;
+  if (bdev.claimedBy === lvsUser(disk.lvstore)) {
+    if (state.readOnlyStores.has(disk.lvstore.uuid) === readOnly) return true;
+    throw new Refused('busy', `lvstore ${disk.lvstore.name} is open ${readOnly ? 'for writing' : 'read-only'}`);
+  }
   state.unused(bdev);
+  if (readOnly) state.readOnlyStores.add(disk.lvstore.uuid);
   bdev.claimedBy = lvsUser(disk.lvstore);
   for (const lvol of disk.lvstore.lvols.values()) publish(state, disk, disk.lvstore, lvol);
   return true;
@@ -121,7 +126,7 @@ function examine(state: EngineState, fields: Fields): true {
 
 function publish(state: EngineState, disk: StoredDisk, lvstore: StoredLvstore, lvol: StoredLvol): string {
   const name = `${lvstore.name}/${lvol.name}`;
-  const io = lvolIo(lvol, (blocks) =>
+  const io = lvolIo(lvol, state.readOnlyStores.has(lvstore.uuid), (blocks) =>
     storedIo(
       blocks,
       () => state.engine.turn(),
@@ -143,6 +148,7 @@ function createLvol(state: EngineState, fields: Fields): string {
   const lvolUuid = fields.uuidOr('lvol_uuid', () => state.network.random.uuid());
   fields.end();
   const { disk, lvstore } = find(state, name, uuid);
+  if (state.readOnlyStores.has(lvstore.uuid)) throw new Refused('io', `lvstore ${lvstore.name} is open read-only`);
   if (lvstore.lvols.has(newName)) throw new Refused('exists', `lvol ${lvstore.name}/${newName} exists`);
   const needed = Math.ceil((sizeMib * 1024 * 1024) / lvstore.clusterBytes);
   if (!thin && needed > freeClusters(lvstore))
@@ -347,6 +353,7 @@ function deleteLvstore(state: EngineState, fields: Fields): true {
   const [name, uuid] = which(fields, 'lvs_name', 'uuid');
   fields.end();
   const { base, disk, lvstore } = find(state, name, uuid);
+  if (state.readOnlyStores.has(lvstore.uuid)) throw new Refused('busy', `lvstore ${lvstore.name} is open read-only`);
   if (lvstore.lvols.size > 0) throw new Refused('busy', `lvstore ${lvstore.name} still holds lvols`);
   disk.lvstore = null;
   state.release([base]);
@@ -366,6 +373,7 @@ function getLvstores(state: EngineState, fields: Fields): unknown {
     free_clusters: freeClusters(lvstore),
     block_size: blockBytes,
     cluster_size: lvstore.clusterBytes,
+    read_only: state.readOnlyStores.has(lvstore.uuid),
   }));
 }
 
@@ -410,9 +418,12 @@ function getLvols(state: EngineState, fields: Fields): unknown {
 function scrub(state: EngineState, fields: Fields): { checked_blocks: number; bad_blocks: number } {
   const name = fields.string('name');
   fields.naturalOr('bytes_per_s', 0, 0, 2 ** 40);
+  const first = fields.naturalOr('first_block', 0, 0, 2 ** 52);
+  const end = first + fields.naturalOr('num_blocks', 2 ** 52, 0, 2 ** 52);
   fields.end();
   const { disk, lvol } = subject(state, name, 2n ** 64n - 1n);
-  const held = new Set(chain(lvol.blocks).flatMap((layer) => layer.written())).size;
+  const all = new Set(chain(lvol.blocks).flatMap((layer) => layer.written()));
+  const held = [...all].filter((block) => block >= first && block < end).length;
   return { checked_blocks: held, bad_blocks: disk.broken ? held : 0 };
 }
 

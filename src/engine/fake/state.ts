@@ -64,6 +64,8 @@ export class EngineState {
   readonly disks = new Map<string, StoredDisk>();
   /** The lvol behind a bdev of type lvol. */
   readonly lvols = new Map<string, { disk: StoredDisk; lvol: StoredLvol }>();
+  /** By uuid: lvstores that were opened to be read only. */
+  readonly readOnlyStores = new Set<string>();
   readonly faults = new Map<string, FaultIo>();
   readonly slots = new Map<string, SlotIo>();
   /** Of groups of snapshots, by slot. */
