@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # npm run sim [-- --suite data|target|cluster|cluster-ts|all] [--seeds N] [--seed 0x...] [--minutes N]
-#             [--nightly | --require-coverage] [--keep] [--no-shrink] [--jobs N] [--verbose] [--bug NAME] [--history FILE]
+#             [--nightly | --require-coverage] [--crash-states N] [--keep] [--no-shrink] [--jobs N] [--verbose] [--bug NAME] [--history FILE]
 # npm run sim -- --plan FILE [--keep] [--verbose] [--history FILE]
 # npm run sim -- --speed SECONDS
 #
@@ -11,7 +11,7 @@
 # .cache/sim, or with --keep to test/sim. Ctrl-C tells what ran so far.
 #
 # The last line is `N passed, N failed, trace <16 hex digits>`; exit codes: 6 a crash or a hang, 4 correctness, 3 liveness,
-# 5 a seed that gave two histories, 7 a rare event that was never reached, 2 wrong usage, 130 interrupted, 1 not built.
+# 5 a seed that gave two histories, 7 a rare event that was never reached or too few crash states, 2 wrong usage, 130 interrupted, 1 not built.
 set -euo pipefail
 script_name='sim'
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"

@@ -25,6 +25,7 @@ const std::map<std::string, NumberOption>& number_options() {
       {"--seed", {0, any, [](Arguments& to, uint64_t value) { to.seed = value; }}},
       {"--minutes", {1, 1'000'000, [](Arguments& to, uint64_t value) { to.minutes = value; }}},
       {"--jobs", {1, 1024, [](Arguments& to, uint64_t value) { to.jobs = value; }}},
+      {"--crash-states", {1, any, [](Arguments& to, uint64_t value) { to.crash_states = value; }}},
       {"--speed", {1, 100'000, [](Arguments& to, uint64_t value) { to.speed_s = value; }}},
   };
   return options;
@@ -124,11 +125,13 @@ std::string check_together(const Arguments& arguments, const std::set<std::strin
   };
   for (const char* alone : {"--plan", "--speed"}) {
     if (!given.contains(alone)) continue;
-    const std::string other =
-        first_of({"--suite", "--seeds", "--seed", "--minutes", "--bug", "--require-coverage", "--nightly"});
+    const std::string other = first_of(
+        {"--suite", "--seeds", "--seed", "--minutes", "--bug", "--require-coverage", "--nightly", "--crash-states"});
     if (!other.empty()) return std::string(alone) + ": says what runs; " + other + " does not go with it";
   }
   if (given.contains("--plan") && given.contains("--speed")) return "--plan: does not go with --speed";
+  const bool data = std::find(arguments.suites.begin(), arguments.suites.end(), Suite::data) != arguments.suites.end();
+  if (arguments.crash_states > 0 && !data) return "--crash-states: only the suite data has crash states";
   if (arguments.require_coverage && !arguments.all_asked())
     return "--require-coverage: only all suites together reach every rare event; leave out --suite";
   const bool one_run = given.contains("--seed") && !given.contains("--seeds") && !given.contains("--minutes");
@@ -144,7 +147,7 @@ const char* usage_text() {
   return "usage: npm run sim -- [--suite data|target|cluster|cluster-ts|all] [--seeds N] [--seed 0x...] [--minutes N]\n"
          "                      [--nightly | --require-coverage] [--keep] [--no-shrink] [--jobs N] [--verbose] [--bug "
          "NAME]\n"
-         "                      [--history FILE]\n"
+         "                      [--history FILE] [--crash-states N]\n"
          "       npm run sim -- --plan FILE [--keep] [--verbose] [--history FILE]\n"
          "       npm run sim -- --speed SECONDS\n";
 }

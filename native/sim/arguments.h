@@ -23,6 +23,7 @@ struct Arguments {
   bool shrink = true;
   bool keep = false;  // failing runs go to the regressions instead of `found`
   bool require_coverage = false;
+  uint64_t crash_states = 0;  // so many distinct ones must have been judged at least
   std::string regressions = "test/sim";
   std::string found = ".cache/sim";
   std::string plan;

@@ -31,6 +31,8 @@ TEST(Arguments, NameSuitesSeedsAndTimes) {
   EXPECT_EQ(arguments.seed, 0xffu);
   EXPECT_EQ(arguments.minutes, 3u);
   EXPECT_EQ(arguments.bugs, Words{"skip_fence"});
+  EXPECT_EQ(arguments.crash_states, 0u);
+  EXPECT_EQ(read({"--suite", "data", "--crash-states", "10000"}).crash_states, 10'000u);
 }
 
 TEST(Arguments, ANightIsAnHourThatReachesEverything) {
@@ -61,6 +63,8 @@ TEST(Arguments, AreRefusedWithTheOptionAndWhatWouldBeRight) {
        "reuse_early, reuse_unzeroed"},
       {{"--suite", "cluster", "--require-coverage"},
        "--require-coverage: only all suites together reach every rare event; leave out --suite"},
+      {{"--suite", "cluster", "--crash-states", "10000"}, "--crash-states: only the suite data has crash states"},
+      {{"--plan", "a.json", "--crash-states", "5"}, "--plan: says what runs; --crash-states does not go with it"},
       {{"--history", "h"}, "--history: needs one run, --plan FILE or --suite cluster-ts --seed N"},
   };
   for (const auto& [words, message] : wrong) {

@@ -42,6 +42,9 @@ struct RunResult {
   uint64_t takeover_count = 0;
   uint64_t crash_state_count = 0;  // distinct states of disks that were recovered from and judged
   int64_t virtual_ns = 0;          // how long it took in its own time
+  // Suite data, not told across processes: writes that a disk put elsewhere, and blocks that were found so.
+  uint64_t misdirected_count = 0;
+  uint64_t mismatch_count = 0;
   // What a Reduction may leave out of it.
   uint32_t step_count = 0;
   uint32_t client_count = 0;

@@ -70,6 +70,11 @@ int Session::end() {
       std::printf(" %s", name.c_str());
     std::printf("\n");
   }
+  const uint64_t crash_states = totals_[Suite::data].crash_states;
+  const bool few_states = arguments_.crash_states > crash_states && !interrupted;
+  if (few_states)
+    std::printf("error: %" PRIu64 " distinct crash states, %" PRIu64 " are asked for\n", crash_states,
+                arguments_.crash_states);
   std::printf("%" PRIu64 " passed, %" PRIu64 " failed, trace %016" PRIx64 "\n", passed_, failed_, trace_);
   std::fflush(stdout);
   if (interrupted) return 130;
@@ -77,7 +82,7 @@ int Session::end() {
   if (correctness_) return 4;
   if (liveness_) return 3;
   if (unstable_) return 5;
-  return uncovered ? 7 : 0;
+  return uncovered || few_states ? 7 : 0;
 }
 
 void Session::take_one() {

@@ -24,7 +24,7 @@ class Session {
   // Nothing more is started.
   bool stopped() const { return stopped_ || interrupt_.seen(); }
   // Waits for those that run, tells the sums, gives the exit code: 130 interrupted, 6 a crash or a hang, 4 correctness,
-  // 3 liveness, 5 a seed that gave two histories, 7 a rare event that was never reached.
+  // 3 liveness, 5 a seed that gave two histories, 7 a rare event that was never reached, or too few crash states.
   int end();
 
  private:

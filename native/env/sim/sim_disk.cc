@@ -32,8 +32,17 @@ void SimDisk::flip_bit(uint64_t offset_bytes, unsigned bit) {
 
 uint64_t SimDisk::elsewhere(uint64_t offset_bytes, uint64_t length_bytes, SimRandom& random) const {
   const uint64_t step = offset_bytes % 4096 == 0 ? 4096 : sector_bytes;
-  const uint64_t places = (size_bytes() - length_bytes) / step + 1;
-  return random.below(places) * step;
+  const uint64_t end = std::min(misdirect_end_byte, size_bytes());
+  const uint64_t places = (end - misdirect_first_byte - length_bytes) / step + 1;
+  return misdirect_first_byte + random.below(places) * step;
+}
+
+bool SimDisk::misdirects(const Change& change, SimRandom& random) {
+  const bool inside =
+      change.offset_bytes >= misdirect_first_byte && change.offset_bytes + change.length_bytes <= misdirect_end_byte;
+  if (!inside || misdirect_count_max == 0 || !random.strikes(misdirect_write_chance)) return false;
+  misdirect_count_max--;
+  return true;
 }
 
 // ---- requests ------------------------------------------------------------------------------------------------------
@@ -92,7 +101,7 @@ int SimDisk::write(const FileIo& io, SimRandom& random) {
     silent_fault_count_++;
     return 0;
   }
-  if (io.type == FileIo::Type::write && random.strikes(misdirect_write_chance)) {
+  if (io.type == FileIo::Type::write && misdirects(change, random)) {
     silent_fault_count_++;
     change.offset_bytes = elsewhere(change.offset_bytes, change.length_bytes, random);
   }

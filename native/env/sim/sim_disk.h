@@ -48,8 +48,12 @@ class SimDisk {
   // Faults that it is not told of.
   double lose_write_chance = 0;       // acknowledged, never there
   double misdirect_write_chance = 0;  // acknowledged, but at another place
-  double misdirect_read_chance = 0;   // the bytes of another place
-  bool ignore_flushes = false;        // acknowledged, and nothing was made stable
+  // Only writes that lie in here are, to places in here, and no more than so many.
+  uint64_t misdirect_first_byte = 0;
+  uint64_t misdirect_end_byte = UINT64_MAX;
+  uint64_t misdirect_count_max = UINT64_MAX;
+  double misdirect_read_chance = 0;  // the bytes of another place
+  bool ignore_flushes = false;       // acknowledged, and nothing was made stable
   void flip_bit(uint64_t offset_bytes, unsigned bit);
   uint64_t silent_fault_count() const { return silent_fault_count_; }
 
@@ -93,6 +97,7 @@ class SimDisk {
   void change_parts(const Change& whole, unsigned keep_percent, SimRandom& random);
   void trim(uint64_t from, uint64_t to, bool only_forgotten);
   uint64_t elsewhere(uint64_t offset_bytes, uint64_t length_bytes, SimRandom& random) const;
+  bool misdirects(const Change& change, SimRandom& random);
   void tear(SimImage& image, const Change& change, unsigned keep_percent, double shorn, SimRandom& random) const;
   void tear_in_flight(SimImage& image, unsigned keep_percent, double shorn, SimRandom& random) const;
   static Change change_of(const FileIo& io);

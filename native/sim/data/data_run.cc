@@ -2,6 +2,7 @@
 #include "sim/data/data_run.h"
 
 #include <cstdio>
+#include <optional>
 #include <set>
 
 #include "sim/data/data_world.h"
@@ -39,9 +40,10 @@ StackPlan fitting_plan(env::SimRandom& random, const DataBugs& bugs) {
   const auto& checksums = bugs.lvol.checksums;
   const bool checksummed = bugs.lvol.log_outlives_cluster || checksums.no_record || checksums.record_not_durable ||
                            checksums.trim_before_flush;
+  const bool misdirected = bugs.misdirect_below_checksums || checksums.no_verify;
   StackPlan plan = random_plan(random);
   while ((mirror && !has_marks(plan)) || (raid && raids_of(plan.top).empty()) || (lvol && !plan.pool) ||
-         (checksummed && !plan.pool_checksums))
+         (checksummed && !plan.pool_checksums) || (misdirected && verified_members_of(plan.top).empty()))
     plan = random_plan(random);
   return plan;
 }
@@ -58,11 +60,19 @@ class DataRun {
         shorn_(alone_ && random_.chance(0.3) && !plan_.encrypted() && !plan_.checksummed()),
         losses_(random_.chance(0.6)),
         sectors_(random_.chance(0.3)),
-        data_(random_, plan_, mix_, shorn_) {}
+        data_(random_, plan_, mix_, shorn_) {
+    // One disk of a mirror lies, drawn apart so that other runs stay as they are. Then no other member may fail.
+    env::SimRandom apart(options.seed ^ 0x11a2);
+    const std::vector<VerifiedMember> verified = verified_members_of(plan_.top);
+    const bool asked = bugs.misdirect_below_checksums || bugs.lvol.checksums.no_verify;
+    if (!verified.empty() && (asked || apart.chance(0.5))) liar_ = verified[apart.below(verified.size())];
+    if (liar_) losses_ = sectors_ = false;
+  }
 
   RunResult run() {
     result_.summary = plan_.to_string() + "; " + mix_.to_string() + (shorn_ ? "; shorn" : "") +
-                      (losses_ ? "; losses" : "") + (sectors_ ? "; bad sectors" : "");
+                      (losses_ ? "; losses" : "") + (sectors_ ? "; bad sectors" : "") +
+                      (liar_ ? "; misdirected writes" : "");
     CrashState state;
     state.in_sync = all_in_sync(plan_);
     const size_t lives = 2 + random_.below(lives_max - 1);
@@ -106,6 +116,7 @@ class DataRun {
       stack->disk(i).misdirect_write_chance = bugs_.misdirect_write_chance;
       stack->disk(i).on_boundary = [this, at = stack.get()](env::FileIo::Type) { boundary(*at); };
     }
+    if (liar_) stack->misdirect_writes(*liar_);
     data_.attach(*stack);
     states_left_ = states_per_life_max;
     const uint64_t steps = 40 + random_.below(80);
@@ -127,6 +138,8 @@ class DataRun {
       left = crash(*stack, end == 1);
       data_.crashed();
     }
+    if (liar_) result_.misdirected_count += stack->misdirected_count(*liar_);
+    if (liar_) result_.mismatch_count += stack->mismatch_count(*liar_);
     const bool ended = end_life(*stack, in_order, &left);
     trace(stack->world().trace_hash());
     trace(data_.digest());
@@ -239,6 +252,7 @@ class DataRun {
     if (const std::string wrong = data_.judge(stack, state.rule, adopt, unsettled_lost); !wrong.empty()) {
       fail(Failure::correctness, about(state) + ": " + wrong);
     }
+    if (liar_) result_.mismatch_count += stack.mismatch_count(*liar_);
     const Outcome closed = stack.close();
     if (!closed) fail(Failure::correctness, about(state) + ": closing: " + closed.error().message);
     trace(stack.world().trace_hash());
@@ -279,8 +293,9 @@ class DataRun {
   const DataMix mix_;
   const bool alone_;  // no redundancy
   const bool shorn_;
-  const bool losses_;
-  const bool sectors_;
+  bool losses_;
+  bool sectors_;
+  std::optional<VerifiedMember> liar_;  // whose disk puts writes elsewhere
   Arena arena_{size_t{256} << 20};
   Arena recovery_arenas_[2] = {Arena(size_t{256} << 20), Arena(size_t{256} << 20)};
   DataWorld data_;

@@ -20,6 +20,7 @@ struct DataBugs {
   double lose_write_chance = 0;       // disks lie: they acknowledge writes that never happen
   double misdirect_write_chance = 0;  // or happen elsewhere
   bool ignore_flushes = false;
+  bool misdirect_below_checksums = false;  // no bug: runs in which that is done
 };
 
 RunResult run_data_stack(const RunOptions& options);

@@ -64,6 +64,11 @@ class Stack {
   std::vector<uint32_t> absent_members(env::SimRandom& random) const;
   // Some sectors of a member become unreadable, where others can tell what they held. False: not now.
   bool spoil_sectors(env::SimRandom& random);
+  // From now on this disk puts some writes of data elsewhere, unnoticed. Metadata of its store is left alone: what is
+  // damaged there refuses the store.
+  void misdirect_writes(const VerifiedMember& member);
+  uint64_t misdirected_count(const VerifiedMember& member) { return disk(member.file->disk).silent_fault_count(); }
+  uint64_t mismatch_count(const VerifiedMember& member) const;  // blocks that it has read and not given out
   bool raids_degraded() const;
   bool raids_resyncing() const;
 

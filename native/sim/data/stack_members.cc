@@ -9,6 +9,7 @@ namespace {
 
 constexpr Duration swap_min = microseconds(50);
 constexpr Duration swap_max = milliseconds(2);
+constexpr uint64_t block_bytes = bdev::lvs::block_bytes;
 
 size_t index_of(const LayerPlan& leg, const std::string& member) {
   for (size_t i = 0; i < leg.below.size(); i++) {
@@ -120,6 +121,21 @@ bool Stack::spoil_sectors(env::SimRandom& random) {
   const uint64_t at = choice.first_byte + random.below(sectors) * env::SimDisk::sector_bytes;
   disk(choice.file->disk).make_unreadable(at, env::SimDisk::sector_bytes << random.below(7));
   return true;
+}
+
+void Stack::misdirect_writes(const VerifiedMember& member) {
+  env::SimDisk& liar = disk(member.file->disk);
+  const auto layout = bdev::lvs::Layout::make(liar.size_bytes() / block_bytes, cluster_bytes);
+  BASALT_ASSERT(layout.ok());
+  liar.misdirect_first_byte = layout->data_first_block * block_bytes;
+  liar.misdirect_end_byte = layout->cluster_block(layout->cluster_count) * block_bytes;
+  liar.misdirect_count_max = 6;
+  liar.misdirect_write_chance = 0.03;
+}
+
+uint64_t Stack::mismatch_count(const VerifiedMember& member) const {
+  const auto found = stores_.find(member.lvol->id);
+  return found == stores_.end() ? 0 : found->second->stats().checksum_mismatch_count;
 }
 
 // A member of a leg with legs of its own stays: their last members would never be given up.
