@@ -11,7 +11,7 @@ import { ClusterSim, plainShape } from './cluster-sim.js';
 const MiB = 2 ** 20;
 const mix = { writers: 3, readers: 1, readChance: 0.4, flushChance: 0.02, blocksMax: 4, thinkMaxMs: 5, blocksOwn: 16 };
 
-describe('a volume with erasure coding', { timeout: 300_000 }, () => {
+describe('a volume with erasure coding', { timeout: 900_000 }, () => {
   it.each([1n, 2n, 3n, 4n])('grows while nodes die, and keeps every byte (seed %s)', async (seed) => {
     const random = new SeededRandom(seed);
     const erasure = { data: 2, parity: 1 };
