@@ -97,6 +97,25 @@ TEST(Verdict, WhatPassesIsTriedAFewTimesAndThenGoesUpUnchanged) {
   }
 }
 
+TEST(Verdict, AFlushThatFailedIsNotTriedAgain) {
+  NvmfWorld w("TCP");
+  ASSERT_TRUE(w.attach(true).ok());
+  const auto flush = [&w] {
+    TestIo io(IoType::flush, 0, 0);
+    w.bdev().submit(&io);
+    EXPECT_TRUE(w.world.net.run_until([&] { return io.ended; }));
+    return io.status;
+  };
+  // The second one would succeed, and say that what the first one lost is safe.
+  fail_first(w, status::internal_error, 1);
+  const size_t before = w.disk.submit_count;
+  EXPECT_EQ(flush(), status::internal_error);
+  EXPECT_EQ(w.disk.submit_count, before + 1);
+  // One that was not carried out is.
+  fail_first(w, status::command_interrupted, 1);
+  EXPECT_TRUE(flush().ok());
+}
+
 TEST(Verdict, PathErrorsAreTriedUntilItIsTooLateAndThenGoUpUnchanged) {
   NvmfWorld w("TCP");
   w.options.fast_io_fail_timeout = milliseconds(400);
