@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// npm run bench -- target|volume|layers|js|native|placement|cluster|failover [--json] [--seconds N] [--only TEXT]:
-// measures, and prints a table or one JSON object per line.
+// npm run bench -- target|volume|layers|js|native|placement|cluster|failover [--json] [--seconds N] [--only TEXT]
+// [--peer spdk]: measures, and prints a table or one JSON object per line.
 // How the figures are made and what they are good for: docs/performance.md.
 
 import { availableParallelism, cpus, release } from 'node:os';
@@ -20,6 +20,8 @@ export interface BenchOptions {
   readonly seconds: number;
   /** Only figures whose name contains this. */
   readonly only: string;
+  /** Of the target: measured beside it. */
+  readonly peer: 'spdk' | null;
 }
 
 type Suite = (options: BenchOptions, report: (figure: Figure) => void, signal: AbortSignal) => Promise<void>;
@@ -34,7 +36,7 @@ const suites: Record<string, Suite> = {
   failover: benchFailover,
   layers: benchLayers,
 };
-const usage = `usage: npm run bench -- ${Object.keys(suites).join('|')} [--json] [--seconds N] [--only TEXT]`;
+const usage = `usage: npm run bench -- ${Object.keys(suites).join('|')} [--json] [--seconds N] [--only TEXT] [--peer spdk]`;
 
 function readArguments(args: string[]): { suite: Suite; json: boolean; options: BenchOptions } {
   const { values, positionals } = parseArgs({
@@ -44,6 +46,7 @@ function readArguments(args: string[]): { suite: Suite; json: boolean; options: 
       json: { type: 'boolean', default: false },
       seconds: { type: 'string', default: '4' },
       only: { type: 'string', default: '' },
+      peer: { type: 'string' },
     },
   });
   const name = positionals[0];
@@ -51,7 +54,10 @@ function readArguments(args: string[]): { suite: Suite; json: boolean; options: 
   if (suite === undefined || positionals.length !== 1) throw new Error(`expected one suite; ${usage}`);
   const seconds = Number(values.seconds);
   if (!(seconds >= 0.1 && seconds <= 3600)) throw new Error(`--seconds: expected 0.1 to 3600; ${usage}`);
-  return { suite, json: values.json, options: { seconds, only: values.only } };
+  const { peer = null, only } = values;
+  if (peer !== null && (peer !== 'spdk' || name !== 'target'))
+    throw new Error(`--peer: spdk goes with the suite target; ${usage}`);
+  return { suite, json: values.json, options: { seconds, only, peer } };
 }
 
 async function main(): Promise<void> {

@@ -4,11 +4,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { packageRoot } from '../src/engine/native/addon.js';
 
+/** Of this project, by name; of others, by path. */
 export function programPath(name: string): string {
+  if (isAbsolute(name)) return name;
   const path = join(packageRoot(), 'build', 'bench', name);
   if (!existsSync(path)) throw new Error(`${path} is missing: start benchmarks with npm run bench, which builds it`);
   return path;
@@ -75,7 +77,17 @@ export class Server {
     return pid;
   }
 
+  /** One that polls would take the core from the others. */
+  pause(): void {
+    this.#child.kill('SIGSTOP');
+  }
+
+  resume(): void {
+    this.#child.kill('SIGCONT');
+  }
+
   async stop(): Promise<void> {
+    this.resume();
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const ended = once(this.#child, 'exit');
     this.#child.kill('SIGTERM');

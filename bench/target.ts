@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The NVMe/TCP target on loopback: engined on one core, the project's own initiator on another, and between its runs
-// the same bytes through bare sockets (basalt_floor), A B A B, so that both met the same machine.
+// the same bytes through bare sockets (basalt_floor), A B A B, so that both met the same machine. With --peer spdk SPDK's
+// target takes its turn too, with the same initiator; it is stopped while the others run, because it polls.
 
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { attachEngine } from '../src/engine/attached/attached-engine.js';
@@ -10,6 +11,7 @@ import { packageRoot } from '../src/engine/native/addon.js';
 import type { BenchOptions } from './main.js';
 import { runForJson, Server } from './programs.js';
 import { type Figure, median, rounded } from './report.js';
+import { type SpdkPeer, startSpdkPeer } from './spdk-peer.js';
 
 const depths = [1, 32, 128];
 const operations = ['read', 'write'] as const;
@@ -46,7 +48,9 @@ export async function benchTarget(
   const folder = join(packageRoot(), '.cache', 'bench');
   await mkdir(folder, { recursive: true });
   const image = join(folder, `target-${process.pid}.img`);
+  const peerImage = join(folder, `peer-${process.pid}.img`);
   const servers: Server[] = [];
+  let peer: SpdkPeer | null = null;
   try {
     const [floor, floorPort] = await Server.start(serverCore, 'basalt_floor', ['serve']);
     servers.push(floor);
@@ -54,11 +58,22 @@ export async function benchTarget(
     const [engined] = await Server.start(serverCore, 'engined', ['--rpc', `unix:${rpcPath}`]);
     servers.push(engined);
     const port = await serve(rpcPath, image);
-    for (const bdev of new Set(cases.map((at) => at.bdev))) await fill(bdev, port, signal);
+    const bdevs = new Set(cases.map((at) => at.bdev));
+    for (const bdev of bdevs) await fill(bdev, port, signal);
+    if (options.peer !== null) {
+      await writeFile(peerImage, '');
+      await truncate(peerImage, diskBytes);
+      peer = await startSpdkPeer({ core: serverCore, bytes: diskBytes, image: peerImage, nqnOf });
+      process.stderr.write(`peer: ${peer.version}\n`);
+      for (const bdev of bdevs) await fill(bdev, peer.port, signal);
+      peer.server.pause();
+    }
     for (const at of cases) {
-      report(await measure(at, options, { floor, floorPort, engined, port }, signal));
+      report(await measure(at, options, { floor, floorPort, engined, port, peer }, signal));
     }
   } finally {
+    await peer?.stop();
+    await rm(peerImage, { force: true });
     for (const server of servers) await server.stop();
     await rm(image, { force: true });
   }
@@ -93,26 +108,28 @@ interface Serving {
   readonly floorPort: string;
   readonly engined: Server;
   readonly port: string;
+  readonly peer: SpdkPeer | null;
 }
 
 async function measure(at: Case, options: BenchOptions, serving: Serving, signal: AbortSignal): Promise<Figure> {
   const milliseconds = Math.max(50, Math.round((options.seconds * 1000) / (2 * pairsPerFigure)));
   const load = ['--op', at.operation, '--depth', String(at.depth), '--milliseconds', String(milliseconds)];
   const floorArgs = ['run', '--port', serving.floorPort, '--server-pid', String(serving.floor.pid), ...load];
-  const targetArgs = [
-    '--port',
-    serving.port,
-    '--nqn',
-    nqnOf(at.bdev),
-    '--server-pid',
-    String(serving.engined.pid),
-    ...load,
-  ];
+  const perf = (server: Server, port: string): Promise<Run> => {
+    const where = ['--port', port, '--nqn', nqnOf(at.bdev), '--server-pid', String(server.pid)];
+    return runForJson<Run>(clientCore, 'basalt_perf', [...where, ...load], signal);
+  };
   const floors: Run[] = [];
   const targets: Run[] = [];
+  const peers: Run[] = [];
   for (let pair = 0; pair < pairsPerFigure; pair += 1) {
     floors.push(await runForJson<Run>(clientCore, 'basalt_floor', floorArgs, signal));
-    targets.push(await runForJson<Run>(clientCore, 'basalt_perf', targetArgs, signal));
+    targets.push(await perf(serving.engined, serving.port));
+    if (serving.peer === null) continue;
+    const { server, port } = serving.peer;
+    server.resume();
+    peers.push(await perf(server, port));
+    server.pause();
   }
   const middle = (runs: readonly Run[], field: keyof Run): number => rounded(median(runs.map((run) => run[field])));
   return {
@@ -128,6 +145,15 @@ async function measure(at: Case, options: BenchOptions, serving: Serving, signal
     client_cpu_us_per_io: middle(targets, 'client_cpu_us_per_io'),
     floor_p50_us: middle(floors, 'p50_us'),
     floor_cpu_us_per_io: middle(floors, 'server_cpu_us_per_io'),
+    ...(peers.length === 0
+      ? {}
+      : {
+          peer_iops: middle(peers, 'speed_iops'),
+          peer_ratio: pairedRatio(targets, peers),
+          peer_p50_us: middle(peers, 'p50_us'),
+          peer_p99_us: middle(peers, 'p99_us'),
+          peer_cpu_us_per_io: middle(peers, 'server_cpu_us_per_io'),
+        }),
   };
 }
 
