@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// npm run demo [-- [IMAGE] [--json] [--keep]]: the main job on real input, with real kills. Exits with 0 only when every
+// npm run demo [-- [IMAGE] [--json] [--keep] [--engine spdk]]: the main job on real input, with real kills. Exits with 0 only when every
 // byte came back.
 
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../src/engine/native/addon.js';
+import { spdkMissing, spdkProgram } from '../src/engine/spdk/testing/spdk-process.js';
 import { systemClock } from '../src/env/clock.js';
 import type { VolumeView } from '../src/model/api.js';
 import { DemoCluster } from './demo/cluster.js';
@@ -22,11 +23,16 @@ interface Options {
   readonly image: string | null;
   readonly json: boolean;
   readonly keep: boolean;
+  /** An spdk_tgt has the drives of the disk nodes. */
+  readonly spdk: string | null;
 }
 
-const usage = 'usage: npm run demo -- [IMAGE] [--json] [--keep]';
+const usage = 'usage: npm run demo -- [IMAGE] [--json] [--keep] [--engine spdk]';
 
-function parseArguments(args: readonly string[]): Options {
+function parseArguments(given: readonly string[]): Options {
+  const engineAt = given.indexOf('--engine');
+  const args = engineAt < 0 ? given : given.toSpliced(engineAt, 2);
+  if (engineAt >= 0 && given[engineAt + 1] !== 'spdk') throw new Error(`--engine: spdk is the only choice; ${usage}`);
   const flags = args.filter((arg) => arg.startsWith('-'));
   const names = args.filter((arg) => !arg.startsWith('-'));
   const unknown = flags.find((flag) => flag !== '--json' && flag !== '--keep');
@@ -35,7 +41,12 @@ function parseArguments(args: readonly string[]): Options {
   }
   const [image = null] = names;
   if (image !== null) useImage(image);
-  return { image, json: flags.includes('--json'), keep: flags.includes('--keep') };
+  return {
+    image,
+    json: flags.includes('--json'),
+    keep: flags.includes('--keep'),
+    spdk: engineAt < 0 ? null : spdkProgram,
+  };
 }
 
 class Demo {
@@ -120,7 +131,9 @@ class Demo {
     const sizeBytes = Math.ceil(image.bytes / MiB) * MiB;
     const diskBytes = Math.max(2 * sizeBytes, 256 * MiB);
     const basalt = join(this.#root, 'dist', 'src', 'bin', 'basalt.js');
-    const cluster = await DemoCluster.plan({ folder: this.#folder, diskBytes, basalt, stays: this.#options.keep });
+    const { keep, spdk } = this.#options;
+    const common = { folder: this.#folder, diskBytes, basalt, stays: keep };
+    const cluster = await DemoCluster.plan(spdk === null ? common : { ...common, spdk });
     this.#cluster = cluster;
     await cluster.start();
     for (const daemon of cluster.daemons) this.#say(`  ${daemon.name.padEnd(13)} process ${daemon.pid}`);
@@ -256,6 +269,10 @@ async function main(): Promise<number> {
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
     return 2;
+  }
+  if (process.argv.includes('--engine') && options.spdk === null) {
+    process.stderr.write(`demonstration with SPDK: skipped${spdkMissing}\n`);
+    return 0;
   }
   const demo = new Demo(options);
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -5,6 +5,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { ApiClient } from '../../src/client/api-client.js';
+import { attachEngine } from '../../src/engine/attached/attached-engine.js';
 import { systemClock } from '../../src/env/clock.js';
 import type { VolumeView } from '../../src/model/api.js';
 import { Daemon, freePorts } from './processes.js';
@@ -34,6 +35,8 @@ export interface ClusterOptions {
   readonly place?: (name: string) => Place;
   /** The cluster keys of encrypted volumes, for nodes and API server. @default `cluster.key` where they are started */
   readonly keyFile?: string;
+  /** An spdk_tgt that has the drives of all disk nodes. @default none */
+  readonly spdk?: string;
   /** Added to the command line of every node. */
   readonly nodeArguments?: readonly string[];
   /** The daemons outlive this process. @default false */
@@ -47,8 +50,11 @@ export class DemoCluster {
   readonly api: ApiClient;
   /** Of the store's members. */
   readonly storeNames: readonly string[];
+  /** What the nodes need before they start. */
+  readonly #first: readonly string[];
 
   private constructor(daemons: readonly Daemon[], api: ApiClient, storeNames: readonly string[]) {
+    this.#first = daemons.flatMap(({ name }) => (storeNames.includes(name) || name === 'spdk' ? [name] : []));
     this.#daemons = daemons;
     this.api = api;
     this.storeNames = storeNames;
@@ -79,9 +85,22 @@ export class DemoCluster {
         ? storeAt.map((at) => daemon(at.name, etcdCommand(folder, at, storeAt), () => etcdAnswers(at)))
         : [basalt('store', 'store', '--listen', endpoints, '--directory', join(folder, 'store'))];
     const apiAt = `${place('api').address}:${port()}`;
-    const disk = (name: string) => ['--disk', join(folder, `${name}.disk`), '--disk-size', `${options.diskBytes}`];
+    const rpcPath = join(folder, 'spdk.sock');
+    const withSpdk = options.spdk === undefined ? [] : ['--engine', `spdk:${rpcPath}`];
+    const spdkDaemons =
+      options.spdk === undefined
+        ? []
+        : [daemon('spdk', [options.spdk, ...spdkArguments, '-r', rpcPath], () => spdkAnswers(rpcPath))];
+    const disk = (name: string) => [
+      ...withSpdk,
+      '--disk',
+      join(folder, `${name}.disk`),
+      '--disk-size',
+      `${options.diskBytes}`,
+    ];
     const daemons = [
       ...storeDaemons,
+      ...spdkDaemons,
       basalt('api', 'api', '--listen', apiAt, ...keys, '--store', endpoints),
       ...diskNodes.map((name) => node(name, '--roles', 'disk', ...disk(name))),
       ...controllerNodes.map((name) => node(name, '--roles', 'controller')),
@@ -99,10 +118,10 @@ export class DemoCluster {
     return found;
   }
 
-  /** The store first; the rest finds it. */
+  /** The store first, and SPDK; the rest finds them. */
   async start(): Promise<void> {
-    await Promise.all(this.storeNames.map((name) => this.daemon(name).start()));
-    const others = this.#daemons.filter((daemon) => !this.storeNames.includes(daemon.name));
+    await Promise.all(this.#first.map((name) => this.daemon(name).start()));
+    const others = this.#daemons.filter((daemon) => !this.#first.includes(daemon.name));
     await Promise.all(others.map((daemon) => daemon.start()));
   }
 
@@ -132,6 +151,16 @@ export class DemoCluster {
     }
     throw new Error(`waited ${timeoutMs / 1000} s for ${name} to be ${what}; last seen: ${last}`);
   }
+}
+
+/** One core, ordinary memory, no drives of its own. */
+const spdkArguments = ['-m', '0x1', '--no-huge', '-s', '1024', '--no-pci', '--disable-cpumask-locks'];
+
+async function spdkAnswers(rpcPath: string): Promise<void> {
+  const spdk = await attachEngine({ rpcPath });
+  const { methods } = spdk.capabilities;
+  await spdk.close();
+  if (!methods.has('bdev_get_bdevs')) throw new Error('SPDK is still starting');
 }
 
 interface EtcdMember {
