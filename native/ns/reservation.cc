@@ -19,6 +19,16 @@ bool valid_type(uint8_t type) {
   return type >= 1 && type <= 6;
 }
 
+// The lowest key's, the oldest of those, but for the holder. Whoever registered and never acquired would otherwise keep
+// its place for ever, and in the end nobody could take over.
+HostId least_of(const std::vector<Registrant>& registrants, const HostId& holder) {
+  const Registrant* least = nullptr;
+  for (const Registrant& each : registrants) {
+    if (each.host != holder && (least == nullptr || each.key < least->key)) least = &each;
+  }
+  return least == nullptr ? HostId{} : least->host;
+}
+
 }  // namespace
 
 Reservation::Reservation(bool one_writer, const GateRecord& record)
@@ -152,6 +162,7 @@ Status Reservation::register_host(const HostId& host, const RegisterFields& fiel
         if (own->key != fields.new_key) return status::reservation_conflict.dnr();
         return status::success;
       }
+      if (one_writer_ && registrants_.size() >= registrants_max) remove(least_of(registrants_, holder_));
       if (registrants_.size() >= registrants_max) return status::invalid_field.dnr();
       registrants_.push_back({host, fields.new_key});
       generation_++;

@@ -9,6 +9,7 @@
 //  - acquiring with preempt takes over from any holder whose key is not higher (equal: a new association of the same
 //    owner); it removes every registrant with a key up to its own
 //  - the type is Exclusive Access; keys cannot be replaced
+//  - when there are too many registrants, the one with the lowest key that is not the holder gives its place
 //
 // A reservation made from a ReservationState is kept for good by somebody else (ns/shared_reservation.h): persistence
 // through power loss is on, and cannot be switched off.

@@ -93,6 +93,23 @@ TEST(Reservation, RegistrantsAreBounded) {
   EXPECT_TRUE(enroll(r, 200, 5).is(status::invalid_field));
 }
 
+// Takeovers that are given up leave their registrations behind.
+TEST(OneWriter, RegistrationsThatAreLeftBehindKeepNobodyOut) {
+  Reservation r(true);
+  ASSERT_TRUE(enroll(r, 1, 5).ok());
+  ASSERT_TRUE(take(r, 1, 5).ok());
+  for (unsigned i = 2; i < 3 * Reservation::registrants_max; i++) {
+    ASSERT_TRUE(enroll(r, static_cast<uint8_t>(i), 6 + i).ok()) << i;
+    EXPECT_LE(r.registrants().size(), Reservation::registrants_max);
+    EXPECT_TRUE(r.is_holder(host(1)));
+    EXPECT_TRUE(r.is_registrant(host(static_cast<uint8_t>(i))));
+  }
+  ASSERT_TRUE(enroll(r, 250, 500).ok());
+  EXPECT_TRUE(take(r, 250, 500).ok());
+  EXPECT_TRUE(r.is_holder(host(250)));
+  EXPECT_EQ(r.registrants().size(), 1u);
+}
+
 TEST(OneWriter, NobodyMayDoIoUntilSomebodyHoldsTheGate) {
   Reservation r(true);
   EXPECT_FALSE(r.allows(host(1), Access::read));
