@@ -14,10 +14,10 @@ const patientMs = 60_000;
 const uuid = (n: number): string => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
 const [volumeId, a, b, c, d, e] = [uuid(1), uuid(10), uuid(11), uuid(12), uuid(13), uuid(14)];
 const holder = { controller: 'c1', instance: uuid(5) };
-const placed = (replica: string, leaving = false): ReplicaPlacement => ({
+const placed = (replica: string, leaving = false, node = `n-${replica}`): ReplicaPlacement => ({
   replica,
   disk: replica.replace('-4000-', '-4001-'),
-  node: 'n',
+  node,
   ...(leaving ? { leaving } : {}),
 });
 const member = (replica: string) => ({ replica, incarnation: 'i' });
@@ -30,6 +30,10 @@ class Bed {
   readonly sets: string[][] = [];
   readonly ended: string[] = [];
   readonly refused = new Set<string>();
+  /** What happens while the engine carries out a method, before it answers. */
+  readonly during = new Map<string, () => void>();
+  /** Replicas whose nodes do not answer. */
+  readonly away = new Set<string>();
   replicas: ReplicaPlacement[] = [];
   known: Leadership;
   readonly #members = new Map([a, b, c].map((replica) => [`m-${replica}`, { leg: 0, replica }]));
@@ -39,14 +43,21 @@ class Bed {
     const legs = [{ inSync: inSync.map(member) }];
     this.known = { format: 1, volumeId, epoch: 3, ...holder, clean: false, leaseMs: 300, needs: 2, legs };
     const engine = {
-      rpc: async (method: string, params: { member?: string; instead_of?: string }): Promise<unknown> => {
-        if (method === 'basalt_member_attach') return { incarnation: 'i' };
+      rpc: async (
+        method: string,
+        params: { member?: string; name?: string; instead_of?: string },
+      ): Promise<unknown> => {
+        if (method === 'basalt_member_attach') {
+          if ([...this.away].some((replica) => params.name?.includes(replica) === true)) throw new Error('away');
+          return { incarnation: 'i' };
+        }
         const { member: name = '', instead_of: instead } = params;
         const nameOf = (at: string): string => this.#members.get(at)?.replica ?? at;
         if (name !== '') {
           const what = method.replace('basalt_leg_', '').replace('_member', '');
           this.asked.push(`${what} ${nameOf(name)}${instead === undefined ? '' : ` for ${nameOf(instead)}`}`);
         }
+        this.during.get(method)?.();
         if (this.refused.has(method)) throw new Error('refused');
         return true;
       },
@@ -157,6 +168,45 @@ describe('a leg with parity', { timeout: 2 * patientMs }, () => {
     expect(bed.asked.filter((call) => call === `remove ${a}`)).toHaveLength(1);
   });
 
+  it('takes its place at once when the old one fails while the new one is equal already', async () => {
+    await bed.asks(`add ${d} for ${a}`);
+    bed.tell('leg_member_copied', d);
+    bed.tell('leg_member_failed', a);
+    await bed.asks(`remove ${a}`);
+    expect(bed.sets).toEqual([[b, c, d]]);
+    expect(bed.asked.filter((call) => call === `remove ${a}`)).toHaveLength(1);
+  });
+
+  it('goes back to the old one when the new one fails while the engine is told that it is in', async () => {
+    await bed.asks(`add ${d} for ${a}`);
+    bed.during.set('basalt_leg_commit_member', () => bed.tell('leg_member_failed', d));
+    bed.tell('leg_member_copied', d);
+    await bed.asks(`remove ${d}`);
+    expect(bed.sets).toEqual([
+      [b, c, d],
+      [b, c, a],
+    ]);
+    expect(bed.asked).not.toContain(`remove ${a}`);
+    expect(bed.asked).not.toContain(`abandon ${d}`);
+  });
+
+  it('does not go back to one that is being deleted already', async () => {
+    await bed.asks(`add ${d} for ${a}`);
+    bed.refused.add('basalt_leg_commit_member');
+    bed.tell('leg_member_copied', d);
+    // The first set is in the store: whoever plans finds that the old one may be dropped.
+    bed.during.set('basalt_leg_commit_member', () => {
+      bed.replicas = [placed(b), placed(c), placed(d)];
+    });
+    await bed.asks(`abandon ${d}`);
+    await bed.asks(`remove ${a}`);
+    expect(bed.sets).toEqual([
+      [b, c, d],
+      [b, c],
+    ]);
+    expect(bed.ended).toEqual([]);
+  });
+
   it('gives up a successor that is called off, and keeps the old one', async () => {
     await bed.asks(`add ${d} for ${a}`);
     bed.replicas = [placed(a), placed(b), placed(c), { ...placed(d), leaving: true }];
@@ -185,6 +235,42 @@ describe('two successors of a leg with parity', { timeout: 2 * patientMs }, () =
     bed.tell('leg_member_copied', second);
     await bed.asks(`remove ${b}`);
     expect(bed.sets.every((set) => set.length === 3)).toBe(true);
+  });
+
+  it('take over from those on their own nodes, whoever comes first', async () => {
+    for (const first of [d, e]) {
+      bed = new Bed(
+        [b, a, c],
+        [placed(a, true, 'n1'), placed(b, true, 'n2'), placed(c), placed(d, false, 'n1'), placed(e)],
+      );
+      // The other one of the two comes when its forerunner has its place.
+      bed.away.add(first === d ? e : d);
+      await bed.eventually('one is added', () => bed.asked.length > 0);
+      if (first === d) expect(bed.asked).toEqual([`add ${d} for ${a}`]);
+      else expect(bed.asked[0]).toContain(`add ${e} for `);
+      bed.away.clear();
+      bed.tell('leg_member_copied', first);
+      const second = first === d ? e : d;
+      await bed.eventually('the other one is added', () => bed.asked.some((call) => call.startsWith(`add ${second}`)));
+      bed.tell('leg_member_copied', second);
+      await bed.eventually('both are in', () => bed.known.legs[0]?.inSync.length === 3 && bed.sets.length === 2);
+      expect(bed.sets.every((set) => !(set.includes(a) && set.includes(d)))).toBe(true);
+      if (first === d) await bed.worker.stop();
+    }
+  });
+
+  it('do not take an empty place while one of their own nodes is there', async () => {
+    bed = new Bed([a, c], [placed(a, true, 'n1'), placed(c), placed(d, false, 'n1'), placed(e)]);
+    await bed.asks(`add ${d} for ${a}`);
+    await bed.asks(`add ${e}`);
+  });
+
+  it('exchange what is in the set and placed no more', async () => {
+    bed = new Bed([a, b, c], [placed(b), placed(c), placed(d)]);
+    await bed.asks(`add ${d} for ${a}`);
+    bed.tell('leg_member_copied', d);
+    await bed.asks(`remove ${a}`);
+    expect(bed.sets).toEqual([[b, c, d]]);
   });
 
   it('fill an empty place first', async () => {

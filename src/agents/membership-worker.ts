@@ -5,7 +5,9 @@
 //
 // Invariants:  - the engine is told to go on without a member only after the swap that removed it is known to be in the store
 //              - a copied member counts only after its swap; one that fails meanwhile is swapped out before it is given up
-//              - a member of a leg with parity that has a successor is let go after the swap that exchanged the two
+//              - a member of a leg with parity that has a successor is let go after the swap that exchanged the two, and when
+//                the engine knows of it and the successor has not failed by then
+//              - a successor never stands in the set beside a member of its own node that it could have taken over from
 //              - failures go first: they are what makes writes wait
 
 import { type EngineEvent, isEngineError } from '../engine/engine.js';
@@ -55,7 +57,11 @@ interface Joining {
   state: 'copying' | 'copied' | 'failed';
   /** The swap that lets it in is in the store, or may be. */
   swapped: boolean;
+  /** The engine knows that it is in the set. */
+  committed: boolean;
 }
+
+type ReleaseMethod = 'basalt_leg_remove_member' | 'basalt_leg_abandon_member';
 
 export class MembershipWorker {
   readonly #options: WorkerOptions;
@@ -146,8 +152,11 @@ export class MembershipWorker {
     while (!signal.aborted) {
       const failedJoin = [...this.#joining.values()].find((entry) => entry.state === 'failed');
       const copied = [...this.#joining.values()].find((entry) => entry.state === 'copied');
+      // One swap instead of two, and no moment with fewer members.
+      const inTime = [...this.#joining.values()].find((entry) => this.#canReplaceFailed(entry));
       const unwanted = [...this.#joining.values()].find((entry) => !entry.swapped && !this.#isWanted(entry.member));
-      if (this.#failed.size > 0 || failedJoin?.swapped === true) await this.#shrink();
+      if (inTime !== undefined) await this.#join(inTime);
+      else if (this.#failed.size > 0 || failedJoin?.swapped === true) await this.#shrink();
       else if (failedJoin !== undefined) this.#giveUp(failedJoin.member);
       else if (unwanted !== undefined) this.#giveUp(unwanted.member);
       else if (copied !== undefined) await this.#join(copied);
@@ -162,6 +171,11 @@ export class MembershipWorker {
     return placed !== undefined && placed.leaving !== true;
   }
 
+  #canReplaceFailed({ member, insteadOf, state, swapped }: Joining): boolean {
+    if (insteadOf === null || state !== 'copied' || swapped) return false;
+    return this.#failed.has(insteadOf.name) && this.#isWanted(member);
+  }
+
   /** Everything that failed by now, over all legs, in one swap. */
   async #shrink(): Promise<void> {
     const { register } = this.#options;
@@ -171,7 +185,8 @@ export class MembershipWorker {
     // The engine has let go of nothing yet: whom a failed one took over from has everything.
     const restored = (present: Leadership): Leadership =>
       joins.reduce((next, { member: { leg, replica }, insteadOf }) => {
-        if (insteadOf === null || this.#failed.has(insteadOf.name)) return next;
+        if (insteadOf === null || this.#failed.has(insteadOf.name) || !this.#isPlaced(leg, insteadOf.replica))
+          return next;
         return planJoin(next, { leg, replica: insteadOf.replica, incarnation: insteadOf.incarnation }, replica) ?? next;
       }, present);
     const plan = (present: Leadership): Leadership | null => {
@@ -189,7 +204,16 @@ export class MembershipWorker {
     if (!(await this.#swap(plan))) return;
     goOn();
     if (last.length > 0) return this.#end('stuck', `the last replica of leg ${last[0]?.leg} failed`);
-    for (const { member } of joins) this.#giveUp(member);
+    for (const { member, insteadOf, committed } of joins) {
+      this.#giveUp(member, committed ? 'basalt_leg_remove_member' : 'basalt_leg_abandon_member');
+      // It could not be taken back, as it is being deleted.
+      if (
+        insteadOf !== null &&
+        !failed.some(({ name }) => name === insteadOf.name) &&
+        !this.#isInSync(insteadOf, member)
+      )
+        this.#letGo(member.leg, insteadOf);
+    }
     this.#options.onChange();
     this.#rejoinWakeup.wake();
   }
@@ -208,11 +232,23 @@ export class MembershipWorker {
       joining.state = 'failed';
       return;
     }
+    joining.committed = true;
+    // Whom it took over from has everything still: #shrink takes that one back.
+    if ((joining.state as string) === 'failed' && insteadOf !== null) return;
     this.#joining.delete(member.name);
     if ((joining.state as string) === 'failed') this.#failed.set(member.name, { name: member.name, member });
     if (insteadOf !== null) this.#letGo(member.leg, insteadOf);
     this.#options.onChange();
     this.#rejoinWakeup.wake();
+  }
+
+  #isInSync({ replica }: InSyncMember, { leg }: MemberRef): boolean {
+    return this.#options.register.known.legs[leg]?.inSync.some((entry) => entry.replica === replica) === true;
+  }
+
+  /** What is placed no more is being deleted, or has been. */
+  #isPlaced(leg: number, replica: string): boolean {
+    return this.#options.volume().legs[leg]?.replicas.some((entry) => entry.replica === replica) === true;
   }
 
   /** It is in the set no more, and nobody waits for it, whatever became of it meanwhile. */
@@ -238,9 +274,9 @@ export class MembershipWorker {
     this.#options.onChange();
   }
 
-  #giveUp(member: AttachedMember): void {
+  #giveUp(member: AttachedMember, method: ReleaseMethod = 'basalt_leg_abandon_member'): void {
     this.#joining.delete(member.name);
-    this.#release({ name: member.name, member }, 'basalt_leg_abandon_member');
+    this.#release({ name: member.name, member }, method);
     this.#options.onChange();
   }
 
@@ -248,10 +284,7 @@ export class MembershipWorker {
    * Tells the engine to go on without the member, which takes effect at once. That the member is free takes as long as
    * its last I/O: nothing else waits for that.
    */
-  #release(
-    at: { name: string; member: MemberRef },
-    method: 'basalt_leg_remove_member' | 'basalt_leg_abandon_member',
-  ): void {
+  #release(at: { name: string; member: MemberRef }, method: ReleaseMethod): void {
     const { assembly, context } = this.#options;
     const run = async (): Promise<void> => {
       try {
@@ -312,9 +345,10 @@ export class MembershipWorker {
 
   /**
    * Whom it would take over from; null: nobody, there is room for it; undefined: not now. A leg with parity has as many places as
-   * members, and one of them can be exchanged at a time.
+   * members, and one of them can be exchanged at a time. Where one that leaves stands on the node of this one it is that one,
+   * lest one node's loss takes two members while the other moves are under way; so there is always one that can go first.
    */
-  #placeFor({ leg }: MemberRef): Replaced | null | undefined {
+  #placeFor({ leg, replica }: MemberRef): Replaced | null | undefined {
     const { assembly, register, volume } = this.#options;
     const { erasure, legs } = volume();
     if (erasure === undefined) return null;
@@ -325,12 +359,16 @@ export class MembershipWorker {
       coming.set(member.replica, { leg: member.leg, insteadOf });
     const here = [...coming].filter(([replica, entry]) => entry.leg === leg && !isInSync(replica));
     const taken = here.filter(([, { insteadOf }]) => insteadOf === null || !isInSync(insteadOf.replica));
-    if (inSync.length + taken.length < erasure.data + erasure.parity) return null;
+    const placed = new Map(legs[leg]?.replicas.map((entry) => [entry.replica, entry]));
+    // What is placed no more is being deleted, and leaves as well.
+    const leaving = inSync.filter(
+      (entry) => placed.get(entry.replica)?.leaving !== undefined || !placed.has(entry.replica),
+    );
+    const neighbours = leaving.filter((entry) => placed.get(entry.replica)?.node === placed.get(replica)?.node);
+    if (neighbours.length === 0 && inSync.length + taken.length < erasure.data + erasure.parity) return null;
     if (here.length > taken.length) return undefined;
-    const isLeaving = (replica: string): boolean =>
-      legs[leg]?.replicas.some((entry) => entry.replica === replica && entry.leaving === true) === true;
-    for (const entry of inSync) {
-      const name = isLeaving(entry.replica) ? assembly.nameOfMember(entry.replica) : null;
+    for (const entry of neighbours.length > 0 ? neighbours : leaving) {
+      const name = assembly.nameOfMember(entry.replica);
       if (name !== null) return { ...entry, name };
     }
     return undefined;
@@ -368,7 +406,7 @@ export class MembershipWorker {
     if (outcome.kind === 'fenced') return this.#end('fenced', `a replica obeys epoch ${outcome.epoch}`);
     if (outcome.kind !== 'taken') return;
     assembly.adopt(outcome.member);
-    const joining: Joining = { member: outcome.member, insteadOf, state: 'copying', swapped: false };
+    const joining: Joining = { member: outcome.member, insteadOf, state: 'copying', swapped: false, committed: false };
     this.#joining.set(request.name, joining);
     const instead = insteadOf === null ? {} : { instead_of: insteadOf.name };
     try {
