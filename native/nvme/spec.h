@@ -21,6 +21,10 @@ enum class AdminOpcode : uint8_t {
   keep_alive = 0x18,
   cross_controller_reset = 0x38,
   fabrics = 0x7f,
+  // Vendor specific, of a node link only (nvmf/target/attachments.h).
+  link_detach = 0xc0,
+  link_attach = 0xc1,
+  link_describe = 0xc2,
 };
 
 enum class NvmOpcode : uint8_t {
@@ -129,6 +133,15 @@ struct Command {
   uint64_t slba() const { return uint64_t{cdw11} << 32 | cdw10; }
   uint32_t count_blocks() const { return (cdw12 & 0xffff) + 1; }  // NLB is zero-based
   bool fua() const { return (cdw12 & 1u << 30) != 0; }
+
+  // On a node link every I/O command says for which attachment, and under which epoch. Elsewhere these are reserved.
+  uint64_t link_tag() const { return uint64_t{cdw3} << 32 | cdw2; }
+  uint64_t link_epoch() const { return metadata; }
+  void set_link(uint64_t tag, uint64_t epoch) {
+    cdw2 = static_cast<uint32_t>(tag);
+    cdw3 = static_cast<uint32_t>(tag >> 32);
+    metadata = epoch;
+  }
 };
 static_assert(sizeof(Command) == 64);
 static_assert(offsetof(Command, sgl) == 24 && offsetof(Command, cdw10) == 40);
@@ -221,6 +234,29 @@ constexpr uint8_t security_protocol_specific = 0x01;  // SPSP0 and SPSP1
 // Connect's result, beside the controller identifier: AUTHREQ.
 constexpr uint32_t connect_authentication_required = 1u << 17;  // ATR
 constexpr uint32_t connect_secure_channel_required = 1u << 18;  // ASCR
+
+// What Attach sends: whose namespace, and by what the attachment is known to it. The first eight bytes of `hostid` are
+// the tag that its commands carry. Its answer's dword 0 is the number that they carry as their NSID.
+struct LinkAttachData {
+  uint8_t hostid[16];
+  uint32_t nsid;
+  uint8_t reserved[236];
+  char subnqn[256];
+};
+static_assert(sizeof(LinkAttachData) == 512 && offsetof(LinkAttachData, subnqn) == 256);
+
+// What Describe says of an attachment.
+struct LinkDescription {
+  uint8_t uuid[16];
+  uint8_t nguid[16];
+  char serial_number[20];
+  uint32_t block_size_bytes;
+  uint64_t count_blocks;
+  uint8_t rescap;
+  uint8_t dlfeat;
+  uint8_t reserved[186];
+};
+static_assert(sizeof(LinkDescription) == 256 && offsetof(LinkDescription, count_blocks) == 56);
 
 constexpr char discovery_nqn[] = "nqn.2014-08.org.nvmexpress.discovery";
 

@@ -6,6 +6,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { copies } from './contract-copy.js';
 import { encryption, keys } from './contract-keys.js';
+import { nodeLinks } from './contract-link.js';
 import { reservations } from './contract-reservation.js';
 import { scrubbing } from './contract-scrub.js';
 import { volumeSnapshots } from './contract-snapshot.js';
@@ -46,6 +47,7 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
     snapshots(start, () => world);
     fabric(start, () => world);
     keys(start);
+    nodeLinks(start, (disk) => world.diskPath(disk));
     volumeSnapshots(start, (disk) => world.diskPath(disk));
     copies(start, (disk) => world.diskPath(disk));
     reservations(start);
@@ -384,6 +386,7 @@ function fabric(start: () => Engine, world: () => ContractWorld): void {
       incarnation: 'INCARNATION1',
       num_blocks: 2048,
       block_size: 4096,
+      shared: false,
     });
     const handle = await old.openBdev('m');
     await handle.write(0, pattern(4096, 1));

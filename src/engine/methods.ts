@@ -109,6 +109,14 @@ export interface MultipathPolicyDescription {
   rr_min_io?: number;
 }
 
+/** One association with a node, for all members there. */
+export interface LinkDescription {
+  address: string;
+  hostnqn: string;
+  state: 'connecting' | 'live';
+  connections: number;
+  members: number;
+}
 export interface NvmeControllerDescription {
   name: string;
   subnqn: string;
@@ -526,6 +534,8 @@ export interface MethodMap {
       internal?: boolean;
       /** Ours: while it is accessible, its controllers on other nodes are fenced. */
       one_active?: boolean;
+      /** Ours: nodes attach replicas of other subsystems by it, any number over one association. */
+      node_link?: boolean;
     };
     result: true;
   };
@@ -598,15 +608,18 @@ export interface MethodMap {
       traddr: string;
       trsvcid: string;
       subnqn: string;
+      /** The node's link: shared with other members there. Where the node has none, the member connects alone. */
+      link_nqn?: string;
       hostnqn: string;
       epoch: Epoch;
       timeout_ms: number;
     } & KeyNames &
       AuthenticationPolicy;
     /** Fenced: EngineError -116 with `data.epoch`, the higher one. */
-    result: { incarnation: string; num_blocks: number; block_size: number };
+    result: { incarnation: string; num_blocks: number; block_size: number; shared: boolean };
   };
   basalt_member_detach: { params: { name: string }; result: true };
+  basalt_link_get: { params: NoParams; result: LinkDescription[] };
   basalt_leg_create: {
     params: {
       name: string;

@@ -71,6 +71,8 @@ const authority = 'nqn.2026-01.io.basalt';
 export const nqns = Object.freeze({
   discovery: 'nqn.2014-08.org.nvmexpress.discovery',
   replica: (replicaId: string) => `${authority}:replica:${replicaId}`,
+  /** Of every disk node: by it controllers reach all replicas there over one association. */
+  nodeLink: `${authority}:node-link`,
   /** A copy of a snapshot, for disk nodes that make another one of it. */
   snapshotCopy: (lvol: string) => `${authority}:snapshot-copy:${lvol}`,
   volume: (volumeId: string) => `${authority}:volume:${volumeId}`,

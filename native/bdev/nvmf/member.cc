@@ -6,6 +6,8 @@
 
 #include "base/bytes.h"
 #include "base/probe.h"
+#include "bdev/nvmf/link_reach.h"
+#include "bdev/nvmf/own_reach.h"
 
 namespace basalt::bdev {
 namespace {
@@ -22,22 +24,22 @@ constexpr size_t report_key_offset = 8;
 
 }  // namespace
 
-Member::Member(Reactor& home, nvmf::HostTransport& transport, MemberOptions options)
-    : Bdev(home), transport_(transport), options_(std::move(options)), flights_(member_flights_max) {
+Member::Member(Reactor& home, nvmf::HostTransport& transport, MemberOptions options, Links* links)
+    : Bdev(home), transport_(transport), links_(links), options_(std::move(options)), flights_(member_flights_max) {
   info_.name = options_.name;
   info_.product = "nvmf";
   info_.count_blocks = 0;
   deadline_timer_.member = this;
   deadline_timer_.run = [](Work* work) {
     Member* member = static_cast<DeadlineTimer*>(work)->member;
-    if (member->controller_) {
-      member->controller_->abort({Errc::timed_out, member->options_.name + ": the takeover did not end in time"});
+    if (member->reach_) {
+      member->reach_->end({Errc::timed_out, member->options_.name + ": the takeover did not end in time"});
     }
   };
 }
 
 Member::~Member() {
-  BASALT_ASSERT(controller_ == nullptr && gate_.count() == 0);
+  BASALT_ASSERT(reach_ == nullptr && gate_.count() == 0);
   if (pulse_) pulse_->remove(this);
 }
 
@@ -51,12 +53,12 @@ Task<Result<MemberInfo>> Member::takeover(uint64_t epoch, Duration timeout) {
   auto result = co_await takeover_steps(epoch, timeout);
   home().cancel(&deadline_timer_);
   if (result.ok() && closing_) result = Error{Errc::closed, options_.name + " is being detached"};
-  if (result.ok() && !controller_->live()) result = Error{Errc::closed, options_.name + ": lost after the takeover"};
+  if (result.ok() && !reach_->live()) result = Error{Errc::closed, options_.name + ": lost after the takeover"};
   if (result.ok()) {
     taken_ = true;
-  } else if (controller_) {
-    co_await controller_->close();
-    controller_.reset();
+  } else if (reach_) {
+    co_await reach_->close();
+    reach_.reset();
   }
   busy_ = false;
   co_return result;
@@ -64,50 +66,59 @@ Task<Result<MemberInfo>> Member::takeover(uint64_t epoch, Duration timeout) {
 
 Task<Result<MemberInfo>> Member::takeover_steps(uint64_t epoch, Duration timeout) {
   taken_ = false;
-  if (controller_) {
-    // What is in flight on the old association has ended when this returns.
-    controller_->abort({Errc::closed, options_.name + ": taken over anew"});
-    co_await controller_->close();
-    controller_.reset();
+  if (reach_) {
+    // What is in flight under the old identity has ended when this returns.
+    reach_->end({Errc::closed, options_.name + ": taken over anew"});
+    co_await reach_->close();
+    reach_.reset();
   }
-  nvmf::HostControllerOptions options;
-  options.address = options_.address;
-  options.subnqn = options_.subnqn;
-  options.hostnqn = options_.hostnqn;
-  options.authentication = options_.authentication;
-  home().env().random(options.hostid.bytes.data(), options.hostid.bytes.size());
-  options.keep_alive_ms = options_.keep_alive_ms;
-  options.keep_alive_rare_ms = std::max(options_.keep_alive_ms, options_.keep_alive_rare_ms);
-  options.connect_timeout = options.admin_timeout = options.command_timeout = timeout;
-  options.io_queue_depth = options_.io_queue_depth;
-  nvmf::HostController::Listener* listener = this;
-  controller_ = std::make_unique<nvmf::HostController>(home(), transport_, std::move(options), listener);
-  Outcome outcome = co_await controller_->connect();
+  Outcome outcome = co_await open_reach(timeout);
   if (!outcome) co_return outcome.error();
-  const nvmf::HostNamespace* ns = controller_->find(options_.nsid);
+  const nvmf::HostNamespace* ns = reach_->space();
   if (ns == nullptr) {
     co_return Error{Errc::not_found, options_.subnqn + " has no namespace " + std::to_string(options_.nsid)};
   }
-  if ((controller_->info().oncs & nvmf::oncs_reservations) == 0) {
+  if ((reach_->info().oncs & nvmf::oncs_reservations) == 0) {
     co_return Error{Errc::unsupported, options_.subnqn + " has no reservations"};
   }
   if (info_.count_blocks != 0 && ns->block_size_bytes != info_.block_size_bytes) {
     co_return Error{Errc::invalid_argument, options_.name + ": the block size has changed"};
   }
-  fill_nvmf_info(info_, *ns, controller_->info());
-  geometry_ = nvmf_geometry(*ns, controller_->info());
-  incarnation_ = controller_->info().serial_number;
+  fill_nvmf_info(info_, *ns, reach_->info());
+  geometry_ = nvmf_geometry(*ns, reach_->info());
+  incarnation_ = reach_->incarnation();
   fencing_epoch_ = 0;
+  reach_->set_epoch(epoch);
   outcome = co_await acquire(epoch);
   if (!outcome) co_return outcome.error();
-  if (!controller_->live()) co_return Error{Errc::closed, options_.name + ": lost during the takeover"};
+  if (!reach_->live()) co_return Error{Errc::closed, options_.name + ": lost during the takeover"};
   epoch_ = epoch;
-  controller_->set_command_timeout(options_.command_timeout);
+  reach_->set_command_timeout(options_.command_timeout);
   MemberInfo member;
   member.incarnation = incarnation_;
   member.count_blocks = info_.count_blocks;
   member.block_size_bytes = info_.block_size_bytes;
   co_return member;
+}
+
+// Where the node has no link, or none for this member: without one.
+Task<Outcome> Member::open_reach(Duration timeout) {
+  Reach::Listener& listener = *this;
+  const Instant deadline = home().now() + timeout;
+  if (links_ != nullptr && !options_.link_nqn.empty()) {
+    reach_ = std::make_unique<LinkReach>(home(), *links_, options_, listener);
+    Outcome opened = co_await reach_->open(timeout);
+    if (opened.ok()) co_return opened;
+    const Errc code = opened.error().code;
+    if (code != Errc::not_found && code != Errc::permission && code != Errc::unsupported) co_return opened;
+    if (!deadline_timer_.armed()) co_return opened;
+    co_await reach_->close();
+    reach_.reset();
+  }
+  if (closing_) co_return Error{Errc::closed, options_.name + " is being detached"};
+  reach_ = std::make_unique<OwnReach>(home(), transport_, options_, listener);
+  Outcome opened = co_await reach_->open(std::max(milliseconds(1), deadline - home().now()));
+  co_return opened;
 }
 
 Task<Outcome> Member::acquire(uint64_t epoch) {
@@ -120,7 +131,7 @@ Task<Outcome> Member::acquire(uint64_t epoch) {
   call.data = &keys;
   call.data_bytes = sizeof(keys);
   const Instant register_sent = home().now();
-  auto answer = co_await controller_->io_call(call);
+  auto answer = co_await reach_->call(call);
   if (answer.status.ok()) {
     last_success_sent_ = std::max(last_success_sent_, register_sent);
     const uint64_t holder_key = co_await reported_key();
@@ -133,7 +144,7 @@ Task<Outcome> Member::acquire(uint64_t epoch) {
     call.data = &acquire_keys;
     call.data_bytes = sizeof(acquire_keys);
     const Instant acquire_sent = home().now();
-    answer = co_await controller_->io_call(call);
+    answer = co_await reach_->call(call);
     if (answer.status.ok()) {
       last_success_sent_ = std::max(last_success_sent_, acquire_sent);
       co_return success();
@@ -165,7 +176,7 @@ Task<uint64_t> Member::reported_key() {
   call.direction = nvme::DataDirection::controller_to_host;
   call.data = report.get();
   call.data_bytes = report_bytes;
-  const auto answer = co_await controller_->io_call(call);
+  const auto answer = co_await reach_->call(call);
   uint64_t highest = 0;
   if (!answer.status.ok()) co_return highest;
   const size_t room = (report_bytes - report_header_bytes) / report_registrant_bytes;
@@ -205,7 +216,7 @@ Task<Outcome> Member::snapshot_command(uint32_t step, std::string name) {
   call.direction = nvme::DataDirection::host_to_controller;
   call.data = data;
   call.data_bytes = sizeof(data);
-  const auto answer = co_await controller_->io_call(call);
+  const auto answer = co_await reach_->call(call);
   if (answer.lost) co_return Error{Errc::unreachable, options_.name + ": lost while a snapshot was asked for"};
   if (answer.status.ok()) co_return success();
   Errc code = Errc::io;
@@ -217,7 +228,7 @@ Task<Outcome> Member::snapshot_command(uint32_t step, std::string name) {
 }
 
 void Member::fail(Error reason) {
-  if (controller_) controller_->abort(std::move(reason));
+  if (reach_) reach_->end(std::move(reason));
 }
 
 void Member::follow(std::shared_ptr<Pulse> pulse) {
@@ -227,18 +238,18 @@ void Member::follow(std::shared_ptr<Pulse> pulse) {
 }
 
 void Member::pulse_stopped() {
-  if (controller_) controller_->ask();
+  if (reach_) reach_->ask();
 }
 
-void Member::controller_lost(const Error& reason) {
+void Member::reach_lost(const Error& reason) {
   const bool was_taken = std::exchange(taken_, false);
   if (was_taken && !busy_ && !closing_ && listener_ != nullptr) listener_->member_failed(*this, reason);
 }
 
-void Member::namespaces_changed() {
-  const nvmf::HostNamespace* ns = controller_->find(options_.nsid);
+void Member::reach_changed() {
+  const nvmf::HostNamespace* ns = reach_->space();
   if (ns == nullptr || ns->block_size_bytes != info_.block_size_bytes) {
-    return controller_->abort({Errc::not_found, options_.name + ": the replica's namespace is gone"});
+    return reach_->end({Errc::not_found, options_.name + ": the replica's namespace is gone"});
   }
   set_size(ns->count_blocks);
 }
@@ -266,10 +277,11 @@ void Member::send(Flight* flight) {
     auto* done = static_cast<Flight*>(command);
     static_cast<Member*>(done->owner)->answered(done);
   };
-  controller_->submit(flight);
+  reach_->submit(flight);
 }
 
 void Member::answered(Flight* flight) {
+  reach_->answered(flight);
   const nvme::Status status = flight->status();
   if (!status.ok()) return finish(flight, status);
   last_success_sent_ = std::max(last_success_sent_, flight->submitted);
@@ -302,11 +314,9 @@ Task<Outcome> Member::close() {
   if (busy_) fail({Errc::closed, options_.name + " is being detached"});
   while (busy_)
     co_await sleep_for(home(), milliseconds(1));
-  if (controller_) {
-    co_await controller_->close();
-    controller_.reset();
-  }
+  if (reach_) co_await reach_->close();
   co_await gate_.close();
+  reach_.reset();
   co_return success();
 }
 

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Member: a replica of a leg, reached over one association that belongs to this leg and epoch alone.
+// Member: a replica of a leg, reached under an identity that belongs to this leg and epoch alone: by an attachment of
+// the link that all members on its node share, or, where the node has none, over an association of its own (reach.h).
 //
-// takeover(epoch) makes a new association with a fresh host identifier, registers key = epoch, acquires the namespace
-// exclusively, preempting and aborting whoever held it, and returns when the replica has completed the takeover (the
-// old holder's admitted commands have ended there). Until it has succeeded, and after any failure, Ios complete at once
+// takeover(epoch) takes on a fresh identity, registers key = epoch, acquires the namespace exclusively, preempting and
+// aborting whoever held it, and returns when the replica has completed the takeover (the old holder's admitted commands
+// have ended there). Until it has succeeded, and after any failure, Ios complete at once
 // with a path error: there is no reconnecting and no resending here; the leg decides, and may take over again.
 // Reservation Conflict goes up unchanged: it means "I am fenced".
 //
-// A failure is: a connection ended, a keep-alive or a command had no answer in time. Members of one node leave asking
-// whether it is there to the node's pulse; when that stops, each asks for itself at once, and goes on asking. All
-// connections are ended first, then all Ios in flight complete with host_path_error, then the listener hears of it.
-// Thread: one reactor, the bdev's home.
+// A failure is: a connection ended, a keep-alive or a command had no answer in time. Members of one node that have
+// associations of their own leave asking whether it is there to the node's pulse; when that stops, each asks for
+// itself, and goes on asking. The reach ends first, then all Ios in flight complete with host_path_error, then the
+// listener hears of it. Thread: one reactor, the bdev's home.
 #pragma once
 
 #include <memory>
@@ -20,8 +21,9 @@
 #include "base/pool.h"
 #include "bdev/bdev.h"
 #include "bdev/nvmf/flight.h"
+#include "bdev/nvmf/link.h"
 #include "bdev/nvmf/pulse.h"
-#include "nvmf/host/controller.h"
+#include "bdev/nvmf/reach.h"
 
 namespace basalt::bdev {
 
@@ -29,13 +31,14 @@ struct MemberOptions {
   std::string name;
   nvmf::HostAddress address;
   std::string subnqn;
+  std::string link_nqn;  // of the node's link; empty: none
   std::string hostnqn;
   nvmf::HostAuthentication authentication;
   uint32_t nsid = 1;
   uint32_t keep_alive_ms = 1000;         // at least 100
   uint32_t keep_alive_rare_ms = 30'000;  // while the pulse that it follows beats
   Duration command_timeout = seconds(1);
-  uint16_t io_queue_depth = 127;
+  uint16_t io_queue_depth = 127;  // of an association of its own
 };
 
 struct MemberInfo {
@@ -44,7 +47,7 @@ struct MemberInfo {
   uint32_t block_size_bytes = 0;
 };
 
-class Member final : public Bdev, nvmf::HostController::Listener, Pulse::Follower {
+class Member final : public Bdev, Reach::Listener, Pulse::Follower {
  public:
   class Listener {
    public:
@@ -52,7 +55,8 @@ class Member final : public Bdev, nvmf::HostController::Listener, Pulse::Followe
     virtual void member_failed(Member& member, const Error& reason) = 0;  // once per successful takeover()
   };
 
-  Member(Reactor& home, nvmf::HostTransport& transport, MemberOptions options);
+  // links: those of its reactor and transport; nullptr: it has an association of its own.
+  Member(Reactor& home, nvmf::HostTransport& transport, MemberOptions options, Links* links = nullptr);
   ~Member() override;
 
   // Errc::fenced: a higher epoch has the replica; fencing_epoch() says which, when the replica told (else 0).
@@ -63,13 +67,14 @@ class Member final : public Bdev, nvmf::HostController::Listener, Pulse::Followe
   void set_listener(Listener* listener) { listener_ = listener; }
   // Once. The pulse of the node that it is on: while that beats, the member asks for itself rarely.
   void follow(std::shared_ptr<Pulse> pulse);
-  bool taken() const { return taken_ && controller_ && controller_->live(); }
+  bool taken() const { return taken_ && reach_ && reach_->live(); }
+  bool shares_link() const { return reach_ && reach_->shared(); }
   uint64_t epoch() const { return epoch_; }
   const MemberOptions& options() const { return options_; }
   const std::string& incarnation() const { return incarnation_; }
   // When the latest command that has completed with success was sent: counts the replica's read lease.
   Instant last_success_sent() const { return last_success_sent_; }
-  // Ends the association: what is in flight completes with a path error.
+  // Ends the reach: what is in flight completes with a path error.
   void fail(Error reason);
 
   void submit(Io* io) override;
@@ -83,11 +88,12 @@ class Member final : public Bdev, nvmf::HostController::Listener, Pulse::Followe
   struct DeadlineTimer : Timer {
     Member* member = nullptr;
   };
-  void controller_lost(const Error& reason) override;
-  void namespaces_changed() override;
+  void reach_lost(const Error& reason) override;
+  void reach_changed() override;
   bool vouches() const override { return pulse_ != nullptr && pulse_->beats(); }
   void pulse_stopped() override;
   Task<Result<MemberInfo>> takeover_steps(uint64_t epoch, Duration timeout);
+  Task<Outcome> open_reach(Duration timeout);
   Task<Outcome> acquire(uint64_t epoch);
   Task<uint64_t> reported_key();
   Task<Outcome> snapshot_command(uint32_t step, std::string name);
@@ -96,10 +102,11 @@ class Member final : public Bdev, nvmf::HostController::Listener, Pulse::Followe
   void finish(Flight* flight, nvme::Status status);
 
   nvmf::HostTransport& transport_;
+  Links* const links_;
   const MemberOptions options_;
   Listener* listener_ = nullptr;
   std::shared_ptr<Pulse> pulse_;
-  std::unique_ptr<nvmf::HostController> controller_;
+  std::unique_ptr<Reach> reach_;
   NvmfGeometry geometry_;
   std::string incarnation_;
   uint64_t epoch_ = 0;

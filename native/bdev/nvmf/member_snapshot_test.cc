@@ -15,13 +15,15 @@ class MemberSnapshot : public ::testing::TestWithParam<const char*> {
  protected:
   explicit MemberSnapshot(bool one_writer = true) {
     subsystem = world.add_subsystem(replica_nqn, &disk, one_writer);
-    address = world.listen(subsystem, GetParam());
+    address = world.listen(subsystem, trtype());
+    if (is_link()) world.add_node_link(address);
   }
   ~MemberSnapshot() override {
     disk.hold_snapshots = disk.keep_snapshots = false;
     disk.release();
     for (auto& member : members)
       (void)world.net.run(member->close());
+    world.net.run_void(links.close());
     world.close();
   }
   Member& taken(const std::string& name, uint64_t epoch) {
@@ -30,10 +32,13 @@ class MemberSnapshot : public ::testing::TestWithParam<const char*> {
     options.address = address;
     options.subnqn = replica_nqn;
     options.hostnqn = basalt::testing::test_hostnqn;
-    members.push_back(std::make_unique<Member>(world.host, world.transport(GetParam()), options));
+    if (is_link()) options.link_nqn = basalt::testing::test_link_nqn;
+    members.push_back(std::make_unique<Member>(world.host, world.transport(trtype()), options, &links));
     EXPECT_TRUE(world.net.run(members.back()->takeover(epoch, seconds(3))).ok());
     return *members.back();
   }
+  static bool is_link() { return std::string(GetParam()) == "LINK"; }
+  static const char* trtype() { return is_link() ? "TCP" : GetParam(); }
   struct Asked {
     bool ended = false;
     Outcome outcome = success();
@@ -58,6 +63,7 @@ class MemberSnapshot : public ::testing::TestWithParam<const char*> {
   static std::string code_of(const Outcome& outcome) { return outcome.ok() ? "ok" : errc_name(outcome.error().code); }
 
   TargetWorld world{33};
+  Links links{world.host, world.tcp};
   TestDisk disk{world.home, 64, 1};
   nvmf::Subsystem* subsystem = nullptr;
   nvmf::HostAddress address;
@@ -116,7 +122,8 @@ TEST_P(MemberSnapshot, ATakeoverWaitsForOneThatHasBegun) {
   options.address = address;
   options.subnqn = replica_nqn;
   options.hostnqn = basalt::testing::test_hostnqn;
-  members.push_back(std::make_unique<Member>(world.host, world.transport(GetParam()), options));
+  if (is_link()) options.link_nqn = basalt::testing::test_link_nqn;
+  members.push_back(std::make_unique<Member>(world.host, world.transport(trtype()), options, &links));
   bool over = false;
   spawn(take(*members.back(), over));
   world.net.run_for(milliseconds(300));
@@ -157,9 +164,9 @@ TEST_P(SnapshotWithoutGate, IsNoCommandOfAVolume) {
   EXPECT_TRUE(disk.snapshots.empty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Transports, MemberSnapshot, ::testing::Values("TCP", "LOOPBACK"),
+INSTANTIATE_TEST_SUITE_P(Transports, MemberSnapshot, ::testing::Values("TCP", "LOOPBACK", "LINK"),
                          [](const auto& info) { return std::string(info.param); });
-INSTANTIATE_TEST_SUITE_P(Transports, SnapshotOverTcp, ::testing::Values("TCP"),
+INSTANTIATE_TEST_SUITE_P(Transports, SnapshotOverTcp, ::testing::Values("TCP", "LINK"),
                          [](const auto& info) { return std::string(info.param); });
 INSTANTIATE_TEST_SUITE_P(Transports, SnapshotWithoutGate, ::testing::Values("TCP"),
                          [](const auto& info) { return std::string(info.param); });

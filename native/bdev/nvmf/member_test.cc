@@ -20,12 +20,14 @@ class MemberTest : public ::testing::TestWithParam<const char*> {
  protected:
   MemberTest() {
     subsystem = world.add_subsystem("nqn.2026-01.test:replica", &disk, true);
-    address = world.listen(subsystem, GetParam());
+    address = world.listen(subsystem, trtype());
+    if (is_link()) world.add_node_link(address);
   }
   ~MemberTest() override {
     disk.release();
     for (auto& member : members)
       (void)world.net.run(member->close());
+    world.net.run_void(links.close());
     world.close();
   }
   Member& make(const std::string& name) {
@@ -34,20 +36,25 @@ class MemberTest : public ::testing::TestWithParam<const char*> {
     options.address = address;
     options.subnqn = "nqn.2026-01.test:replica";
     options.hostnqn = basalt::testing::test_hostnqn;
-    members.push_back(std::make_unique<Member>(world.host, world.transport(GetParam()), options));
+    if (is_link()) options.link_nqn = basalt::testing::test_link_nqn;
+    members.push_back(std::make_unique<Member>(world.host, world.transport(trtype()), options, &links));
     members.back()->set_listener(&recorder);
     return *members.back();
   }
   Result<MemberInfo> take(Member& member, uint64_t epoch, Duration timeout = seconds(3)) {
     return world.net.run(member.takeover(epoch, timeout));
   }
-  bool is_tcp() const { return std::string(GetParam()) == "TCP"; }
+  // LINK: over TCP, by a link that they share.
+  static bool is_link() { return std::string(GetParam()) == "LINK"; }
+  static const char* trtype() { return is_link() ? "TCP" : GetParam(); }
+  bool is_tcp() const { return std::string(trtype()) == "TCP"; }
 
   TargetWorld world{21};
   TestDisk disk{world.home, 1024, 1};
   nvmf::Subsystem* subsystem = nullptr;
   nvmf::HostAddress address;
   Recorder recorder;
+  Links links{world.host, world.tcp};
   std::vector<std::unique_ptr<Member>> members;
 };
 
@@ -173,7 +180,8 @@ TEST_P(MemberOverTcp, ATakeoverThatDoesNotEndTimesOut) {
 
 TEST_P(MemberTest, AnUnreachableReplicaIsAnError) {
   Member& member = make("m");
-  ASSERT_TRUE(world.net.run(subsystem->remove_listener(world.as_listen(address, GetParam()))).ok());
+  ASSERT_TRUE(world.net.run(subsystem->remove_listener(world.as_listen(address, trtype()))).ok());
+  if (is_link()) ASSERT_TRUE(world.net.run(world.target->delete_subsystem(basalt::testing::test_link_nqn)).ok());
   const auto result = take(member, 5);
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.error().code, Errc::unreachable);
@@ -204,9 +212,9 @@ class FollowingMember : public MemberTest {
     return world.net.run_until([&] { return recorder.failures.size() == count; }, limit);
   }
 
-  nvmf::HostAddress pulse_address = world.listen(subsystem, GetParam());
+  nvmf::HostAddress pulse_address = world.listen(subsystem, trtype());
   std::shared_ptr<Pulse> pulse =
-      std::make_shared<Pulse>(world.host, world.transport(GetParam()),
+      std::make_shared<Pulse>(world.host, world.transport(trtype()),
                               PulseOptions{.address = pulse_address, .hostnqn = basalt::testing::test_hostnqn});
 };
 
@@ -259,13 +267,13 @@ TEST_P(FollowingMember, ACommandWithoutAnswerIsAFailureWhateverThePulseSays) {
   EXPECT_TRUE(pulse->beats());
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MemberTest, ::testing::Values("TCP", "LOOPBACK"),
+INSTANTIATE_TEST_SUITE_P(All, MemberTest, ::testing::Values("TCP", "LOOPBACK", "LINK"),
                          [](const auto& info) { return std::string(info.param); });
 
 INSTANTIATE_TEST_SUITE_P(All, FollowingMember, ::testing::Values("TCP"),
                          [](const auto& info) { return std::string(info.param); });
 
-INSTANTIATE_TEST_SUITE_P(All, MemberOverTcp, ::testing::Values("TCP"),
+INSTANTIATE_TEST_SUITE_P(All, MemberOverTcp, ::testing::Values("TCP", "LINK"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

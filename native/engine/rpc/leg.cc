@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "bdev/nvmf/link.h"
 #include "bdev/nvmf/member.h"
 #include "bdev/raid/parity_leg.h"
 #include "engine/fabric.h"
@@ -21,11 +22,12 @@ constexpr size_t leg_members_max = bdev::ParityCodec::strip_count_max;
 
 class Leg final : public Module {
  public:
-  explicit Leg(Engine& engine) : engine_(engine) {}
+  explicit Leg(Engine& engine) : engine_(engine), links_(engine.management(), engine.fabric().tcp()) {}
 
   void register_methods(Dispatcher& dispatcher) override {
     dispatcher.add("basalt_member_attach", this, &Leg::attach);
     dispatcher.add("basalt_member_detach", this, &Leg::detach);
+    dispatcher.add("basalt_link_get", this, &Leg::get_links);
     dispatcher.add("basalt_leg_create", this, &Leg::create);
     dispatcher.add("basalt_leg_get", this, &Leg::get);
     dispatcher.add("basalt_leg_remove_member", this, &Leg::remove_member);
@@ -43,11 +45,17 @@ class Leg final : public Module {
   }
 
   Task<bool> stop_some() override {
-    const bool some = !pulses_.empty();
+    bool some = !pulses_.empty();
     while (!pulses_.empty()) {
       auto node = pulses_.extract(pulses_.begin());
       auto stopping = node.mapped()->stop();
       co_await stopping;
+    }
+    // Its last member ends a link.
+    if (!links_closed_ && links_.list().empty()) {
+      some = links_closed_ = true;
+      auto closing = links_.close();
+      co_await closing;
     }
     co_return some;
   }
@@ -84,7 +92,7 @@ class Leg final : public Module {
   // One for all members at that address; with TLS the node would not let it in.
   void follow_pulse(bdev::Member& member) {
     const bdev::MemberOptions& options = member.options();
-    if (options.authentication.tls != nullptr) return;
+    if (options.authentication.tls != nullptr || member.shares_link()) return;
     const std::string address = options.address.to_string();
     auto found = pulses_.find(address);
     if (found == pulses_.end()) {
@@ -112,6 +120,7 @@ class Leg final : public Module {
     options.address = {in.string("traddr"), read_port(in, "trsvcid")};
     options.subnqn = read_nqn(in, "subnqn");
     options.hostnqn = read_nqn(in, "hostnqn");
+    if (in.has("link_nqn")) options.link_nqn = read_nqn(in, "link_nqn");
     const uint64_t epoch = in.epoch("epoch");
     const auto timeout = milliseconds(static_cast<int64_t>(in.natural("timeout_ms", {.min = 1, .max = 600'000})));
     const KeyNames key_names = read_key_names(in);
@@ -132,7 +141,8 @@ class Leg final : public Module {
     auto attached = std::make_unique<Attached>();
     attached->module = this;
     attached->address = options.address.to_string();
-    attached->member = std::make_unique<bdev::Member>(engine_.management(), engine_.fabric().tcp(), std::move(options));
+    attached->member =
+        std::make_unique<bdev::Member>(engine_.management(), engine_.fabric().tcp(), std::move(options), &links_);
     Attached& held = *attached;
     attaching_.emplace(name, std::move(attached));
     auto taking = held.member->takeover(epoch, timeout);
@@ -152,10 +162,27 @@ class Leg final : public Module {
     auto result = JsonValue::object();
     result.set("incarnation", taken->incarnation)
         .set("num_blocks", taken->count_blocks)
-        .set("block_size", taken->block_size_bytes);
+        .set("block_size", taken->block_size_bytes)
+        .set("shared", held.member->shares_link());
     members_.insert(std::move(node));
     engine_.bdevs().publish(name, std::move(held.member));
     co_return result;
+  }
+
+  Task<RpcResult> get_links(JsonValue params) {
+    Fields in(params);
+    if (auto error = in.error()) co_return *error;
+    auto list = JsonValue::array();
+    for (const bdev::Links::Info& link : links_.list()) {
+      auto one = JsonValue::object();
+      one.set("address", link.address)
+          .set("hostnqn", link.hostnqn)
+          .set("state", link.live ? "live" : "connecting")
+          .set("connections", uint64_t{link.connection_count})
+          .set("members", uint64_t{link.member_count});
+      list.push(std::move(one));
+    }
+    co_return list;
   }
 
   static RpcResult refusal(const Error& error, uint64_t epoch, uint64_t fencing_epoch) {
@@ -670,6 +697,8 @@ class Leg final : public Module {
   }
 
   Engine& engine_;
+  bdev::Links links_;
+  bool links_closed_ = false;
   std::map<std::string, std::unique_ptr<Attached>> members_;
   std::map<std::string, std::unique_ptr<Attached>> attaching_;
   std::map<std::string, bdev::DrivenLeg*> legs_;

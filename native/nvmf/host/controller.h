@@ -37,6 +37,7 @@ struct HostControllerOptions {
   uint16_t io_queue_count = 1;  // the controller may give fewer
   uint16_t io_queue_depth = 127;
   bool discovery = false;  // no I/O queues, no namespaces
+  bool node_link = false;  // no namespaces of its own: they are attached one by one
   HostAuthentication authentication;
 
   Outcome check() const;  // names the field that is wrong
@@ -91,6 +92,8 @@ class HostController final : HostQueue::Owner {
     virtual void namespaces_changed() = 0;
     // Whether the controller's node is known to answer, by other means. Asked when a keep-alive is due.
     virtual bool vouches() const { return false; }
+    // Of a node link: these attachments have changed or ended; `all`: any may have.
+    virtual void attachments_changed(const std::vector<uint32_t>&, bool /*all*/) {}
   };
 
   HostController(Reactor& reactor, HostTransport& transport, HostControllerOptions options, Listener* listener);
@@ -109,6 +112,8 @@ class HostController final : HostQueue::Owner {
   size_t io_queue_count() const { return io_queues_.size(); }
 
   void submit(HostCommand* command);  // an I/O command; only when live
+  HostQueue& io_queue(size_t index) { return *io_queues_[index]; }
+  HostQueue& admin_queue() { return *admin_; }
   // From now on, for I/O commands; also those that are outstanding.
   void set_command_timeout(Duration timeout);
   // Sends a keep-alive now, unless one has no answer yet.
@@ -201,6 +206,7 @@ class HostController final : HostQueue::Owner {
   void event_arrived(HostCommand* request);
   void refresh(bool identify);
   Task<void> refresh_steps();
+  void tell_changed(const std::vector<uint8_t>& list);
   void start_keep_alive();
   Instant next_keep_alive() const;
   void send_keep_alive();

@@ -153,7 +153,7 @@ Task<Outcome> HostController::connect_steps() {
     // Events before the first look: what changes in between is reported.
     outcome = co_await start_events();
     if (!outcome) co_return outcome;
-    outcome = co_await identify_namespaces();
+    if (!options_.node_link) outcome = co_await identify_namespaces();
     if (!outcome) co_return outcome;
   }
   co_return success();

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens on a live association beside I/O: asynchronous events and keep-alive.
-#include "nvmf/host/controller.h"
-
 #include <algorithm>
+
+#include "base/bytes.h"
+#include "nvmf/host/controller.h"
 
 namespace basalt::nvmf {
 namespace {
@@ -80,6 +81,8 @@ Task<void> HostController::refresh_steps() {
       const Answer answer =
           co_await log_page(nvme::LogPageId::changed_namespace_list, changed.data(), changed_namespace_list_bytes);
       if (answer.lost) break;
+      if (options_.node_link && live() && listener_ != nullptr) tell_changed(changed);
+      if (options_.node_link) continue;
       outcome = co_await identify_namespaces();
     } else {
       outcome = co_await read_ana_log();
@@ -92,6 +95,17 @@ Task<void> HostController::refresh_steps() {
     if (live() && listener_ != nullptr) listener_->namespaces_changed();
   }
   refreshing_ = false;
+}
+
+void HostController::tell_changed(const std::vector<uint8_t>& list) {
+  std::vector<uint32_t> numbers;
+  for (size_t at = 0; at + 4 <= list.size(); at += 4) {
+    const auto number = load_le<uint32_t>(list.data() + at);
+    if (number == 0) break;
+    numbers.push_back(number);
+  }
+  const bool all = !numbers.empty() && numbers.front() == UINT32_MAX;
+  listener_->attachments_changed(numbers, all);
 }
 
 void HostController::start_keep_alive() {

@@ -1,7 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nvmf/host/transport.h"
 
+#include <algorithm>
+#include <cstring>
+
 namespace basalt::nvmf {
+namespace {
+
+// What a queue keeps for commands that nobody waits for. With more of them it is of no use to anybody.
+constexpr size_t disowned_max = 64;
+constexpr size_t disowned_bytes_max = size_t{16} << 20;
+
+void copy_data(const HostCommand& command, uint8_t* to) {
+  uint64_t skip = command.iov_offset_bytes;
+  size_t left = command.data_bytes;
+  for (uint16_t i = 0; i < command.iov_count && left > 0; i++) {
+    const Iovec& piece = command.iov[i];
+    if (skip >= piece.length_bytes) {
+      skip -= piece.length_bytes;
+      continue;
+    }
+    const size_t take = std::min<size_t>(left, piece.length_bytes - skip);
+    std::memcpy(to, static_cast<const uint8_t*>(piece.base) + skip, take);
+    to += take;
+    left -= take;
+    skip = 0;
+  }
+}
+
+}  // namespace
 
 HostQueue::~HostQueue() {
   BASALT_ASSERT(outstanding_count_ == 0);
@@ -63,6 +90,61 @@ void HostQueue::lose(Error reason) {
   if (owner_ != nullptr) owner_->queue_lost(*this, reason);
 }
 
+void HostQueue::end_as_lost(HostCommand* command) {
+  if (command->wait_node.linked()) command->wait_node.unlink();
+  command->lost = true;
+  command->completion = {};
+  command->set_status(nvme::status::host_path_error);
+  complete(command);
+}
+
+// Stands in for a command whose submitter has gone.
+struct HostQueue::Disowned : HostCommand {
+  HostQueue* queue = nullptr;
+  std::unique_ptr<uint8_t[]> bytes;
+  Iovec piece;
+};
+
+bool HostQueue::disown(HostCommand* command) {
+  if (closed_) return false;
+  if (!command->wait_node.linked()) {
+    const size_t bytes = command->data_bytes;
+    if (disowned_count_ >= disowned_max || disowned_bytes_ + bytes > disowned_bytes_max) return false;
+    auto stand_in = std::make_unique<Disowned>();
+    stand_in->queue = this;
+    stand_in->command = command->command;
+    stand_in->direction = command->direction;
+    stand_in->fuse = command->fuse;
+    stand_in->unaged = true;
+    stand_in->submitted = command->submitted;
+    stand_in->data_bytes = command->data_bytes;
+    if (bytes > 0) {
+      stand_in->bytes = std::make_unique<uint8_t[]>(bytes);
+      stand_in->piece = {stand_in->bytes.get(), bytes};
+      stand_in->iov = &stand_in->piece;
+      stand_in->iov_count = 1;
+      if (command->direction == nvme::DataDirection::host_to_controller) {
+        copy_data(*command, stand_in->bytes.get());
+      }
+    }
+    stand_in->done = [](HostCommand* done) {
+      const std::unique_ptr<Disowned> ended(static_cast<Disowned*>(done));
+      ended->queue->disowned_count_--;
+      ended->queue->disowned_bytes_ -= ended->data_bytes;
+    };
+    const Replaced replaced = replace(command, stand_in.get());
+    if (replaced == Replaced::no) return false;
+    if (replaced == Replaced::sent) {
+      disowned_count_++;
+      disowned_bytes_ += bytes;
+      outstanding_count_++;
+      unaged_.push_back(stand_in.release());
+    }
+  }
+  end_as_lost(command);
+  return true;
+}
+
 void HostQueue::all_lost() {
   BASALT_ASSERT(closed_ && !drained_);
   // A done handler may submit again: those are lost too, in this same loop.
@@ -70,11 +152,7 @@ void HostQueue::all_lost() {
     HostCommand* command = outstanding_.front();
     if (command == nullptr) command = unaged_.front();
     if (command == nullptr) break;
-    if (command->wait_node.linked()) command->wait_node.unlink();
-    command->lost = true;
-    command->completion = {};
-    command->set_status(nvme::status::host_path_error);
-    complete(command);
+    end_as_lost(command);
   }
   drained_ = true;
   if (owner_ != nullptr) owner_->queue_drained(*this);

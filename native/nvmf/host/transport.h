@@ -46,6 +46,7 @@ struct HostCommand : Work {
   Instant submitted;        // not later than the moment it was sent
   ListNode node;            // the queue's
   ListNode wait_node;       // the transport's, until a slot is free
+  ListNode user_node;       // the submitter's
 
   nvme::Status status() const { return {static_cast<uint16_t>(completion.status >> 1)}; }
   void set_status(nvme::Status status) { completion.status = static_cast<uint16_t>(status.value << 1); }
@@ -74,6 +75,11 @@ class HostQueue {
   void submit(HostCommand* command);
   void close();
   bool closed() const { return closed_; }
+  // Lets go of a command that has no answer: it completes as lost inside this call, and nobody touches its data any
+  // more. What the connection still needs of it (its number, a copy of the data that was not sent yet, a place for what
+  // is read) the queue keeps until the answer comes. False: it cannot; nothing has happened.
+  bool disown(HostCommand* command);
+  size_t disowned_count() const { return disowned_count_; }
   size_t outstanding_count() const { return outstanding_count_; }
 
  protected:
@@ -81,6 +87,9 @@ class HostQueue {
   // Ends the connection; later calls all_lost() once, when nothing can touch the commands' data and no work of the
   // queue is queued on the reactor. Not inside this call.
   virtual void end_connection() = 0;
+  // Puts a stand-in in the place of a command that start() was given. `unsent`: nothing of it was, and nothing will be.
+  enum class Replaced : uint8_t { no, unsent, sent };
+  virtual Replaced replace(HostCommand*, HostCommand*) { return Replaced::no; }
 
   Reactor& reactor() { return reactor_; }
   void complete(HostCommand* command);  // from a completion context; completion is filled
@@ -89,6 +98,8 @@ class HostQueue {
 
  private:
   void check_age();
+  void end_as_lost(HostCommand* command);
+  struct Disowned;
   struct AgeTimer : Timer {
     HostQueue* queue = nullptr;
   };
@@ -99,6 +110,8 @@ class HostQueue {
   Owner* owner_ = nullptr;
   Duration timeout_ = seconds(30);
   size_t outstanding_count_ = 0;
+  size_t disowned_count_ = 0;
+  size_t disowned_bytes_ = 0;
   List<HostCommand, &HostCommand::node> outstanding_;  // oldest first
   List<HostCommand, &HostCommand::node> unaged_;
   AgeTimer age_timer_;

@@ -14,6 +14,9 @@ Controller::Controller(Target& target, Subsystem& subsystem, SubsystemListener* 
       path_(path),
       listener_(listener),
       options_(options),
+      attachments_(subsystem.options().node_link
+                       ? std::make_unique<Attachments>(subsystem.options().planted_ignore_epoch)
+                       : nullptr),
       keep_alive_ms_(options.keep_alive_ms) {
   last_keep_alive_ = target.home().now();
   keep_alive_timer_.owner = this;
@@ -47,6 +50,7 @@ void Controller::attach(TargetQueue* queue, bool authentication) {
   queue->controller_ = this;
   queue->subsystem_ = &subsystem_;
   queue->path_ = path_;
+  queue->attachments_ = attachments_.get();
   queue->hostid_ = options_.hostid;
   queues_.push_back(queue);
 }

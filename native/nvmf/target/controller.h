@@ -3,7 +3,7 @@
 // its queues. The state is here; the files beside it hold one family of events each:
 //   controller.cc (life)  controller_admin.cc (dispatch)  properties.cc  features.cc  identify.cc  log_pages.cc
 //   controller_aer.cc  discovery.cc (the discovery log)  connect.cc (how one is made)  cross_reset.cc
-//   controller_authentication.cc  controller_reservations.cc
+//   controller_authentication.cc  controller_reservations.cc  controller_link.cc
 //
 // Thread: lives on the target's home reactor. Queues on other reactors read `enabled()` only.
 #pragma once
@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "nvmf/target/attachments.h"
 #include "nvmf/target/queue.h"
 #include "nvmf/target/subsystem.h"
 #include "nvmf/target/target.h"
@@ -74,6 +75,10 @@ class Controller {
   // An admin command, or a fabrics one; ends with TargetQueue::return_from_home().
   void admin(Request* request);
 
+  // Of a node link: those that `which` names are taken away, and the host is told; `space` has changed.
+  const Attachments* attachments() const { return attachments_.get(); }
+  void end_attachments(const std::function<bool(const Attachment&)>& which, Attachments::Taken* out);
+  void attached_changed(const ns::Namespace& space);
   void namespace_changed(uint32_t nsid);
   void ana_changed();
   void discovery_changed();
@@ -105,7 +110,12 @@ class Controller {
   // features.cc
   nvme::Status get_features(Request* request);
   nvme::Status set_features(Request* request);
+  // controller_link.cc
+  nvme::Status link_attach(Request* request);
+  nvme::Status link_describe(Request* request);
+  nvme::Status link_detach(Request* request);
   // identify.cc
+  static uint8_t reservation_capabilities(const ns::Namespace& space);
   nvme::Status identify(Request* request);
   void identify_controller(Request* request);
   void identify_io_controller(nvme::IdentifyController* id) const;
@@ -155,6 +165,7 @@ class Controller {
   Listener& listener_;
   const ControllerOptions options_;
 
+  const std::unique_ptr<Attachments> attachments_;  // nullptr: no node link
   std::vector<TargetQueue*> queues_;
   std::vector<std::coroutine_handle<>> gone_waiters_;
   bool ending_ = false;

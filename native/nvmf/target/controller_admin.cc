@@ -52,6 +52,12 @@ Status Controller::dispatch(Request* request) {
     case AdminOpcode::keep_alive:
       arm_keep_alive();
       return status::success;
+    case AdminOpcode::link_attach:
+      return attachments_ == nullptr ? status::invalid_opcode.dnr() : link_attach(request);
+    case AdminOpcode::link_describe:
+      return attachments_ == nullptr ? status::invalid_opcode.dnr() : link_describe(request);
+    case AdminOpcode::link_detach:
+      return attachments_ == nullptr ? status::invalid_opcode.dnr() : link_detach(request);
     default:
       return status::invalid_opcode.dnr();
   }

@@ -43,14 +43,14 @@ void pad(char (&out)[size], const std::string& text) {
   std::memcpy(out, text.data(), std::min(size, text.size()));
 }
 
-uint8_t reservation_capabilities(const ns::Namespace& space) {
+}  // namespace
+
+uint8_t Controller::reservation_capabilities(const ns::Namespace& space) {
   if (!space.options().reservations) return 0;
   if (space.options().one_writer) return rescap_persistent | rescap_exclusive_access | rescap_ignore_existing_key;
   const uint8_t persistent = space.options().keeper != nullptr ? rescap_persistent : 0;
   return persistent | rescap_all_types | rescap_ignore_existing_key;
 }
-
-}  // namespace
 
 Status Controller::identify(Request* request) {
   const nvme::Command& command = request->command;

@@ -20,6 +20,7 @@
 
 namespace basalt::nvmf {
 
+class Attachments;
 class Controller;
 class Listener;
 class QueueAuthentication;
@@ -80,6 +81,12 @@ class TargetQueue {
   friend class QueueAuthentication;
   friend class Target;
   enum class State : uint8_t { fresh, connecting, connected };
+  // Whom a command is meant for, and who asks: the association's host, or the attachment's under the command's epoch.
+  struct Addressee {
+    ns::Namespace* space = nullptr;
+    ns::HostId host;
+    const SubsystemListener* path = nullptr;
+  };
 
   // queue.cc
   bool channel_fits(const Subsystem& subsystem, const std::string& hostnqn) const;  // connect.cc
@@ -93,26 +100,26 @@ class TargetQueue {
   void step(Request* request);
   nvme::Status compare_step(Request* request);
   nvme::Status deallocate_step(Request* request);
-  Task<void> run_reservation(Request* request, ns::Namespace* space);
-  Task<void> run_snapshot(Request* request, ns::Namespace* space);  // queue_snapshot.cc
+  Task<void> run_reservation(Request* request, Addressee to);
+  Task<void> run_snapshot(Request* request, Addressee to);  // queue_snapshot.cc
   nvme::Status plan_io(Request* request);
   void execute_io(Request* request);
   nvme::Status start_io(Request* request);
-  nvme::Status start_read_write(Request* request, ns::Namespace& space);
-  nvme::Status start_compare(Request* request, ns::Namespace& space);
-  nvme::Status start_deallocate(Request* request, ns::Namespace& space);
+  nvme::Status start_read_write(Request* request, const Addressee& to);
+  nvme::Status start_compare(Request* request, const Addressee& to);
+  nvme::Status start_deallocate(Request* request, const Addressee& to);
   // queue_fused.cc
   nvme::Status pair(Request* request);
   void execute_fused(Request* request);
   void start_fused(Request* compare, Request* write);
-  nvme::Status judge_fused(Request* compare, Request* write, ns::Namespace** space);
+  nvme::Status judge_fused(Request* compare, Request* write, Addressee* to);
   void abandon(Request* half, nvme::Status status);
   void half_ended(Request* half);
   void abandon_waiting_halves();
 
-  ns::Namespace* find_namespace(uint32_t nsid) const;
-  nvme::Status ana_status(const ns::Namespace& space) const;
-  void submit(Request* request, ns::Namespace& space);
+  nvme::Status find_addressee(const nvme::Command& command, Addressee* out) const;
+  static nvme::Status ana_status(const Addressee& to);
+  void submit(Request* request, const Addressee& to);
 
   Target& target_;
   Reactor& reactor_;
@@ -132,9 +139,10 @@ class TargetQueue {
   ns::HostId hostid_;
   Subsystem* subsystem_ = nullptr;
   SubsystemListener* path_ = nullptr;
-  Controller* controller_ = nullptr;         // at home; here only its `enabled` flag is read
-  std::atomic<int64_t> last_command_ns_{0};  // for keep-alive by traffic
-  std::atomic<bool> admitted_{false};        // written at home
+  const Attachments* attachments_ = nullptr;  // of a node link; the controller's
+  Controller* controller_ = nullptr;          // at home; here only its `enabled` flag is read
+  std::atomic<int64_t> last_command_ns_{0};   // for keep-alive by traffic
+  std::atomic<bool> admitted_{false};         // written at home
 
   // The home reactor's.
   std::unique_ptr<QueueAuthentication> authentication_;  // from the first need of it

@@ -92,21 +92,24 @@ void TargetQueue::execute_fused(Request* request) {
   start_fused(first ? request : other, first ? other : request);
 }
 
-Status TargetQueue::judge_fused(Request* compare, Request* write, ns::Namespace** space) {
+Status TargetQueue::judge_fused(Request* compare, Request* write, Addressee* to) {
   if (!controller_->enabled()) {
     return controller_->ended() ? status::controller_path_error : status::command_sequence_error.dnr();
   }
   const nvme::Command& command = compare->command;
-  *space = find_namespace(command.nsid);
-  if (*space == nullptr) return status::invalid_namespace.dnr();
-  const Status access = ana_status(**space);
+  const Status found = find_addressee(command, to);
+  if (!found.ok()) return found;
+  const bool together = write->command.nsid == command.nsid && write->command.link_tag() == command.link_tag() &&
+                        write->command.link_epoch() == command.link_epoch();
+  if (attachments_ != nullptr && !together) return status::invalid_field.dnr();
+  const Status access = ana_status(*to);
   if (!access.ok()) return access;
   if (command.count_blocks() > compare_write_blocks_max) return status::atomic_write_unit_exceeded.dnr();
-  const uint64_t size_blocks = (*space)->count_blocks();
+  const uint64_t size_blocks = to->space->count_blocks();
   if (command.slba() >= size_blocks || command.count_blocks() > size_blocks - command.slba()) {
     return status::lba_out_of_range.dnr();
   }
-  const uint64_t length_bytes = uint64_t{command.count_blocks()} * (*space)->block_size_bytes();
+  const uint64_t length_bytes = uint64_t{command.count_blocks()} * to->space->block_size_bytes();
   if (compare->data_bytes != length_bytes || write->data_bytes != length_bytes) {
     return status::data_sgl_length_invalid.dnr();
   }
@@ -114,8 +117,8 @@ Status TargetQueue::judge_fused(Request* compare, Request* write, ns::Namespace*
 }
 
 void TargetQueue::start_fused(Request* compare, Request* write) {
-  ns::Namespace* space = nullptr;
-  Status judged = judge_fused(compare, write, &space);
+  Addressee to;
+  Status judged = judge_fused(compare, write, &to);
   Buffer* buffer = nullptr;
   if (judged.ok()) {
     buffer = reactor_.buffers().take(compare->data_bytes, buffer_use(*compare));
@@ -135,7 +138,7 @@ void TargetQueue::start_fused(Request* compare, Request* write) {
   pair->expected_count = compare->iov_count;
   pair->data = write->iov;
   pair->data_count = write->iov_count;
-  pair->io.host = hostid_;
+  pair->io.host = to.host;
   pair->io.offset_blocks = compare->command.slba();
   pair->io.count_blocks = compare->command.count_blocks();
   pair->io.fua = write->command.fua();
@@ -153,7 +156,7 @@ void TargetQueue::start_fused(Request* compare, Request* write) {
     queue->complete(first, compared);
     queue->complete(second, written);
   };
-  space->compare_and_write(pair, reactor_);
+  to.space->compare_and_write(pair, reactor_);
 }
 
 }  // namespace basalt::nvmf

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "nvmf/target/ana.h"
+#include "nvmf/target/attachments.h"
 #include "nvmf/target/controller.h"
 #include "nvmf/target/queue.h"
 
@@ -52,15 +53,22 @@ nvme::DsmRange dsm_range(const Request* request, uint64_t index) {
 
 }  // namespace
 
-ns::Namespace* TargetQueue::find_namespace(uint32_t nsid) const {
-  return subsystem_->find_namespace(nsid);
+Status TargetQueue::find_addressee(const nvme::Command& command, Addressee* out) const {
+  if (attachments_ != nullptr) {
+    const Attachments::Found found = attachments_->find(command);
+    *out = {found.space, found.host, found.path};
+    return found.status;
+  }
+  *out = {subsystem_->find_namespace(command.nsid), hostid_, path_};
+  return out->space == nullptr ? status::invalid_namespace.dnr() : status::success;
 }
 
 BufferUse TargetQueue::buffer_use(const Request& request) const {
   const bool fabrics = request.command.opcode == static_cast<uint8_t>(nvme::AdminOpcode::fabrics);
   if (!connected() || qid_ == 0 || fabrics) return BufferUse::local;
-  const ns::Namespace* space = find_namespace(request.command.nsid);
-  return space == nullptr || space->options().one_writer ? BufferUse::local : BufferUse::upper;
+  Addressee to;
+  const bool found = find_addressee(request.command, &to).ok();
+  return !found || to.space->options().one_writer ? BufferUse::local : BufferUse::upper;
 }
 
 // Read, Write and Compare: the data must be what the block count says, before any of it moves.
@@ -69,17 +77,18 @@ Status TargetQueue::plan_io(Request* request) {
   if (opcode != NvmOpcode::read && opcode != NvmOpcode::write && opcode != NvmOpcode::compare) {
     return status::success;
   }
-  const ns::Namespace* space = find_namespace(request->command.nsid);
-  if (space == nullptr) return status::invalid_namespace.dnr();
-  const uint64_t length_bytes = uint64_t{request->command.count_blocks()} * space->block_size_bytes();
+  Addressee to;
+  const Status found = find_addressee(request->command, &to);
+  if (!found.ok()) return found;
+  const uint64_t length_bytes = uint64_t{request->command.count_blocks()} * to.space->block_size_bytes();
   if (length_bytes > data_bytes_max) return status::invalid_field.dnr();
   if (length_bytes != request->command.sgl.length_bytes) return status::data_sgl_length_invalid.dnr();
   return status::success;
 }
 
-Status TargetQueue::ana_status(const ns::Namespace& space) const {
-  if (path_ == nullptr) return status::success;
-  switch (path_->state(space.options().ana_group)) {
+Status TargetQueue::ana_status(const Addressee& to) {
+  if (to.path == nullptr) return status::success;
+  switch (to.path->state(to.space->options().ana_group)) {
     case nvme::AnaState::optimized:
     case nvme::AnaState::non_optimized:
       return status::success;
@@ -122,43 +131,45 @@ Status TargetQueue::start_io(Request* request) {
     default:
       return status::invalid_opcode.dnr();
   }
-  ns::Namespace* space = find_namespace(request->command.nsid);
-  if (space == nullptr) return status::invalid_namespace.dnr();
+  Addressee to;
+  const Status found = find_addressee(request->command, &to);
+  if (!found.ok()) return found;
   // Only who drives a replica may: to hosts of volumes there is no such command.
   const bool snapshots = opcode_of(request) == NvmOpcode::snapshot;
-  if (snapshots && !space->options().one_writer) return status::invalid_opcode.dnr();
-  const Status access = ana_status(*space);
+  if (snapshots && !to.space->options().one_writer) return status::invalid_opcode.dnr();
+  const Status access = ana_status(to);
   if (!access.ok()) return access;
   switch (opcode_of(request)) {
     case NvmOpcode::read:
     case NvmOpcode::write:
     case NvmOpcode::write_zeroes:
-      return start_read_write(request, *space);
+      return start_read_write(request, to);
     case NvmOpcode::flush:
       request->io.type = bdev::IoType::flush;
-      submit(request, *space);
+      submit(request, to);
       return status::success;
     case NvmOpcode::compare:
-      return start_compare(request, *space);
+      return start_compare(request, to);
     case NvmOpcode::dataset_management:
-      return start_deallocate(request, *space);
+      return start_deallocate(request, to);
     case NvmOpcode::snapshot:
-      spawn(run_snapshot(request, space));
+      spawn(run_snapshot(request, to));
       return status::success;
     default:
-      spawn(run_reservation(request, space));
+      spawn(run_reservation(request, to));
       return status::success;
   }
 }
 
-void TargetQueue::submit(Request* request, ns::Namespace& space) {
-  request->io.host = hostid_;
+void TargetQueue::submit(Request* request, const Addressee& to) {
+  request->io.host = to.host;
   request->io.context = request;
   request->io.done = io_done;
-  space.submit(&request->io, reactor_);
+  to.space->submit(&request->io, reactor_);
 }
 
-Status TargetQueue::start_read_write(Request* request, ns::Namespace& space) {
+Status TargetQueue::start_read_write(Request* request, const Addressee& to) {
+  ns::Namespace& space = *to.space;
   const nvme::Command& command = request->command;
   ns::NsIo& io = request->io;
   if (!in_range(space, command.slba(), command.count_blocks())) return status::lba_out_of_range.dnr();
@@ -179,7 +190,7 @@ Status TargetQueue::start_read_write(Request* request, ns::Namespace& space) {
     io.iov_count = request->iov_count;
     io.borrows = request->borrows && io.type == bdev::IoType::read && &space.home() == &reactor_;
   }
-  submit(request, space);
+  submit(request, to);
   return status::success;
 }
 
@@ -202,7 +213,8 @@ void TargetQueue::step(Request* request) {
   complete(request, result);
 }
 
-Status TargetQueue::start_compare(Request* request, ns::Namespace& space) {
+Status TargetQueue::start_compare(Request* request, const Addressee& to) {
+  ns::Namespace& space = *to.space;
   const nvme::Command& command = request->command;
   if (!in_range(space, command.slba(), command.count_blocks())) return status::lba_out_of_range.dnr();
   if (request->data_bytes != uint64_t{command.count_blocks()} * space.block_size_bytes()) {
@@ -220,7 +232,7 @@ Status TargetQueue::start_compare(Request* request, ns::Namespace& space) {
   io.count_blocks = command.count_blocks();
   io.iov = iov;
   io.iov_count = 1;
-  submit(request, space);
+  submit(request, to);
   return status::success;
 }
 
@@ -237,7 +249,8 @@ Status TargetQueue::compare_step(Request* request) {
   return result;
 }
 
-Status TargetQueue::start_deallocate(Request* request, ns::Namespace& space) {
+Status TargetQueue::start_deallocate(Request* request, const Addressee& to) {
+  ns::Namespace& space = *to.space;
   const uint64_t ranges = (request->command.cdw10 & 0xff) + 1;
   if (iovec_bytes(request->iov, request->iov_count) < ranges * sizeof(nvme::DsmRange)) {
     return status::data_sgl_length_invalid.dnr();
@@ -266,8 +279,9 @@ Status TargetQueue::deallocate_step(Request* request) {
     range_index(request)++;
   if (range_index(request) == ranges) return status::success;
   // Looked up each time: between two steps the namespace may have been removed.
-  ns::Namespace* space = find_namespace(request->command.nsid);
-  if (space == nullptr) return status::invalid_namespace.dnr();
+  Addressee to;
+  const Status found = find_addressee(request->command, &to);
+  if (!found.ok()) return found;
   const nvme::DsmRange range = dsm_range(request, range_index(request));
   ns::NsIo& io = request->io;
   io.type = bdev::IoType::unmap;
@@ -276,7 +290,7 @@ Status TargetQueue::deallocate_step(Request* request) {
   io.count_blocks = range.count_blocks;
   io.iov = nullptr;
   io.iov_count = 0;
-  submit(request, *space);
+  submit(request, to);
   return status::success;
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "nvmf/target/attachments.h"
 #include "nvmf/target/queue.h"
 
 namespace basalt::nvmf {
@@ -62,10 +63,11 @@ void copy_report(const Request& request, const std::string& from) {
 
 }  // namespace
 
-Task<void> TargetQueue::run_reservation(Request* request, ns::Namespace* space) {
+Task<void> TargetQueue::run_reservation(Request* request, Addressee to) {
+  ns::Namespace* space = to.space;
   const nvme::Command command = request->command;
   const auto opcode = static_cast<nvme::NvmOpcode>(command.opcode);
-  const ns::HostId host = hostid_;
+  const ns::HostId host = to.host;
   const uint8_t action = command.cdw10 & 7;
   const bool ignore_key = (command.cdw10 & 8) != 0;
   const uint8_t type = static_cast<uint8_t>(command.cdw10 >> 8);
@@ -75,6 +77,10 @@ Task<void> TargetQueue::run_reservation(Request* request, ns::Namespace* space) 
   const bool takes_keys = opcode != nvme::NvmOpcode::reservation_report;
   if (result.ok() && takes_keys && !read_keys(*request, key_count, &keys))
     result = status::data_sgl_length_invalid.dnr();
+  // What an attachment registers is the epoch that it goes by.
+  const bool registers = opcode == nvme::NvmOpcode::reservation_register;
+  if (attachments_ != nullptr && registers && keys.other != command.link_epoch()) result = status::invalid_field.dnr();
+  if (attachments_ != nullptr && registers && result.ok()) attachments_->registered(command);
   co_await hop(space->home());
   if (!result.ok()) {
   } else if (opcode == nvme::NvmOpcode::reservation_register) {

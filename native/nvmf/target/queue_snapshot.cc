@@ -6,9 +6,10 @@
 
 namespace basalt::nvmf {
 
-Task<void> TargetQueue::run_snapshot(Request* request, ns::Namespace* space) {
+Task<void> TargetQueue::run_snapshot(Request* request, Addressee to) {
+  ns::Namespace* space = to.space;
   const uint32_t step = request->command.cdw10;
-  const ns::HostId host = hostid_;
+  const ns::HostId host = to.host;
   char bytes[nvme::snapshot_name_bytes];
   Iovec pieces[2];
   nvme::Status result = nvme::status::success;

@@ -107,6 +107,7 @@ uint16_t Subsystem::take_cntlid() {
 // ---- namespaces ----------------------------------------------------------------------------------------------------
 
 Task<Result<uint32_t>> Subsystem::add_namespace(ns::NamespaceOptions options, bdev::Bdev* bdev) {
+  if (options_.node_link) co_return Error{Errc::invalid_argument, "nqn: a node link has no namespaces of its own"};
   if (options.nsid > options_.namespaces_max) {
     co_return Error{Errc::invalid_argument, "nsid: must be 1.." + std::to_string(options_.namespaces_max)};
   }
@@ -168,6 +169,7 @@ Task<Outcome> Subsystem::drop_namespace(uint32_t nsid) {
   std::erase_if(namespaces_, [](const auto& candidate) { return candidate == nullptr; });
   ana_change_count_++;
   namespaces_changed(nsid);
+  const auto ended = target_.end_attachments({}, [space](const Attachment& each) { return each.space == space; });
   Ear* ear = nullptr;
   for (const auto& candidate : ears_) {
     if (candidate->nsid == nsid) ear = candidate.get();
@@ -196,6 +198,8 @@ void Subsystem::reservation_notice(uint32_t nsid, const ns::Notice& notice) {
 void Subsystem::namespaces_changed(uint32_t nsid) {
   for (const auto& controller : controllers_)
     controller->namespace_changed(nsid);
+  const ns::Namespace* space = find_namespace(nsid);
+  if (space != nullptr && space->options().one_writer) target_.attached_changed(*space);
 }
 
 // ---- listeners and ANA ---------------------------------------------------------------------------------------------
@@ -253,7 +257,9 @@ Task<Outcome> Subsystem::drop_listener(ListenAddress address) {
   }
   std::erase_if(paths_, [](const auto& candidate) { return candidate == nullptr; });
   target_.discovery_changed();
+  const auto ended = target_.end_attachments({}, [path](const Attachment& each) { return each.path == path; });
   co_await close_controllers(path, nullptr);
+  if (!ended.empty()) co_await target_.pass_all_reactors();
   co_await target_.close_listener(&held->listener);
   co_return success();
 }
@@ -352,7 +358,11 @@ Task<Outcome> Subsystem::remove_host(std::string hostnqn) {
   target_.tls_keys().set(hostnqn, options_.nqn, nullptr);
   target_.discovery_changed();
   if (!gate_.enter()) co_return being_deleted();
-  if (!options_.allow_any_host) co_await close_controllers(nullptr, &hostnqn);
+  if (!options_.allow_any_host) {
+    target_.free_later(
+        target_.end_attachments(hostnqn, [this](const Attachment& each) { return each.subsystem == this; }));
+    co_await close_controllers(nullptr, &hostnqn);
+  }
   gate_.leave();
   co_return success();
 }
@@ -361,6 +371,7 @@ Task<Outcome> Subsystem::set_allow_any_host(bool allow) {
   if (!gate_.enter()) co_return being_deleted();
   options_.allow_any_host = allow;
   target_.discovery_changed();
+  if (!allow) target_.free_later(end_strangers_attachments());
   while (!allow) {
     Controller* stranger = nullptr;
     for (const auto& controller : controllers_) {
@@ -371,6 +382,17 @@ Task<Outcome> Subsystem::set_allow_any_host(bool allow) {
   }
   gate_.leave();
   co_return success();
+}
+
+Attachments::Taken Subsystem::end_strangers_attachments() {
+  Attachments::Taken taken;
+  for (const auto& subsystem : target_.all_subsystems()) {
+    for (const auto& controller : subsystem->controllers_) {
+      if (controller->attachments() == nullptr || allows(controller->options().hostnqn)) continue;
+      controller->end_attachments([this](const Attachment& each) { return each.subsystem == this; }, &taken);
+    }
+  }
+  return taken;
 }
 
 Task<void> Subsystem::close_controller(Controller* controller) {

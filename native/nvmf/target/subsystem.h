@@ -19,6 +19,7 @@
 #include "nvmf/auth/secret.h"
 #include "nvmf/auth/tls_key.h"
 #include "nvmf/target/ana.h"
+#include "nvmf/target/attachments.h"
 
 namespace basalt::nvmf {
 
@@ -36,6 +37,9 @@ struct SubsystemOptions {
   // Its controllers on other nodes can change nothing any more while this one is accessible (the volume's epoch fences
   // them): a cross-controller reset of one of them has nothing left to wait for.
   bool one_active = false;
+  // It has no namespaces of its own: nodes attach those of others, each for itself (attachments.h).
+  bool node_link = false;
+  bool planted_ignore_epoch = false;  // a bug for tests to catch; nothing else sets it
   uint16_t cntlid_min = 1;
   uint16_t cntlid_max = 0xffef;
   uint32_t namespaces_max = 32;  // also the number of ANA groups
@@ -128,6 +132,7 @@ class Subsystem {
   Task<Outcome> drop_listener(ListenAddress address);
   Task<void> close_controllers(const SubsystemListener* path, const std::string* hostnqn);
   Task<void> close_controller(Controller* controller);
+  Attachments::Taken end_strangers_attachments();
   // Closes the host's controllers at a listener that are older than `newest` (nullptr: all of them).
   Task<void> supersede(std::string hostnqn, ns::HostId hostid, const Listener& listener, const Controller* newest);
   SubsystemListener* path_at(const ListenAddress& address) const;

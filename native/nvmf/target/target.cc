@@ -141,6 +141,38 @@ Task<void> Target::pass_all_reactors() {
   co_await back;
 }
 
+Attachments::Taken Target::end_attachments(const std::string& hostnqn,
+                                           const std::function<bool(const Attachment&)>& which) {
+  Attachments::Taken taken;
+  for (const auto& subsystem : subsystems_) {
+    if (!subsystem->options().node_link) continue;
+    for (const auto& controller : subsystem->controllers_) {
+      if (hostnqn.empty() || controller->options().hostnqn == hostnqn) controller->end_attachments(which, &taken);
+    }
+  }
+  return taken;
+}
+
+void Target::attached_changed(const ns::Namespace& space) {
+  for (const auto& subsystem : subsystems_) {
+    if (!subsystem->options().node_link) continue;
+    for (const auto& controller : subsystem->controllers_)
+      controller->attached_changed(space);
+  }
+}
+
+// The target does not end before it has passed all reactors itself.
+void Target::free_later(Attachments::Taken taken) {
+  if (gate_.enter()) return spawn(free_attachments(std::move(taken)));
+  for (auto& each : taken)
+    ended_attachments_.push_back(std::move(each));
+}
+
+Task<void> Target::free_attachments(Attachments::Taken taken) {
+  Gate::Leaver leaver(gate_);
+  co_await pass_all_reactors();
+}
+
 void Target::tls_refused(const std::string& peer, TlsRefusal refusal) {
   if (tls_refusals_.note(peer, refusal)) spawn(tell_refusal(TlsRefusals::address_of(peer), refusal));
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "nvmf/auth/exchange.h"
+#include "nvmf/target/attachments.h"
 #include "nvmf/target/queue.h"
 #include "nvmf/target/queue_authentication.h"
 #include "nvmf/target/subsystem.h"
@@ -61,6 +62,12 @@ class Target {
   Task<void> close_listener(Listener* listener);
   // Every reactor has run everything that was posted to it before.
   Task<void> pass_all_reactors();
+  // Of all node links: attachments that `which` names are taken away (`hostnqn`: of whose association; empty:
+  // anybody's). The caller keeps them until every reactor has passed.
+  [[nodiscard]] Attachments::Taken end_attachments(const std::string& hostnqn,
+                                                   const std::function<bool(const Attachment&)>& which);
+  void attached_changed(const ns::Namespace& space);
+  void free_later(Attachments::Taken taken);
   void discovery_changed();
   uint64_t discovery_generation() const { return discovery_generation_; }
   const std::vector<std::unique_ptr<Subsystem>>& all_subsystems() const { return subsystems_; }
@@ -77,6 +84,7 @@ class Target {
   Task<void> connect(Request* request);
   Task<nvme::Status> connect_admin(Request* request, const nvme::ConnectCommand* command, nvme::ConnectData* data);
   nvme::Status connect_io(Request* request, const nvme::ConnectCommand& command, const nvme::ConnectData& data);
+  Task<void> free_attachments(Attachments::Taken taken);
   Task<void> tell_refusal(std::string traddr, TlsRefusal refusal);
 
   const std::vector<Reactor*> reactors_;
@@ -92,6 +100,7 @@ class Target {
   TlsKeys tls_keys_;
   TlsRefusals tls_refusals_;
   Gate gate_;
+  Attachments::Taken ended_attachments_;  // while the target closes
   uint16_t next_portid_ = 1;
   uint64_t discovery_generation_ = 1;
 };

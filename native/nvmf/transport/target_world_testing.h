@@ -131,6 +131,7 @@ struct TestIo : bdev::Io {
 };
 
 inline constexpr char test_subnqn[] = "nqn.2026-01.test:volume";
+inline constexpr char test_link_nqn[] = "nqn.2026-01.test:link";
 inline constexpr char test_hostnqn[] = "nqn.2026-01.test:host";
 
 class TargetWorld {
@@ -173,6 +174,18 @@ class TargetWorld {
     ns_options.one_writer = one_writer;
     BASALT_ASSERT(net.run(subsystem->add_namespace(ns_options, disk)).ok());
     return subsystem;
+  }
+  // At the same place as replicas.
+  nvmf::Subsystem* add_node_link(const nvmf::HostAddress& address, bool planted_ignore_epoch = false) {
+    nvmf::SubsystemOptions options;
+    options.nqn = test_link_nqn;
+    options.allow_any_host = options.internal = options.node_link = true;
+    options.ana_reporting = false;
+    options.planted_ignore_epoch = planted_ignore_epoch;
+    auto made = target->create_subsystem(options);
+    BASALT_ASSERT(made.ok());
+    BASALT_ASSERT(net.run(made.value()->add_listener(as_listen(address, "TCP"))).ok());
+    return made.value();
   }
   nvmf::HostAddress listen(nvmf::Subsystem* subsystem, const std::string& trtype) {
     nvmf::ListenAddress address;

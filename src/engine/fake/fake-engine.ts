@@ -228,6 +228,12 @@ export class FakeEngine implements Engine {
     return { bdev: namespace.bdev, incarnation: subsystem.serial, connection: connection.id };
   }
 
+  /** Connections are not counted here: only whether there would be one that is shared. */
+  hasNodeLink(nqn: string, hostnqn: string): boolean {
+    const link = this.#state.subsystems.get(nqn);
+    return link?.nodeLink === true && (link.allowAnyHost || link.hosts.has(hostnqn)) && link.listeners.length > 0;
+  }
+
   /** Judges a command at the moment of dispatch. */
   admit(connectionId: string): void {
     const connection = this.#connections.get(connectionId);

@@ -29,6 +29,7 @@ async function attachMember(state: EngineState, fields: Fields): Promise<unknown
     hostnqn: fields.string('hostnqn'),
     epoch: fields.epoch('epoch'),
   };
+  const linkNqn = fields.has('link_nqn') ? fields.string('link_nqn') : null;
   const names = keyNames(fields);
   readPolicy(fields);
   const timeoutMs = fields.natural('timeout_ms', 1, 600_000);
@@ -43,7 +44,8 @@ async function attachMember(state: EngineState, fields: Fields): Promise<unknown
     const taken = peer.takeOver(request.subnqn, { hostnqn: request.hostnqn, secret }, request.epoch);
     publishMember(state, request.name, taken, peer);
     const { numBlocks, blockBytes } = taken.bdev;
-    return { incarnation: taken.incarnation, num_blocks: numBlocks, block_size: blockBytes };
+    const shared = linkNqn !== null && peer.hasNodeLink(linkNqn, request.hostnqn);
+    return { incarnation: taken.incarnation, num_blocks: numBlocks, block_size: blockBytes, shared };
   } finally {
     state.attaching.delete(request.name);
   }
@@ -294,6 +296,10 @@ export const legMethods: Record<string, Handler> = {
     state.destroy(name, 'member');
     state.members.delete(name);
     return true;
+  },
+  basalt_link_get: (_, fields) => {
+    fields.end();
+    return [];
   },
   basalt_leg_create: createLeg,
   basalt_leg_get: getLeg,

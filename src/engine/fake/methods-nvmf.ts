@@ -43,6 +43,7 @@ export function makeSubsystem(nqn: string, with_: Partial<FakeSubsystem> = {}): 
     model: 'Basalt',
     internal: false,
     discovery: nqn === discoveryNqn,
+    nodeLink: false,
     cntlidMin: 1,
     cntlidMax: 0xffef,
     namespacesMax: 32,
@@ -65,6 +66,7 @@ function createSubsystem(state: EngineState, fields: Fields): true {
     cntlidMax: fields.naturalOr('max_cntlid', 0xffef, 1, 0xffef),
     namespacesMax: fields.naturalOr('max_namespaces', 32, 1, 1024),
     internal: fields.booleanOr('internal', false),
+    nodeLink: fields.booleanOr('node_link', false),
   };
   fields.booleanOr('ana_reporting', true);
   fields.booleanOr('one_active', false);
@@ -103,6 +105,7 @@ function addNamespace(state: EngineState, fields: Fields): number {
   nested.end();
   fields.end();
   const subsystem = state.subsystem(nqn);
+  if (subsystem.nodeLink) throw new Refused('invalid', `nqn: a node link has no namespaces of its own`);
   let nsid = wantedNsid;
   if (nsid === 0) for (nsid = 1; subsystem.namespaces.has(nsid); ) nsid += 1;
   if (subsystem.namespaces.has(nsid)) throw new Refused('exists', `namespace ${nsid} of ${nqn} exists`);

@@ -37,6 +37,7 @@ export interface FakeSubsystem {
   readonly model: string;
   readonly internal: boolean;
   readonly discovery: boolean;
+  readonly nodeLink: boolean;
   readonly cntlidMin: number;
   readonly cntlidMax: number;
   readonly namespacesMax: number;

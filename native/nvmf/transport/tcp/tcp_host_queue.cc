@@ -203,6 +203,25 @@ void TcpHostQueue::start(HostCommand* command) {
   assign(slot, command);
 }
 
+// Between two batches nothing but the slot refers to a command and its data. What is in one, the socket may be reading.
+HostQueue::Replaced TcpHostQueue::replace(HostCommand* command, HostCommand* stand_in) {
+  Slot& slot = slots_[command->command.cid & ((1u << slot_bits_) - 1)];
+  BASALT_ASSERT(slot.command == command);
+  if (slot.in_batch || slot.finished) return Replaced::no;
+  if (slot.capsule_sent) {
+    slot.command = stand_in;
+    return Replaced::sent;
+  }
+  to_send_.remove(&slot);
+  slot.command = nullptr;
+  if (HostCommand* next = waiting_.pop_front()) {
+    assign(&slot, next);
+  } else {
+    free_.push_back(&slot);
+  }
+  return Replaced::unsent;
+}
+
 // The socket goes at once: what it still held unsent is gone with it. Only then may a command run elsewhere.
 void TcpHostQueue::end_connection() {
   socket_.reset();

@@ -58,6 +58,7 @@ class TcpHostQueue final : public HostQueue {
 
   void start(HostCommand* command) override;
   void end_connection() override;
+  Replaced replace(HostCommand* command, HostCommand* stand_in) override;
   bool expired() const;
   Task<Outcome> secure(const crypto::TlsContext& tls);
 
