@@ -13,6 +13,7 @@ namespace basalt::bdev {
 struct ChildIo : Io {
   Io* parent = nullptr;
   uint32_t member = 0;        // which child, where there are several
+  uint32_t attachment = 0;    // who was that child then, where others come in its place
   uint32_t role = 0;          // what it is for, where that is not the same
   std::vector<Iovec> pieces;  // for a parent that gathers memory
 

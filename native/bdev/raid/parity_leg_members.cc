@@ -37,6 +37,11 @@ RaidParityEvents ParityLegBdev::raid_events() {
     set_version_++;
     if (!slot->failed && events_.member_copied) events_.member_copied(info_of(*slot));
   };
+  // Later than leave(): until the raid's own set has changed, what it was asked meanwhile it refused.
+  events.set_changed = [this] {
+    set_version_++;
+    if (raid_ != nullptr) recheck();
+  };
   return events;
 }
 

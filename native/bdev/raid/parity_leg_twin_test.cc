@@ -47,7 +47,7 @@ class ParityTwin : public testing::Test {
     ASSERT_TRUE(rig.open(set).ok()) << when;
   }
 
-  ParityLegRig rig{2, 1};
+  ParityLegRig rig{2, 1, 2};
 };
 
 TEST_F(ParityTwin, TakesOverFromAMemberThatServesUntilThen) {
@@ -190,7 +190,9 @@ TEST_F(ParityTwin, OneMemberIsExchangedAtATime) {
   ASSERT_TRUE(exchange("a").ok());
   LegMember other(rig.handle(3), "another replica");
   EXPECT_EQ(rig.leg->add_member(std::move(other)).error().code, Errc::exists);
+  EXPECT_EQ(exchange("b", 4).error().code, Errc::busy);
   ASSERT_TRUE(is_copied());
+  EXPECT_EQ(exchange("b", 4).error().code, Errc::busy) << "both are there still";
   ASSERT_TRUE(rig.leg->commit_member("d").ok());
   ASSERT_TRUE(rig.leg->remove_member("a").ok());
   rig.settle();
@@ -222,6 +224,113 @@ TEST_F(ParityTwin, WritesWhileItIsCopiedReachBoth) {
   for (uint64_t block = 0; block < 8; block++)
     ASSERT_TRUE(rig.write(block, static_cast<uint8_t>(block + 1)));
   expect_filled_in_all_of({1, 2, 3}, "with the new one");
+}
+
+// A write that only the old one has was read there: the new one is not read before it has it too.
+TEST_F(ParityTwin, AValueThatWasReadStaysWhenTheOldOneIsLetGo) {
+  ASSERT_TRUE(exchange("a").ok());
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  rig.members[3]->hold = rig.members[3]->hold_writes_only = true;
+  PendingIo& write = rig.start(IoType::write, 0, 99);
+  rig.settle();
+  ASSERT_FALSE(write.done);
+  ASSERT_EQ(rig.read(0), 99) << "the old one has it";
+  ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  PendingIo& again = rig.start(IoType::read, 0, 0xee);
+  // What it cannot read meanwhile is recovered, and rewritten.
+  rig.members[3]->bad_block = rig.leg->raid().layout().member_block(0, 1);
+  PendingIo& bad = rig.start(IoType::read, 1, 0xee);
+  rig.settle();
+  EXPECT_EQ(rig.read(2), 3) << "others go on";
+  rig.members[3]->release();
+  ASSERT_TRUE(rig.ends(write) && rig.ends(again) && rig.ends(bad));
+  EXPECT_TRUE(write.io.status.ok() && again.io.status.ok() && bad.io.status.ok());
+  EXPECT_EQ(again.data[0], 99);
+  EXPECT_EQ(bad.data[0], 2);
+  EXPECT_EQ(rig.leg->raid().parity_stats().repaired_count, 1u);
+  // From then on it is the only place to read from.
+  rig.members[3]->hold = true;
+  PendingIo& next = rig.start(IoType::write, 0, 1);
+  rig.settle();
+  EXPECT_EQ(rig.read(0), 99);
+  EXPECT_FALSE(next.done);
+  rig.members[3]->release();
+  ASSERT_TRUE(rig.ends(next) && rig.write(1, 2));
+  expect_filled_in_all_of({1, 2, 3}, "afterwards");
+}
+
+// What cannot be had between the word that the old one is let go and the end of what the keeper does is had then.
+TEST_F(ParityTwin, ReadsThatCameAsTheLastSpareWasExchangedEnd) {
+  rig.leg->member_lost("c");
+  ASSERT_TRUE(rig.leg->remove_member("c").ok());
+  ASSERT_TRUE(exchange("a").ok());
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  // The log is half full: the keeper flushes all members, of which one is slow.
+  const uint64_t before = rig.leg->raid().parity_stats().checkpoint_count;
+  const auto flushes = [&] { return rig.leg->raid().parity_stats().checkpoint_count > before; };
+  PendingIo* write = nullptr;
+  while (!flushes()) {
+    if (write != nullptr) {
+      rig.members[1]->release();
+      ASSERT_TRUE(rig.ends(*write));
+    }
+    rig.members[1]->hold = rig.members[1]->hold_writes_only = true;
+    write = &rig.start(IoType::write, 8, 9);
+    rig.settle();
+  }
+  ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  PendingIo& read = rig.start(IoType::read, 0, 0xee);
+  rig.settle(milliseconds(50));
+  EXPECT_FALSE(read.done) << "one member too few";
+  rig.members[1]->release();
+  ASSERT_TRUE(rig.ends(read));
+  EXPECT_TRUE(read.io.status.ok());
+  EXPECT_EQ(read.data[0], 1);
+  ASSERT_TRUE(rig.ends(*write));
+}
+
+// The next one that comes has the seat of the one that left, whose requests may be under way for long.
+TEST_F(ParityTwin, WhatTheOldOneAnswersLateIsNotHeldAgainstAnother) {
+  ASSERT_TRUE(exchange("a").ok());
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  rig.members[0]->hold_reads_only = true;
+  PendingIo& read = rig.start(IoType::read, 0, 0xee);
+  ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  rig.settle();
+  ASSERT_FALSE(read.done);
+  rig.copied.clear();
+  ASSERT_TRUE(exchange("b", 4).ok());
+  rig.members[0]->fail_held(nvme::status::host_path_error);
+  ASSERT_TRUE(is_copied());
+  EXPECT_TRUE(rig.joining_failed.empty());
+  EXPECT_TRUE(rig.failed.empty());
+  ASSERT_TRUE(rig.ends(read));
+  EXPECT_EQ(read.data[0], 1);
+  ASSERT_TRUE(rig.leg->commit_member("e").ok());
+  ASSERT_TRUE(rig.leg->remove_member("b").ok());
+  rig.settle();
+  expect_filled_in_all_of({2, 3, 4}, "two exchanged");
+}
+
+TEST_F(ParityTwin, AFlushThatAMemberMissedIsNotHeldByWhoCameInItsPlace) {
+  rig.members[0]->flush_status = nvme::status::host_path_error;
+  rig.members[2]->hold = rig.members[2]->hold_writes_only = true;
+  PendingIo& flush = rig.start(IoType::flush, 0, 0, 0);
+  rig.settle();
+  rig.members[2]->hold = false;  // what comes from now on
+  ASSERT_EQ(rig.failed, std::vector<std::string>{"a"});
+  ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  rig.settle();
+  ASSERT_TRUE(rig.leg->add_member(LegMember(rig.handle(3))).ok());
+  ASSERT_TRUE(is_copied());
+  ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  EXPECT_FALSE(flush.done);
+  rig.members[2]->release();
+  ASSERT_TRUE(rig.ends(flush));
+  EXPECT_TRUE(flush.io.status.ok());
 }
 
 TEST(ParityLegSlots, AreUsedAgainByMembersThatComeAndGo) {

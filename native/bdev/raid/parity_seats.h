@@ -18,6 +18,8 @@ namespace basalt::bdev {
 class ParitySeats {
  public:
   static constexpr uint32_t seat_count_max = ParityCodec::strip_count_max + 1;
+  static constexpr uint32_t nobody = seat_count_max;
+  static_assert(nobody < 32);
 
   explicit ParitySeats(uint32_t place_count) : spare_(place_count) {
     for (uint32_t i = 0; i < place_count; i++)

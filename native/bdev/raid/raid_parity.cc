@@ -50,7 +50,7 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
       seats_(uint32_t{geometry.data_count} + geometry.parity_count),
       members_(size_t{geometry.data_count} + geometry.parity_count + 1),
       rebuilt_blocks_(members_.size()),
-      rebuild_numbers_(members_.size()),
+      attachments_(members_.size()),
       slots_(geometry.log_slot_count),
       ops_(std::make_unique<Pool<Op>>(child_io_count_max)),
       bands_(std::make_unique<Pool<Band>>(child_io_count_max)),
@@ -194,6 +194,7 @@ void RaidParityBdev::start_flush(Op* op) {
     BASALT_ASSERT(child != nullptr);
     child->mirror(op->io, flush_child_done, op);
     child->member = member;
+    child->attachment = attachments_[member];
     op->band_count++;
     members_[member].submit(child);
   });
@@ -204,7 +205,7 @@ void RaidParityBdev::start_flush(Op* op) {
 void RaidParityBdev::flush_child_done(Io* io) {
   Op* op = static_cast<Op*>(io->context);
   RaidParityBdev* raid = op->raid;
-  const uint32_t member = ChildIo::of(io)->member;
+  const uint32_t member = raid->asked_member(*ChildIo::of(io));
   const nvme::Status status = io->status;
   raid->children_.give(ChildIo::of(io));
   if (!status.ok()) {
@@ -229,7 +230,7 @@ void RaidParityBdev::flush_child_done(Io* io) {
 bool RaidParityBdev::settle_flush(Op* op) {
   if (offline_) {
     op->status = nvme::status::internal_path_error;
-  } else if ((op->missed & (in_sync_ | copied_)) != 0) {
+  } else if ((op->missed & failed_ & (in_sync_ | copied_)) != 0) {
     return false;
   }
   finish(op);

@@ -10,7 +10,8 @@
 //  - a partial stripe changes in place only after a record of it is durable on every parity member of that stripe
 //    (parity_log.cc), so that no later loss of up to m members changes a block that was not being written
 //  - operations on one codeword are ordered by the range lock; rebuild, repair and scrub take part in it. A plain read
-//    has one place to read from and needs no lock
+//    has one place to read from and needs no lock, but for that of a twin that has just been given it: a write that is
+//    under way then may have reached the old member alone, and may have been read there
 //  - a record's parity fits the data beside it on the media: what whole stripes left there unflushed is flushed first
 //  - parity that may be wrong (after an unclean end, until made right) is never used to change parity, and never to
 //    recover data while the data itself is there; after a crash it is made right, durably, before the data is shown
@@ -91,6 +92,7 @@ struct RaidParityEvents {
   std::function<void(const std::string& member, const std::string& reason)> member_failed;
   std::function<void(const std::string& member)> member_rebuilt;
   std::function<void(const std::string& member, const std::string& reason)> rebuild_failed;
+  std::function<void()> set_changed;  // others serve now: what could not be had may be had
 };
 
 struct RaidParityStats {
@@ -242,15 +244,20 @@ class RaidParityBdev final : public Bdev {
   struct Answer {
     RaidParityBdev* raid;
     Band* band;
-    uint32_t member;
+    uint32_t member;  // nobody: one that has left
     uint32_t role;
     nvme::Status status;
   };
   static Answer take_answer(Io* child);
+  // What a request to one that has left says is not about who has its seat now.
+  uint32_t asked_member(const ChildIo& child) const {
+    return child.attachment == attachments_[child.member] ? child.member : ParitySeats::nobody;
+  }
 
   // raid_parity_read.cc
   void start_read_band(Band* band);
   void read_strip(Band* band);
+  bool lock_for_read(Band* band, bool exclusive, void (*granted)(RangeEntry*));
   static void read_child_done(Io* child);
   void recover(Band* band);
   static void read_granted(RangeEntry* entry);
@@ -345,8 +352,8 @@ class RaidParityBdev final : public Bdev {
   uint32_t logging_ = 0;  // of joining_: its log is blank and gets records
   uint32_t copied_ = 0;   // of joining_: equal; flushes count it, and the set that holds it may be on disk
   std::vector<uint64_t> rebuilt_blocks_;
-  std::vector<uint32_t> rebuild_numbers_;  // by member, to tell rebuilds of one place apart
-  uint64_t resync_stripe_ = 0;             // parity is right before it
+  std::vector<uint32_t> attachments_;  // by member: which one has the seat, of those that have come to it
+  uint64_t resync_stripe_ = 0;         // parity is right before it
   bool resync_runs_ = false;
   uint64_t resync_next_ = 0;  // the stripe that it looks at next
   // After an unclean end, or when the resync had to leave a stripe as it is: stripes from resync_stripe_ on whose
@@ -354,6 +361,11 @@ class RaidParityBdev final : public Bdev {
   std::vector<bool> settled_;
   uint32_t settler_count_ = 0;
   bool driven_ = false;
+  // Driven: members that were given their places while writes were under way, and until those have ended; how many
+  // those are, and the number of the last of them.
+  uint32_t handed_ = 0;
+  uint64_t handed_write_count_ = 0;
+  uint64_t handed_until_ = 0;
   uint32_t released_ = 0;  // driven: of in_sync_ or joining_, and of failed_: the orchestrator has let them go
   bool offline_ = false;   // more than m members are gone, or it was fenced
   bool keeper_runs_ = false;

@@ -64,6 +64,7 @@ struct RaidParityBdev::Band {
   uint32_t missed = 0;      // members that do not
   uint64_t sequence = 0;    // of its log record; 0: none
   bool counted = false;     // in write_count_
+  uint64_t number = 0;      // of those that were counted
   std::array<uint8_t*, ParityCodec::parity_count_max> parity{};
   // Reading what is not there: the part that is being recovered.
   uint32_t part_column = 0;

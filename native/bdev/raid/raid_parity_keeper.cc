@@ -33,12 +33,14 @@ Task<bool> RaidParityBdev::keep_once() {
   if (may_leave() != 0) {
     co_await shrink();
     wake_all();
+    if (events_.set_changed) events_.set_changed();
     co_return true;
   }
   // While a failed member waits for the orchestrator's word nobody is flushed, and so nobody joins.
   if (want_join_ != 0 && !broken()) {
     co_await join();
     wake_all();
+    if (events_.set_changed) events_.set_changed();
     co_return true;
   }
   if (growth_ != nullptr) {
@@ -142,6 +144,10 @@ Task<void> RaidParityBdev::shrink() {
     seats_.end_twin();
   } else if (inherited) {
     seats_.promote_twin();
+    // Not by a lock over everything: writes that wait for this would never end.
+    handed_ = write_count_ == 0 ? 0 : handed_ | heirs;
+    handed_write_count_ = write_count_;
+    handed_until_ = activity_;
   }
   if (!resyncing()) co_return;
   if (redundant(in_sync_)) {

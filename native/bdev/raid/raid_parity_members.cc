@@ -67,7 +67,7 @@ void RaidParityBdev::begin_rebuild(uint32_t member, Handle device) {
   members_[member] = device;
   joining_ |= 1u << member;
   rebuilt_blocks_[member] = 0;
-  rebuild_numbers_[member]++;
+  attachments_[member]++;
   spawn(rebuild(member));
 }
 
@@ -75,9 +75,9 @@ void RaidParityBdev::begin_rebuild(uint32_t member, Handle device) {
 // since its log is blank. The writes that it has no record of end before their range is rebuilt.
 Task<void> RaidParityBdev::rebuild(uint32_t member) {
   const uint32_t bit = 1u << member;
-  const uint32_t number = rebuild_numbers_[member];
+  const uint32_t number = attachments_[member];
   const auto over = [&] {
-    return closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0 || rebuild_numbers_[member] != number;
+    return closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0 || attachments_[member] != number;
   };
   const bool blank = bugs_.keep_old_records || co_await blank_log(member);
   if (blank && !over() && !bugs_.no_record_for_joining) logging_ |= bit;
@@ -122,8 +122,10 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band
     const std::span<const uint8_t> sources = copied ? std::span(&itself, 1) : recovery->sources();
     Fan reads(member_count());
     uint32_t asked[ParityCodec::data_count_max];
+    uint32_t attached[ParityCodec::data_count_max];
     for (const uint8_t source : sources) {
       asked[reads.count()] = member_of(band.stripe, source);
+      attached[reads.count()] = attachments_[asked[reads.count()]];
       reads.add(members_[asked[reads.count()]], IoType::read, range.first_block, band.column_count,
                 workspace.strip(source));
     }
@@ -134,7 +136,8 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band
       const uint32_t source = sources[i];
       from[i] = workspace.strip(source);
       if (reads.status(i).ok()) continue;
-      if (raid_member_failed(reads.status(i))) member_failed(asked[i], reads.status(i));
+      const bool same = attachments_[asked[i]] == attached[i];
+      if (same && raid_member_failed(reads.status(i))) member_failed(asked[i], reads.status(i));
       unreadable |= 1u << source;
       all = false;
     }

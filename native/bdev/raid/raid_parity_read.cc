@@ -18,6 +18,13 @@ void RaidParityBdev::start_read_band(Band* band) {
 void RaidParityBdev::read_strip(Band* band) {
   const uint32_t member = member_of(band->shape.stripe, band->shape.first_role);
   if (usable(member)) {
+    if ((handed_ >> member & 1) != 0 && !band->locked) {
+      const auto granted = [](RangeEntry* entry) {
+        Band* reading = static_cast<Band*>(entry->context);
+        reading->raid->read_strip(reading);
+      };
+      if (!lock_for_read(band, false, granted)) return;
+    }
     ChildIo* child = child_for(band, band->shape.first_role, IoType::read, read_child_done);
     child->pieces.resize(iov_count_max);
     child->pieces.resize(data_pieces(*band, band->shape.first_role, child->pieces.data(), iov_count_max));
@@ -42,15 +49,22 @@ void RaidParityBdev::read_child_done(Io* io) {
 
 // Alone when the strip is to be rewritten; otherwise reads may share.
 void RaidParityBdev::recover(Band* band) {
-  band->range.first_block = layout_.member_block(band->shape.stripe, band->shape.column);
-  band->range.end_block = band->range.first_block + band->shape.column_count;
-  band->range.exclusive = band->repair;
-  band->range.context = band;
-  band->range.granted = read_granted;
-  band->locked = true;
   band->part_column = band->shape.column;
   parity_stats_.degraded_read_count++;
-  if (locks_.acquire(&band->range)) recover_part(band);
+  if (lock_for_read(band, band->repair, read_granted)) recover_part(band);
+}
+
+// True: it is locked, at once. What was shared and is to be had alone is let go of before.
+bool RaidParityBdev::lock_for_read(Band* band, bool exclusive, void (*granted)(RangeEntry*)) {
+  if (band->locked && !exclusive) return true;
+  if (band->locked) locks_.release(&band->range);
+  band->range.first_block = layout_.member_block(band->shape.stripe, band->shape.column);
+  band->range.end_block = band->range.first_block + band->shape.column_count;
+  band->range.exclusive = exclusive;
+  band->range.context = band;
+  band->range.granted = granted;
+  band->locked = true;
+  return locks_.acquire(&band->range);
 }
 
 void RaidParityBdev::read_granted(RangeEntry* entry) {

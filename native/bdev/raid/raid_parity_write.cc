@@ -61,7 +61,7 @@ void RaidParityBdev::prepare(Band* band) {
   if (!band->counted) {
     band->counted = true;
     write_count_++;
-    activity_++;
+    band->number = ++activity_;
   }
   plan(band);
   if (band->method == Band::Method::plain || band->method == Band::Method::full) {
@@ -164,12 +164,14 @@ void RaidParityBdev::submit_child(Band* band, ChildIo* child) {
   child->iov = child->pieces.data();
   child->iov_count = static_cast<uint16_t>(child->pieces.size());
   band->waiting_count++;
+  child->attachment = attachments_[child->member];
   members_[child->member].submit(child);
 }
 
 RaidParityBdev::Answer RaidParityBdev::take_answer(Io* child) {
   Band* band = static_cast<Band*>(child->context);
-  const Answer answer{band->raid, band, ChildIo::of(child)->member, ChildIo::of(child)->role, child->status};
+  const uint32_t member = band->raid->asked_member(*ChildIo::of(child));
+  const Answer answer{band->raid, band, member, ChildIo::of(child)->role, child->status};
   band->raid->children_.give(ChildIo::of(child));
   return answer;
 }
@@ -444,6 +446,7 @@ void RaidParityBdev::finish_band(Band* band) {
     unflushed_.add(band->range.first_block, band->range.end_block);
   if (band->counted) {
     write_count_--;
+    if (band->number <= handed_until_ && --handed_write_count_ == 0) handed_ = 0;
     arm_rest();
   }
   Workspace* workspace = std::exchange(band->workspace, nullptr);
