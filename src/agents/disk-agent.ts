@@ -390,7 +390,11 @@ export class DiskAgent {
         await engine.rpc('nvmf_delete_subsystem', { nqn: nqns.replica(action.replica) });
         return;
       case 'delete-lvol':
-        await engine.rpc('bdev_lvol_delete', { name: lvolPath(action.replica), epoch: action.epoch });
+        await engine.rpc('bdev_lvol_delete', {
+          name: lvolPath(action.replica),
+          // Of what nobody ever drove there is none to name.
+          ...(action.epoch > 0 ? { epoch: action.epoch } : {}),
+        });
         return;
       case 'report':
         this.#reports.push(this.#report(action.replica, action.state));

@@ -115,6 +115,21 @@ describe('a volume that was never driven', () => {
     expect(view.legs.every((leg) => leg.every((entry) => entry.state === 'in_sync'))).toBe(true);
     await bed.until('v1', 'made', (now) => now.phase === 'live');
   });
+
+  it('leaves nothing on the node that was gone when that is back', { timeout: 180_000 }, async () => {
+    await bed.create({ name: 'v1', legs: 4, controllers: [] });
+    await bed.until('v1', 'made', (view) => view.phase === 'live');
+    await bed.kill('d2');
+    await bed.until('v1', 'placed elsewhere', (now) => !nodesOf(now).includes('d2'), 60_000);
+    await bed.startDiskNode('d2');
+    const isPlacedOnly = async (): Promise<boolean> => {
+      const placed = (await bed.view('v1')).legs.flat().map((entry) => entry.node);
+      const nodes = ['d1', 'd2', 'd3'];
+      const there = await Promise.all(nodes.map((node) => lvolsOn(node)));
+      return nodes.every((node, index) => there[index] === placed.filter((each) => each === node).length);
+    };
+    await expect.poll(isPlacedOnly, { timeout: 60_000 }).toBe(true);
+  });
 });
 
 describe('a new disk', () => {
