@@ -22,6 +22,8 @@ const mix = {
 };
 const seedText = process.env['BASALT_SEED'];
 const seeds = seedText === undefined ? [1n, 2n, 3n] : [BigInt(seedText)];
+/** These take half a minute each; others by BASALT_SEED. */
+const longSeeds = seeds.slice(0, 1);
 
 class GroupRun {
   readonly cluster: ClusterSim;
@@ -92,7 +94,7 @@ describe('groups of snapshots of a simulated cluster', { timeout: 300_000 }, () 
     run.cluster.close();
   });
 
-  it.each(seeds)(
+  it.each(longSeeds)(
     'are that, and are made, when nodes die or are paused in the middle of them (seed %s)',
     async (seed) => {
       const run = new GroupRun(seed);
