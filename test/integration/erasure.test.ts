@@ -23,29 +23,19 @@ describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
     host = await TestHost.connect(await running.settled());
     load = new VerifyingLoad(host.engine, host.bdev, oracle);
     load.start(16);
-    await progress(500);
+    await load.progress(500, msMax);
   }, 2 * msMax);
   afterAll(async () => {
     await host?.close();
     await running?.stop();
   }, msMax);
 
-  /** So many more requests complete. */
-  async function progress(count: number): Promise<void> {
-    const goal = load.completed + count;
-    const end = systemClock.now() + msMax;
-    while (load.completed < goal) {
-      if (systemClock.now() > end) throw new Error(`no progress: ${JSON.stringify(load.report())}`);
-      await systemClock.sleep(10);
-    }
-  }
-
   async function everyBlockIsRight(): Promise<void> {
     const report = await load.stop();
     await load.verifyAll();
     expect(report.violations.slice(0, 10)).toEqual([]);
     load.start(16);
-    await progress(100);
+    await load.progress(100, msMax);
   }
 
   it('refuses what it cannot have yet, and says so', async () => {
@@ -75,9 +65,9 @@ describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
   it('goes on through the standby when the active controller is killed, and without a disk node then', async () => {
     const active = await running.activeController();
     await running.cluster.daemon(active).kill();
-    await progress(1000);
+    await load.progress(1000, msMax);
     await running.cluster.daemon('disk-1').kill();
-    await progress(1000);
+    await load.progress(1000, msMax);
     const { controller, health } = await running.volume();
     expect(controller).not.toBe(active);
     expect(health).toBe('degraded');
@@ -88,10 +78,10 @@ describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
   });
 
   it('reads what was rebuilt when another disk node dies, together with the controller', async () => {
-    await progress(500);
+    await load.progress(500, msMax);
     const active = await running.activeController();
     await Promise.all([running.cluster.daemon('disk-2').kill(), running.cluster.daemon(active).kill()]);
-    await progress(1000);
+    await load.progress(1000, msMax);
     await everyBlockIsRight();
     await running.cluster.daemon(active).start();
     await running.cluster.daemon('disk-2').start();

@@ -4,7 +4,6 @@
 // Method: a verifying load over two paths while daemons are signalled; afterwards every block is checked.
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { systemClock } from '../../src/env/clock.js';
 import { RunningCluster, TestHost, volumeBytes } from './running-cluster.js';
 import { BlockOracle, VerifyingLoad } from './verifying-load.js';
 
@@ -23,19 +22,9 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
     host = await TestHost.connect(await running.settled());
     load = new VerifyingLoad(host.engine, host.bdev, oracle);
     load.start(16);
-    await progress(500);
+    await load.progress(500);
   }, 90_000);
   afterEach(() => host?.close(), 30_000);
-
-  /** So many more requests complete. */
-  async function progress(count: number): Promise<void> {
-    const goal = load.completed + count;
-    const end = systemClock.now() + 60_000;
-    while (load.completed < goal) {
-      if (systemClock.now() > end) throw new Error(`no progress: ${JSON.stringify(load.report())}`);
-      await systemClock.sleep(10);
-    }
-  }
 
   async function finish(): Promise<void> {
     const report = await load.stop();
@@ -47,7 +36,7 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
     const active = await running.activeController();
     const { epoch } = await running.volume();
     await running.cluster.daemon(active).kill();
-    await progress(1000);
+    await load.progress(1000);
     const after = await running.volume();
     await running.cluster.daemon(active).start();
     expect(after.controller).not.toBe(active);
@@ -60,9 +49,9 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
     const { pid } = running.cluster.daemon(active);
     if (pid === undefined) throw new Error('no process');
     process.kill(pid, 'SIGSTOP');
-    await progress(1000);
+    await load.progress(1000);
     process.kill(pid, 'SIGCONT');
-    await progress(1000);
+    await load.progress(1000);
     expect((await running.volume()).controller).not.toBe(active);
     await finish();
   });
@@ -71,7 +60,7 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
     const active = await running.activeController();
     const daemon = running.cluster.daemon(active);
     const ended = daemon.terminate();
-    await progress(1000);
+    await load.progress(1000);
     const code = await ended;
     await daemon.start();
     expect(code).toBe(0);
@@ -80,7 +69,7 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
 
   it('goes on when a disk node is killed, and becomes redundant again when it is back', async () => {
     await running.cluster.daemon('disk-1').kill();
-    await progress(1000);
+    await load.progress(1000);
     expect((await running.volume()).health).toBe('degraded');
     await running.cluster.daemon('disk-1').start();
     await running.settled();
@@ -91,7 +80,7 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
     const { pid } = running.cluster.daemon('disk-2');
     if (pid === undefined) throw new Error('no process');
     process.kill(pid, 'SIGSTOP');
-    await progress(1000);
+    await load.progress(1000);
     process.kill(pid, 'SIGCONT');
     await running.settled();
     await finish();
@@ -100,11 +89,11 @@ describe('a cluster of processes', { timeout: 120_000 }, () => {
   it('needs neither store nor API for I/O, and finds them again', async () => {
     await running.cluster.daemon('store').kill();
     await running.cluster.daemon('api').kill();
-    await progress(2000);
+    await load.progress(2000);
     await running.cluster.daemon('store').start();
     await running.cluster.daemon('api').start();
     await running.settled();
-    await progress(500);
+    await load.progress(500);
     await finish();
   });
 

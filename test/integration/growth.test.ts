@@ -32,14 +32,9 @@ describe('a volume of a cluster of processes grows', { timeout: 120_000 }, () =>
     host = await TestHost.connect(await running.settled());
     load = new VerifyingLoad(host.engine, host.bdev, oracle);
     load.start(16);
-    await progress(500);
+    await load.progress(500);
   }, 90_000);
   afterEach(() => host?.close(), 30_000);
-
-  async function progress(count: number): Promise<void> {
-    const goal = load.completed + count;
-    await until('progress', () => load.completed >= goal);
-  }
 
   async function until(what: string, met: () => boolean): Promise<void> {
     const end = systemClock.now() + 60_000;
@@ -63,7 +58,7 @@ describe('a volume of a cluster of processes grows', { timeout: 120_000 }, () =>
   async function expectGrown(bytes: number): Promise<void> {
     await grown(bytes);
     await until('new size at the host', () => host.bdev.info.sizeBytes === bytes);
-    await progress(500);
+    await load.progress(500);
     const { longestGapMs } = load.report();
     process.stderr.write(`growth to ${bytes} bytes: longest gap of the load ${Math.round(longestGapMs)} ms\n`);
     const block = Buffer.from(host.engine.allocate(blockBytes));
@@ -110,7 +105,7 @@ describe('a volume of a cluster of processes grows', { timeout: 120_000 }, () =>
 
   it('while a disk node is away, which is made as large before it is redundant again', async () => {
     await running.cluster.daemon('disk-1').kill();
-    await progress(500);
+    await load.progress(500);
     await resize(80 * MiB);
     await expectGrown(80 * MiB);
     await running.cluster.daemon('disk-1').start();

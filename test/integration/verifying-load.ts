@@ -60,6 +60,13 @@ export class VerifyingLoad {
     return this.#writes + this.#reads;
   }
 
+  /** So many more requests complete, on a machine that may do much else. */
+  async progress(count: number, withinMs = 60_000): Promise<void> {
+    const goal = this.completed + count;
+    for (const endMs = systemClock.now() + withinMs; this.completed < goal; await systemClock.sleep(10))
+      if (systemClock.now() > endMs) throw new Error(`no progress: ${JSON.stringify(this.report())}`);
+  }
+
   resetGap(): void {
     this.#lastMs = systemClock.now();
     this.#longestGapMs = 0;

@@ -2,32 +2,19 @@
 
 import { describe, expect, it } from 'vitest';
 import { capabilitiesOf } from '../attached/capabilities.js';
-import { shortVersion, spdkProblem } from './spdk-version.js';
-
-const methods = [
-  'bdev_get_bdevs',
-  'keyring_file_add_key',
-  'keyring_file_remove_key',
-  'nvmf_create_subsystem',
-  'nvmf_create_transport',
-  'nvmf_get_subsystems',
-  'nvmf_get_transports',
-  'nvmf_subsystem_add_host',
-  'nvmf_subsystem_add_listener',
-  'nvmf_subsystem_add_ns',
-  'nvmf_subsystem_remove_host',
-];
+import { methodsNeeded, shortVersion, spdkProblem } from './spdk-version.js';
 
 describe('what answers on an RPC socket', () => {
   it('is taken for an SPDK that can have the drives of a node, or told why not in one line', () => {
-    const problem = (version: string, has = methods): string | null => spdkProblem(capabilitiesOf(version, has));
+    const problem = (version: string, has: readonly string[] = methodsNeeded): string | null =>
+      spdkProblem(capabilitiesOf(version, has));
     expect(problem('SPDK v26.05 git sha1 abc')).toBeNull();
     expect(problem('SPDK v24.05')).toBeNull();
     expect(problem('SPDK v26.09-pre git sha1 abc')).toBeNull();
     expect(problem('SPDK v24.01')).toBe('serves SPDK v24.01; SPDK v24.05 or later is needed');
     expect(problem('SPDK v19.10')).toContain('or later is needed');
     expect(problem('Basalt v0.1.0')).toBe('serves Basalt v0.1.0, which is no SPDK');
-    expect(problem('SPDK v26.05', methods.slice(0, -1))).toContain('without nvmf_subsystem_remove_host');
+    expect(problem('SPDK v26.05', methodsNeeded.slice(0, -1))).toContain('without nvmf_subsystem_remove_host');
     expect(problem('SPDK v26.05', ['spdk_get_version'])).toContain('framework_start_init');
   });
 

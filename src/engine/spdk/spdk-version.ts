@@ -7,7 +7,7 @@ import type { Capabilities } from '../attached/capabilities.js';
 /** The oldest whose target authenticates hosts (DH-HMAC-CHAP). Tried with 26.05. */
 export const spdkVersionMin = '24.05';
 
-const methodsNeeded = [
+export const methodsNeeded = [
   'bdev_get_bdevs',
   'keyring_file_add_key',
   'keyring_file_remove_key',
