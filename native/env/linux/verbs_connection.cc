@@ -27,7 +27,7 @@ constexpr int reject_by_consumer = 28;
 
 VerbsConnection::VerbsConnection(VerbsRdma& rdma, rdma_cm_id* id, std::string peer)
     : rdma_(rdma),
-      library_(rdma.library()),
+      library_(rdma.rdma_core()),
       id_(id),
       peer_(std::move(peer)),
       state_(State::resolving),
@@ -38,7 +38,7 @@ VerbsConnection::VerbsConnection(VerbsRdma& rdma, rdma_cm_id* id, std::string pe
 
 VerbsConnection::VerbsConnection(VerbsRdma& rdma, VerbsDevice& device, VerbsPending& request)
     : rdma_(rdma),
-      library_(rdma.library()),
+      library_(rdma.rdma_core()),
       id_(request.id()),
       device_(&device),
       peer_(verbs_address_text(rdma_get_peer_addr(id_))),

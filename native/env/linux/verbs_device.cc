@@ -77,14 +77,14 @@ Outcome VerbsDevice::init() {
   if (device_->transport_type != IBV_TRANSPORT_IB) {
     return Error{Errc::unsupported, name_ + ": is not an InfiniBand or RoCE adapter"};
   }
-  context_ = library().verbs.open_device(device_);
+  context_ = rdma_core().verbs.open_device(device_);
   if (context_ == nullptr) return failed("cannot be opened");
   ibv_device_attr about{};
-  errno = library().verbs.query_device(context_, &about);
+  errno = rdma_core().verbs.query_device(context_, &about);
   if (errno != 0) return failed("does not say what it can do");
-  domain_ = library().verbs.alloc_pd(context_);
+  domain_ = rdma_core().verbs.alloc_pd(context_);
   if (domain_ == nullptr) return failed("no protection domain");
-  channel_ = library().verbs.create_comp_channel(context_);
+  channel_ = rdma_core().verbs.create_comp_channel(context_);
   if (channel_ == nullptr) return failed("no completion channel");
   set_nonblocking(channel_->fd);
   set_nonblocking(context_->async_fd);
@@ -117,13 +117,13 @@ VerbsDevice::~VerbsDevice() {
   channel_fd_.reset();
   async_fd_.reset();
   completions_.clear();
-  if (channel_ != nullptr) library().verbs.destroy_comp_channel(channel_);
-  if (domain_ != nullptr) library().verbs.dealloc_pd(domain_);
-  if (context_ != nullptr) library().verbs.close_device(context_);
+  if (channel_ != nullptr) rdma_core().verbs.destroy_comp_channel(channel_);
+  if (domain_ != nullptr) rdma_core().verbs.dealloc_pd(domain_);
+  if (context_ != nullptr) rdma_core().verbs.close_device(context_);
 }
 
-const VerbsLibrary& VerbsDevice::library() const {
-  return rdma_.library();
+const VerbsLibrary& VerbsDevice::rdma_core() const {
+  return rdma_.rdma_core();
 }
 
 bool VerbsDevice::is_infiniband(uint8_t port) const {
@@ -145,9 +145,9 @@ Result<VerbsCompletions*> VerbsDevice::completions_for(uint32_t entries, const V
   const uint32_t usual = completions_.empty() ? first_completions_capacity : further_completions_capacity;
   const uint32_t capacity = std::min(completions_max_, std::max(least, usual));
   if (least > capacity) return Error{Errc::invalid_argument, name_ + ": has no completion queue that large"};
-  ibv_cq* queue = library().verbs.create_cq(context_, static_cast<int>(capacity), nullptr, channel_, 0);
+  ibv_cq* queue = rdma_core().verbs.create_cq(context_, static_cast<int>(capacity), nullptr, channel_, 0);
   if (queue == nullptr) return Error{Errc::no_memory, name_ + ": no completion queue: " + std::strerror(errno)};
-  completions_.push_back(std::make_unique<VerbsCompletions>(library(), queue, capacity));
+  completions_.push_back(std::make_unique<VerbsCompletions>(rdma_core(), queue, capacity));
   queue->cq_context = completions_.back().get();
   BASALT_ASSERT(completions_.back()->reserve(entries, shared, shared_entries));
   return completions_.back().get();
@@ -239,8 +239,8 @@ void VerbsDevice::break_failed() {
 void VerbsDevice::read_completion_events() {
   ibv_cq* queue = nullptr;
   void* owner = nullptr;
-  while (library().verbs.get_cq_event(channel_, &queue, &owner) == 0) {
-    library().verbs.ack_cq_events(queue, 1);
+  while (rdma_core().verbs.get_cq_event(channel_, &queue, &owner) == 0) {
+    rdma_core().verbs.ack_cq_events(queue, 1);
     static_cast<VerbsCompletions*>(owner)->told();
   }
 }
@@ -266,10 +266,10 @@ void VerbsDevice::note_removed() {
 
 void VerbsDevice::read_async_events() {
   ibv_async_event event;
-  while (library().verbs.get_async_event(context_, &event) == 0) {
+  while (rdma_core().verbs.get_async_event(context_, &event) == 0) {
     const ibv_async_event seen = event;
     // Given back first: what it is about can be destroyed only then.
-    library().verbs.ack_async_event(&event);
+    rdma_core().verbs.ack_async_event(&event);
     async_event(seen);
   }
 }

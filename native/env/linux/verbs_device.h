@@ -44,7 +44,7 @@ class VerbsDevice final : public RdmaDevice {
   Result<std::unique_ptr<RdmaReceiveQueue>> make_receive_queue(uint32_t depth) override;
 
   bool is(const ibv_device* device) const { return device_ == device; }
-  const VerbsLibrary& library() const;
+  const VerbsLibrary& rdma_core() const;
   VerbsRdma& rdma() const { return rdma_; }
   ibv_pd* domain() const { return domain_; }
   uint8_t incoming_reads_max() const { return incoming_reads_max_; }

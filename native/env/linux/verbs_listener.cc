@@ -18,7 +18,7 @@ VerbsPending::~VerbsPending() {
 
 bool VerbsPending::move_to(VerbsRdma& rdma) {
   if (rdma.channel() == channel_) return true;
-  if (rdma.library().manager.migrate_id(news_.id, rdma.channel()->events) != 0) return false;
+  if (rdma.rdma_core().manager.migrate_id(news_.id, rdma.channel()->events) != 0) return false;
   channel_ = rdma.channel();
   return true;
 }
@@ -31,12 +31,12 @@ VerbsListener::VerbsListener(VerbsRdma& rdma, rdma_cm_id* id, Address address)
 VerbsListener::~VerbsListener() {
   rdma_.forget(this);
   backlog_.clear();
-  if (id_ != nullptr) rdma_.library().manager.destroy_id(id_);
+  if (id_ != nullptr) rdma_.rdma_core().manager.destroy_id(id_);
 }
 
 void VerbsListener::on_news(VerbsNews news) {
   if (news.type == RDMA_CM_EVENT_DEVICE_REMOVAL) {
-    rdma_.library().manager.destroy_id(std::exchange(id_, nullptr));
+    rdma_.rdma_core().manager.destroy_id(std::exchange(id_, nullptr));
     return;
   }
   if (news.type != RDMA_CM_EVENT_CONNECT_REQUEST) return;

@@ -46,7 +46,7 @@ Result<std::unique_ptr<RdmaRegion>> VerbsDevice::register_memory(void* base, siz
   if (removed_) return Error{Errc::closed, name_ + ": the device is gone"};
   int access = IBV_ACCESS_LOCAL_WRITE;
   if (limits_.window_count_max > 0) access |= IBV_ACCESS_MW_BIND;
-  const auto reg_mr = library().verbs.reg_mr;
+  const auto reg_mr = rdma_core().verbs.reg_mr;
   ibv_mr* region = reg_mr(domain_, base, length_bytes, access);
   if (region == nullptr) return registration_error(name_, length_bytes, errno);
   return std::unique_ptr<RdmaRegion>(std::make_unique<VerbsRegion>(*this, region));
@@ -54,7 +54,7 @@ Result<std::unique_ptr<RdmaRegion>> VerbsDevice::register_memory(void* base, siz
 
 VerbsRegion::~VerbsRegion() {
   device_.drop_region(region_->lkey);
-  device_.library().verbs.dereg_mr(region_);
+  device_.rdma_core().verbs.dereg_mr(region_);
 }
 
 // ---- windows -------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ Result<std::unique_ptr<RdmaReceiveQueue>> VerbsDevice::make_receive_queue(uint32
   ibv_srq_init_attr wanted{};
   wanted.attr.max_wr = depth;
   wanted.attr.max_sge = limits_.pieces_max;
-  ibv_srq* queue = library().verbs.create_srq(domain_, &wanted);
+  ibv_srq* queue = rdma_core().verbs.create_srq(domain_, &wanted);
   if (queue == nullptr) {
     return Error{Errc::no_memory, name_ + ": no shared receive queue: " + std::strerror(errno)};
   }
@@ -96,7 +96,7 @@ Result<std::unique_ptr<RdmaReceiveQueue>> VerbsDevice::make_receive_queue(uint32
 VerbsReceiveQueue::~VerbsReceiveQueue() {
   device_.forget(this);
   device_.rdma().forget(this);
-  device_.library().verbs.destroy_srq(queue_);
+  device_.rdma_core().verbs.destroy_srq(queue_);
 }
 
 // What cannot be posted, because the adapter is gone, is as posted as the rest.

@@ -90,14 +90,14 @@ VerbsRdma::VerbsRdma(SocketPoller& poller, std::shared_ptr<VerbsChannel> channel
 
 VerbsRdma::~VerbsRdma() {
   for (const Lingering& last : lingering_)
-    library().manager.destroy_id(last.id);
+    rdma_core().manager.destroy_id(last.id);
 }
 
 // ---- events --------------------------------------------------------------------------------------------------------
 
 void VerbsRdma::read_events() {
   rdma_cm_event* event = nullptr;
-  while (library().manager.get_cm_event(channel_->events, &event) == 0) {
+  while (rdma_core().manager.get_cm_event(channel_->events, &event) == 0) {
     VerbsNews news{event->event, event->status, event->id, 0, 0, {}};
     // A request comes by an id of its own; who listens is the other one.
     const bool request = event->event == RDMA_CM_EVENT_CONNECT_REQUEST;
@@ -107,7 +107,7 @@ void VerbsRdma::read_events() {
     const auto* data = static_cast<const uint8_t*>(event->param.conn.private_data);
     if (data != nullptr) news.private_data.assign(data, data + event->param.conn.private_data_len);
     // Given back first: an id can be destroyed only then.
-    library().manager.ack_cm_event(event);
+    rdma_core().manager.ack_cm_event(event);
     if (listening != nullptr) listening->on_news(std::move(news));
   }
 }
@@ -125,7 +125,7 @@ void VerbsRdma::Lingering::on_news(VerbsNews news) {
     return;
   }
   VerbsRdma& owner = *rdma;
-  owner.library().manager.destroy_id(id);
+  owner.rdma_core().manager.destroy_id(id);
   owner.lingering_.remove_if([this](const Lingering& each) { return &each == this; });
 }
 
@@ -175,7 +175,7 @@ Result<std::unique_ptr<RdmaListener>> VerbsRdma::listen(const Address& address) 
   sockaddr_storage native;
   if (!verbs_sockaddr(address, &native)) return not_an_address(address);
   rdma_cm_id* id = nullptr;
-  const VerbsLibrary::Manager& manager = library().manager;
+  const VerbsLibrary::Manager& manager = rdma_core().manager;
   if (manager.create_id(channel_->events, &id, nullptr, RDMA_PS_TCP) != 0) {
     return rdma_error("listen on", address, errno);
   }
@@ -194,7 +194,7 @@ Result<std::unique_ptr<RdmaConnection>> VerbsRdma::connect(const Address& addres
   sockaddr_storage native;
   if (!verbs_sockaddr(address, &native)) return not_an_address(address);
   rdma_cm_id* id = nullptr;
-  const VerbsLibrary::Manager& manager = library().manager;
+  const VerbsLibrary::Manager& manager = rdma_core().manager;
   if (manager.create_id(channel_->events, &id, nullptr, RDMA_PS_TCP) != 0) {
     return rdma_error("connect to", address, errno);
   }

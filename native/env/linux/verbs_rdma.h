@@ -55,7 +55,7 @@ class VerbsRdma final : public LinuxRdma {
 
   SocketPoller& poller() const { return poller_; }
   const std::shared_ptr<VerbsChannel>& channel() const { return channel_; }
-  const VerbsLibrary& library() const { return *channel_->library; }
+  const VerbsLibrary& rdma_core() const { return *channel_->library; }
   Result<VerbsDevice*> open(ibv_device* device);
 
   // Runs at the next poll.
