@@ -35,8 +35,12 @@ import type { StoreFiles } from './store/etcd/credentials.js';
 import type { Store } from './store/store.js';
 
 export interface ConnectOptions {
-  /** `<address>:<port>` of an API server, which names the store. */
+  /** `<address>:<port>` of an API server, which names the store; with `https://` one that is elsewhere. */
   readonly api?: string;
+  /** What that is shown, where it asks for a token. @default none */
+  readonly apiToken?: string;
+  /** Whose certificates (PEM) it may show. @default those that the machine trusts */
+  readonly apiCa?: string;
   /** Endpoints of the store, or a store that is open already and stays the caller's. */
   readonly store?: string | readonly string[] | Store;
   /** How the store is reached, as the configuration file's `store` says it. @default without TLS and user */
@@ -370,7 +374,7 @@ async function identityFrom(path: string, random: Random): Promise<Identity> {
 
 async function openStoreOf(options: ConnectOptions): Promise<{ store: Store; own: boolean }> {
   if (typeof options.store === 'object' && 'txn' in options.store) return { store: options.store, own: false };
-  const named = options.store ?? (await endpointsFrom(options.api));
+  const named = options.store ?? (await endpointsFrom(options));
   const files = { ca: null, cert: null, key: null, username: null, passwordFile: null, ...options.storeSecurity };
   const scheme = files.ca === null ? 'http' : 'https';
   const endpoints = (typeof named === 'string' ? [named] : (named as readonly string[])).map((endpoint) =>
@@ -381,10 +385,10 @@ async function openStoreOf(options: ConnectOptions): Promise<{ store: Store; own
   return { store: openEtcdStore({ endpoints, ...(await readStoreFiles(files)) }), own: true };
 }
 
-async function endpointsFrom(api: string | undefined): Promise<readonly string[]> {
+async function endpointsFrom({ api, apiToken, apiCa }: ConnectOptions): Promise<readonly string[]> {
   if (api === undefined)
     throw new BasaltError('INVALID_ARGUMENT', { field: 'api', problem: 'is missing; name an API server or a store' });
-  return (await new ApiClient({ endpoint: api }).status()).store.endpoints;
+  return (await new ApiClient({ endpoint: api, token: apiToken ?? null, ca: apiCa ?? null }).status()).store.endpoints;
 }
 
 async function ownEngineOf(): Promise<Engine> {

@@ -3,7 +3,7 @@
 // The OpenAPI document, made from the same routes and schemas that serve requests.
 
 import { ErrorView } from '../model/api.js';
-import type { Route } from './routes/route.js';
+import { type Route, roleOf } from './routes/route.js';
 
 export function openApiDocument(routes: readonly Route[], version: string): Record<string, unknown> {
   const paths: Record<string, Record<string, unknown>> = {};
@@ -11,7 +11,14 @@ export function openApiDocument(routes: readonly Route[], version: string): Reco
     const path = route.path.replaceAll(/:(\w+)/g, '{$1}');
     paths[path] = { ...paths[path], [route.method.toLowerCase()]: operation(route) };
   }
-  return { openapi: '3.1.0', info: { title: 'Basalt', version }, paths };
+  return {
+    openapi: '3.1.0',
+    info: { title: 'Basalt', version },
+    // Not asked for on loopback while there are no tokens.
+    components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
+    security: [{ token: [] }],
+    paths,
+  };
 }
 
 function operation(route: Route): Record<string, unknown> {
@@ -23,6 +30,7 @@ function operation(route: Route): Record<string, unknown> {
   const json = (schema: unknown): unknown => ({ 'application/json': { schema: JSON.parse(JSON.stringify(schema)) } });
   return {
     summary: route.summary,
+    'x-role': roleOf(route),
     ...(parameters.length === 0 ? {} : { parameters }),
     ...(route.body === null ? {} : { requestBody: { required: true, content: json(route.body) } }),
     responses: {

@@ -6,6 +6,7 @@
 import { readFile } from 'node:fs/promises';
 import { runCli } from '../cli/program.js';
 import { systemClock } from '../env/clock.js';
+import { fillPrivateFile, readPrivateFile } from '../env/private-file.js';
 import { version } from './version.js';
 
 // A reader that went away is no reason to die in the middle of a line.
@@ -20,6 +21,8 @@ process.exitCode = await runCli(
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
     readFile: (path) => readFile(path, 'utf8'),
+    readPrivateFile,
+    fillPrivateFile,
     environment: process.env,
     now: () => systemClock.now(),
     sleep: (delayMs) => systemClock.sleep(delayMs),

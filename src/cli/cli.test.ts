@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command line against a real API server over a fake cluster: what is printed, and what it ends with.
 
+import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ClusterBed, quietLog } from '../agents/testing/cluster-bed.js';
 import { type ApiServer, startApiServer } from '../api/server.js';
 import { systemClock } from '../env/clock.js';
+import { fillPrivateFile, readPrivateFile } from '../env/private-file.js';
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
 import type { EngineChoice } from './launch.js';
 import { runCli } from './program.js';
@@ -31,7 +35,11 @@ interface Run {
   launched: { kind: string; config: CompiledConfig; node: CompiledNode | EngineChoice | null }[];
 }
 
-async function basalt(args: string[], files: Record<string, string> = {}): Promise<Run> {
+async function basalt(
+  args: string[],
+  files: Record<string, string> = {},
+  environment: Record<string, string> = {},
+): Promise<Run> {
   const run: Run = { code: 0, out: '', err: '', launched: [] };
   const launch = (
     kind: string,
@@ -53,7 +61,9 @@ async function basalt(args: string[], files: Record<string, string> = {}): Promi
         const text = files[path];
         return text === undefined ? Promise.reject(new Error('no such file')) : Promise.resolve(text);
       },
-      environment: { BASALT_API: server.url },
+      readPrivateFile,
+      fillPrivateFile,
+      environment: { BASALT_API: server.url, ...environment },
       now: () => systemClock.now(),
       sleep: (delayMs) => systemClock.sleep(delayMs),
       version: '0.1.0',
@@ -123,6 +133,56 @@ describe('basalt', () => {
     expect((await basalt(['key', 'rotate'])).out).toMatch(/^cluster key is [0-9a-f]{32}; volumes wrapped anew: 1\n$/);
     expect((await basalt(['key', 'prune'])).out).toBe(`removed: ${encryptedBy}\n`);
     expect((await basalt(['volume', 'delete', 'v2'])).code).toBe(0);
+  });
+
+  it('makes, shows and revokes tokens, and shows one to the API from a file or the environment', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'basalt-cli-token-'));
+    const [root, viewer] = [join(folder, 'root'), join(folder, 'viewer')];
+    try {
+      writeFileSync(viewer, 'mine');
+      // A file that is there is not written over, and no token comes to be that nobody has.
+      const taken = await basalt(['token', 'create', 'root', '--role', 'admin', '--file', viewer]);
+      expect([taken.code, taken.err]).toEqual([4, expect.stringContaining('ALREADY_EXISTS')]);
+      expect((await basalt(['token', 'list'])).out).toMatch(/^no tokens/);
+      const made = await basalt(['token', 'create', 'root', '--role', 'admin', '--file', root]);
+      expect(made.err).toBe('');
+      const token = readFileSync(root, 'utf8').trim();
+      expect(statSync(root).mode & 0o777).toBe(0o600);
+      expect(token).toMatch(/^basalt1\/root\/[A-Za-z0-9_-]{43}$/);
+      expect(made.out).not.toContain(token);
+      const refused = await basalt(['volume', 'list']);
+      expect([refused.code, refused.err]).toEqual([8, expect.stringContaining('UNAUTHENTICATED')]);
+      expect((await basalt(['volume', 'list'], {}, { BASALT_TOKEN: token })).code).toBe(0);
+      expect((await basalt(['volume', 'list'], {}, { BASALT_TOKEN_FILE: root })).code).toBe(0);
+      const config = { 'c.json': JSON.stringify({ api: { tokenFile: root } }) };
+      expect((await basalt(['volume', 'list', '--config', 'c.json'], config)).code).toBe(0);
+      const file = ['--token-file', root];
+      const short = await basalt(['token', 'create', 'v', '--role', 'viewer', '--expires', '90d', '--json', ...file]);
+      const view = JSON.parse(short.out);
+      expect(view.expiresAtMs - view.createdAtMs).toBe(90 * 86_400_000);
+      const looking = await basalt(['volume', 'delete', 'v1'], {}, { BASALT_TOKEN: view.token });
+      expect([looking.code, looking.err]).toEqual([8, expect.stringContaining('FORBIDDEN')]);
+      const listed = await basalt(['token', 'list', ...file]);
+      expect(listed.out).toMatch(/^TOKEN +ROLE +CREATED +EXPIRES\nroot +admin +\S+ \S+ +never\nv +viewer +/);
+      expect(listed.out).not.toContain(view.token.split('/')[2]);
+      chmodSync(root, 0o644);
+      const open = await basalt(['token', 'list', ...file]);
+      expect([open.code, open.err]).toEqual([2, expect.stringContaining('must be 0600')]);
+      expect(open.err).not.toContain(token);
+      chmodSync(root, 0o600);
+      for (const name of ['v', 'root']) expect((await basalt(['token', 'revoke', name, ...file])).code).toBe(0);
+      expect((await basalt(['token', 'list'])).out).toMatch(/^no tokens/);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  it('takes no token as an argument, which everybody on the machine could read', async () => {
+    for (const command of ['volume', 'token', 'status', 'api', 'up']) {
+      const { out } = await basalt([command, '--help']);
+      expect(out).toContain('--token-file <path>');
+      expect(out).not.toMatch(/--token[ =<]/);
+    }
   });
 
   it('attaches hosts with keys, of which only the names of files are ever shown', async () => {
@@ -407,6 +467,9 @@ describe('basalt', () => {
     );
     expect(await at({ storage: {} })).toContain('c.json.storage: is not known here');
     expect(await at({ api: { listen: '10.0.0.1:1' } })).toContain('c.json.api.listen');
+    expect(await at({ api: { tlsListen: '10.0.0.1:1' } })).toContain('c.json.api.cert');
+    expect(await at({ api: { cert: 'c', key: 'k' } })).toContain('c.json.api.tlsListen');
+    expect(await at({ api: { cert: 'c', key: 'k', tlsListen: 'host:1' } })).toContain('c.json.api.tlsListen');
   });
 
   it('hands daemons one complete configuration, flags before the file', async () => {

@@ -70,6 +70,10 @@ export interface CliWorld {
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
   readonly readFile: (path: string) => Promise<string>;
+  /** Rejects when others may open it. */
+  readonly readPrivateFile: (path: string) => Promise<string>;
+  /** Mode 0600, with what `make` gives; false: there is one already, `make` was not asked. */
+  readonly fillPrivateFile: (path: string, make: () => Promise<string>) => Promise<boolean>;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly now: () => number;
   readonly sleep: (delayMs: number) => Promise<void>;

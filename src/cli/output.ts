@@ -8,6 +8,8 @@ import type { CliWorld } from './launch.js';
 export interface CommonOptions {
   readonly json?: boolean;
   readonly api?: string;
+  readonly apiCa?: string;
+  readonly tokenFile?: string;
   readonly config?: string;
 }
 

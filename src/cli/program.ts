@@ -16,6 +16,7 @@ import { addPoolCommands } from './commands/pool.js';
 import { addScrubCommand } from './commands/scrub.js';
 import { addSnapshotCommands } from './commands/snapshot.js';
 import { addStatusCommand } from './commands/status.js';
+import { addTokenCommands } from './commands/token.js';
 import { addVolumeCommands } from './commands/volume.js';
 import type { CliWorld } from './launch.js';
 import { printError } from './output.js';
@@ -53,6 +54,8 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
     .version(world.version)
     .option('--config <file>', 'configuration file (JSON)')
     .option('--api <address:port>', 'API server to ask (default: BASALT_API, the file, 127.0.0.1:7420)')
+    .option('--token-file <path>', 'API token to show (mode 0600; default: BASALT_TOKEN, BASALT_TOKEN_FILE, the file)')
+    .option('--api-ca <path>', 'authority (PEM) of an API server at https:// (default: BASALT_API_CA)')
     .option('--json', 'print one JSON value')
     .addHelpText('after', exitHelp)
     .showSuggestionAfterError()
@@ -67,6 +70,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
   addCordonCommands(program, node, world);
   addJobCommands(program, world);
   addKeyCommands(program, world);
+  addTokenCommands(program, world);
   addStatusCommand(program, world);
   addFsckCommand(program, world, exit);
   addScrubCommand(program, world, exit);
@@ -83,6 +87,8 @@ function addCommonOptions(command: Command): void {
   command.option('--config <file>', 'configuration file (JSON)');
   if (!command.options.some((option) => option.long === '--api'))
     command.option('--api <address:port>', 'API server to ask');
+  command.option('--token-file <path>', 'API token to show; mode 0600');
+  command.option('--api-ca <path>', 'authority (PEM) of an API server at https://');
   command.option('--json', 'print one JSON value');
 }
 

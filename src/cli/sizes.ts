@@ -24,6 +24,16 @@ export function parseCount(text: string, field: string): number {
   return Number(text);
 }
 
+const seconds: Record<string, number> = { s: 1, m: 60, h: 3_600, d: 86_400 };
+
+/** `90d`, `12h`, `30m`, `45s`. */
+export function parseSeconds(text: string, field: string): number {
+  const match = /^(\d{1,9})([smhd])$/.exec(text.trim());
+  if (match !== null) return Number(match[1]) * (seconds[match[2] ?? ''] ?? Number.NaN);
+  const problem = `${JSON.stringify(text)} is no time; write a number with s, m, h or d, such as 90d`;
+  throw new BasaltError('INVALID_ARGUMENT', { field, problem });
+}
+
 /** `a, b` → a and b. */
 export function parseWords(text: string): string[] {
   return text

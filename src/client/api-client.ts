@@ -21,16 +21,26 @@ import type {
   SnapshotGroupView,
   SnapshotView,
   StatusView,
+  TokenCreated,
+  TokenCreateRequest,
+  TokenView,
   VolumeCreateRequest,
   VolumeResizeRequest,
   VolumeView,
 } from '../model/api.js';
+import { isLoopback } from '../model/config.js';
 import { BasaltError, type ErrorCode, type ErrorFields, errorTable } from '../model/errors.js';
 import type { CordonKind, JobView } from '../model/jobs.js';
+import { parseToken } from '../model/tokens.js';
+import { type HttpAnswer, httpsRequest } from './https-request.js';
 
 export interface ApiClientOptions {
-  /** `http://127.0.0.1:7420`, or without the scheme. */
+  /** `http://127.0.0.1:7420`, or without the scheme; `https://` for what is not on this machine. */
   readonly endpoint: string;
+  /** Shown with every request. @default none */
+  readonly token?: string | null;
+  /** Whose certificates (PEM) a server at `https://` may show. @default those that the machine trusts */
+  readonly ca?: string | null;
   /** @default 10_000 */
   readonly timeoutMs?: number;
 }
@@ -40,6 +50,8 @@ const timeoutMsDefault = 10_000;
 export class ApiClient {
   readonly endpoint: string;
   readonly #timeoutMs: number;
+  readonly #token: string | null;
+  readonly #ca: string | null;
 
   constructor(options: ApiClientOptions) {
     const named = options.endpoint.includes('://') ? options.endpoint : `http://${options.endpoint}`;
@@ -51,6 +63,17 @@ export class ApiClient {
     }
     this.endpoint = named.replace(/\/$/, '');
     this.#timeoutMs = options.timeoutMs ?? timeoutMsDefault;
+    this.#token = options.token ?? null;
+    this.#ca = options.ca ?? null;
+    const { protocol, hostname } = new URL(named);
+    if (this.#token === null) return;
+    if (parseToken(this.#token) === null)
+      throw new BasaltError('INVALID_ARGUMENT', { field: 'token', problem: 'is no API token (basalt1/<name>/…)' });
+    if (protocol !== 'https:' && !isLoopback(hostname.replace(/^\[|\]$/g, '')))
+      throw new BasaltError('INVALID_ARGUMENT', {
+        field: 'api',
+        problem: 'must begin with https:// for a server elsewhere: anybody on the way could read the token',
+      });
   }
 
   status(): Promise<StatusView> {
@@ -120,6 +143,19 @@ export class ApiClient {
 
   async deleteHost(nqn: string): Promise<void> {
     await this.#call('DELETE', `/v1/hosts/${encodeURIComponent(nqn)}`);
+  }
+
+  tokens(): Promise<TokenView[]> {
+    return this.#call('GET', '/v1/tokens');
+  }
+
+  /** Nobody can be told the token's text again. */
+  createToken(request: TokenCreateRequest): Promise<TokenCreated> {
+    return this.#call('POST', '/v1/tokens', request);
+  }
+
+  async revokeToken(name: string): Promise<void> {
+    await this.#call('DELETE', `/v1/tokens/${encodeURIComponent(name)}`);
   }
 
   volumes(): Promise<VolumeView[]> {
@@ -237,21 +273,24 @@ export class ApiClient {
   }
 
   async #call<T>(method: string, path: string, body?: unknown): Promise<T> {
-    const response = await this.#fetch(method, path, body);
-    const text = await response.text();
+    const { status, text } = await this.#ask(method, path, body);
     const value = parse(text);
-    if (response.ok) return value as T;
-    throw this.#refusal(response.status, value);
+    if (status >= 200 && status < 300) return value as T;
+    throw this.#refusal(status, value);
   }
 
-  async #fetch(method: string, path: string, body: unknown): Promise<Response> {
-    const init: RequestInit = { method, signal: AbortSignal.timeout(this.#timeoutMs) };
-    if (body !== undefined) {
-      init.headers = { 'content-type': 'application/json' };
-      init.body = JSON.stringify(body);
-    }
+  async #ask(method: string, path: string, body: unknown): Promise<HttpAnswer> {
+    const signal = AbortSignal.timeout(this.#timeoutMs);
+    const headers: Record<string, string> = {};
+    if (this.#token !== null) headers['authorization'] = `Bearer ${this.#token}`;
+    if (body !== undefined) headers['content-type'] = 'application/json';
+    const asked = { method, headers, signal, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
+    const url = `${this.endpoint}${path}`;
     try {
-      return await fetch(`${this.endpoint}${path}`, init);
+      if (url.startsWith('https:'))
+        return await httpsRequest(url, { ...asked, ...(this.#ca === null ? {} : { ca: this.#ca }) });
+      const response = await fetch(url, asked);
+      return { status: response.status, text: await response.text() };
     } catch (cause) {
       const timedOut = cause instanceof Error && cause.name === 'TimeoutError';
       if (timedOut)

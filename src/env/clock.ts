@@ -4,7 +4,7 @@
 // simulator can run the same code in virtual time.
 //
 // Invariants:  - now() never goes back and has no meaning as a date
-//              - wallMs() is for people and logs only; no decision depends on it
+//              - wallMs() is for people and logs; of decisions, only when an API token expires depends on it
 //              - a timer fires at most once, never inside setTimer()
 
 /** A pending timer. `cancel` after it fired, or twice, does nothing. */

@@ -65,6 +65,18 @@ export async function createPrivateFile(path: string, text: string): Promise<boo
   return true;
 }
 
+/** As above, with what `make` gives. It is not asked when there is a file already, and no file stays when it fails. */
+export async function fillPrivateFile(path: string, make: () => Promise<string>): Promise<boolean> {
+  if (!(await createPrivateFile(path, ''))) return false;
+  try {
+    await replacePrivateFile(path, await make());
+    return true;
+  } catch (error) {
+    await unlink(path).catch(() => {});
+    throw error;
+  }
+}
+
 /** Replaces the file, durably. */
 export async function replacePrivateFile(path: string, text: string): Promise<void> {
   const temporary = await writeBeside(path, text);

@@ -9,6 +9,7 @@ import { Address, ClusterKeyId, MemberState, Name, NbdExport, Nqn, Role, Uuid } 
 import { Erasure, pgCountMax, Redundancy } from './pools.js';
 import { legsMax } from './route.js';
 import { groupMembersMax } from './snapshots.js';
+import { ApiRole } from './tokens.js';
 
 const strict = { additionalProperties: false } as const;
 const MiB = 1024 * 1024;
@@ -246,6 +247,33 @@ export const HostView = Type.Object(
   strict,
 );
 export type HostView = Static<typeof HostView>;
+
+const tokenLifeSecondsMax = 10 * 366 * 86_400;
+
+export const TokenCreateRequest = Type.Object(
+  {
+    name: Name,
+    role: ApiRole,
+    /** Absent: it lasts until it is revoked. */
+    expiresInS: Type.Optional(Type.Integer({ minimum: 1, maximum: tokenLifeSecondsMax })),
+  },
+  strict,
+);
+export type TokenCreateRequest = Static<typeof TokenCreateRequest>;
+
+const tokenFields = {
+  name: Name,
+  role: ApiRole,
+  createdAtMs: Type.Integer(),
+  expiresAtMs: Type.Union([Type.Integer(), Type.Null()]),
+  expired: Type.Boolean(),
+};
+export const TokenView = Type.Object(tokenFields, strict);
+export type TokenView = Static<typeof TokenView>;
+
+/** `token`: what its holder shows, this once. */
+export const TokenCreated = Type.Object({ ...tokenFields, token: Type.String() }, strict);
+export type TokenCreated = Static<typeof TokenCreated>;
 
 export const AttachRequest = Type.Object(
   {

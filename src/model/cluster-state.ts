@@ -25,6 +25,7 @@ import { codecs } from './objects.js';
 import type { PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
 import type { ReservationObject } from './reservations.js';
 import type { SnapshotGroupObject, SnapshotHoldObject, SnapshotNameObject, SnapshotObject } from './snapshots.js';
+import type { TokenObject } from './tokens.js';
 
 export interface Stored<T> {
   readonly key: string;
@@ -41,6 +42,8 @@ interface Kinds {
   lives: LiveObject;
   /** By NQN. */
   hosts: HostObject;
+  /** Of the API, by name. */
+  tokens: TokenObject;
   disks: DiskObject;
   volumes: VolumeObject;
   volumeNames: VolumeNameObject;
@@ -75,6 +78,7 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   nodes: { prefix: keys.nodes, codec: codecs.node },
   lives: { prefix: keys.lives, codec: codecs.live },
   hosts: { prefix: keys.hosts, codec: codecs.host },
+  tokens: { prefix: keys.tokens, codec: codecs.token },
   disks: { prefix: keys.disks, codec: codecs.disk },
   volumes: { prefix: keys.volumes, codec: codecs.volume },
   volumeNames: { prefix: keys.volumeNames, codec: codecs.volumeName },

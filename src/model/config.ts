@@ -81,7 +81,22 @@ export const ConfigFile = Type.Object(
         strict,
       ),
     ),
-    api: Type.Optional(Type.Object({ listen: Type.Optional(HostPort) }, strict)),
+    api: Type.Optional(
+      Type.Object(
+        {
+          /** A loopback address. */
+          listen: Type.Optional(HostPort),
+          /** Any address: there every request comes by TLS, with a token. @default nowhere */
+          tlsListen: Type.Optional(HostPort),
+          /** What the server shows (PEM), and its key (mode 0600). */
+          cert: Type.Optional(Type.String({ minLength: 1 })),
+          key: Type.Optional(Type.String({ minLength: 1 })),
+          /** Of commands: a file (mode 0600) with the token that they show. */
+          tokenFile: Type.Optional(Type.String({ minLength: 1 })),
+        },
+        strict,
+      ),
+    ),
     clusterKey: Type.Optional(
       Type.Object(
         {
@@ -178,7 +193,12 @@ export interface CompiledConfig {
     readonly directory: string;
     readonly security: StoreSecurity;
   };
-  readonly api: { readonly listen: string };
+  readonly api: {
+    readonly listen: string;
+    /** Where strangers may ask, and the files of the certificate and its key; null: nowhere. */
+    readonly tls: { readonly listen: string; readonly cert: string; readonly key: string } | null;
+    readonly tokenFile: string | null;
+  };
   readonly clusterKey: { readonly file: string };
   /** `required`: it was named, so it must be there. */
   readonly nodeKey: { readonly file: string; readonly required: boolean };
@@ -207,7 +227,7 @@ export function compileConfig(value: unknown, path = 'config'): CompiledConfig {
   checkEndpoints(endpoints, { security, listen }, `${path}.store`);
   return {
     store: { endpoints, listen, directory, security },
-    api: { listen: loopbackListen(file.api?.listen ?? defaults.apiListen, `${path}.api.listen`) },
+    api: compileApi(file.api ?? {}, `${path}.api`),
     clusterKey: { file: file.clusterKey?.file ?? join(dirname(directory), 'cluster.key') },
     nodeKey: {
       file: file.nodeKey?.file ?? join(dirname(directory), 'node.key'),
@@ -221,6 +241,21 @@ export function compileConfig(value: unknown, path = 'config'): CompiledConfig {
     nodes: compileNodes(file.nodes ?? [], path),
     logLevel: file.logLevel ?? 'info',
   };
+}
+
+function compileApi(api: NonNullable<ConfigFile['api']>, path: string): CompiledConfig['api'] {
+  const { tlsListen, cert, key, tokenFile = null } = api;
+  const listen = loopbackListen(api.listen ?? defaults.apiListen, `${path}.listen`);
+  const given = [tlsListen, cert, key].filter((entry) => entry !== undefined).length;
+  if (tlsListen === undefined || cert === undefined || key === undefined) {
+    if (given === 0) return { listen, tls: null, tokenFile };
+    const missing = tlsListen === undefined ? 'tlsListen' : cert === undefined ? 'cert' : 'key';
+    throw invalid(`${path}.${missing}`, 'is missing; tlsListen, cert and key go together');
+  }
+  const { host, port } = splitHostPort(tlsListen, `${path}.tlsListen`);
+  if (isIP(host) === 0) throw invalid(`${path}.tlsListen`, 'must be an IP address and a port');
+  if (port > 65535) throw invalid(`${path}.tlsListen`, 'has a port above 65535');
+  return { listen, tls: { listen: tlsListen, cert, key }, tokenFile };
 }
 
 function compileSecurity(store: NonNullable<ConfigFile['store']>): StoreSecurity {
@@ -300,7 +335,7 @@ function compileEngine(node: Static<typeof NodeConfig>, path: string): CompiledN
   return { kind: 'spdk', rpc: engine.rpc, port: engine.port ?? spdkPortDefault };
 }
 
-/** Until there are tokens, nothing listens where others could reach it. */
+/** What has neither tokens nor TLS listens where nobody else reaches it. */
 export function loopbackListen(listen: string, field: string): string {
   const { host, port } = splitHostPort(listen, field);
   if (!isLoopback(host)) throw invalid(field, 'must be a loopback address, such as 127.0.0.1:7420');

@@ -35,6 +35,18 @@ export const errorTable = Object.freeze({
     'look at the load and the network, then retry',
   ),
   CLOSED: row('{what} is closed', 409, 4, 'open it again'),
+  UNAUTHENTICATED: row(
+    'the API asks for a token: {problem}',
+    401,
+    8,
+    'name the file of one with --token-file, or set BASALT_TOKEN; an admin makes them with `basalt token create`',
+  ),
+  FORBIDDEN: row(
+    'token {name} has the role {role}; {operation} needs {needed}',
+    403,
+    8,
+    'use a token with that role; an admin makes them with `basalt token create`',
+  ),
 
   // Store
   STORE_UNREACHABLE: row(

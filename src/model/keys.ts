@@ -17,6 +17,9 @@ export const keys = Object.freeze({
   /** Leased: present while that process keeps its lease alive. */
   lives: `${root}live/`,
   live: (name: string) => `${root}live/${name}`,
+  /** Of the API, by name. */
+  tokens: `${root}tokens/`,
+  token: (name: string) => `${root}tokens/${name}`,
   /** Hosts that have keys, by NQN. */
   hosts: `${root}hosts/`,
   host: (nqn: string) => `${root}hosts/${nqn}`,

@@ -15,6 +15,7 @@ import { Erasure, PgMapObject, PoolNameObject, PoolObject, TombstoneObject } fro
 import { ReservationObject } from './reservations.js';
 import { RouteRange } from './route.js';
 import { SnapshotGroupObject, SnapshotHoldObject, SnapshotNameObject, SnapshotObject } from './snapshots.js';
+import { TokenObject } from './tokens.js';
 
 export const formatVersion = 1;
 
@@ -294,6 +295,7 @@ export const codecs = Object.freeze({
   node: codec(NodeObject),
   live: codec(LiveObject),
   host: codec(HostObject),
+  token: codec(TokenObject),
   disk: codec(DiskObject),
   volume: codec(VolumeObject),
   volumeName: codec(VolumeNameObject),

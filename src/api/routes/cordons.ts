@@ -15,6 +15,7 @@ function routesFor(kind: CordonKind): Route[] {
   return [
     {
       method: 'POST',
+      role: 'operator',
       path: `${base}/cordon`,
       summary: `Has nothing new placed on a ${kind}. What is there stays.`,
       body: null,
@@ -27,6 +28,7 @@ function routesFor(kind: CordonKind): Route[] {
     },
     {
       method: 'POST',
+      role: 'operator',
       path: `${base}/uncordon`,
       summary: `Has a ${kind} take new replicas again. A drain of it that is under way ends.`,
       body: null,
@@ -39,6 +41,7 @@ function routesFor(kind: CordonKind): Route[] {
     },
     {
       method: 'POST',
+      role: 'operator',
       path: `${base}/drain`,
       summary: `Moves everything off a ${kind}, as a job, with redundancy kept. While it runs, the same request answers with that job.`,
       body: null,
@@ -48,6 +51,7 @@ function routesFor(kind: CordonKind): Route[] {
     },
     {
       method: 'POST',
+      role: 'operator',
       path: `${base}/drain-plan`,
       summary: `Shows what draining a ${kind} would move, and changes nothing.`,
       body: null,

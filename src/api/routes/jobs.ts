@@ -26,6 +26,7 @@ export const jobRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    role: 'operator',
     path: '/v1/jobs/:id/cancel',
     summary: 'Asks for the end of a job. What it has done stays done; nothing is left half done.',
     body: null,

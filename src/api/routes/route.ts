@@ -5,6 +5,7 @@
 import type { TSchema } from 'typebox';
 import type { Clock } from '../../env/clock.js';
 import type { Random } from '../../env/random.js';
+import type { ApiRole } from '../../model/tokens.js';
 import type { PgPlanner } from '../../placement/planner.js';
 import type { Store } from '../../store/store.js';
 import type { Line } from '../line.js';
@@ -47,7 +48,15 @@ export interface Route {
   readonly flags?: readonly string[];
   readonly response: TSchema;
   readonly status: number;
+  /** Whose tokens may ask for it. @default `viewer` for GET, `admin` for everything else */
+  readonly role?: ApiRole;
+  /** The answer holds a secret: it is not kept for requests that are repeated under one key. */
+  readonly secretAnswer?: true;
   readonly run: (deps: ApiDeps, request: RouteRequest) => Promise<Reply>;
+}
+
+export function roleOf(route: Pick<Route, 'method' | 'role'>): ApiRole {
+  return route.role ?? (route.method === 'GET' ? 'viewer' : 'admin');
 }
 
 export function ok(body: unknown): Reply {

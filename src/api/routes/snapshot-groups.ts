@@ -14,6 +14,7 @@ const member = `${collection}/:name`;
 export const snapshotGroupRoutes: readonly Route[] = [
   {
     method: 'POST',
+    role: 'operator',
     path: collection,
     summary:
       'Asks for snapshots of several volumes of one instant, each called as the group. Answers when the wish is written down; `state` shows when they are made: all of them, or none. The same name and volumes again: the group that is there, or another try when that failed.',
@@ -46,6 +47,7 @@ export const snapshotGroupRoutes: readonly Route[] = [
   },
   {
     method: 'DELETE',
+    role: 'operator',
     path: member,
     summary: 'Deletes all snapshots of a group. Volumes that began as one of them are not affected.',
     body: null,

@@ -40,6 +40,7 @@ async function show(deps: ApiDeps, at: { volume: string; snapshot: string }): Pr
 export const snapshotRoutes: readonly Route[] = [
   {
     method: 'POST',
+    role: 'operator',
     path: collection,
     summary:
       'Asks for a snapshot of a volume that is served. Answers when the wish is written down; `state` shows when it is made. The same name again: the snapshot that is there, or another try when that failed.',
@@ -76,6 +77,7 @@ export const snapshotRoutes: readonly Route[] = [
   },
   {
     method: 'DELETE',
+    role: 'operator',
     path: member,
     summary: 'Deletes a snapshot. Volumes that began as it are not affected.',
     body: null,
@@ -89,6 +91,7 @@ export const snapshotRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    role: 'operator',
     path: `${member}/rollback`,
     summary:
       'Starts a job that has the volume hold what the snapshot does, in place. Refused while hosts are attached, and when the volume had another size then.',
@@ -99,6 +102,7 @@ export const snapshotRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    role: 'operator',
     path: `${member}/clone`,
     summary:
       'Makes a volume that begins as a snapshot, on the same disks, usable at once. The same request again answers with the volume that is there.',

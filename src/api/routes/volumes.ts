@@ -38,6 +38,7 @@ function nameOf(request: { params: Readonly<Record<string, string>> }): string {
 export const volumeRoutes: readonly Route[] = [
   {
     method: 'POST',
+    role: 'operator',
     path: '/v1/volumes',
     summary: 'Creates a volume. The same request again answers with the volume that is there.',
     body: VolumeCreateRequest,
@@ -72,6 +73,7 @@ export const volumeRoutes: readonly Route[] = [
   },
   {
     method: 'DELETE',
+    role: 'operator',
     path: '/v1/volumes/:name',
     summary:
       'Deletes a volume that nobody is attached to, with all its data. `force`: without waiting for nodes that are away, which delete their part when they are back; takes the id of a volume that is being deleted already, too.',
@@ -86,6 +88,7 @@ export const volumeRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    role: 'operator',
     path: '/v1/volumes/:name/resize',
     summary:
       'Makes a volume larger while it is used. Answers when the wish is written down; `growth` shows it until it has grown, and what it waits for.',
@@ -99,6 +102,7 @@ export const volumeRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    role: 'operator',
     path: '/v1/volumes/:name/move-controller',
     summary:
       'Hands a volume over to another controller node while hosts use it, as a job. A node that is none of its controllers becomes one first.',
@@ -112,6 +116,7 @@ export const volumeRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    role: 'operator',
     path: '/v1/volumes/:name/move-replica',
     summary:
       "Moves a volume's replicas from one disk to another while hosts use it, as a job. Refused when the other disk cannot hold them, with the reason.",
@@ -125,6 +130,7 @@ export const volumeRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    role: 'operator',
     path: '/v1/volumes/:name/attach',
     summary: 'Lets a host connect to a volume, or exports it over NBD.',
     body: AttachRequest,
@@ -137,6 +143,7 @@ export const volumeRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    role: 'operator',
     path: '/v1/volumes/:name/detach',
     summary: 'Takes a host or an NBD export off a volume; without either, all of them.',
     body: AttachRequest,

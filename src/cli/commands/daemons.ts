@@ -20,6 +20,9 @@ interface StoreOptions extends CommonOptions {
 
 interface ApiOptions extends CommonOptions {
   readonly listen?: string;
+  readonly tlsListen?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
   readonly store?: string;
   readonly keyFile?: string;
   readonly logLevel?: string;
@@ -78,12 +81,16 @@ function addApi(parent: Command, world: CliWorld, exit: Exit): void {
     .command('api')
     .description('run an API server')
     .option('--listen <address:port>', 'loopback address and port')
+    .option('--tls-listen <address:port>', 'any address, where requests come by TLS, with a token')
+    .option('--tls-cert <path>', 'its certificate (PEM)')
+    .option('--tls-key <path>', 'the key of that (PEM, mode 0600)')
     .option('--store <endpoints>', 'store endpoints, with commas')
     .option('--key-file <path>', 'the cluster keys of encrypted volumes; mode 0600')
     .option('--log-level <level>', logLevels)
     .action(async (_options, command: Command) => {
       const options: ApiOptions = command.optsWithGlobals();
-      const api = defined({ listen: options.listen });
+      const { listen, tlsListen, tlsCert: cert, tlsKey: key } = options;
+      const api = defined({ listen, tlsListen, cert, key });
       const common = { store: storeOverride(options.store), clusterKey: defined({ file: options.keyFile }) };
       const overrides = { api, ...common, ...defined({ logLevel: options.logLevel }) };
       exit(
