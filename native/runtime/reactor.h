@@ -61,7 +61,9 @@ class Reactor final : public env::Loop {
   void arm(Timer* timer, Instant due) { timers_.arm(timer, due); }
   void arm_after(Timer* timer, Duration after) { timers_.arm(timer, now_ + after); }
   void cancel(Timer* timer) { timers_.cancel(timer); }
+  // From its next idle moment on.
   void set_mode(PollMode mode) { options_.mode = mode; }
+  PollMode mode() const { return options_.mode; }
 
   void post(Work* work);  // any thread
   void stop();            // any thread; run() returns soon after

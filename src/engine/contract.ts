@@ -80,6 +80,23 @@ function basics(start: () => Engine): void {
     await handle.close();
   });
 
+  it('changes how a reactor waits while it runs', async () => {
+    const engine = start();
+    const modes = async (): Promise<string[]> =>
+      (await engine.rpc('framework_get_reactors')).reactors.map((reactor) => reactor.mode);
+    expect((await modes())[0]).toBe('adaptive');
+    for (const mode of ['busy', 'interrupt', 'adaptive'] as const) {
+      expect(await engine.rpc('basalt_reactor_set_mode', { mode, lcore: 0 })).toBe(true);
+      expect((await modes())[0]).toBe(mode);
+    }
+    expect(await engine.rpc('basalt_reactor_set_mode', { mode: 'busy' })).toBe(true);
+    expect(new Set(await modes())).toEqual(new Set(['busy']));
+    const wrong = { mode: 'lazy' } as unknown as { mode: 'busy' };
+    await expectRefusal(engine.rpc('basalt_reactor_set_mode', wrong), 'invalidParams', 'params.mode');
+    const nobody = engine.rpc('basalt_reactor_set_mode', { mode: 'busy', lcore: 64 });
+    await expectRefusal(nobody, 'invalidParams', 'params.lcore');
+  });
+
   it('names the field of a wrong parameter', async () => {
     const engine = start();
     const malloc = (params: object): Promise<unknown> =>

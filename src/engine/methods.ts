@@ -213,13 +213,15 @@ export interface BdevIostat {
   num_flush_ops: number;
 }
 
+export type ReactorMode = 'adaptive' | 'busy' | 'interrupt';
+
 export interface ReactorDescription {
   lcore: number;
   busy: number;
   idle: number;
   sleeps: number;
   poller: string;
-  mode: string;
+  mode: ReactorMode;
 }
 
 export interface LegDescription {
@@ -318,6 +320,8 @@ export interface MethodMap {
   rpc_get_methods: { params: NoParams; result: string[] };
   spdk_get_version: { params: NoParams; result: { version: string; fields: Record<string, string | number> } };
   framework_get_reactors: { params: NoParams; result: { reactors: ReactorDescription[] } };
+  /** Without `lcore`: all of them. */
+  basalt_reactor_set_mode: { params: { mode: ReactorMode; lcore?: number }; result: true };
 
   bdev_malloc_create: {
     params: { num_blocks: number; block_size: number; name?: string; uuid?: string };

@@ -20,6 +20,7 @@ const char* mode_name(PollMode mode) {
   }
   return "unknown";
 }
+constexpr PollMode modes[] = {PollMode::adaptive, PollMode::busy, PollMode::interrupt};
 
 class Framework final : public Module {
  public:
@@ -29,6 +30,7 @@ class Framework final : public Module {
     dispatcher.add("rpc_get_methods", this, &Framework::get_methods);
     dispatcher.add("spdk_get_version", this, &Framework::get_version);
     dispatcher.add("framework_get_reactors", this, &Framework::get_reactors);
+    dispatcher.add("basalt_reactor_set_mode", this, &Framework::set_reactor_mode);
     dispatcher.add("framework_get_subsystems", this, &Framework::get_subsystems);
     // An engine that answers has started, and examines what it is told to before it answers.
     for (const char* method : {"framework_start_init", "framework_wait_init", "bdev_wait_for_examine"})
@@ -89,13 +91,14 @@ class Framework final : public Module {
       auto hopping = hop(*reactor);
       co_await hopping;
       const ReactorStats stats = reactor->stats();
+      const PollMode mode = reactor->mode();
       auto one = JsonValue::object();
       one.set("lcore", reactor->index())
           .set("busy", stats.busy_turn_count)
           .set("idle", stats.turn_count - stats.busy_turn_count)
           .set("sleeps", stats.sleep_count)
           .set("poller", reactor->poller().description())
-          .set("mode", mode_name(engine_.config().poll_mode));
+          .set("mode", mode_name(mode));
       list.push(std::move(one));
     }
     auto home = hop(engine_.management());
@@ -103,6 +106,24 @@ class Framework final : public Module {
     auto result = JsonValue::object();
     result.set("tick_rate", uint64_t{1'000'000'000}).set("reactors", std::move(list));
     co_return result;
+  }
+
+  // While it runs: what a reactor serves stays as it is.
+  Task<RpcResult> set_reactor_mode(JsonValue params) {
+    Fields in(params);
+    const size_t choice = in.choice("mode", {mode_name(modes[0]), mode_name(modes[1]), mode_name(modes[2])});
+    const bool one = in.has("lcore");
+    const uint64_t index = one ? in.natural("lcore", {.max = engine_.reactors().size() - 1}) : 0;
+    if (auto error = in.error()) co_return *error;
+    for (const auto& reactor : engine_.reactors()) {
+      if (one && reactor->index() != index) continue;
+      auto hopping = hop(*reactor);
+      co_await hopping;
+      reactor->set_mode(modes[choice]);
+    }
+    auto home = hop(engine_.management());
+    co_await home;
+    co_return true;
   }
 
   Engine& engine_;

@@ -19,6 +19,7 @@ import {
   type MethodResult,
   type RpcArguments,
 } from '../engine.js';
+import type { ReactorMode } from '../methods.js';
 import { waitForAnswer } from '../rpc-wait.js';
 import type { FakeBdev } from './bdev.js';
 import { Fields } from './fields.js';
@@ -44,9 +45,17 @@ const frameworkMethods: Record<string, Handler> = {
     fields.end();
     return { version: 'Basalt fake', fields: { major: 0, minor: 1, patch: 0, suffix: '-fake' } };
   },
-  framework_get_reactors: (_state, fields) => {
+  framework_get_reactors: (state, fields) => {
     fields.end();
-    return { tick_rate: 1e9, reactors: [{ lcore: 0, busy: 0, idle: 0, sleeps: 0, poller: 'fake', mode: 'adaptive' }] };
+    const mode = state.reactorMode;
+    return { tick_rate: 1e9, reactors: [{ lcore: 0, busy: 0, idle: 0, sleeps: 0, poller: 'fake', mode }] };
+  },
+  basalt_reactor_set_mode: (state, fields) => {
+    const mode = fields.choice<ReactorMode>('mode', ['adaptive', 'busy', 'interrupt']);
+    fields.naturalOr('lcore', 0, 0, 0);
+    fields.end();
+    state.reactorMode = mode;
+    return true;
   },
 };
 

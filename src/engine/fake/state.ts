@@ -3,7 +3,7 @@
 // What one fake engine holds in memory: all of it goes with a crash. Handlers of every family work on it.
 
 import type { AnaState, EngineEvent } from '../engine.js';
-import type { HostReservationResult, KeyNames } from '../methods.js';
+import type { HostReservationResult, KeyNames, ReactorMode } from '../methods.js';
 import type { Association } from './association.js';
 import type { FakeBdev, FaultIo, SlotIo } from './bdev.js';
 import type { StoredDisk, StoredLvol } from './disk.js';
@@ -61,6 +61,7 @@ export interface FakeMember {
 export const discoveryNqn = 'nqn.2014-08.org.nvmexpress.discovery';
 
 export class EngineState {
+  reactorMode: ReactorMode = 'adaptive';
   readonly bdevs = new Map<string, FakeBdev>();
   readonly disks = new Map<string, StoredDisk>();
   /** The lvol behind a bdev of type lvol. */
