@@ -12,7 +12,7 @@ import { benchLayers } from './layers.js';
 import { benchNative } from './native.js';
 import { benchPlacement } from './placement/main.js';
 import { type Figure, Reporter } from './report.js';
-import { benchTarget } from './target.js';
+import { benchTarget } from './target/main.js';
 import { benchVolume } from './volume.js';
 
 export interface BenchOptions {

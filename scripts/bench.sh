@@ -14,7 +14,7 @@ case "${1:-}" in
     in_own_network node dist/bench/main.js "$@"
     ;;
 esac
-targets=(engined basalt_perf basalt_floor)
+targets=(engined basalt_perf basalt_floor basalt_crowd)
 if [[ "${1:-}" == native ]]; then targets=(benches); fi
 if [[ "${1:-}" == layers ]]; then targets=(basalt_layers); fi
 log="$cache/logs/bench.log"

@@ -5,10 +5,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type AttachedEngine, attachEngine } from '../src/engine/attached/attached-engine.js';
-import { freePort, spdkMissing, spdkProgram } from '../src/engine/spdk/testing/spdk-process.js';
-import { systemClock } from '../src/env/clock.js';
-import { Server, usableCores } from './programs.js';
+import { type AttachedEngine, attachEngine } from '../../src/engine/attached/attached-engine.js';
+import { freePort, spdkMissing, spdkProgram } from '../../src/engine/spdk/testing/spdk-process.js';
+import { systemClock } from '../../src/env/clock.js';
+import { Server, usableCores } from '../programs.js';
 
 export interface SpdkPeer {
   readonly version: string;

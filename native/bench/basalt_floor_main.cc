@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// basalt_floor: the bytes of 4 KiB NVMe/TCP reads or writes between a minimal server and client, with nothing above the
+// basalt_floor: the bytes of NVMe/TCP reads or writes between a minimal server and client, with nothing above the
 // sockets: what a target is compared with. Both spin for 50 us and then sleep, as reactors do.
 //
 //   basalt_floor serve                  prints its port, serves one client after the other until killed
 //   basalt_floor relay --to N,...       the same, by asking others: reads the first of them, writes all
 //   basalt_floor run --port N,... --op read|write --depth 32 --milliseconds 1000 [--server-pid N,...]
+//                    [--bytes 4096] [--connections 1] [--pause-ms 0]
+//
+// `depth` is over all connections. With a pause, the next request waits that long after an answer.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -13,6 +16,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -30,18 +34,35 @@ namespace {
 constexpr size_t command_bytes = 72;
 constexpr size_t data_header_bytes = 24;  // carries the success flag: a read's answer has no response of its own
 constexpr size_t response_bytes = 24;
-constexpr size_t block_bytes = 4096;
 constexpr size_t iovec_count_max = 1020;
 constexpr int64_t spin_ns = 50'000;
+constexpr size_t connection_count_max = 64;
+// With more of them, those that are ready are asked for first.
+constexpr size_t scanned_count_max = 8;
+
+// What a client says first, on each of its connections.
+struct Hello {
+  char op = 'r';
+  uint8_t connections = 1;
+  uint16_t reserved = 0;
+  uint32_t block_bytes = 4096;  // a power of two
+  bool writes() const { return op == 'w'; }
+};
 
 struct Shape {
   size_t request_bytes;
   size_t answer_bytes;
 };
-Shape shape_of(bool writes) {
-  return writes ? Shape{command_bytes + block_bytes, response_bytes}
-                : Shape{command_bytes, data_header_bytes + block_bytes};
+Shape shape_of(const Hello& hello) {
+  return hello.writes() ? Shape{command_bytes + hello.block_bytes, response_bytes}
+                        : Shape{command_bytes, data_header_bytes + hello.block_bytes};
 }
+
+// Of all ends of a process: what is received is forgotten there, and blocks are sent from here.
+struct Memory {
+  std::vector<char> in = std::vector<char>(size_t{512} << 10);
+  std::vector<char> blocks = std::vector<char>(1 << 24);
+};
 
 [[noreturn]] void die(const char* what) {
   std::fprintf(stderr, "basalt_floor: %s: %s\n", what, std::strerror(errno));
@@ -51,8 +72,9 @@ Shape shape_of(bool writes) {
 // One end. Messages out are all of one kind; bytes in are counted and forgotten.
 class End {
  public:
-  End(int fd, size_t out_bytes, bool with_block)
-      : fd_(fd), out_bytes_(out_bytes), block_(with_block ? block_bytes : 0), in_(size_t{512} << 10), blocks_(1 << 24) {
+  // `block_bytes`: of the block at the end of each message out; 0: they have none.
+  End(int fd, Memory& memory, size_t out_bytes, size_t block_bytes)
+      : fd_(fd), out_bytes_(out_bytes), block_(block_bytes), in_(memory.in), blocks_(memory.blocks) {
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   }
@@ -105,8 +127,8 @@ class End {
       }
       if (at >= header_bytes && left > 0 && block_ > 0) {
         const size_t take = std::min(left, out_bytes_ - at);
-        next_block_ = (next_block_ * 1103515245 + 12345) & ((blocks_.size() / block_bytes) - 1);
-        pieces[count++] = {blocks_.data() + next_block_ * block_bytes + (at - header_bytes), take};
+        next_block_ = (next_block_ * 1103515245 + 12345) & ((blocks_.size() / block_) - 1);
+        pieces[count++] = {blocks_.data() + next_block_ * block_ + (at - header_bytes), take};
         left -= take;
         at += take;
       }
@@ -117,32 +139,33 @@ class End {
   const int fd_;
   const size_t out_bytes_;
   const size_t block_;
-  std::vector<char> in_;
-  std::vector<char> blocks_;
+  std::vector<char>& in_;
+  std::vector<char>& blocks_;
   size_t next_block_ = 0;
   size_t owed_bytes_ = 0;
   size_t phase_ = 0;
   char header_[command_bytes] = {};
 };
 
-int connect_to(uint16_t port, bool writes) {
+int connect_to(uint16_t port, const Hello& hello) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   address.sin_port = htons(port);
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) die("connect");
-  if (send(fd, writes ? "w" : "r", 1, 0) != 1) die("send");
+  if (send(fd, &hello, sizeof(hello), 0) != sizeof(hello)) die("send");
   return fd;
 }
 
 // Those that a request goes to: a read to the first, a write to all. It is answered when all of them have.
 class Servers {
  public:
-  Servers(const std::vector<uint16_t>& ports, bool writes) : shape_(shape_of(writes)) {
-    const size_t count = writes ? ports.size() : 1;
+  Servers(const std::vector<uint16_t>& ports, Memory& memory, const Hello& hello) : shape_(shape_of(hello)) {
+    const size_t count = hello.writes() ? ports.size() : 1;
+    const size_t block_bytes = hello.writes() ? hello.block_bytes : 0;
     for (size_t i = 0; i < count; i++)
-      ends_.push_back(std::make_unique<End>(connect_to(ports[i], writes), shape_.request_bytes, writes));
+      ends_.push_back(std::make_unique<End>(connect_to(ports[i], hello), memory, shape_.request_bytes, block_bytes));
     received_bytes_.resize(count);
   }
   void queue(size_t requests) {
@@ -178,44 +201,83 @@ class Servers {
   uint64_t answered_count_ = 0;
 };
 
-void sleep_until_ready(std::vector<pollfd> ready) {
-  poll(ready.data(), ready.size(), 1000);
+void sleep_until_ready(std::vector<pollfd> ready, int timeout_ms = 1000) {
+  poll(ready.data(), ready.size(), timeout_ms);
 }
 
-// Answers by itself, or when `to` names others, as they do.
-void serve_client(env::Env& env, int fd, const std::vector<uint16_t>& to) {
-  char op = 0;
-  if (recv(fd, &op, 1, 0) != 1) {
-    close(fd);
-    return;
+// Which of many connections are worth a look; all of few.
+class Ready {
+ public:
+  void look(const std::vector<pollfd>& wanted) {
+    polled_ = wanted;
+    many_ = wanted.size() > scanned_count_max;
+    if (many_) poll(polled_.data(), polled_.size(), 0);
   }
-  const bool writes = op == 'w';
-  const Shape shape = shape_of(writes);
-  End end(fd, shape.answer_bytes, !writes);
-  std::optional<Servers> others;
-  if (!to.empty()) others.emplace(to, writes);
+  bool at(size_t index) const { return !many_ || polled_[index].revents != 0; }
+
+ private:
+  std::vector<pollfd> polled_;
+  bool many_ = false;
+};
+
+struct Client {
+  std::unique_ptr<End> end;
   size_t partial_bytes = 0;
-  Instant busy = env.now();
-  for (;;) {
-    const ssize_t received = end.receive();
-    if (received < 0) return;
-    partial_bytes += static_cast<size_t>(received);
-    const size_t requests = partial_bytes / shape.request_bytes;
-    partial_bytes %= shape.request_bytes;
-    size_t answers = requests;
-    if (others) {
-      others->queue(requests);
-      others->flush();
-      answers = others->answers();
+};
+
+// Those that the first one's hello announces. False: it went away before that.
+bool accept_clients(int listener, Memory& memory, std::vector<Client>& clients, Hello& hello) {
+  for (size_t count = 0; count == 0 || count < hello.connections; count++) {
+    const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    if (fd < 0) return false;
+    if (recv(fd, &hello, sizeof(hello), MSG_WAITALL) != sizeof(hello)) {
+      close(fd);
+      return false;
     }
-    end.queue(answers);
-    if (!end.flush()) return;
-    if (received > 0 || answers > 0) {
+    const size_t block_bytes = hello.writes() ? 0 : hello.block_bytes;
+    clients.push_back({std::make_unique<End>(fd, memory, shape_of(hello).answer_bytes, block_bytes), 0});
+  }
+  return true;
+}
+
+// Answers by itself, or when `to` names others, as they do; then there is one connection.
+void serve_clients(env::Env& env, Memory& memory, std::vector<Client>& clients, const Hello& hello,
+                   const std::vector<uint16_t>& to) {
+  const Shape shape = shape_of(hello);
+  std::optional<Servers> others;
+  if (!to.empty()) others.emplace(to, memory, Hello{hello.op, 1, 0, hello.block_bytes});
+  Instant busy = env.now();
+  Ready ready;
+  std::vector<pollfd> wanted;
+  for (;;) {
+    wanted.clear();
+    for (const Client& client : clients)
+      wanted.push_back(client.end->wanted());
+    ready.look(wanted);
+    bool worked = false;
+    for (size_t i = 0; i < clients.size(); i++) {
+      if (!ready.at(i)) continue;
+      Client& client = clients[i];
+      const ssize_t received = client.end->receive();
+      if (received < 0) return;
+      client.partial_bytes += static_cast<size_t>(received);
+      const size_t requests = client.partial_bytes / shape.request_bytes;
+      client.partial_bytes %= shape.request_bytes;
+      size_t answers = requests;
+      if (others) {
+        others->queue(requests);
+        others->flush();
+        answers = others->answers();
+      }
+      client.end->queue(answers);
+      if (!client.end->flush()) return;
+      worked |= received > 0 || answers > 0;
+    }
+    if (worked) {
       busy = env.now();
     } else if ((env.now() - busy).ns > spin_ns) {
-      std::vector<pollfd> ready{end.wanted()};
-      if (others) others->wait_for(ready);
-      sleep_until_ready(std::move(ready));
+      if (others) others->wait_for(wanted);
+      sleep_until_ready(wanted);
       busy = env.now();
     }
   }
@@ -227,13 +289,15 @@ int serve(env::Env& env, const std::vector<uint16_t>& to) {
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof(address);
-  if (bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0 || listen(listener, 8) != 0) die("listen");
+  if (bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0 || listen(listener, 128) != 0) die("listen");
   getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length);
   std::printf("%u\n", ntohs(address.sin_port));
   std::fflush(stdout);
+  Memory memory;
   for (;;) {
-    const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-    if (fd >= 0) serve_client(env, fd, to);
+    std::vector<Client> clients;
+    Hello hello;
+    if (accept_clients(listener, memory, clients, hello)) serve_clients(env, memory, clients, hello, to);
   }
 }
 
@@ -251,44 +315,139 @@ std::vector<uint16_t> read_ports(Arguments& arguments, const std::string& name) 
   return ports;
 }
 
-int run(env::Env& env, Arguments& arguments) {
-  const std::vector<uint16_t> ports = read_ports(arguments, "port");
+struct Plan {
+  std::vector<uint16_t> ports;
+  Hello hello;
+  size_t depth = 1;
+  Duration length;
+  Duration pause;
+};
+
+Plan read_plan(Arguments& arguments) {
+  Plan plan;
+  plan.ports = read_ports(arguments, "port");
   const std::string op = arguments.text("op", "read");
   if (op != "read" && op != "write") Arguments::fail("--op", "must be read or write");
-  const size_t depth = arguments.number("depth", 1, 1024);
-  const auto length = milliseconds(static_cast<int64_t>(arguments.number("milliseconds", 1000, 3'600'000)));
+  plan.hello.op = op[0];
+  plan.hello.block_bytes = static_cast<uint32_t>(arguments.number("bytes", 4096, 1 << 20));
+  if (!std::has_single_bit(plan.hello.block_bytes)) Arguments::fail("--bytes", "must be a power of two");
+  plan.hello.connections = static_cast<uint8_t>(arguments.number("connections", 1, connection_count_max));
+  plan.depth = arguments.number("depth", 1, 1024);
+  if (plan.hello.connections == 0 || plan.depth < plan.hello.connections)
+    Arguments::fail("--depth", "must be at least 1 for each connection");
+  plan.length = milliseconds(static_cast<int64_t>(arguments.number("milliseconds", 1000, 3'600'000)));
+  plan.pause = milliseconds(static_cast<int64_t>(arguments.number("pause-ms", 0, 3'600'000)));
+  if (plan.pause.ns > 0 && plan.depth > 1) Arguments::fail("--pause-ms", "goes with --depth 1");
+  return plan;
+}
+
+// One connection of the load.
+struct Lane {
+  std::unique_ptr<Servers> servers;
+  std::vector<Instant> started;  // in order, so the oldest request is the one that is answered
+  size_t oldest = 0;
+  size_t paused = 0;  // that many are asked for when their time has come
+  Instant due;
+};
+
+class Run {
+ public:
+  Run(env::Env& env, const Plan& plan, Meter& meter) : env_(env), plan_(plan), meter_(meter) {
+    lanes_.resize(plan.hello.connections);
+    for (size_t i = 0; i < lanes_.size(); i++) {
+      const size_t depth = plan.depth / lanes_.size() + (i < plan.depth % lanes_.size() ? 1 : 0);
+      lanes_[i].servers = std::make_unique<Servers>(plan.ports, memory_, plan.hello);
+      lanes_[i].started.resize(depth);
+    }
+  }
+  void go() {
+    Instant at = env_.now();
+    meter_.start(at, plan_.length);
+    for (Lane& lane : lanes_) {
+      lane.paused = lane.started.size();
+      lane.due = at + plan_.pause;
+    }
+    for (Instant busy = at; !meter_.over(at);) {
+      const bool worked = turn(at);
+      at = env_.now();
+      if (worked) {
+        busy = at;
+      } else if ((at - busy).ns > spin_ns) {
+        sleep_until_ready(wanted(), static_cast<int>(std::min<int64_t>(1000, until_due_ms(at))));
+        at = env_.now();
+      }
+    }
+    meter_.finish(at);
+  }
+
+ private:
+  std::vector<pollfd> wanted() const {
+    std::vector<pollfd> out;
+    for (const Lane& lane : lanes_)
+      lane.servers->wait_for(out);
+    return out;
+  }
+  int64_t until_due_ms(Instant at) const {
+    int64_t least_ms = 1000;
+    for (const Lane& lane : lanes_)
+      if (lane.paused > 0) least_ms = std::min(least_ms, std::max<int64_t>(0, (lane.due - at).ns / 1'000'000));
+    return least_ms;
+  }
+  bool turn(Instant at) {
+    // With several servers behind each lane there are few lanes.
+    if (lanes_.size() > scanned_count_max) ready_.look(wanted());
+    bool worked = false;
+    for (size_t i = 0; i < lanes_.size(); i++) {
+      Lane& lane = lanes_[i];
+      worked |= send_due(lane, at);
+      if (lanes_.size() > scanned_count_max && !ready_.at(i)) continue;
+      lane.servers->flush();
+      worked |= take_answers(lane) > 0;
+    }
+    return worked;
+  }
+  bool send_due(Lane& lane, Instant at) {
+    if (lane.paused == 0 || (lane.due - at).ns > 0) return false;
+    const Instant now = lane.started.size() == 1 ? env_.now() : at;
+    for (size_t i = 0; i < lane.paused; i++)
+      lane.started[(lane.oldest + i) % lane.started.size()] = now;
+    lane.servers->queue(lane.paused);
+    lane.paused = 0;
+    lane.servers->flush();
+    return true;
+  }
+  size_t take_answers(Lane& lane) {
+    const size_t answers = lane.servers->answers();
+    if (answers == 0) return 0;
+    const Instant at = env_.now();
+    for (size_t i = 0; i < answers; i++) {
+      meter_.complete(at, at - lane.started[lane.oldest]);
+      lane.started[lane.oldest] = at;
+      lane.oldest = (lane.oldest + 1) % lane.started.size();
+    }
+    if (plan_.pause.ns > 0) {
+      lane.paused = answers;
+      lane.due = at + plan_.pause;
+    } else {
+      lane.servers->queue(answers);
+      lane.servers->flush();
+    }
+    return answers;
+  }
+
+  env::Env& env_;
+  const Plan& plan_;
+  Meter& meter_;
+  Memory memory_;
+  std::vector<Lane> lanes_;
+  Ready ready_;
+};
+
+int run(env::Env& env, Arguments& arguments) {
+  const Plan plan = read_plan(arguments);
   Meter meter(arguments.text("server-pid", ""));
   arguments.end();
-
-  Servers servers(ports, op == "write");
-  // In order, so the oldest request is the one that is answered.
-  std::vector<Instant> started(depth);
-  size_t oldest = 0;
-  Instant at = env.now();
-  meter.start(at, length);
-  std::fill(started.begin(), started.end(), at);
-  servers.queue(depth);
-  for (Instant busy = at; !meter.over(at);) {
-    servers.flush();
-    const size_t answers = servers.answers();
-    at = env.now();
-    if (answers == 0) {
-      if ((at - busy).ns > spin_ns) {
-        std::vector<pollfd> ready;
-        servers.wait_for(ready);
-        sleep_until_ready(std::move(ready));
-      }
-      continue;
-    }
-    busy = at;
-    for (size_t i = 0; i < answers; i++) {
-      meter.complete(at, at - started[oldest]);
-      started[oldest] = at;
-      oldest = (oldest + 1) % depth;
-    }
-    servers.queue(answers);
-  }
-  meter.finish(at);
+  Run(env, plan, meter).go();
   std::printf("%s\n", meter.report().c_str());
   return 0;
 }

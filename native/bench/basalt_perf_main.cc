@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// basalt_perf: a closed loop of random 4 KiB reads or writes through the project's own initiator against an NVMe/TCP
-// target; says what it achieved as one line of JSON (bench/meter.h).
+// basalt_perf: a closed loop of random reads or writes through the project's own initiator against an NVMe/TCP target;
+// says what it achieved as one line of JSON (bench/meter.h).
 //
 //   basalt_perf --port 4420 --nqn nqn.… --op read|write --depth 32 --milliseconds 1000 [--server-pid N,...]
-//               [--fill 1]
+//               [--bytes 4096] [--queues 1] [--digests 1] [--pause-ms 0] [--host bench] [--announce 1] [--fill 1]
+//
+// `depth` is over all queues. With a pause, each request waits that long after the one before it: with depth 1, what is
+// timed are first requests after idleness. `announce` says "running" when the load begins.
 #include <condition_variable>
 #include <mutex>
 
@@ -23,6 +26,12 @@ struct Plan {
   bool writes = false;
   bool fill = false;
   unsigned depth = 1;
+  uint32_t bytes = 4096;
+  uint16_t queues = 1;
+  bool digests = false;
+  bool announce = false;
+  std::string host;
+  Duration pause{0};
   Duration length;
   std::string server_pids;
 };
@@ -31,14 +40,19 @@ class Load {
  public:
   Load(Reactor& reactor, const Plan& plan, bdev::Bdev& bdev)
       : reactor_(reactor), plan_(plan), bdev_(bdev), meter_(plan.server_pids), slots_(plan.depth) {
-    io_blocks_ = 4096 / bdev.info().block_size_bytes;
+    io_blocks_ = plan.bytes / bdev.info().block_size_bytes;
     position_count_ = bdev.info().count_blocks / io_blocks_;
     for (Slot& slot : slots_) {
       slot.load = this;
-      slot.buffer = reactor.buffers().take(4096);
+      slot.buffer = reactor.buffers().take(plan.bytes);
       BASALT_ASSERT(slot.buffer != nullptr);
-      std::memset(slot.buffer->data, 0x5a, 4096);
-      slot.iov = {slot.buffer->data, 4096};
+      std::memset(slot.buffer->data, 0x5a, plan.bytes);
+      slot.iov = {slot.buffer->data, plan.bytes};
+      slot.pause.slot = &slot;
+      slot.pause.run = [](Work* work) {
+        Slot* paused = static_cast<Pause*>(work)->slot;
+        paused->load->submit(paused);
+      };
       slot.io.type = plan.writes ? bdev::IoType::write : bdev::IoType::read;
       slot.io.iov = &slot.iov;
       slot.io.iov_count = 1;
@@ -55,14 +69,19 @@ class Load {
     meter_.start(reactor_.env().now(), plan_.length);
     running_count_ = slots_.size();
     for (Slot& slot : slots_)
-      submit(&slot);
+      next(&slot);
     co_return co_await ended_;
   }
   const Meter& meter() const { return meter_; }
 
  private:
+  struct Slot;
+  struct Pause : Timer {
+    Slot* slot = nullptr;
+  };
   struct Slot {
     bdev::Io io;
+    Pause pause;
     Iovec iov;
     Buffer* buffer = nullptr;
     Load* load = nullptr;
@@ -70,6 +89,10 @@ class Load {
   };
   // Alone, each request is timed by itself; among many, the turn's time will do and costs nothing.
   Instant now() { return slots_.size() == 1 ? reactor_.env().now() : reactor_.now(); }
+  void next(Slot* slot) {
+    if (plan_.pause.ns == 0) return submit(slot);
+    reactor_.arm_after(&slot->pause, plan_.pause);
+  }
   void submit(Slot* slot) {
     state_ ^= state_ << 13;
     state_ ^= state_ >> 7;
@@ -85,10 +108,9 @@ class Load {
   void completed(Slot* slot) {
     const Instant at = now();
     if (!slot->io.status.ok()) failed_ = true;
-    if (!failed_ && !meter_.over(at)) {
-      meter_.complete(at, at - slot->started);
-      return submit(slot);
-    }
+    const bool counts = !failed_ && !meter_.over(at);
+    if (counts) meter_.complete(at, at - slot->started);
+    if (counts && !meter_.over(at + plan_.pause)) return next(slot);
     if (--running_count_ > 0) return;
     meter_.finish(at);
     ended_.set(!failed_);
@@ -135,7 +157,8 @@ Task<int> measure(Reactor& reactor, nvmf::HostTransport& transport, const Plan& 
   bdev::MultipathOptions options;
   options.name = "perf";
   options.subnqn = plan.nqn;
-  options.hostnqn = "nqn.2024-01.io.basalt:bench";
+  options.hostnqn = "nqn.2024-01.io.basalt:" + plan.host;
+  options.io_queue_count = plan.queues;
   bdev::NvmfController controller(reactor, options);
   auto adding = controller.add_path(transport, {"127.0.0.1", plan.port});
   const Outcome added = co_await adding;
@@ -150,7 +173,12 @@ Task<int> measure(Reactor& reactor, nvmf::HostTransport& transport, const Plan& 
     if (plan.fill) good = co_await fill(reactor, bdev);
     if (good && plan.length.ns > 0) {
       Load load(reactor, plan, bdev);
-      good = co_await load.run();
+      auto running = load.run();
+      if (plan.announce) {
+        std::printf("running\n");
+        std::fflush(stdout);
+      }
+      good = co_await running;
       if (good) std::printf("%s\n", load.meter().report().c_str());
     }
     if (!good) std::fprintf(stderr, "basalt_perf: the device answered with an error\n");
@@ -192,6 +220,13 @@ Plan read_plan(int argc, char** argv) {
   if (plan.depth == 0) Arguments::fail("--depth", "must be at least 1");
   plan.length = milliseconds(static_cast<int64_t>(arguments.number("milliseconds", 1000, 3'600'000)));
   plan.server_pids = arguments.text("server-pid", "");
+  plan.bytes = static_cast<uint32_t>(arguments.number("bytes", 4096, bdev::io_bytes_max));
+  if (plan.bytes == 0 || plan.bytes % 4096 != 0) Arguments::fail("--bytes", "must be a multiple of 4096");
+  plan.queues = static_cast<uint16_t>(arguments.number("queues", 1, 64));
+  plan.host = arguments.text("host", "bench");
+  plan.announce = arguments.number("announce", 0, 1) == 1;
+  plan.digests = arguments.number("digests", 0, 1) == 1;
+  plan.pause = milliseconds(static_cast<int64_t>(arguments.number("pause-ms", 0, 3'600'000)));
   plan.fill = arguments.number("fill", 0, 1) == 1;
   arguments.end();
   return plan;
@@ -205,7 +240,7 @@ int run(const Plan& plan) {
     std::fprintf(stderr, "basalt_perf: %s\n", made.error().message.c_str());
     return 1;
   }
-  nvmf::TcpHostTransport transport;
+  nvmf::TcpHostTransport transport(nvmf::TcpHostTransport::Options{.digests = {plan.digests, plan.digests}});
   Program program(reactor, transport, plan);
   program.run = [](Work* work) { spawn(run_program(static_cast<Program*>(work))); };
   const auto loop = env->start(reactor, {"perf", -1});
