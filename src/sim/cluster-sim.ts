@@ -23,7 +23,7 @@ import { SeededRandom } from '../env/seeded-random.js';
 import type { VolumeCreateRequest, VolumeView } from '../model/api.js';
 import { ClusterState } from '../model/cluster-state.js';
 import { type CompiledNode, compileConfig } from '../model/config.js';
-import { keys, nqns } from '../model/keys.js';
+import { nqns } from '../model/keys.js';
 import type { Address, VolumeObject } from '../model/objects.js';
 import type { Erasure } from '../model/pools.js';
 import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
@@ -127,6 +127,8 @@ export class ClusterSim {
   #snapshots: SnapshotTaker | null = null;
   #admin: VolumeDeps | null = null;
   #planner: PgPlanner | null = null;
+  readonly #stored = new ClusterState();
+  #lastSeen: { state: ClusterState; view: VolumeView | null } | null = null;
 
   constructor(seed: bigint, shape: ClusterShape, options: ClusterSimOptions = {}) {
     this.shape = shape;
@@ -141,8 +143,10 @@ export class ClusterSim {
     this.history = new History(this.nowNs);
     this.server = new SimStoreServer(this.#clockwork.time.clock(), this.#random.fork(), this.rareEvents);
     this.server.onApply = (changes, revision) => {
+      this.#lastSeen = null;
       for (const change of changes) {
         const text = change.kind === 'put' ? change.value.toString() : '';
+        this.#stored.apply(change.key, change.kind === 'put' ? text : null, revision);
         this.#trace.add('store', change.kind, `${change.key} @${revision} ${text}`);
         if (change.kind !== 'put') continue;
         this.monitor.saw(change.key, text);
@@ -311,20 +315,24 @@ export class ClusterSim {
     await this.runUntil(() => false, durationMs);
   }
 
+  /** What the store holds now. Asked whenever JavaScript has come to rest, so it is not read anew unless it changed. */
   get state(): ClusterState {
-    const state = new ClusterState();
-    const entries = this.server.list(keys.root);
-    state.replace(
-      entries.map((entry) => ({ key: entry.key, value: entry.value.toString(), revision: entry.modRevision })),
-    );
-    return state;
+    return this.#seen().state;
   }
 
   get view(): VolumeView {
-    const { state } = this;
-    const volume = state.get('volumes', this.#volumeId);
-    if (volume === null) throw new Error('the volume is not there');
-    return volumeView(state, volume);
+    const seen = this.#seen();
+    if (seen.view === null) {
+      const volume = seen.state.get('volumes', this.#volumeId);
+      if (volume === null) throw new Error('the volume is not there');
+      seen.view = volumeView(seen.state, volume);
+    }
+    return seen.view;
+  }
+
+  #seen(): { state: ClusterState; view: VolumeView | null } {
+    this.#lastSeen ??= { state: this.#stored.copy(), view: null };
+    return this.#lastSeen;
   }
 
   /** Somebody serves the volume, every copy is in sync, and nothing is to be made equal. */
