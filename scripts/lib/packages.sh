@@ -29,6 +29,7 @@ test|libnbd-bin|cmd:nbdinfo
 test|qemu-utils|cmd:qemu-img
 test|nbdkit|cmd:nbdkit
 test|openssl|cmd:openssl
+test|tshark|cmd:tshark
 e2e|qemu-system-x86|cmd:qemu-system-x86_64
 e2e|nvme-cli|cmd:nvme
 e2e|busybox-static|cmd:busybox
