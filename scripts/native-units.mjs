@@ -3,7 +3,8 @@
 // which unit (folder, at most two levels deep) it belongs to, and which units a set of files needs, found by following
 // its includes. CMake's lists, binding.gyp's and the tidy layer table are all made from it, so they cannot disagree.
 //
-//   node scripts/native-units.mjs cmake <native dir> <output file>   writes the CMake lists (only when they changed)
+//   node scripts/native-units.mjs cmake <native dir> <output file>   writes the CMake lists (only when they changed), and
+//                                                                    beside them the tests' amalgams
 //   node scripts/native-units.mjs amalgams <native dir> <folder>     writes what binding.gyp compiles, prints the paths
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -133,6 +134,12 @@ export function cmake_lists(files) {
     set(`BASALT_${group.toUpperCase()}_TARGETS`, [...targets.keys()]);
     for (const [name, paths] of targets) {
       set(`${name}_SOURCES`, paths.map(source));
+      if (group === 'test') {
+        set(
+          `${name}_AMALGAMS`,
+          amalgam_parts(paths).map((_, part) => `\${BASALT_AMALGAMS_DIR}/${amalgam_name(name, part)}`),
+        );
+      }
       set(`${name}_UNITS`, linked_units(files, units, paths).map(library));
     }
   }
@@ -178,9 +185,58 @@ export function addon_amalgams(files) {
   );
 }
 
-/** Writes the amalgams, and takes away those of units that are gone. @returns {string[]} their paths */
-function write_amalgams(native_dir, folder) {
-  const amalgams = addon_amalgams(scan_native(native_dir));
+const amalgam_name = (program, part) => `${program}_${part}.cc`;
+const amalgam_files_max = 12;
+
+/** Files of one program, in parts of about the same number. */
+function amalgam_parts(paths) {
+  const count = Math.ceil(paths.length / amalgam_files_max);
+  return Array.from({ length: count }, (_, part) =>
+    paths.slice(Math.floor((part * paths.length) / count), Math.floor(((part + 1) * paths.length) / count)),
+  );
+}
+
+/**
+ * A test file as a part of an amalgam: its unnamed namespaces get its name, so that files may use the same words, and
+ * the files that it includes are named from native/. Those outside all namespaces (counters of allocations) stay as they are.
+ * @param {string} path relative to native/
+ */
+export function amalgam_part(path, text, files, native_dir) {
+  const name = `in_${posix.basename(path, '.cc')}`;
+  const beside = (included) => posix.normalize(posix.join(posix.dirname(path), included));
+  let enclosed = false;
+  const lines = text.split('\n').map((line) => {
+    if (/^namespace [\w:]+ \{$/.test(line)) enclosed = true;
+    if (/^\}\s+\/\/ namespace [\w:]+$/.test(line)) enclosed = false;
+    if (enclosed && line === 'namespace {') return `namespace ${name} {`;
+    return line.replace(/^(#include )"([^"]+)"/, (whole, word, included) =>
+      !files.has(included) && files.has(beside(included)) ? `${word}"${beside(included)}"` : whole,
+    );
+  });
+  return `#line 1 "${posix.join(native_dir, path)}"\n${lines.join('\n')}`;
+}
+
+/**
+ * For each test program, the text of the few files that BASALT_ONCE compiles in place of its own: most of a test file's
+ * compile time is headers, and templates that all of them instantiate.
+ * @returns {Map<string, string>} file name → text
+ */
+export function test_amalgams(files, native_dir) {
+  const amalgams = new Map();
+  for (const { name, sources } of test_programs(files)) {
+    for (const [part, paths] of amalgam_parts(sources).entries()) {
+      const read = (path) => readFileSync(join(native_dir, path), 'utf8');
+      amalgams.set(
+        amalgam_name(name, part),
+        paths.map((path) => amalgam_part(path, read(path), files, native_dir)).join('\n'),
+      );
+    }
+  }
+  return amalgams;
+}
+
+/** Writes amalgams, and takes away those of what is gone. @returns {string[]} their paths */
+function write_amalgams(amalgams, folder) {
   mkdirSync(folder, { recursive: true });
   for (const name of readdirSync(folder)) if (!amalgams.has(name)) rmSync(join(folder, name));
   for (const [name, text] of amalgams) write_if_changed(join(folder, name), text);
@@ -196,6 +252,10 @@ export function write_if_changed(path, text) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [verb, native_dir, output] = process.argv.slice(2);
-  if (verb === 'cmake') write_if_changed(output, cmake_lists(scan_native(native_dir)));
-  if (verb === 'amalgams') console.log(write_amalgams(native_dir, output).join('\n'));
+  const files = scan_native(native_dir);
+  if (verb === 'cmake') {
+    write_if_changed(output, cmake_lists(files));
+    write_amalgams(test_amalgams(files, native_dir), join(dirname(output), 'amalgams'));
+  }
+  if (verb === 'amalgams') console.log(write_amalgams(addon_amalgams(files), output).join('\n'));
 }

@@ -6,7 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { addon_amalgams, cmake_lists, scan_native, test_targets } from './native-units.mjs';
+import { addon_amalgams, cmake_lists, scan_native, test_amalgams, test_targets } from './native-units.mjs';
 
 let folder;
 beforeEach(() => {
@@ -75,4 +75,38 @@ it('files that include each other in a circle end the search', () => {
 
 it('an empty tree gives empty lists', () => {
   expect(listed(cmake_lists(scan({})), 'BASALT_UNITS')).toEqual([]);
+});
+
+it('test files of an amalgam may use the same words, name what they include from the top, and keep their lines', () => {
+  const unnamed = (text) => `namespace basalt {\nnamespace {\n${text}\n}  // namespace\n}  // namespace basalt\n`;
+  const files = scan({
+    'b/disk.h': '',
+    'b/disk.cc': '',
+    'b/one_test.cc': `#include "disk.h"\nnamespace {\nint count;\n}  // namespace\n\n${unnamed('int limit;')}`,
+    'b/two_test.cc': `#include <vector>\n#include "b/disk.h"\n${unnamed('char limit;')}`,
+  });
+  const [[name, text], ...others] = test_amalgams(files, folder);
+  expect(others).toEqual([]);
+  expect(name).toBe('test_b_0.cc');
+  expect(listed(cmake_lists(files), 'test_b_AMALGAMS')).toEqual([`\${BASALT_AMALGAMS_DIR}/test_b_0.cc`]);
+  const [, one, two] = text.split(/^#line 1 /m);
+  expect(one.split('\n').slice(0, 8)).toEqual([
+    `"${join(folder, 'b/one_test.cc')}"`,
+    '#include "b/disk.h"',
+    'namespace {',
+    'int count;',
+    '}  // namespace',
+    '',
+    'namespace basalt {',
+    'namespace in_one_test {',
+  ]);
+  expect(two).toContain('namespace basalt {\nnamespace in_two_test {\nchar limit;');
+});
+
+it('a program of many test files has several amalgams, which hold each file once', () => {
+  const names = Array.from({ length: 30 }, (_, number) => `b/t${number}_test.cc`);
+  const amalgams = test_amalgams(scan(Object.fromEntries(names.map((name) => [name, '']))), folder);
+  expect([...amalgams.keys()]).toEqual(['test_b_0.cc', 'test_b_1.cc', 'test_b_2.cc']);
+  const held = [...amalgams.values()].join('').match(/b\/t\d+_test\.cc/g);
+  expect(held.sort()).toEqual(names.sort());
 });

@@ -21,7 +21,7 @@ struct Disk {
   Lvol* lvol = nullptr;
 };
 
-class ChecksumRepair : public testing::Test, protected SimFixture {
+class ChecksumRepair : public ::testing::Test, protected SimFixture {
  protected:
   Disk& add_disk() {
     Disk& disk = disks_.emplace_back();

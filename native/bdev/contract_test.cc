@@ -254,26 +254,27 @@ BdevStack make_crypt_volume(SimFixture& fixture) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Crypt, BdevContract,
-                         testing::Values(BdevFactory{"crypt", make_crypt}, BdevFactory{"crypt512", make_crypt_512},
-                                         BdevFactory{"over_file", make_crypt_file},
-                                         BdevFactory{"over_lvol", make_crypt_lvol},
-                                         BdevFactory{"below_lvol", make_lvol_crypt},
-                                         BdevFactory{"twice", make_crypt_crypt},
-                                         BdevFactory{"volume", make_crypt_volume}),
+                         ::testing::Values(BdevFactory{"crypt", make_crypt}, BdevFactory{"crypt512", make_crypt_512},
+                                           BdevFactory{"over_file", make_crypt_file},
+                                           BdevFactory{"over_lvol", make_crypt_lvol},
+                                           BdevFactory{"below_lvol", make_lvol_crypt},
+                                           BdevFactory{"twice", make_crypt_crypt},
+                                           BdevFactory{"volume", make_crypt_volume}),
                          factory_name);
 
 INSTANTIATE_TEST_SUITE_P(Lvol, BdevContract,
-                         testing::Values(BdevFactory{"lvol", make_lvol},
-                                         BdevFactory{"checksummed", make_checksummed_lvol}),
+                         ::testing::Values(BdevFactory{"lvol", make_lvol},
+                                           BdevFactory{"checksummed", make_checksummed_lvol}),
                          factory_name);
 
 INSTANTIATE_TEST_SUITE_P(Types, BdevContract,
-                         testing::Values(BdevFactory{"malloc", make_malloc}, BdevFactory{"malloc512", make_malloc_512},
-                                         BdevFactory{"file", make_file}, BdevFactory{"fault", make_fault},
-                                         BdevFactory{"slot", make_slot}, BdevFactory{"leg", make_leg},
-                                         BdevFactory{"dirty_leg", make_dirty_leg}, BdevFactory{"raid0", make_raid0},
-                                         BdevFactory{"concat", make_concat}, BdevFactory{"raid5", make_raid5},
-                                         BdevFactory{"raid6", make_raid6}, BdevFactory{"volume", make_volume}),
+                         ::testing::Values(BdevFactory{"malloc", make_malloc},
+                                           BdevFactory{"malloc512", make_malloc_512}, BdevFactory{"file", make_file},
+                                           BdevFactory{"fault", make_fault}, BdevFactory{"slot", make_slot},
+                                           BdevFactory{"leg", make_leg}, BdevFactory{"dirty_leg", make_dirty_leg},
+                                           BdevFactory{"raid0", make_raid0}, BdevFactory{"concat", make_concat},
+                                           BdevFactory{"raid5", make_raid5}, BdevFactory{"raid6", make_raid6},
+                                           BdevFactory{"volume", make_volume}),
                          factory_name);
 
 std::vector<uint8_t> pattern(SimFixture& fixture, size_t bytes) {

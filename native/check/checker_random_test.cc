@@ -254,7 +254,7 @@ bool has_wrong_provenance(const History& history) {
   return false;
 }
 
-class RandomHistories : public testing::TestWithParam<bool> {};
+class RandomHistories : public ::testing::TestWithParam<bool> {};
 
 TEST_P(RandomHistories, AreFlaggedExactlyWhenNoOrderExplainsThem) {
   const uint64_t seed = std::random_device{}();
@@ -289,7 +289,7 @@ TEST_P(RandomHistories, OfManyOperationsAreNeverFlagged) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, RandomHistories, testing::Bool(),
+INSTANTIATE_TEST_SUITE_P(All, RandomHistories, ::testing::Bool(),
                          [](const auto& info) { return info.param ? "WithPowerCuts" : "WithoutPowerCuts"; });
 
 }  // namespace

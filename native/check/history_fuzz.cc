@@ -128,7 +128,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(history, run, seeds)
+
 }  // namespace
 }  // namespace basalt::check
-
-BASALT_FUZZ_TARGET(history, basalt::check::run, basalt::check::seeds)

@@ -151,7 +151,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(tls_session, run, seeds)
+
 }  // namespace
 }  // namespace basalt::crypto
-
-BASALT_FUZZ_TARGET(tls_session, basalt::crypto::run, basalt::crypto::seeds)

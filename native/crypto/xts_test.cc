@@ -43,12 +43,12 @@ void* counted_realloc(void* memory, size_t bytes, const char* file, int line) {
 void counted_free(void* memory, const char* file, int line) {
   std::free(memory);
 }
-class CountAllocations : public testing::Environment {
+class CountAllocations : public ::testing::Environment {
  public:
   void SetUp() override { counting = CRYPTO_set_mem_functions(counted_malloc, counted_realloc, counted_free) == 1; }
   static inline bool counting = false;
 };
-const testing::Environment* const counter = testing::AddGlobalTestEnvironment(new CountAllocations);
+const ::testing::Environment* const counter = ::testing::AddGlobalTestEnvironment(new CountAllocations);
 
 TEST(Xts, EncryptsTheVectorsOfTheStandard) {
   auto short_keys = XtsCipher::create(hex("11111111111111111111111111111111"), hex("22222222222222222222222222222222"));

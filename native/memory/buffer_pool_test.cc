@@ -24,7 +24,7 @@ struct Taker : BufferWaiter {
   }
 };
 
-class BufferPoolTest : public testing::Test {
+class BufferPoolTest : public ::testing::Test {
  protected:
   std::vector<Buffer*> take_all(BufferUse use) {
     std::vector<Buffer*> all;

@@ -48,7 +48,7 @@ std::vector<FuzzSeed> seeds() {
           {"empty", FuzzBytes{}}};
 }
 
+BASALT_FUZZ_TARGET(gate_record, run, seeds)
+
 }  // namespace
 }  // namespace basalt::ns
-
-BASALT_FUZZ_TARGET(gate_record, basalt::ns::run, basalt::ns::seeds)

@@ -21,7 +21,7 @@ ClusterShape quick() {
 }
 
 // A started cluster whose first controller is active.
-class FailoverTest : public testing::Test {
+class FailoverTest : public ::testing::Test {
  protected:
   void begin(const ClusterShape& shape, uint64_t seed = default_seed) {
     cluster_ = std::make_unique<Cluster>(seed, shape);
@@ -87,7 +87,7 @@ TEST_F(FailoverTest, AClusterStartsServesAndKeepsItsReplicasEqual) {
 
 // ---- a kill between the two member writes --------------------------------------------------------------------------
 
-class KillBetweenMemberWrites : public FailoverTest, public testing::WithParamInterface<const char*> {};
+class KillBetweenMemberWrites : public FailoverTest, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(KillBetweenMemberWrites, ReadsNeverFlipFlopAndBothMembersAreEqualAfterwards) {
   begin(quick());
@@ -117,7 +117,7 @@ TEST_P(KillBetweenMemberWrites, ReadsNeverFlipFlopAndBothMembersAreEqualAfterwar
   expect_sound();
   EXPECT_EQ(in_replica("r0.0", 5), in_replica("r0.1", 5));
 }
-INSTANTIATE_TEST_SUITE_P(EitherMember, KillBetweenMemberWrites, testing::Values("r0.0", "r0.1"),
+INSTANTIATE_TEST_SUITE_P(EitherMember, KillBetweenMemberWrites, ::testing::Values("r0.0", "r0.1"),
                          [](const auto& info) { return std::string(info.param) == "r0.0" ? "First" : "Second"; });
 
 TEST_F(FailoverTest, AHalfMadeWriteWhoseHostIsGoneReadsTheSameFromThenOn) {
@@ -487,7 +487,7 @@ TEST_F(FailoverTest, ACallOfTheStoreThatIsLateDoesNotGiveTheVolumeToTwo) {
 
 // ---- everything at once --------------------------------------------------------------------------------------------
 
-class KillEverything : public FailoverTest, public testing::WithParamInterface<int> {};
+class KillEverything : public FailoverTest, public ::testing::WithParamInterface<int> {};
 
 TEST_P(KillEverything, ARestartInAnyOrderServesTheSameBytes) {
   ClusterShape shape = quick();
@@ -517,7 +517,7 @@ TEST_P(KillEverything, ARestartInAnyOrderServesTheSameBytes) {
     EXPECT_EQ(seen(lba).stamp.sequence, cluster().op(writes[lba]).sequence);
   expect_sound();
 }
-INSTANTIATE_TEST_SUITE_P(Orders, KillEverything, testing::Range(0, 24));
+INSTANTIATE_TEST_SUITE_P(Orders, KillEverything, ::testing::Range(0, 24));
 
 TEST_F(FailoverTest, APowerCutOfEverythingKeepsWhatWasFlushed) {
   for (uint64_t seed = 1; seed <= 10; seed++) {

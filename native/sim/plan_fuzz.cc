@@ -52,7 +52,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(plan, run, seeds)
+
 }  // namespace
 }  // namespace basalt::sim
-
-BASALT_FUZZ_TARGET(plan, basalt::sim::run, basalt::sim::seeds)

@@ -60,7 +60,7 @@ TEST(RandomRuns, AreResultsAlsoWhenTheyCrash) {
   EXPECT_EQ(results[8].run.explanation, "fine");
 }
 
-class PlantedBugRuns : public testing::TestWithParam<BugName> {};
+class PlantedBugRuns : public ::testing::TestWithParam<BugName> {};
 
 TEST_P(PlantedBugRuns, AreCaughtWithinSomeTensOfSeeds) {
   for (uint64_t seed = 1; seed <= bug_seeds_max; seed++) {
@@ -75,14 +75,14 @@ TEST_P(PlantedBugRuns, AreCaughtWithinSomeTensOfSeeds) {
 // Marks cleared before a flush show where members are plain disks (data/data_run_test.cc): an lvol flushes all it has
 // with every mark that is written.
 INSTANTIATE_TEST_SUITE_P(All, PlantedBugRuns,
-                         testing::Values(BugName{"skip_fence", &PlantedBugs::skip_fence},
-                                         BugName{"promote_before_takeover", &PlantedBugs::promote_before_takeover},
-                                         BugName{"shrink_without_consent", &PlantedBugs::shrink_without_consent},
-                                         BugName{"read_unequal", &PlantedBugs::read_unequal},
-                                         BugName{"forget_epoch", &PlantedBugs::forget_epoch},
-                                         BugName{"ignore_read_lease", &PlantedBugs::ignore_read_lease},
-                                         BugName{"ignore_own_marks", &PlantedBugs::ignore_own_marks},
-                                         BugName{"skip_marks", &PlantedBugs::skip_marks}),
+                         ::testing::Values(BugName{"skip_fence", &PlantedBugs::skip_fence},
+                                           BugName{"promote_before_takeover", &PlantedBugs::promote_before_takeover},
+                                           BugName{"shrink_without_consent", &PlantedBugs::shrink_without_consent},
+                                           BugName{"read_unequal", &PlantedBugs::read_unequal},
+                                           BugName{"forget_epoch", &PlantedBugs::forget_epoch},
+                                           BugName{"ignore_read_lease", &PlantedBugs::ignore_read_lease},
+                                           BugName{"ignore_own_marks", &PlantedBugs::ignore_own_marks},
+                                           BugName{"skip_marks", &PlantedBugs::skip_marks}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(Regressions, StayFixed) {

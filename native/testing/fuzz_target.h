@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a fuzz target is made of. A `<name>_fuzz.cc` beside the code defines a function over any bytes, and valid
-// messages to start from, and ends with
+// messages to start from, and last in its namespace
 //
 //   BASALT_FUZZ_TARGET(name, run, seeds)
 //

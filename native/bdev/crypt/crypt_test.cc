@@ -74,7 +74,7 @@ class Spy final : public Bdev {
   Bdev& base_;
 };
 
-class Crypt : public testing::Test {
+class Crypt : public ::testing::Test {
  protected:
   void SetUp() override {
     base = std::move(MallocBdev::create(fixture.reactor, {"m", {}, block, 1024})).value();

@@ -15,7 +15,7 @@ struct PendingFlush {
   bool done = false;
 };
 
-class FileFlush : public testing::Test {
+class FileFlush : public ::testing::Test {
  protected:
   void SetUp() override {
     FileBdevOptions options;

@@ -223,7 +223,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(leg_image, run, seeds)
+
 }  // namespace
 }  // namespace basalt::bdev
-
-BASALT_FUZZ_TARGET(leg_image, basalt::bdev::run, basalt::bdev::seeds)

@@ -122,7 +122,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(leg_tail, run, seeds)
+
 }  // namespace
 }  // namespace basalt::bdev::leg_tail
-
-BASALT_FUZZ_TARGET(leg_tail, basalt::bdev::leg_tail::run, basalt::bdev::leg_tail::seeds)

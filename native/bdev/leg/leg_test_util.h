@@ -151,7 +151,7 @@ struct PendingIo {
   bool done = false;
 };
 
-class LegFixture : public testing::Test {
+class LegFixture : public ::testing::Test {
  protected:
   explicit LegFixture(bool tails = false)
       : a(fixture.reactor, "a", tails), b(fixture.reactor, "b", tails), c(fixture.reactor, "c", tails) {}

@@ -380,7 +380,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(lvol_image, run, seeds)
+
 }  // namespace
 }  // namespace basalt::bdev
-
-BASALT_FUZZ_TARGET(lvol_image, basalt::bdev::run, basalt::bdev::seeds)

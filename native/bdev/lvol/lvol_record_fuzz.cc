@@ -67,7 +67,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(lvol_record, run, seeds)
+
 }  // namespace
 }  // namespace basalt::bdev::lvs
-
-BASALT_FUZZ_TARGET(lvol_record, basalt::bdev::lvs::run, basalt::bdev::lvs::seeds)

@@ -41,7 +41,7 @@ constexpr char subnqn[] = "nqn.2026-01.test:real";
 constexpr uint64_t disk_blocks = 16384;
 
 template <class T>
-Task<void> carry(Reactor* reactor, Task<T> task, std::optional<T>* result, testing::Semaphore* ended) {
+Task<void> carry(Reactor* reactor, Task<T> task, std::optional<T>* result, basalt::testing::Semaphore* ended) {
   co_await hop(*reactor);
   T value = co_await task;
   result->emplace(std::move(value));
@@ -52,7 +52,7 @@ Task<void> carry(Reactor* reactor, Task<T> task, std::optional<T>* result, testi
 template <class T>
 T on(Reactor& reactor, Task<T> task) {
   std::optional<T> result;
-  testing::Semaphore ended;
+  basalt::testing::Semaphore ended;
   spawn(carry(&reactor, std::move(task), &result, &ended));
   EXPECT_TRUE(ended.try_acquire_for(std::chrono::seconds(60)));
   return std::move(*result);
@@ -242,7 +242,7 @@ TEST_F(RealSockets, TakesNothingFromTheHeapOncePerRequest) {
 TEST_F(RealSockets, GoesOnWhenTheTargetEndsTheConnection) {
   Runner runner(bdev(), 8, 16);
   std::optional<Outcome> result;
-  testing::Semaphore ended;
+  basalt::testing::Semaphore ended;
   spawn(carry(&host_reactor, runner.run(20000), &result, &ended));
   for (int i = 0; i < 5; i++)
     EXPECT_TRUE(on(target_reactor, drop_connections(target.get())).ok());

@@ -7,7 +7,7 @@
 namespace basalt::bdev {
 namespace {
 
-class ParityTwin : public testing::Test {
+class ParityTwin : public ::testing::Test {
  protected:
   ParityTwin() {
     EXPECT_TRUE(rig.open({0, 1, 2}).ok());

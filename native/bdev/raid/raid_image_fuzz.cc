@@ -301,7 +301,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(raid_image, run, seeds)
+
 }  // namespace
 }  // namespace basalt::bdev
-
-BASALT_FUZZ_TARGET(raid_image, basalt::bdev::run, basalt::bdev::seeds)

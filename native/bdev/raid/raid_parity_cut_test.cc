@@ -97,7 +97,7 @@ struct WriteHoleCase {
   Step write;
 };
 
-class WriteHole : public testing::TestWithParam<WriteHoleCase> {};
+class WriteHole : public ::testing::TestWithParam<WriteHoleCase> {};
 
 // Every step of a partial write, every set of up to m lost members (one of them missing before, perhaps). An older
 // record of the same blocks is in the log.
@@ -112,10 +112,10 @@ TEST_P(WriteHole, LeavesEveryBlockOldOrNewAndOthersUntouched) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, WriteHole,
-                         testing::Values(WriteHoleCase{"Raid5OneBlock", {3, 1, 8192}, {8, 1}},
-                                         WriteHoleCase{"Raid5TwoStrips", {3, 1, 8192}, {7, 3}},
-                                         WriteHoleCase{"Raid6OneBlock", {4, 2, 8192}, {8, 1}},
-                                         WriteHoleCase{"Raid6ThreeStrips", {4, 2, 8192}, {10, 5}}),
+                         ::testing::Values(WriteHoleCase{"Raid5OneBlock", {3, 1, 8192}, {8, 1}},
+                                           WriteHoleCase{"Raid5TwoStrips", {3, 1, 8192}, {7, 3}},
+                                           WriteHoleCase{"Raid6OneBlock", {4, 2, 8192}, {8, 1}},
+                                           WriteHoleCase{"Raid6ThreeStrips", {4, 2, 8192}, {10, 5}}),
                          [](const auto& info) { return info.param.name; });
 
 // Slots are used again, records are overtaken by whole stripes, flushes come in between.

@@ -22,7 +22,7 @@ uint64_t seed_of_test() {
   return text == nullptr ? 1 : std::strtoull(text, nullptr, 0);
 }
 
-class RaidParityGeometries : public testing::TestWithParam<Geometry> {};
+class RaidParityGeometries : public ::testing::TestWithParam<Geometry> {};
 
 // Random requests; members fail one by one up to m, are replaced, and everything is compared with a byte array.
 TEST_P(RaidParityGeometries, KeepsEveryByteThroughLossAndReplacementOfMembers) {
@@ -70,9 +70,9 @@ TEST_P(RaidParityGeometries, KeepsEveryByteThroughLossAndReplacementOfMembers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, RaidParityGeometries,
-                         testing::Values(Geometry{3, 1, 16384}, Geometry{4, 2, 8192}, Geometry{2, 1, 4096},
-                                         Geometry{1, 1, 8192}, Geometry{5, 3, 16384}, Geometry{16, 4, 65536},
-                                         Geometry{2, 2, 65536}),
+                         ::testing::Values(Geometry{3, 1, 16384}, Geometry{4, 2, 8192}, Geometry{2, 1, 4096},
+                                           Geometry{1, 1, 8192}, Geometry{5, 3, 16384}, Geometry{16, 4, 65536},
+                                           Geometry{2, 2, 65536}),
                          [](const auto& info) {
                            return std::to_string(info.param.k) + "plus" + std::to_string(info.param.m) + "x" +
                                   std::to_string(info.param.strip_bytes / 1024) + "k";

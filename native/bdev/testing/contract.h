@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bdev contract (bdev.h) as a suite: each type, and each stack worth trying, instantiates it with a factory.
 //
-//   INSTANTIATE_TEST_SUITE_P(Malloc, BdevContract, testing::Values(BdevFactory{"malloc", make_malloc}), factory_name);
+//   INSTANTIATE_TEST_SUITE_P(Malloc, BdevContract, ::testing::Values(BdevFactory{"malloc", make_malloc}),
+//   factory_name);
 #pragma once
 
 #include "bdev/testing/sim_fixture.h"
@@ -19,11 +20,11 @@ struct BdevFactory {
   BdevStack (*make)(SimFixture& fixture);
 };
 
-inline std::string factory_name(const testing::TestParamInfo<BdevFactory>& info) {
+inline std::string factory_name(const ::testing::TestParamInfo<BdevFactory>& info) {
   return info.param.name;
 }
 
-class BdevContract : public testing::TestWithParam<BdevFactory> {
+class BdevContract : public ::testing::TestWithParam<BdevFactory> {
  protected:
   void SetUp() override { stack_ = GetParam().make(fixture_); }
   void TearDown() override {

@@ -113,7 +113,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(json, run, seeds)
+
 }  // namespace
 }  // namespace basalt::rpc
-
-BASALT_FUZZ_TARGET(json, basalt::rpc::run, basalt::rpc::seeds)

@@ -224,7 +224,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(rpc, run, seeds)
+
 }  // namespace
 }  // namespace basalt::rpc
-
-BASALT_FUZZ_TARGET(rpc, basalt::rpc::run, basalt::rpc::seeds)

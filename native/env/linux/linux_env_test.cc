@@ -22,7 +22,7 @@
 namespace basalt::env {
 namespace {
 
-class LinuxEnvTest : public testing::TestWithParam<PollerKind> {
+class LinuxEnvTest : public ::testing::TestWithParam<PollerKind> {
  protected:
   void SetUp() override {
     char name[] = "/var/tmp/basalt-env-XXXXXX";
@@ -70,7 +70,7 @@ class LinuxEnvTest : public testing::TestWithParam<PollerKind> {
   std::string folder;
 };
 
-INSTANTIATE_TEST_SUITE_P(Backends, LinuxEnvTest, testing::Values(PollerKind::io_uring, PollerKind::epoll),
+INSTANTIATE_TEST_SUITE_P(Backends, LinuxEnvTest, ::testing::Values(PollerKind::io_uring, PollerKind::epoll),
                          [](const auto& info) { return info.param == PollerKind::epoll ? "threads" : "io_uring"; });
 
 struct Flag : Work {

@@ -172,7 +172,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(nbd, run, seeds)
+
 }  // namespace
 }  // namespace basalt::nbd
-
-BASALT_FUZZ_TARGET(nbd, basalt::nbd::run, basalt::nbd::seeds)

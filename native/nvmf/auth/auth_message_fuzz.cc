@@ -197,7 +197,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(auth_message, run, seeds)
+
 }  // namespace
 }  // namespace basalt::nvmf::auth
-
-BASALT_FUZZ_TARGET(auth_message, basalt::nvmf::auth::run, basalt::nvmf::auth::seeds)

@@ -318,7 +318,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(host_controller, run, seeds)
+
 }  // namespace
 }  // namespace basalt::nvmf
-
-BASALT_FUZZ_TARGET(host_controller, basalt::nvmf::run, basalt::nvmf::seeds)

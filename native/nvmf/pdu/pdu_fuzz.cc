@@ -207,7 +207,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(pdu, run, seeds)
+
 }  // namespace
 }  // namespace basalt::nvmf::pdu
-
-BASALT_FUZZ_TARGET(pdu, basalt::nvmf::pdu::run, basalt::nvmf::pdu::seeds)

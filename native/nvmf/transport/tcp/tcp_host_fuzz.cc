@@ -279,7 +279,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(tcp_host, run, seeds)
+
 }  // namespace
 }  // namespace basalt::nvmf
-
-BASALT_FUZZ_TARGET(tcp_host, basalt::nvmf::run, basalt::nvmf::seeds)

@@ -680,7 +680,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
+BASALT_FUZZ_TARGET(tcp_target, run, seeds)
+
 }  // namespace
 }  // namespace basalt::nvmf
-
-BASALT_FUZZ_TARGET(tcp_target, basalt::nvmf::run, basalt::nvmf::seeds)
