@@ -17,5 +17,8 @@ native_build() {
   fi
 }
 
-# plain_build NINJA-TARGETS...: the optimized build, which tests, simulator, lab and chaos share.
-plain_build() { native_build build/release "$*" -DCMAKE_BUILD_TYPE=Release; }
+# plain_build NINJA-TARGETS...: the optimized build, which tests, simulator, lab and chaos share. Its engine is the addon's.
+plain_build() {
+  native_build build/release "$*" -DCMAKE_BUILD_TYPE=Release \
+    -DBASALT_ADDON_OBJECTS="$root/build/Release/obj.target/basalt_native/build/amalgams"
+}

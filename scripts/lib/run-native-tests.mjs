@@ -82,7 +82,10 @@ function account({ name, code, signal, timed_out, output, seconds, sum }) {
 const all = test_targets(scan_native(join(root, 'native')));
 const unknown = only.filter((name) => !all.includes(name));
 if (unknown.length > 0) throw new Error(`no such test program: ${unknown.join(', ')}`);
-const waiting = only.length > 0 ? only : all;
+// What takes longest begins first, so that nothing runs alone at the end.
+const long = ['test_sim_data', 'test_bdev_lvol', 'test_bdev_raid', 'test_bdev_leg', 'test_sim'];
+const wanted = only.length > 0 ? only : all;
+const waiting = [...long.filter((name) => wanted.includes(name)), ...wanted.filter((name) => !long.includes(name))];
 async function worker() {
   for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) account(await run(name));
 }
