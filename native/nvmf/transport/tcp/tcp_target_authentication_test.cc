@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A target that wants authentication, and hosts that do it right, wrong, or not at all: a raw host over TCP in memory.
 #include <cstring>
+#include <set>
 
 #include "nvmf/auth/host_side.h"
 #include "nvmf/transport/tcp/tcp_target_fixture_testing.h"
@@ -49,8 +50,8 @@ RawHost::Answer receive(RawHost& host, uint32_t length_bytes = 4096) {
 
 class TcpAuthentication : public TcpTargetFixture {
  protected:
-  explicit TcpAuthentication(const TargetLimits& limits = {.unauthenticated_max = 4})
-      : TcpTargetFixture(Wire::memory, {}, limits) {
+  explicit TcpAuthentication(const TargetLimits& limits = {.unauthenticated_max = 4}, Wire wire = Wire::memory)
+      : TcpTargetFixture(wire, {}, limits) {
     add_namespace();
     keys_ = {secret_of(host_text), secret_of(controller_text), "host-key", "controller-key"};
     BASALT_ASSERT(subsystem_->set_host_keys(hostnqn, keys_).ok());
@@ -108,6 +109,14 @@ class TcpAuthentication : public TcpTargetFixture {
   HostKeys keys_;
 };
 
+// What no honest host does, in memory and over sockets of the machine.
+class MalformedAuthentication : public TcpAuthentication, public ::testing::WithParamInterface<Wire> {
+ protected:
+  MalformedAuthentication() : TcpAuthentication({.unauthenticated_max = 4}, GetParam()) {}
+};
+
+INSTANTIATE_TEST_SUITE_P(, MalformedAuthentication, ::testing::Values(Wire::memory, Wire::sockets), wire_name);
+
 TEST_F(TcpAuthentication, OpensEveryQueueByItself) {
   for (const bool two_way : {false, true}) {
     RawHost& admin = dial();
@@ -153,7 +162,7 @@ TEST_F(TcpAuthentication, HostsWithoutAKeyConnectAsBefore) {
   EXPECT_TRUE(admin.property_set(nvme::property_cc, cc_enable).status.ok());
 }
 
-TEST_F(TcpAuthentication, NothingElseIsAnsweredBefore) {
+TEST_P(MalformedAuthentication, M35NothingElseIsAnsweredBefore) {
   RawHost& admin = dial();
   const auto cntlid = static_cast<uint16_t>(connected(admin, 0).dw0);
   const auto expect_nothing = [&] {
@@ -184,7 +193,7 @@ TEST_F(TcpAuthentication, NothingElseIsAnsweredBefore) {
   EXPECT_TRUE(admin.property_set(nvme::property_cc, cc_enable).status.ok());
 }
 
-TEST_F(TcpAuthentication, LargeDataOfAStrangerIsNotTakenIn) {
+TEST_P(MalformedAuthentication, M35LargeDataOfAStrangerIsNotTakenIn) {
   RawHost& admin = dial();
   admit(admin);
   const auto cntlid = static_cast<uint16_t>(subsystem_->controllers()[0].cntlid);
@@ -197,7 +206,7 @@ TEST_F(TcpAuthentication, LargeDataOfAStrangerIsNotTakenIn) {
   EXPECT_TRUE(receive(io, 16384).status.is(status::data_sgl_length_invalid));
 }
 
-TEST_F(TcpAuthentication, AWrongKeyIsToldAndTheConnectionEnds) {
+TEST_P(MalformedAuthentication, M35AWrongKeyIsToldAndTheConnectionEnds) {
   RawHost& admin = dial();
   connected(admin, 0);
   auto with = settings();
@@ -329,7 +338,7 @@ TEST_F(TcpAuthentication, MayBeRepeatedOnEveryQueueWhileItIsInUse) {
   }
 }
 
-TEST_F(TcpAuthentication, ARepetitionThatFailsEndsTheQueue) {
+TEST_P(MalformedAuthentication, M35ARepetitionThatFailsEndsTheQueue) {
   RawHost& admin = dial();
   const uint16_t cntlid = admit(admin);
   RawHost& io = dial();
@@ -368,7 +377,7 @@ TEST_F(TcpAuthentication, AHostThatNobodyAsksForItIsToldThatItDoesNotWork) {
   EXPECT_TRUE(admin.closes());
 }
 
-TEST_F(TcpAuthentication, AnotherHostsNameDoesNotGoWithTheKey) {
+TEST_P(MalformedAuthentication, M35AnotherHostsNameDoesNotGoWithTheKey) {
   const char other[] = "nqn.2026-01.test:other";
   ASSERT_TRUE(subsystem_->add_host(other, {secret_of(controller_text), nullptr, "", ""}).ok());
   RawHost& admin = dial();
@@ -379,7 +388,7 @@ TEST_F(TcpAuthentication, AnotherHostsNameDoesNotGoWithTheKey) {
   EXPECT_EQ(authenticate(admin, with), Reason::failed);
 }
 
-TEST_F(TcpAuthentication, WrongFieldsOfTheCommandsAreRefused) {
+TEST_P(MalformedAuthentication, M35WrongFieldsOfTheCommandsAreRefused) {
   RawHost& admin = dial();
   connected(admin, 0);
   const Message negotiate = auth::write(auth::Negotiate{1, quick_.hashes, quick_.groups});
@@ -404,6 +413,49 @@ TEST_F(TcpAuthentication, WrongFieldsOfTheCommandsAreRefused) {
   EXPECT_EQ(authenticate(admin, settings()), std::nullopt);
 }
 
+// Whichever byte of a message is another one, nobody gets in by it that should not, and everybody else does after it.
+TEST_P(MalformedAuthentication, M35EveryByteOfAMessageThatIsWrong) {
+  // Of the Negotiate: type, message, secure channel, protocols and their kind, numbers of hashes and groups, the only
+  // one of each. Of the Reply: type, message, transaction, length of the response, whether there is a challenge.
+  const std::set<size_t> negotiate_matters = {0, 1, 6, 7, 8, 10, 11, 12, 42};
+  const std::set<size_t> reply_matters = {0, 1, 4, 5, 6, 8};
+  const auto is_response = [](size_t at) { return at >= 16 && at < 48; };
+  for (const bool in_reply : {false, true}) {
+    size_t size = 1;
+    for (size_t at = 0; at < size; at++) {
+      RawHost& admin = dial();
+      connected(admin, 0);
+      auth::HostSide side(settings());
+      auto next = side.begin();
+      if (in_reply) {
+        ASSERT_TRUE(send(admin, next.send).status.ok());
+        next = side.receive(receive(admin).data);
+      }
+      size = next.send.size();
+      next.send[at] ^= 0xff;
+      const auto sent = send(admin, next.send);
+      bool taken = sent.came && sent.status.ok();
+      if (taken) {
+        const auto answer = receive(admin);
+        const auto expected = in_reply ? MessageId::success1 : MessageId::challenge;
+        taken = answer.came && answer.status.ok() && answer.data.size() > 1 &&
+                answer.data[1] == static_cast<uint8_t>(expected);
+      }
+      const bool matters = in_reply ? reply_matters.contains(at) || is_response(at) : negotiate_matters.contains(at);
+      EXPECT_FALSE(taken && matters) << (in_reply ? "reply, byte " : "negotiate, byte ") << at;
+      // A Challenge is no admission.
+      if (!taken || !in_reply) {
+        const auto identified = admin.identify(1);
+        EXPECT_FALSE(identified.came && identified.status.ok()) << at;
+      }
+      admin.drop();
+      ASSERT_TRUE(run_until([&] { return controllers() == 0; }));
+    }
+  }
+  RawHost& honest = dial();
+  admit(honest);
+}
+
 TEST_F(TcpAuthentication, DataMayComeInTheCapsuleOrByR2t) {
   RawHost& admin = dial();
   connected(admin, 0);
@@ -426,7 +478,7 @@ TEST_F(TcpAuthentication, NoListShowsAKey) {
   EXPECT_FALSE(subsystem_->set_host_keys("nqn.2026-01.test:nobody", keys_).ok());
 }
 
-TEST_F(TcpAuthentication, AConnectionThatEndsAnywhereLeavesNothingBehind) {
+TEST_P(MalformedAuthentication, M35AConnectionThatEndsAnywhereLeavesNothingBehind) {
   for (int stop = 0; stop < 5; stop++) {
     RawHost& admin = dial();
     connected(admin, 0);

@@ -198,6 +198,91 @@ TEST_F(TcpTarget, DiscoveryListsOnlyWhatTheHostMayUse) {
   EXPECT_TRUE(host.admin(AdminOpcode::identify, 2, 0, 0, 4096).status.is(status::invalid_field));
 }
 
+TEST_F(TcpTarget, DiscoveryStaysConnectedAndTellsWhenThereIsMoreOrLess) {
+  auto other = target_->create_subsystem({.nqn = "nqn.2024-01.io.basalt:other"});
+  ASSERT_TRUE(other.ok());
+  ASSERT_TRUE(run((*other)->add_listener(address_)).ok());
+  RawHost& host = dial();
+  host.initialize();
+  ASSERT_TRUE(host.connect(0, nvme::discovery_nqn, hostnqn, 1, 0xffff, 120'000).status.ok());
+  ASSERT_TRUE(host.property_set(nvme::property_cc, cc_enable).status.ok());
+  ASSERT_TRUE(host.admin(AdminOpcode::set_features, 0x0b, 1u << 31).status.ok());
+  nvme::Command event{};
+  event.opcode = 0x0c;
+  uint64_t wanted_count = 1;
+  for (uint16_t cid = 1000; cid < 1004; cid++) {
+    event.cid = cid;
+    host.send(RawHost::capsule(event));
+    const auto log = host.log_page(LogPageId::discovery, 8192);
+    EXPECT_EQ(load_le<uint64_t>(log.data.data() + 8), wanted_count);
+    if (wanted_count == 1) {
+      ASSERT_TRUE((*other)->add_host(hostnqn).ok());
+    } else {
+      ASSERT_TRUE(run((*other)->remove_host(hostnqn)).ok());
+    }
+    wanted_count = 3 - wanted_count;
+    const auto told = host.collect(cid);
+    ASSERT_TRUE(told.came && told.status.ok());
+    EXPECT_EQ(told.dw0, 2u | 0xf0u << 8 | 0x70u << 16);
+  }
+}
+
+TEST_F(TcpTarget, AbortEndsAnEventRequestAndSaysOfOthersThatItDidNot) {
+  add_namespace();
+  const Pair pair = associate();
+  nvme::Command event{};
+  event.opcode = 0x0c;
+  event.cid = 1000;
+  pair.admin->send(RawHost::capsule(event));
+  const uint32_t admin_queue = 0;
+  const auto nobody = pair.admin->admin(AdminOpcode::abort, 999u << 16 | admin_queue);
+  EXPECT_TRUE(nobody.status.ok());
+  EXPECT_EQ(nobody.dw0 & 1, 1u);
+  // Of an I/O queue: a device has it, and it comes to its end.
+  bdev_->hold = true;
+  nvme::Command write = RawHost::io_command(NvmOpcode::write, 1, 0, 1);
+  write.cid = 77;
+  write.sgl = {0, 4096, {}, nvme::sgl_data_block_offset};
+  pair.io->send(RawHost::capsule(write, pattern(4096, 1)));
+  ASSERT_TRUE(run_until([&] { return bdev_->held.size() == 1; }));
+  EXPECT_EQ(pair.admin->admin(AdminOpcode::abort, 77u << 16 | 1).dw0 & 1, 1u);
+  bdev_->release();
+  EXPECT_TRUE(pair.io->collect(77).status.ok());
+  EXPECT_EQ(pair.io->read(1, 0, 1).data, pattern(4096, 1));
+  nvme::Command abort{};
+  abort.opcode = static_cast<uint8_t>(AdminOpcode::abort);
+  abort.cid = 500;
+  abort.cdw10 = 1000u << 16 | admin_queue;
+  pair.admin->send(RawHost::capsule(abort));
+  EXPECT_TRUE(pair.admin->collect(1000).status.is(status::abort_requested));  // before the Abort itself
+  const auto aborted = pair.admin->collect(500);
+  EXPECT_TRUE(aborted.status.ok());
+  EXPECT_EQ(aborted.dw0 & 1, 0u);
+}
+
+TEST_F(TcpTarget, AHostMayHaveAHundredAndTwentyEightQueues) {
+  add_namespace();
+  RawHost& admin = dial();
+  admin.initialize();
+  const auto connected = admin.connect(0, subnqn, hostnqn, 1);
+  ASSERT_TRUE(connected.status.ok());
+  const auto cntlid = static_cast<uint16_t>(connected.dw0);
+  ASSERT_TRUE(admin.property_set(nvme::property_cc, cc_enable).status.ok());
+  const auto granted = admin.admin(AdminOpcode::set_features, 7, 0xfffe | 0xfffeu << 16);
+  ASSERT_TRUE(granted.status.ok());
+  EXPECT_EQ(granted.dw0, 126u | 126u << 16);
+  for (uint16_t qid = 1; qid <= 127; qid++) {
+    RawHost& io = dial();
+    io.initialize();
+    ASSERT_TRUE(io.connect(qid, subnqn, hostnqn, 1, cntlid).status.ok()) << qid;
+    EXPECT_TRUE(io.write(1, qid, pattern(4096, static_cast<uint8_t>(qid)), true).status.ok()) << qid;
+  }
+  RawHost& more = dial();
+  more.initialize();
+  EXPECT_FALSE(more.connect(128, subnqn, hostnqn, 1, cntlid).status.ok());
+  EXPECT_EQ(admin.identify(1).data.size(), 4096u);
+}
+
 TEST_F(TcpTarget, OnlyLoopbackAddressesAreListenedOn) {
   auto refused = run(subsystem_->add_listener({"TCP", "0.0.0.0", "0"}));
   ASSERT_FALSE(refused.ok());
