@@ -10,14 +10,25 @@ import type { BenchOptions } from './main.js';
 import { type Figure, rounded } from './report.js';
 
 /** One line of the program. */
-interface Line {
+type Line = LayerLine | RebuildLine;
+
+interface LayerLine {
   readonly name: string;
   readonly value: number;
-  readonly unit: string;
+  readonly unit: 'ns';
   readonly total_ns: number;
   readonly below_ns: number;
   readonly iops_per_core: number;
   readonly allocations_per_io: number;
+}
+
+/** How fast a new member is made equal, where every disk passes `floor`. */
+interface RebuildLine {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: 'MB/s';
+  readonly floor: number;
+  readonly ratio: number;
 }
 
 export async function benchLayers(
@@ -33,7 +44,12 @@ export async function benchLayers(
   });
   const closed = once(child, 'close');
   for await (const text of createInterface({ input: child.stdout })) {
-    const { name, value, unit, total_ns, below_ns, iops_per_core, allocations_per_io } = JSON.parse(text) as Line;
+    const line = JSON.parse(text) as Line;
+    if (line.unit === 'MB/s') {
+      report({ ...line, value: rounded(line.value), p50_us: null, cpu_us_per_io: null });
+      continue;
+    }
+    const { name, value, unit, total_ns, below_ns, iops_per_core, allocations_per_io } = line;
     const rest = { floor: null, ratio: null, p50_us: null, cpu_us_per_io: rounded(total_ns / 1000) };
     report({ name, value: rounded(value), unit, ...rest, below_ns, iops_per_core, allocations_per_io });
   }

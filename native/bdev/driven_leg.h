@@ -111,7 +111,7 @@ class DrivenLeg : public Bdev {
   // Whether all members of the set hold the same, but for what is in flight: their names then. busy, fenced: why not.
   virtual Result<std::vector<std::string>> equal_members() const = 0;
 
-  // Resync: 0 bytes/s is no limit. A paused one goes on from where it was. unsupported: this kind keeps no pace.
+  // Resync: of what is written to one member; 0 bytes/s is no limit. A paused one goes on from where it was.
   virtual Outcome pace_resync(uint64_t bytes_per_s, bool paused) = 0;
   // Compares the members' blocks in the background.
   virtual Outcome start_scrub(const ScrubOptions& options) = 0;

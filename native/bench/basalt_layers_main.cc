@@ -6,6 +6,9 @@
 // differences.
 //
 // Time is the thread's CPU time: what neighbours on the machine take does not count.
+//
+// layers/rebuild/...: how fast a blank member gets what it lacks, in MB/s of what is written to it, where every member
+// is as a disk of `floor` MB/s that answers after 100 us. That is time by the clock.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -25,6 +28,7 @@
 #include "bdev/lvol/lvstore.h"
 #include "bdev/malloc/malloc.h"
 #include "bdev/null/null.h"
+#include "bdev/raid/parity_leg.h"
 #include "bdev/raid/raid0.h"
 #include "bdev/raid/raid_parity.h"
 #include "bench/arguments.h"
@@ -396,12 +400,155 @@ std::vector<Figure> figures() {
   };
 }
 
+// ---- Rebuild --------------------------------------------------------------------------------------------------------
+
+// Answers when its bytes have passed, one request's after the other's, and the time of a way besides.
+class PacedDisk final : public Bdev {
+ public:
+  static constexpr double bytes_per_s = 1e9;
+  static constexpr Duration way = microseconds(100);
+
+  PacedDisk(Reactor& home, Handle base) : Bdev(home), base_(base) { info_ = base.info(); }
+  void submit(Io* io) override {
+    auto* later = new Later;
+    later->disk = this;
+    later->io = io;
+    later->run = [](Work* work) {
+      const std::unique_ptr<Later> due(static_cast<Later*>(work));
+      due->disk->base_.submit(due->io);
+    };
+    const double length_bytes = static_cast<double>(io->count_blocks) * block_bytes;
+    free_ = std::max(free_, home().env().now()) + nanoseconds(static_cast<int64_t>(length_bytes / bytes_per_s * 1e9));
+    home().arm(later, free_ + way);
+  }
+  Task<Outcome> close() override { co_return success(); }
+
+ private:
+  struct Later : Timer {
+    PacedDisk* disk = nullptr;
+    Io* io = nullptr;
+  };
+  Handle base_;
+  Instant free_{0};
+};
+
+struct RebuildFigure {
+  const char* name;
+  // Bytes that are written to the new member, and the seconds that it took.
+  std::function<std::pair<double, double>(World&)> run;
+};
+
+Bdev& paced(World& world) {
+  Bdev& base = world.malloc();
+  return world.own(Result<std::unique_ptr<PacedDisk>>(std::make_unique<PacedDisk>(world.reactor, world.handle(base))));
+}
+
+template <class Done>
+double seconds_until(World& world, Done&& done) {
+  const Instant begin = world.env->now();
+  while (!done())
+    world.reactor.turn();
+  return static_cast<double>((world.env->now() - begin).ns) / 1e9;
+}
+
+std::pair<double, double> rebuild_mirror(World& world) {
+  LegOptions options;
+  options.name = options.identity = "leg";
+  options.epoch = 1;
+  options.count_blocks = disk_blocks / 2;
+  bool copied = false;
+  LegEvents events;
+  events.member_copied = [&](const LegMemberInfo&) { copied = true; };
+  std::vector<LegMember> members = {LegMember(world.handle(paced(world)))};
+  Bdev& added = paced(world);
+  auto& leg = world.own(LegBdev::create(world.reactor, options, std::move(members), std::move(events)));
+  fill(world, leg, options.count_blocks);
+  BASALT_ASSERT(leg.add_member(LegMember(world.handle(added))).ok());
+  const double seconds = seconds_until(world, [&] { return copied; });
+  return {static_cast<double>(options.count_blocks) * block_bytes, seconds};
+}
+
+std::pair<double, double> rebuild_raid(World& world, uint32_t data_count, uint32_t parity_count) {
+  std::vector<Handle> members;
+  for (uint32_t i = 0; i < data_count + parity_count; i++)
+    members.push_back(world.handle(paced(world)));
+  const std::string lost = members[0].info().name;
+  Bdev& added = paced(world);
+  RaidParityOptions options;
+  options.name = "r";
+  options.parity_count = parity_count;
+  auto made = world.run(RaidParityBdev::create(world.reactor, options, std::move(members), {}));
+  auto& raid = world.own(std::move(made));
+  (void)seconds_until(world, [&] { return !raid.resyncing(); });
+  raid.member_lost(lost);
+  (void)seconds_until(world, [&] { return raid.member(0).state == RaidMemberState::missing; });
+  BASALT_ASSERT(raid.replace_member(0, world.handle(added)).ok());
+  const double seconds = seconds_until(world, [&] { return !raid.degraded(); });
+  const ParityLayout& layout = raid.layout();
+  return {static_cast<double>(layout.strip_count * layout.strip_blocks) * block_bytes, seconds};
+}
+
+std::pair<double, double> rebuild_coded_leg(World& world, uint32_t data_count, uint32_t parity_count) {
+  ParityLegOptions options;
+  options.name = options.identity = "leg";
+  options.epoch = 1;
+  options.data_count = data_count;
+  options.parity_count = parity_count;
+  options.count_blocks = uint64_t{data_count} * disk_blocks / 2;
+  std::vector<LegMember> members;
+  for (uint32_t i = 0; i < data_count + parity_count; i++)
+    members.emplace_back(world.handle(paced(world)));
+  const std::string lost = members[0].handle.info().name;
+  Bdev& added = paced(world);
+  bool copied = false;
+  LegEvents events;
+  events.member_copied = [&](const LegMemberInfo&) { copied = true; };
+  auto opened =
+      world.run(ParityLegBdev::open(world.reactor, std::move(options), std::move(members), std::move(events)));
+  auto& leg = world.own(std::move(opened));
+  BASALT_ASSERT(leg.remove_member(lost).ok());
+  (void)seconds_until(world, [&] { return leg.raid().member(0).state == RaidMemberState::missing; });
+  BASALT_ASSERT(leg.add_member(LegMember(world.handle(added))).ok());
+  const double seconds = seconds_until(world, [&] { return copied; });
+  return {static_cast<double>(disk_blocks) / 2 * block_bytes, seconds};
+}
+
+std::vector<RebuildFigure> rebuild_figures() {
+  return {
+      {"rebuild/raid1", rebuild_mirror},
+      {"rebuild/raid5/3+1", [](World& world) { return rebuild_raid(world, 3, 1); }},
+      {"rebuild/raid6/4+2", [](World& world) { return rebuild_raid(world, 4, 2); }},
+      {"rebuild/coded-leg/3+1", [](World& world) { return rebuild_coded_leg(world, 3, 1); }},
+  };
+}
+
+void report(const RebuildFigure& figure) {
+  constexpr int rebuilds = 3;
+  std::vector<double> speeds;
+  for (int i = 0; i < rebuilds; i++) {
+    World world;
+    const auto [bytes, seconds] = figure.run(world);
+    speeds.push_back(bytes / seconds / 1e6);
+  }
+  constexpr double disk = PacedDisk::bytes_per_s / 1e6;
+  std::printf("{\"name\":\"layers/%s\",\"value\":%.1f,\"unit\":\"MB/s\",\"floor\":%.1f,\"ratio\":%.2f}\n", figure.name,
+              median(speeds), disk, median(speeds) / disk);
+  std::fflush(stdout);
+}
+
+bool is_wanted(const char* name, const std::string& only) {
+  return std::string("layers/").append(name).find(only) != std::string::npos;
+}
+
 int run(Arguments& arguments) {
   const std::string only = arguments.text("only", "");
   const double seconds = static_cast<double>(arguments.number("milliseconds", 4000, 3'600'000)) / 1000;
   arguments.end();
   for (const Figure& figure : figures()) {
-    if (std::string("layers/").append(figure.name).find(only) != std::string::npos) report(figure, seconds);
+    if (is_wanted(figure.name, only)) report(figure, seconds);
+  }
+  for (const RebuildFigure& figure : rebuild_figures()) {
+    if (is_wanted(figure.name, only)) report(figure);
   }
   return 0;
 }

@@ -206,7 +206,7 @@ void LegBdev::fence() {
   if (tail_ != nullptr) home().cancel(&tail_->sweep_timer);
   home().cancel(&lists_->clean_timer);
   Lists::resume_all(lists_->tail_waiters);
-  lists_->wake_paced(home());
+  wake_paced();
   reach(Mark::fenced);
   if (events_.fenced) events_.fenced();
 }

@@ -33,6 +33,7 @@
 #include "bdev/handle.h"
 #include "bdev/leg/leg_tail.h"
 #include "bdev/leg/region_map.h"
+#include "bdev/pace.h"
 #include "bdev/range_lock.h"
 
 namespace basalt::bdev {
@@ -173,7 +174,6 @@ class LegBdev final : public DrivenLeg {
   struct LockAwaiter;    // co_await: a range, exclusively
   struct TailsWritten;   // co_await: the tails were written once more, or the leg opened or is fenced
   struct Released;       // co_await: perhaps nothing refers to a bdev any more
-  struct Paced;          // co_await: a time, or that the pace changed, or the leg is fenced
   struct Lists;
   struct TailShape;
   struct Tail;
@@ -181,11 +181,6 @@ class LegBdev final : public DrivenLeg {
   struct Batch;
   struct Copying;
   struct HedgedRead;
-  struct Pace {
-    uint64_t bytes_per_s = 0;
-    bool paused = false;
-    Instant next{0};
-  };
 
   LegBdev(Reactor& home, const LegOptions& options, const BdevInfo& geometry);
 
@@ -295,7 +290,7 @@ class LegBdev final : public DrivenLeg {
   Task<bool> copy_region(uint32_t slot, uint64_t region, Copying& copying);
   Task<bool> copy_chunk(uint32_t slot, uint64_t first_block, uint64_t end_block);
   Task<bool> checkpoint_resync(uint32_t slot);
-  Task<void> keep_pace(Pace& pace, uint64_t length_bytes, uint32_t slot);
+  void wake_paced();
 
   uint64_t bit(uint32_t slot) const { return uint64_t{1} << slot; }
 
@@ -317,8 +312,8 @@ class LegBdev final : public DrivenLeg {
   uint32_t repair_count_ = 0;  // under way
   bool cleaning_ = false;      // a background pass runs
   Duration clean_wait_ = clean_wait_min;
-  Pace resync_pace_;
-  Pace scrub_pace_;
+  Pace resync_pace_{home()};
+  Pace scrub_pace_{home()};
   ScrubInfo scrub_info_;
   LegStats leg_stats_;
   Gate gate_;  // operations and background tasks

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/countdown.h"
 #include "bdev/leg/leg.h"
 #include "bdev/member_failure.h"
 
@@ -43,11 +44,6 @@ struct LegBdev::Lists {
   using Waiters = List<SettledWaiter, &SettledWaiter::node>;
   Waiters settled_waiters;
   Waiters tail_waiters;
-  struct PacedWaiter : Timer {
-    std::coroutine_handle<> coroutine;
-    ListNode node;
-  };
-  List<PacedWaiter, &PacedWaiter::node> paced_waiters;
   struct ReleaseWaiter : Work {
     std::coroutine_handle<> coroutine;
     const Bdev* member = nullptr;
@@ -64,14 +60,6 @@ struct LegBdev::Lists {
     resumed.splice_back(waiters);
     while (SettledWaiter* waiter = resumed.pop_front())
       waiter->coroutine.resume();
-  }
-  void wake_paced(Reactor& home) {
-    List<PacedWaiter, &PacedWaiter::node> resumed;
-    resumed.splice_back(paced_waiters);
-    while (PacedWaiter* waiter = resumed.pop_front()) {
-      home.cancel(waiter);
-      waiter->coroutine.resume();
-    }
   }
 
   // Lease renewals: one block read per slot, into memory that nobody looks at.
@@ -123,25 +111,6 @@ struct LegBdev::Released {
   void await_suspend(std::coroutine_handle<> coroutine) {
     waiter.coroutine = coroutine;
     leg.lists_->release_waiters.push_back(&waiter);
-  }
-  void await_resume() const noexcept {}
-};
-
-struct LegBdev::Paced {
-  LegBdev& leg;
-  Instant until;  // Instant::never(): until the pace changes
-  Lists::PacedWaiter waiter;
-  Paced(LegBdev& owner, Instant end) : leg(owner), until(end) {}
-  bool await_ready() const noexcept { return leg.fenced_; }
-  void await_suspend(std::coroutine_handle<> coroutine) {
-    waiter.coroutine = coroutine;
-    waiter.run = [](Work* work) {
-      auto* paced = static_cast<Lists::PacedWaiter*>(work);
-      paced->node.unlink();
-      paced->coroutine.resume();
-    };
-    leg.lists_->paced_waiters.push_back(&waiter);
-    if (until != Instant::never()) leg.home().arm(&waiter, until);
   }
   void await_resume() const noexcept {}
 };
@@ -229,19 +198,6 @@ struct LegBdev::HedgedRead : Timer {
   Side sides[2];
   uint32_t side_count = 0;
   uint32_t pending_count = 0;
-};
-
-// Counts tasks that run beside each other; `co_await countdown` resumes when the last one is done.
-struct Countdown {
-  size_t pending_count = 1;
-  std::coroutine_handle<> waiter;
-  void add() { pending_count++; }
-  void done() {
-    if (--pending_count == 0 && waiter) waiter.resume();
-  }
-  bool await_ready() noexcept { return --pending_count == 0; }
-  void await_suspend(std::coroutine_handle<> coroutine) noexcept { waiter = coroutine; }
-  void await_resume() const noexcept {}
 };
 
 // Page-aligned memory of a background task.

@@ -227,7 +227,7 @@ void LegBdev::empty_slot(uint32_t slot) {
     }
   }
   // Tasks that wait for their pace or their tail see that it is over.
-  lists_->wake_paced(home());
+  wake_paced();
   Lists::resume_all(lists_->tail_waiters);
   wake_released(slot);
 }

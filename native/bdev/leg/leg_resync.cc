@@ -162,10 +162,11 @@ Task<bool> LegBdev::copy_region(uint32_t slot, uint64_t region, Copying& copying
   Member& member = members_[slot];
   const uint64_t chunk_blocks = copy_chunk_bytes / info_.block_size_bytes;
   const uint64_t region_end = member.left->end_block(region);
+  const auto goes_on = [this, slot] { return copying_goes_on(slot); };
   for (uint64_t block = member.left->first_block(region); block < region_end; block += chunk_blocks) {
     const uint64_t end_block = std::min(block + chunk_blocks, region_end);
     const uint64_t length_bytes = (end_block - block) * info_.block_size_bytes;
-    co_await keep_pace(resync_pace_, length_bytes, slot);
+    co_await resync_pace_.keep(length_bytes, goes_on);
     RangeEntry range;
     range.first_block = block;
     range.end_block = end_block;
@@ -239,22 +240,13 @@ Task<bool> LegBdev::checkpoint_resync(uint32_t slot) {
 }
 
 void LegBdev::set_resync(uint64_t bytes_per_s, bool paused) {
-  resync_pace_ = {bytes_per_s, paused, home().now()};
-  lists_->wake_paced(home());
+  resync_pace_.set(bytes_per_s, paused);
 }
 
-// Returns when so much more may be done, or nothing is left to do. `slot`: the joining member; none for a scrub.
-Task<void> LegBdev::keep_pace(Pace& pace, uint64_t length_bytes, uint32_t slot) {
-  const auto goes_on = [this, slot] {
-    return slot == member_slot_count ? !fenced_ && scrub_info_.state == ScrubState::running : copying_goes_on(slot);
-  };
-  while (goes_on() && (pace.paused || (pace.bytes_per_s != 0 && pace.next > home().now()))) {
-    Paced paced(*this, pace.paused ? Instant::never() : pace.next);
-    co_await paced;
-  }
-  if (pace.bytes_per_s == 0) co_return;
-  const double cost_s = static_cast<double>(length_bytes) / static_cast<double>(pace.bytes_per_s);
-  pace.next = std::max(pace.next, home().now()) + nanoseconds(static_cast<int64_t>(cost_s * 1e9));
+// Tasks that wait for their pace see whether it is over.
+void LegBdev::wake_paced() {
+  resync_pace_.wake();
+  scrub_pace_.wake();
 }
 
 }  // namespace basalt::bdev

@@ -26,7 +26,7 @@ Outcome LegBdev::start_scrub(const ScrubOptions& options) {
   if (fenced_ || !gate_.enter()) return Error{Errc::fenced, info_.name + ": is fenced"};
   scrub_info_ = {};
   scrub_info_.state = ScrubState::running;
-  scrub_pace_ = {options.bytes_per_s, false, home().now()};
+  scrub_pace_.set(options.bytes_per_s, false);
   spawn(run_scrub(options));
   return success();
 }
@@ -34,7 +34,7 @@ Outcome LegBdev::start_scrub(const ScrubOptions& options) {
 void LegBdev::stop_scrub() {
   if (scrub_info_.state != ScrubState::running) return;
   scrub_info_.state = ScrubState::stopped;
-  lists_->wake_paced(home());
+  scrub_pace_.wake();
 }
 
 // Holds a place in the gate, entered by its starter.
@@ -51,7 +51,7 @@ Task<void> LegBdev::run_scrub(ScrubOptions options) {
   for (uint64_t block = 0; block < info_.count_blocks && goes_on(); block += chunk_blocks) {
     chunk.first_block = block;
     chunk.count_blocks = static_cast<uint32_t>(std::min(chunk_blocks, info_.count_blocks - block));
-    co_await keep_pace(scrub_pace_, uint64_t{chunk.count_blocks} * info_.block_size_bytes, member_slot_count);
+    co_await scrub_pace_.keep(uint64_t{chunk.count_blocks} * info_.block_size_bytes, goes_on);
     RangeEntry range;
     range.first_block = block;
     range.end_block = block + chunk.count_blocks;

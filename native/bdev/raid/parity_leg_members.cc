@@ -37,6 +37,11 @@ RaidParityEvents ParityLegBdev::raid_events() {
     set_version_++;
     if (!slot->failed && events_.member_copied) events_.member_copied(info_of(*slot));
   };
+  events.rebuild_progress = [this](const std::string& name, uint64_t) {
+    const Slot* slot = find(name);
+    if (slot == nullptr || slot->state != MemberState::joining || fenced_) return;
+    if (events_.resync_progress) events_.resync_progress(info_of(*slot));
+  };
   // Later than leave(): until the raid's own set has changed, what it was asked meanwhile it refused.
   events.set_changed = [this] {
     set_version_++;
@@ -239,8 +244,9 @@ Result<std::vector<std::string>> ParityLegBdev::equal_members() const {
   return Error{Errc::unsupported, info_.name + ": members of a leg with parity do not hold the same"};
 }
 
-Outcome ParityLegBdev::pace_resync(uint64_t, bool) {
-  return Error{Errc::unsupported, info_.name + ": a leg with parity is rebuilt at one pace"};
+Outcome ParityLegBdev::pace_resync(uint64_t bytes_per_s, bool paused) {
+  raid_->set_resync(bytes_per_s, paused);
+  return success();
 }
 
 Outcome ParityLegBdev::start_scrub(const ScrubOptions&) {

@@ -315,7 +315,6 @@ TEST(ParityLeg, RefusesWhatItCannotDoExactly) {
   ASSERT_TRUE(rig.open({0, 1, 2}).ok());
   EXPECT_EQ(rig.leg->equal_members().error().code, Errc::unsupported);
   EXPECT_EQ(rig.leg->start_scrub({}).error().code, Errc::unsupported);
-  EXPECT_EQ(rig.leg->pace_resync(1, false).error().code, Errc::unsupported);
 }
 
 }  // namespace

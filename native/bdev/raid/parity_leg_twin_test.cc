@@ -352,5 +352,40 @@ TEST(ParityLegSlots, AreUsedAgainByMembersThatComeAndGo) {
   }
 }
 
+// What was read for the first one's place is on its way when the second one, for another place, has the same seat.
+TEST_F(ParityTwin, WhatWasReadForOneThatWasGivenUpDoesNotCountForTheNext) {
+  rig.members[0]->hold_reads_only = true;
+  ASSERT_TRUE(exchange("a").ok());
+  rig.settle();
+  size_t reading_count = 0;
+  rig.members[0]->held.for_each([&](Io*) { reading_count++; });
+  ASSERT_GT(reading_count, 1u);
+  ASSERT_TRUE(rig.leg->abandon_member("d").ok());
+  rig.settle();
+  ASSERT_TRUE(exchange("b", 4).ok());
+  rig.settle();
+  rig.members[0]->release();
+  ASSERT_TRUE(is_copied());
+  EXPECT_EQ(rig.copied, std::vector<std::string>{"e"});
+  ASSERT_TRUE(rig.leg->commit_member("e").ok());
+  ASSERT_TRUE(rig.leg->remove_member("b").ok());
+  expect_filled_in_all_of({0, 2, 4}, "with the second one");
+}
+
+TEST_F(ParityTwin, IsCopiedAtAPaceAndCanBeGivenUpWhilePaused) {
+  ASSERT_TRUE(rig.leg->pace_resync(0, true).ok());
+  ASSERT_TRUE(exchange("a").ok());
+  rig.settle(seconds(1));
+  EXPECT_EQ(rig.leg->members().back().copied_blocks, 0u);
+  ASSERT_TRUE(rig.leg->abandon_member("d").ok());
+  ASSERT_TRUE(rig.fixture.run_until([&] { return rig.leg->members().size() == 3; }));
+  rig.settle();
+  ASSERT_TRUE(exchange("a").ok());
+  rig.settle(seconds(1));
+  EXPECT_TRUE(rig.copied.empty());
+  ASSERT_TRUE(rig.leg->pace_resync(0, false).ok());
+  ASSERT_TRUE(is_copied());
+}
+
 }  // namespace
 }  // namespace basalt::bdev

@@ -255,6 +255,7 @@ RaidMemberInfo RaidParityBdev::member(uint32_t seat) const {
 Task<Outcome> RaidParityBdev::close() {
   closing_ = true;
   home().cancel(&lists_->rest_timer);
+  resync_pace_.wake();
   co_await gate_.close();
   if (!driven_ && !offline_ && failed_ == 0 && !resyncing()) {
     const bool flushed = co_await checkpoint(Flush::always);

@@ -37,6 +37,7 @@
 #include "base/gate.h"
 #include "bdev/child_io.h"
 #include "bdev/handle.h"
+#include "bdev/pace.h"
 #include "bdev/raid/codec.h"
 #include "bdev/raid/parity_format.h"
 #include "bdev/raid/parity_layout.h"
@@ -91,6 +92,7 @@ struct RaidParityOptions {
 struct RaidParityEvents {
   std::function<void(const std::string& member, const std::string& reason)> member_failed;
   std::function<void(const std::string& member)> member_rebuilt;
+  std::function<void(const std::string& member, uint64_t percent)> rebuild_progress;  // each tenth
   std::function<void(const std::string& member, const std::string& reason)> rebuild_failed;
   std::function<void()> set_changed;  // others serve now: what could not be had may be had
 };
@@ -162,6 +164,9 @@ class RaidParityBdev final : public Bdev {
   void release_member(const Bdev& device);
   // Driven: everything ends with internal_path_error, what waits as well.
   void fence();
+  // Of rebuilds, and of the resync after an unclean end: what is written to one member. 0: no limit. Paused ones go on
+  // from where they were.
+  void set_resync(uint64_t bytes_per_s, bool paused) { resync_pace_.set(bytes_per_s, paused); }
   // Compares all parity with the data; `repair` rewrites it where it differs. Needs all members.
   Task<Result<RaidScrubResult>> scrub(bool repair);
 
@@ -189,6 +194,7 @@ class RaidParityBdev final : public Bdev {
   class Fan;
   struct RangeHeld;
   struct Growth;
+  struct Rebuild;
 
   RaidParityBdev(Reactor& home, const parity::Superblock& geometry, RaidParityEvents events);
   uint32_t member_of(uint64_t stripe, uint32_t role) const { return seats_.seat_of(layout_.member_of(stripe, role)); }
@@ -305,7 +311,10 @@ class RaidParityBdev final : public Bdev {
   Outcome check_device(const Handle& device) const;
   void begin_rebuild(uint32_t member, Handle device);
   Task<void> rebuild(uint32_t member);
-  Task<nvme::Status> rebuild_band(uint32_t member, ParityBand band, Workspace& workspace);
+  bool rebuild_goes_on(const Rebuild& rebuild) const;
+  uint32_t rebuild_worker_count() const;
+  Task<void> rebuild_bands(Rebuild& rebuild);
+  Task<nvme::Status> rebuild_band(const Rebuild& rebuild, ParityBand band, Workspace& workspace);
   void suspect_from(uint64_t stripe);
   void start_resync();
   Task<void> resync();
@@ -384,6 +393,7 @@ class RaidParityBdev final : public Bdev {
   uint64_t durable_tail_ = 1;  // records before it are done with, durably
   std::vector<LogSlot> slots_;
   UnflushedMap unflushed_;
+  Pace resync_pace_{home()};
   RaidParityStats parity_stats_;
   RangeLock locks_;
   Gate gate_;

@@ -32,6 +32,7 @@ Task<bool> RaidParityBdev::keep_once() {
   if (offline_) co_return false;
   if (may_leave() != 0) {
     co_await shrink();
+    resync_pace_.wake();
     wake_all();
     if (events_.set_changed) events_.set_changed();
     co_return true;

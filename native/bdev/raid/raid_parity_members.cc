@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/countdown.h"
 #include "bdev/raid/raid_parity.h"
 #include "bdev/raid/raid_parity_internal.h"
 
@@ -71,39 +72,82 @@ void RaidParityBdev::begin_rebuild(uint32_t member, Handle device) {
   spawn(rebuild(member));
 }
 
-// Range by range, from the first to the last; writes have gone to the new member as well since it came, and records
-// since its log is blank. The writes that it has no record of end before their range is rebuilt.
+// What the workers of one rebuild share.
+struct RaidParityBdev::Rebuild {
+  uint32_t member;
+  uint32_t attachment;     // another one may have its seat by now
+  uint64_t next_band = 0;  // of those that nobody has begun with
+  uint64_t told_percent = 0;
+  Countdown countdown;
+};
+
+bool RaidParityBdev::rebuild_goes_on(const Rebuild& rebuild) const {
+  return !closing_ && !offline_ && ((joining_ & ~failed_) >> rebuild.member & 1) != 0 &&
+         attachments_[rebuild.member] == rebuild.attachment;
+}
+
+// Band by band, some of them at once, in no order that anybody counts on: writes have gone to the new member as well
+// since it came, and records since its log is blank. The writes that it has no record of end before their range is
+// rebuilt, since both lock it.
 Task<void> RaidParityBdev::rebuild(uint32_t member) {
   const uint32_t bit = 1u << member;
-  const uint32_t number = attachments_[member];
-  const auto over = [&] {
-    return closing_ || offline_ || ((joining_ & ~failed_) & bit) == 0 || attachments_[member] != number;
-  };
+  Rebuild rebuild{member, attachments_[member]};
   const bool blank = bugs_.keep_old_records || co_await blank_log(member);
-  if (blank && !over() && !bugs_.no_record_for_joining) logging_ |= bit;
-  Workspace workspace(layout_, columns_max_);
-  const bool early = bugs_.twin_before_equal && member == seats_.spare();
-  for (uint64_t stripe = 0; stripe < layout_.strip_count && blank && !early; stripe++) {
-    for (uint32_t column = 0; column < layout_.strip_blocks; column += columns_max_) {
-      if (over()) break;
-      ParityBand band;
-      band.stripe = stripe;
-      band.column = column;
-      band.column_count = std::min(columns_max_, layout_.strip_blocks - column);
-      const nvme::Status status = co_await rebuild_band(member, band, workspace);
-      if (!status.ok() && !over()) member_failed(member, status);
+  if (blank && rebuild_goes_on(rebuild)) {
+    if (!bugs_.no_record_for_joining) logging_ |= bit;
+    const bool early = bugs_.twin_before_equal && member == seats_.spare();
+    for (uint32_t i = 0; i < rebuild_worker_count() && !early; i++) {
+      rebuild.countdown.add();
+      spawn(rebuild_bands(rebuild));
     }
-    if (over()) break;
-    rebuilt_blocks_[member] = (stripe + 1) * layout_.strip_blocks;
+    co_await rebuild.countdown;
   }
-  if (blank && !over()) {
+  if (blank && rebuild_goes_on(rebuild)) {
     want_join_ |= bit;
     kick_keeper();
   }
   gate_.leave();
 }
 
-Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band, Workspace& workspace) {
+// As many bands as disks need to be busy while others of them are on their way.
+uint32_t RaidParityBdev::rebuild_worker_count() const {
+  constexpr uint32_t under_way_bytes = 512 * 1024;
+  constexpr uint32_t worker_count_min = 4;
+  constexpr uint32_t worker_count_max = 16;
+  const uint32_t band_bytes = columns_max_ * layout_.block_bytes;
+  return std::clamp(under_way_bytes / band_bytes, worker_count_min, worker_count_max);
+}
+
+Task<void> RaidParityBdev::rebuild_bands(Rebuild& rebuild) {
+  const uint64_t strip_bands = (layout_.strip_blocks + columns_max_ - 1) / columns_max_;
+  const uint64_t member_blocks = layout_.strip_count * layout_.strip_blocks;
+  const auto goes_on = [this, &rebuild] { return rebuild_goes_on(rebuild); };
+  Workspace workspace(layout_, columns_max_);
+  while (goes_on() && rebuild.next_band < layout_.strip_count * strip_bands) {
+    const uint64_t next = rebuild.next_band++;
+    ParityBand band;
+    band.stripe = next / strip_bands;
+    band.column = static_cast<uint32_t>(next % strip_bands) * columns_max_;
+    band.column_count = std::min(columns_max_, layout_.strip_blocks - band.column);
+    co_await resync_pace_.keep(uint64_t{band.column_count} * layout_.block_bytes, goes_on);
+    if (!goes_on()) break;
+    const nvme::Status status = co_await rebuild_band(rebuild, band, workspace);
+    if (!goes_on()) break;
+    if (!status.ok()) {
+      member_failed(rebuild.member, status);
+      break;
+    }
+    rebuilt_blocks_[rebuild.member] += band.column_count;
+    const uint64_t percent = rebuilt_blocks_[rebuild.member] * 100 / member_blocks;
+    if (percent < rebuild.told_percent + 10) continue;
+    rebuild.told_percent = percent;
+    if (events_.rebuild_progress) events_.rebuild_progress(members_[rebuild.member].info().name, percent);
+  }
+  rebuild.countdown.done();
+}
+
+Task<nvme::Status> RaidParityBdev::rebuild_band(const Rebuild& rebuild, ParityBand band, Workspace& workspace) {
+  const uint32_t member = rebuild.member;
   RangeEntry range;
   range.first_block = layout_.member_block(band.stripe, band.column);
   range.end_block = range.first_block + band.column_count;
@@ -144,7 +188,7 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(uint32_t member, ParityBand band
     if (!all) continue;
     uint8_t* to[1] = {workspace.strip(role)};
     if (!copied) recovery->run(size_t{band.column_count} * layout_.block_bytes, from, to);
-    if (((joining_ & ~failed_) >> member & 1) == 0) break;  // it has left meanwhile
+    if (!rebuild_goes_on(rebuild)) break;
     Fan write(1);
     write.add(members_[member], IoType::write, range.first_block, band.column_count, to[0]);
     co_await write;
@@ -174,8 +218,13 @@ void RaidParityBdev::start_resync() {
 Task<void> RaidParityBdev::resync() {
   Workspace workspace(layout_, columns_max_);
   resync_next_ = resync_stripe_;
-  while (resyncing() && resync_next_ < layout_.strip_count && !closing_ && !offline_ && !broken() &&
-         redundant(in_sync_)) {
+  const auto goes_on = [this] {
+    return resyncing() && resync_next_ < layout_.strip_count && !closing_ && !offline_ && !broken() &&
+           redundant(in_sync_);
+  };
+  while (goes_on()) {
+    co_await resync_pace_.keep(uint64_t{layout_.strip_blocks} * layout_.block_bytes, goes_on);
+    if (!goes_on()) break;
     const uint64_t stripe = resync_next_++;
     const bool right = !suspect(stripe) || co_await settle_stripe(stripe, workspace);
     // An error while it ran, or a member that left, may have set it back.
