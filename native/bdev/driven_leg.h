@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bdev/handle.h"
+#include "bdev/scrub.h"
 
 namespace basalt::bdev {
 
@@ -48,21 +49,6 @@ struct LegMemberInfo {
   uint64_t copied_blocks;    // by this resync
   uint64_t to_copy_blocks;   // in all
   uint64_t repaired_blocks;  // rewritten after read errors
-};
-
-struct ScrubOptions {
-  uint64_t bytes_per_s = 0;  // of the leg's blocks; 0: no limit
-  bool repair = true;  // what most members say is written to the others; the first member's word where none is most
-};
-
-enum class ScrubState : uint8_t { idle, running, finished, stopped };
-
-struct ScrubInfo {
-  ScrubState state = ScrubState::idle;
-  uint64_t compared_blocks = 0;
-  uint64_t different_blocks = 0;
-  uint64_t unreadable_blocks = 0;  // on some member
-  uint64_t repaired_blocks = 0;
 };
 
 struct LegCounts {

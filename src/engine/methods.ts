@@ -89,6 +89,8 @@ export interface RaidDescription {
   members?: { name: string; state: 'missing' | 'in_sync' | 'rebuilding' | 'failed'; percent?: number }[];
   /** How much of the parity is known to be right; 100 unless it ended uncleanly or was just created. */
   resync_percent?: number;
+  /** The last one, or the present one. */
+  scrub?: LegScrub;
 }
 
 export interface ControllerPath {
@@ -460,11 +462,11 @@ export interface MethodMap {
   bdev_raid_add_base_bdev: { params: { raid_bdev: string; base_bdev: string }; result: true };
   /** Finds a raid5 or raid6 again on its members. */
   basalt_raid_load: { params: { name: string; base_bdevs: string[] }; result: true };
-  /** Compares all parity with the data. */
-  basalt_raid_scrub: {
-    params: { name: string; repair?: boolean };
-    result: { checked_stripes: number; wrong_parity: number; repaired: boolean };
-  };
+  /** Compares all strips of each stripe. Ends with `busy` when it is stopped before, or a member leaves. */
+  basalt_raid_scrub: { params: { name: string; repair?: boolean; bytes_per_s?: number }; result: LegScrub };
+  basalt_raid_scrub_stop: { params: { name: string }; result: true };
+  /** Of rebuilds, and of the resync after an unclean end. */
+  basalt_raid_set_resync: { params: { name: string; bytes_per_s?: number; paused?: boolean }; result: true };
   bdev_raid_delete: { params: { name: string }; result: true };
   bdev_raid_get_bdevs: {
     params: { category: 'all' | 'online' | 'configuring' | 'offline' };
@@ -722,6 +724,15 @@ export type EngineEvent =
       params: { leg: string; member: string; offset_blocks: number; num_blocks: number };
     }
   | { method: 'leg_scrub'; params: { leg: string } & LegScrub }
+  | { method: 'raid_member_failed'; params: { raid: string; member: string; reason: string } }
+  | { method: 'raid_member_rebuilt'; params: { raid: string; member: string } }
+  | { method: 'raid_rebuild'; params: { raid: string; member: string; percent: number } }
+  | { method: 'raid_rebuild_failed'; params: { raid: string; member: string; reason: string } }
+  | {
+      method: 'raid_repaired';
+      params: { raid: string; member: string; offset_blocks: number; num_blocks: number };
+    }
+  | { method: 'raid_scrub'; params: { raid: string } & LegScrub }
   | { method: 'leg_joining_failed'; params: { leg: string; member: string; reason: string } }
   | { method: 'leg_fenced'; params: { leg: string; epoch: string } }
   | { method: 'leg_clean'; params: { leg: string } }

@@ -38,11 +38,14 @@ export interface ScrubContext {
   readonly clock: Clock;
   /** Ends it. */
   readonly signal: AbortSignal;
-  readonly progress: (percent: number, counts: Readonly<Record<string, number>>) => void;
+  /** It goes on when this has ended. */
+  readonly progress: (percent: number, counts: Readonly<Record<string, number>>) => void | Promise<void>;
+  /** How often a leg is asked how far it is. @default 100 */
+  readonly pollMs?: number;
 }
 
 const pieceBytesMax = 64 * 2 ** 20;
-const pollMs = 100;
+const pollMsDefault = 100;
 
 /** @throws {EngineError} */
 export async function scrubBdev(engine: Engine, request: ScrubRequest, context: ScrubContext): Promise<ScrubResult> {
@@ -52,7 +55,7 @@ export async function scrubBdev(engine: Engine, request: ScrubRequest, context: 
     const size = { blockBytes: bdev.block_size, numBlocks: bdev.num_blocks };
     return scrubLvol(engine, request, context, size);
   }
-  if (product === 'raid5' || product === 'raid6') return scrubRaid(engine, request, product);
+  if (product === 'raid5' || product === 'raid6') return scrubRaid(engine, request, { kind: product, ...context });
   // Whatever else is refused by the engine, in its own words.
   return scrubLeg(engine, request, context);
 }
@@ -75,7 +78,7 @@ async function scrubLvol(
     counts.checkedBlocks += found.checked_blocks;
     counts.badBlocks += found.bad_blocks;
     block += piece.num_blocks;
-    progress(percent(), counts);
+    await progress(percent(), counts);
   }
   const finished = block >= numBlocks;
   const nextBytes = finished ? null : block * blockBytes;
@@ -84,32 +87,49 @@ async function scrubLvol(
 
 async function scrubRaid(
   engine: Engine,
-  { name, repair }: ScrubRequest,
-  kind: 'raid5' | 'raid6',
+  { name, repair, bytesPerS }: ScrubRequest,
+  { kind, signal, progress }: ScrubContext & { kind: 'raid5' | 'raid6' },
 ): Promise<ScrubResult> {
-  const found = await engine.rpc('basalt_raid_scrub', { name, repair });
-  const counts = { checkedStripes: found.checked_stripes, wrongParity: found.wrong_parity };
-  return { name, kind, finished: true, percent: 100, nextBytes: null, sound: found.wrong_parity === 0, counts };
+  const stop = (): void => {
+    engine.rpc('basalt_raid_scrub_stop', { name }).catch(() => {});
+  };
+  const off = engine.on('event', (event) => {
+    if (event.method !== 'raid_scrub' || event.params.raid !== name || event.params.state !== 'running') return;
+    Promise.resolve(progress(event.params.percent, countsOf(event.params))).catch(() => {});
+  });
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    const found = await engine.rpc('basalt_raid_scrub', { name, repair, bytes_per_s: bytesPerS });
+    return { ...legResult(name, found), kind };
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    const [raid] = (await engine.rpc('bdev_raid_get_bdevs', { category: 'all' })).filter((one) => one.name === name);
+    if (raid?.scrub === undefined) throw error;
+    return { ...legResult(name, raid.scrub), kind };
+  } finally {
+    signal.removeEventListener('abort', stop);
+    off();
+  }
 }
 
 async function scrubLeg(
   engine: Engine,
   { name, bytesPerS, repair }: ScrubRequest,
-  { clock, signal, progress }: ScrubContext,
+  { clock, signal, progress, pollMs = pollMsDefault }: ScrubContext,
 ): Promise<ScrubResult> {
   await engine.rpc('basalt_leg_scrub_start', { name, bytes_per_s: bytesPerS, repair });
   let stopped = false;
   let told = -1;
   for (;;) {
     const { scrub } = await engine.rpc('basalt_leg_get', { name });
-    if (scrub.percent !== told) progress(scrub.percent, countsOf(scrub));
+    if (scrub.percent !== told) await progress(scrub.percent, countsOf(scrub));
     told = scrub.percent;
     if (scrub.state !== 'running') return legResult(name, scrub);
     if (signal.aborted && !stopped) {
       stopped = true;
       await engine.rpc('basalt_leg_scrub_stop', { name });
     } else {
-      await clock.sleep(pollMs);
+      await clock.sleep(pollMs, stopped ? undefined : signal).catch(() => {});
     }
   }
 }

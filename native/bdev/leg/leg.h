@@ -315,6 +315,7 @@ class LegBdev final : public DrivenLeg {
   Pace resync_pace_{home()};
   Pace scrub_pace_{home()};
   ScrubInfo scrub_info_;
+  bool scrub_runs_ = false;  // also one that was stopped, until it has ended
   LegStats leg_stats_;
   Gate gate_;  // operations and background tasks
   std::unique_ptr<Pool<Op>> ops_;

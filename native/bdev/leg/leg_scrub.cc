@@ -22,8 +22,9 @@ struct LegBdev::ScrubChunk {
 };
 
 Outcome LegBdev::start_scrub(const ScrubOptions& options) {
-  if (scrub_info_.state == ScrubState::running) return Error{Errc::busy, info_.name + ": is being scrubbed"};
+  if (scrub_runs_) return Error{Errc::busy, info_.name + ": is being scrubbed"};
   if (fenced_ || !gate_.enter()) return Error{Errc::fenced, info_.name + ": is fenced"};
+  scrub_runs_ = true;
   scrub_info_ = {};
   scrub_info_.state = ScrubState::running;
   scrub_pace_.set(options.bytes_per_s, false);
@@ -69,6 +70,7 @@ Task<void> LegBdev::run_scrub(ScrubOptions options) {
   }
   if (goes_on()) scrub_info_.state = ScrubState::finished;
   if (fenced_) scrub_info_.state = ScrubState::stopped;
+  scrub_runs_ = false;
   if (events_.scrub) events_.scrub(scrub_info_);
 }
 

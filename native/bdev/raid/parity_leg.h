@@ -70,8 +70,8 @@ class ParityLegBdev final : public DrivenLeg {
   Result<std::vector<std::string>> equal_members() const override;
   Outcome pace_resync(uint64_t bytes_per_s, bool paused) override;
   Outcome start_scrub(const ScrubOptions& options) override;
-  void stop_scrub() override {}
-  const ScrubInfo& scrub() const override { return scrub_info_; }
+  void stop_scrub() override { raid_->stop_scrub(); }
+  const ScrubInfo& scrub() const override { return raid_->scrub_info(); }
 
   uint64_t epoch() const override { return options_.epoch; }
   bool fenced() const override { return fenced_; }
@@ -116,7 +116,6 @@ class ParityLegBdev final : public DrivenLeg {
 
   ParityLegOptions options_;
   LegEvents events_;
-  ScrubInfo scrub_info_;
   bool fenced_ = false;
   uint64_t set_version_ = 0;  // grows with each change of the members
   uint32_t settling_count_ = 0;

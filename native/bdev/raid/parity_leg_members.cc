@@ -42,6 +42,12 @@ RaidParityEvents ParityLegBdev::raid_events() {
     if (slot == nullptr || slot->state != MemberState::joining || fenced_) return;
     if (events_.resync_progress) events_.resync_progress(info_of(*slot));
   };
+  events.repaired = [this](const std::string& name, uint64_t offset_blocks, uint64_t count_blocks) {
+    if (events_.repaired && find(name) != nullptr) events_.repaired(name, offset_blocks, count_blocks);
+  };
+  events.scrub = [this](const ScrubInfo& info) {
+    if (events_.scrub) events_.scrub(info);
+  };
   // Later than leave(): until the raid's own set has changed, what it was asked meanwhile it refused.
   events.set_changed = [this] {
     set_version_++;
@@ -249,8 +255,9 @@ Outcome ParityLegBdev::pace_resync(uint64_t bytes_per_s, bool paused) {
   return success();
 }
 
-Outcome ParityLegBdev::start_scrub(const ScrubOptions&) {
-  return Error{Errc::unsupported, info_.name + ": a leg with parity is not scrubbed yet"};
+Outcome ParityLegBdev::start_scrub(const ScrubOptions& options) {
+  if (fenced_) return Error{Errc::fenced, info_.name + ": is fenced"};
+  return raid_->start_scrub(options);
 }
 
 }  // namespace basalt::bdev

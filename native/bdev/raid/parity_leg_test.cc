@@ -314,7 +314,6 @@ TEST(ParityLeg, RefusesWhatItCannotDoExactly) {
   ParityLegRig rig(2, 1);
   ASSERT_TRUE(rig.open({0, 1, 2}).ok());
   EXPECT_EQ(rig.leg->equal_members().error().code, Errc::unsupported);
-  EXPECT_EQ(rig.leg->start_scrub({}).error().code, Errc::unsupported);
 }
 
 }  // namespace

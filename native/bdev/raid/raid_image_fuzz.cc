@@ -150,9 +150,9 @@ void exercise(Rig& rig, RaidParityBdev& raid) {
   }
   rig.world.must([&] { return !raid.resyncing(); });
   if (!raid.degraded()) {
-    BASALT_ASSERT(rig.world.run(raid.scrub(true)).ok());
-    const auto scrubbed = rig.world.run(raid.scrub(false));
-    BASALT_ASSERT(scrubbed.ok() && scrubbed->wrong_parity_count == 0);
+    BASALT_ASSERT(rig.world.run(raid.scrub({})).ok());
+    const auto scrubbed = rig.world.run(raid.scrub({.repair = false}));
+    BASALT_ASSERT(scrubbed.ok() && scrubbed->different_blocks == 0);
   }
 }
 

@@ -217,7 +217,7 @@ void RaidParityBdev::flush_child_done(Io* io) {
   const bool followed = op->followed;
   const bool reached_all = op->missed == 0;
   if (followed) raid->unflushed_.flush_ended(reached_all);
-  if (followed && !raid->lists_->checkpoint_waits.empty()) {
+  if (followed && raid->lists_->log_is_waited_for()) {
     raid->want_checkpoint_ = true;
     raid->want_flush_ |= !reached_all;  // who waited for this flush needs another one
     raid->kick_keeper();
@@ -255,7 +255,7 @@ RaidMemberInfo RaidParityBdev::member(uint32_t seat) const {
 Task<Outcome> RaidParityBdev::close() {
   closing_ = true;
   home().cancel(&lists_->rest_timer);
-  resync_pace_.wake();
+  wake_background();
   co_await gate_.close();
   if (!driven_ && !offline_ && failed_ == 0 && !resyncing()) {
     const bool flushed = co_await checkpoint(Flush::always);

@@ -44,6 +44,7 @@
 #include "bdev/raid/parity_seats.h"
 #include "bdev/raid/unflushed_map.h"
 #include "bdev/range_lock.h"
+#include "bdev/scrub.h"
 
 namespace basalt::bdev {
 
@@ -94,7 +95,9 @@ struct RaidParityEvents {
   std::function<void(const std::string& member)> member_rebuilt;
   std::function<void(const std::string& member, uint64_t percent)> rebuild_progress;  // each tenth
   std::function<void(const std::string& member, const std::string& reason)> rebuild_failed;
-  std::function<void()> set_changed;  // others serve now: what could not be had may be had
+  std::function<void(const std::string& member, uint64_t offset_blocks, uint64_t count_blocks)> repaired;  // its own
+  std::function<void(const ScrubInfo& info)> scrub;  // begun, each tenth, ended
+  std::function<void()> set_changed;                 // others serve now: what could not be had may be had
 };
 
 struct RaidParityStats {
@@ -113,12 +116,6 @@ struct RaidMemberInfo {
   std::string name;  // "" when missing
   RaidMemberState state = RaidMemberState::missing;
   uint64_t rebuilt_blocks = 0;
-};
-
-struct RaidScrubResult {
-  uint64_t checked_stripes = 0;
-  uint64_t wrong_parity_count = 0;  // codeword ranges whose parity did not fit the data
-  bool repaired = false;
 };
 
 class RaidParityBdev final : public Bdev {
@@ -167,8 +164,12 @@ class RaidParityBdev final : public Bdev {
   // Of rebuilds, and of the resync after an unclean end: what is written to one member. 0: no limit. Paused ones go on
   // from where they were.
   void set_resync(uint64_t bytes_per_s, bool paused) { resync_pace_.set(bytes_per_s, paused); }
-  // Compares all parity with the data; `repair` rewrites it where it differs. Needs all members.
-  Task<Result<RaidScrubResult>> scrub(bool repair);
+  // Compares all strips of each stripe (raid_parity_scrub.cc). busy: a member is missing, or one runs already. It ends
+  // before its time when a member leaves. scrub() returns at its end; busy: it was stopped before.
+  Outcome start_scrub(const ScrubOptions& options);
+  void stop_scrub();
+  Task<Result<ScrubInfo>> scrub(ScrubOptions options);
+  const ScrubInfo& scrub_info() const { return scrub_info_; }
 
   // The member's own connection found out that it is gone.
   void member_lost(const std::string& name);
@@ -195,6 +196,8 @@ class RaidParityBdev final : public Bdev {
   struct RangeHeld;
   struct Growth;
   struct Rebuild;
+  struct Scrubbing;
+  struct Woken;  // co_await: whatever waits looks again
 
   RaidParityBdev(Reactor& home, const parity::Superblock& geometry, RaidParityEvents events);
   uint32_t member_of(uint64_t stripe, uint32_t role) const { return seats_.seat_of(layout_.member_of(stripe, role)); }
@@ -301,6 +304,8 @@ class RaidParityBdev final : public Bdev {
   void arm_rest();
   static void rested(Work* timer);
   void wake_all();
+  void wake_tasks();
+  void wake_background();
 
   // raid_parity_grow.cc
   Task<void> carry_out_growth();
@@ -327,6 +332,21 @@ class RaidParityBdev final : public Bdev {
   bool redundant(uint32_t members) const { return static_cast<uint32_t>(std::popcount(members)) > layout_.data_count; }
   Task<nvme::Status> check_band(ParityBand band, bool rewrite, Workspace& workspace, bool* differed);
   Task<nvme::Status> check_locked(ParityBand band, bool rewrite, Workspace& workspace, bool* differed);
+
+  // raid_parity_scrub.cc
+  Outcome begin_scrub(const ScrubOptions& options);
+  bool scrub_goes_on() const;
+  Task<void> run_scrub(ScrubOptions options);
+  Task<bool> scrub_band(Scrubbing& work, ParityBand band);
+  void find_wrong(Scrubbing& work, const ParityBand& band, uint32_t unreadable);
+  void recover_row(const ParityCodec::Recovery& recovery, const Workspace& space, uint32_t column, uint8_t* out) const;
+  uint32_t odd_one_out(Scrubbing& work, uint32_t column);
+  Task<bool> repair_rows(Scrubbing& work, ParityBand band);
+  struct Rewritten {
+    uint32_t first_column;  // of what is in the workspace
+    uint32_t roles;
+  };
+  Task<bool> rewrite(Scrubbing& work, ParityBand band, Rewritten which);
 
   bool logs_all() const { return driven_ && !bugs_.whole_without_record; }
   bool usable(uint32_t member) const { return ((in_sync_ & ~failed_) >> member & 1) != 0; }
@@ -394,6 +414,9 @@ class RaidParityBdev final : public Bdev {
   std::vector<LogSlot> slots_;
   UnflushedMap unflushed_;
   Pace resync_pace_{home()};
+  Pace scrub_pace_{home()};
+  ScrubInfo scrub_info_;
+  bool scrub_runs_ = false;  // also one that was stopped, until it has ended
   RaidParityStats parity_stats_;
   RangeLock locks_;
   Gate gate_;

@@ -222,9 +222,9 @@ TEST(RaidParityClean, IsSaidOnlyOfWholeStripesThatAreOnTheMedia) {
       Revived after(rig, seed, {0, 1, 2, 3});
       ASSERT_EQ(after.refused, "");
       ASSERT_TRUE(after.rig.fixture.run_until([&] { return !after.rig.raid->resyncing(); }));
-      auto scrubbed = after.rig.fixture.run(after.rig.raid->scrub(false));
+      auto scrubbed = after.rig.fixture.run(after.rig.raid->scrub({.repair = false}));
       ASSERT_TRUE(scrubbed);
-      wrong_count += scrubbed->wrong_parity_count;
+      wrong_count += scrubbed->different_blocks;
     }
     EXPECT_EQ(wrong_count == 0, !broken);
   }

@@ -145,13 +145,13 @@ void RaidParityBdev::release_member(const Bdev& device) {
 void RaidParityBdev::fence() {
   if (offline_) return;
   offline_ = true;
-  resync_pace_.wake();
   // Whoever frees a workspace wakes one that waits for it, and that one would not take it any more.
   List<Band, &Band::node> bands;
   bands.splice_back(lists_->workspace_waits);
   while (Band* band = bands.pop_front())
     fail_band(band, nvme::status::internal_path_error);
   wake_all();
+  wake_background();
 }
 
 }  // namespace basalt::bdev

@@ -95,6 +95,12 @@ struct RaidParityBdev::Lists {
   List<Band, &Band::node> settle_parked;  // those that a failed member has to leave the set for
   List<Band, &Band::node> dirty_waits;    // for `not clean` to be on disk
   List<Op, &Op::node> parked_flushes;
+  struct TaskWaiter {
+    std::coroutine_handle<> coroutine;
+    ListNode node;
+  };
+  List<TaskWaiter, &TaskWaiter::node> task_waits;  // of background tasks: for the log or the set to be another
+  bool log_is_waited_for() const { return !checkpoint_waits.empty() || !task_waits.empty(); }
   std::vector<std::unique_ptr<Workspace>> workspaces;
   std::vector<Workspace*> free_workspaces;
   std::unique_ptr<uint8_t, Workspace::Free> zeroes;
@@ -149,6 +155,17 @@ class RaidParityBdev::Fan {
   size_t count_ = 0;
   size_t waiting_count_ = 0;
   std::coroutine_handle<> waiter_;
+};
+
+struct RaidParityBdev::Woken {
+  RaidParityBdev& raid;
+  Lists::TaskWaiter waiter{};
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> coroutine) {
+    waiter.coroutine = coroutine;
+    raid.lists_->task_waits.push_back(&waiter);
+  }
+  void await_resume() const noexcept {}
 };
 
 // co_await: a range of codewords, alone.

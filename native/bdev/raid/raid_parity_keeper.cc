@@ -32,8 +32,8 @@ Task<bool> RaidParityBdev::keep_once() {
   if (offline_) co_return false;
   if (may_leave() != 0) {
     co_await shrink();
-    resync_pace_.wake();
     wake_all();
+    wake_background();
     if (events_.set_changed) events_.set_changed();
     co_return true;
   }
@@ -284,6 +284,21 @@ void RaidParityBdev::wake_all() {
   while (Op* op = flushes.pop_front()) {
     if (!settle_flush(op)) lists_->parked_flushes.push_back(op);
   }
+  wake_tasks();
+}
+
+void RaidParityBdev::wake_tasks() {
+  List<Lists::TaskWaiter, &Lists::TaskWaiter::node> waiters;
+  waiters.splice_back(lists_->task_waits);
+  while (Lists::TaskWaiter* waiter = waiters.pop_front())
+    waiter->coroutine.resume();
+}
+
+// Rebuild, resync and scrub, whatever they wait for: they look whether they go on.
+void RaidParityBdev::wake_background() {
+  resync_pace_.wake();
+  scrub_pace_.wake();
+  wake_tasks();
 }
 
 }  // namespace basalt::bdev

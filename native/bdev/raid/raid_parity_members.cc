@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Members that fail and come back: rebuild, resync after an unclean end, scrub.
+// Members that fail and come back: rebuild, and resync after an unclean end.
 #include <algorithm>
 #include <cstring>
 
@@ -379,30 +379,6 @@ Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, W
     if (writes.status(i).ok()) continue;
     result = writes.status(i);
     if (raid_member_failed(result)) member_failed(written[i], result);
-  }
-  co_return result;
-}
-
-Task<Result<RaidScrubResult>> RaidParityBdev::scrub(bool repair) {
-  if (degraded() || failed_ != 0) co_return Error{Errc::busy, info_.name + ": a member is missing"};
-  if (closing_ || !gate_.enter()) co_return Error{Errc::closed, info_.name + " is closing"};
-  Gate::Leaver leaver(gate_);
-  Workspace workspace(layout_, columns_max_);
-  RaidScrubResult result;
-  result.repaired = repair;
-  for (uint64_t stripe = 0; stripe < layout_.strip_count; stripe++) {
-    for (uint32_t column = 0; column < layout_.strip_blocks; column += columns_max_) {
-      if (closing_) co_return Error{Errc::closed, info_.name + " is closing"};
-      ParityBand band;
-      band.stripe = stripe;
-      band.column = column;
-      band.column_count = std::min(columns_max_, layout_.strip_blocks - column);
-      bool differed = false;
-      const nvme::Status status = co_await check_band(band, repair, workspace, &differed);
-      if (!status.ok()) co_return Error{Errc::io, "stripe " + std::to_string(stripe) + ": " + nvme::to_string(status)};
-      if (differed) result.wrong_parity_count++;
-    }
-    result.checked_stripes++;
   }
   co_return result;
 }

@@ -143,6 +143,9 @@ void RaidParityBdev::repair_child_done(Io* io) {
   band->waiting_count--;
   if (status.ok()) {
     raid->parity_stats_.repaired_count++;
+    if (raid->events_.repaired) {
+      raid->events_.repaired(raid->members_[member].info().name, io->offset_blocks, io->count_blocks);
+    }
     if (raid->suspect(band->shape.stripe)) raid->start_resync();  // it may have been what the resync could not read
   } else {
     // It can be neither read nor written there.

@@ -452,7 +452,7 @@ void RaidParityBdev::finish_band(Band* band) {
   Workspace* workspace = std::exchange(band->workspace, nullptr);
   if (band->locked) locks_.release(&band->range);
   bands_->give(band);
-  if (!lists_->checkpoint_waits.empty()) {
+  if (lists_->log_is_waited_for()) {
     want_checkpoint_ = true;
     kick_keeper();
   }

@@ -139,10 +139,10 @@ struct RaidRig {
   }
   void expect_clean_scrub() {
     ASSERT_TRUE(fixture.run_until([&] { return !raid->resyncing(); }));
-    auto scrubbed = fixture.run(raid->scrub(false));
+    auto scrubbed = fixture.run(raid->scrub({.repair = false}));
     ASSERT_TRUE(scrubbed) << scrubbed.error().message;
-    EXPECT_EQ(scrubbed->wrong_parity_count, 0u);
-    EXPECT_EQ(scrubbed->checked_stripes, raid->layout().strip_count);
+    EXPECT_EQ(scrubbed->different_blocks, 0u);
+    EXPECT_EQ(scrubbed->compared_blocks, raid->layout().count_blocks());
   }
 
   SimFixture fixture;

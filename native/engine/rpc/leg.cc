@@ -659,7 +659,7 @@ class Leg final : public Module {
     static constexpr const char* states[] = {"idle", "running", "finished", "stopped"};
     auto about = JsonValue::object();
     about.set("state", states[static_cast<size_t>(scrub.state)])
-        .set("percent", scrub.compared_blocks * 100 / leg_blocks)
+        .set("percent", std::min<uint64_t>(100, scrub.compared_blocks * 100 / leg_blocks))
         .set("compared_blocks", scrub.compared_blocks)
         .set("different_blocks", scrub.different_blocks)
         .set("unreadable_blocks", scrub.unreadable_blocks)

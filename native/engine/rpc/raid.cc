@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // bdev_raid_create, bdev_raid_delete, bdev_raid_get_bdevs, bdev_raid_add_base_bdev, basalt_raid_load,
-// basalt_raid_scrub: stripe sets, concats, and raid5 and raid6.
+// basalt_raid_scrub, basalt_raid_scrub_stop, basalt_raid_set_resync: stripe sets, concats, and raid5 and raid6.
+#include <algorithm>
+
 #include "base/bytes.h"
 #include "bdev/raid/raid0.h"
 #include "bdev/raid/raid_parity.h"
@@ -23,6 +25,8 @@ class Raid final : public Module {
     dispatcher.add("bdev_raid_add_base_bdev", this, &Raid::add_base_bdev);
     dispatcher.add("basalt_raid_load", this, &Raid::load);
     dispatcher.add("basalt_raid_scrub", this, &Raid::scrub);
+    dispatcher.add("basalt_raid_scrub_stop", this, &Raid::scrub_stop);
+    dispatcher.add("basalt_raid_set_resync", this, &Raid::set_resync);
   }
 
  private:
@@ -73,7 +77,7 @@ class Raid final : public Module {
       options.parity_count = static_cast<uint32_t>(level);
       options.strip_bytes = strip_kb * 1024;
       options.force = force;
-      auto creating = RaidParityBdev::create(engine_.management(), options, handles(*children), {});
+      auto creating = RaidParityBdev::create(engine_.management(), options, handles(*children), events_of(name));
       auto raid = co_await creating;
       made = publish(name, std::move(raid), bases);
     }
@@ -105,7 +109,7 @@ class Raid final : public Module {
       bdevs.withdraw(name);
       co_return std::move(children).error();
     }
-    auto loading = RaidParityBdev::load(engine_.management(), name, handles(*children), {});
+    auto loading = RaidParityBdev::load(engine_.management(), name, handles(*children), events_of(name));
     auto raid = co_await loading;
     auto made = publish(name, std::move(raid), bases);
     if (!made) co_return std::move(made).error();
@@ -162,19 +166,84 @@ class Raid final : public Module {
   Task<RpcResult> scrub(JsonValue params) {
     Fields in(params);
     const std::string name = in.string("name");
-    const bool repair = in.boolean_or("repair", false);
+    bdev::ScrubOptions options;
+    options.bytes_per_s = in.natural_or("bytes_per_s", 0);
+    options.repair = in.boolean_or("repair", false);
     if (auto error = in.error()) co_return *error;
     auto entry = find_parity(name);
     if (!entry) co_return std::move(entry).error();
+    auto& raid = static_cast<RaidParityBdev&>(*(*entry)->bdev);
+    const uint64_t count_blocks = raid.info().count_blocks;
     // Deleting the raid ends its scrub, and waits for that.
-    auto scrubbing = static_cast<RaidParityBdev&>(*(*entry)->bdev).scrub(repair);
+    auto scrubbing = raid.scrub(options);
     auto scrubbed = co_await scrubbing;
     if (!scrubbed) co_return std::move(scrubbed).error();
-    auto result = JsonValue::object();
-    result.set("checked_stripes", scrubbed->checked_stripes)
-        .set("wrong_parity", scrubbed->wrong_parity_count)
-        .set("repaired", scrubbed->repaired);
-    co_return result;
+    co_return about_scrub(*scrubbed, count_blocks);
+  }
+
+  Task<RpcResult> scrub_stop(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    if (auto error = in.error()) co_return *error;
+    auto entry = find_parity(name);
+    if (!entry) co_return std::move(entry).error();
+    static_cast<RaidParityBdev&>(*(*entry)->bdev).stop_scrub();
+    co_return done();
+  }
+
+  Task<RpcResult> set_resync(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const uint64_t bytes_per_s = in.natural_or("bytes_per_s", 0);
+    const bool paused = in.boolean_or("paused", false);
+    if (auto error = in.error()) co_return *error;
+    auto entry = find_parity(name);
+    if (!entry) co_return std::move(entry).error();
+    static_cast<RaidParityBdev&>(*(*entry)->bdev).set_resync(bytes_per_s, paused);
+    co_return done();
+  }
+
+  static JsonValue about_scrub(const bdev::ScrubInfo& scrub, uint64_t count_blocks) {
+    static constexpr const char* states[] = {"idle", "running", "finished", "stopped"};
+    auto about = JsonValue::object();
+    about.set("state", states[static_cast<size_t>(scrub.state)])
+        .set("percent", std::min<uint64_t>(100, scrub.compared_blocks * 100 / count_blocks))
+        .set("compared_blocks", scrub.compared_blocks)
+        .set("different_blocks", scrub.different_blocks)
+        .set("unreadable_blocks", scrub.unreadable_blocks)
+        .set("repaired_blocks", scrub.repaired_blocks);
+    return about;
+  }
+
+  bdev::RaidParityEvents events_of(const std::string& name) {
+    EventBus& bus = engine_.events();
+    const auto about = [name](const std::string& member) {
+      auto event = JsonValue::object();
+      event.set("raid", name).set("member", member);
+      return event;
+    };
+    bdev::RaidParityEvents events;
+    events.member_failed = [&bus, about](const std::string& member, const std::string& reason) {
+      bus.emit("raid_member_failed", about(member).set("reason", reason));
+    };
+    events.member_rebuilt = [&bus, about](const std::string& member) {
+      bus.emit("raid_member_rebuilt", about(member));
+    };
+    events.rebuild_progress = [&bus, about](const std::string& member, uint64_t percent) {
+      bus.emit("raid_rebuild", about(member).set("percent", percent));
+    };
+    events.rebuild_failed = [&bus, about](const std::string& member, const std::string& reason) {
+      bus.emit("raid_rebuild_failed", about(member).set("reason", reason));
+    };
+    events.repaired = [&bus, about](const std::string& member, uint64_t offset_blocks, uint64_t count_blocks) {
+      bus.emit("raid_repaired", about(member).set("offset_blocks", offset_blocks).set("num_blocks", count_blocks));
+    };
+    events.scrub = [this, &bus, name](const bdev::ScrubInfo& scrub) {
+      auto entry = find_parity(name);
+      if (!entry) return;
+      bus.emit("raid_scrub", about_scrub(scrub, (*entry)->bdev->info().count_blocks).set("raid", name));
+    };
+    return events;
   }
 
   void describe_parity(const RaidParityBdev& raid, JsonValue& out) {
@@ -200,7 +269,8 @@ class Raid final : public Module {
         .set("num_base_bdevs_operational", operational)
         .set("base_bdevs_list", std::move(bases))
         .set("members", std::move(members))
-        .set("resync_percent", raid.resync_stripe() * 100 / layout.strip_count);
+        .set("resync_percent", raid.resync_stripe() * 100 / layout.strip_count)
+        .set("scrub", about_scrub(raid.scrub_info(), raid.info().count_blocks));
   }
 
   void describe_stripes(const BdevRegistry::Entry& entry, JsonValue& out) {

@@ -51,7 +51,12 @@ it('raid5: an lvstore on it outlives a member and its replacement', async () => 
   await handle.read(0, back);
   expect(Buffer.compare(back, expected)).toBe(0);
   await handle.close();
-  expect(await from.rpc('basalt_raid_scrub', { name: 'r' })).toMatchObject({ wrong_parity: 0, repaired: false });
+  expect(await from.rpc('basalt_raid_scrub', { name: 'r' })).toMatchObject({
+    state: 'finished',
+    percent: 100,
+    different_blocks: 0,
+    repaired_blocks: 0,
+  });
 });
 
 it('raid6: is found again on four of its six members', async () => {
