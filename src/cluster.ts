@@ -18,6 +18,7 @@ import { liveTtlSeconds } from './agents/node-agent.js';
 import { type Identity, NodeIdentity, noIdentity } from './agents/node-identity.js';
 import { NodeKeyFile } from './agents/node-key-file.js';
 import { publishSize } from './agents/publish-size.js';
+import { scrubPort } from './agents/scrub-worker.js';
 import { snapshotPort } from './agents/snapshot-port.js';
 import { StoreLink } from './agents/store-link.js';
 import { type ControllerTiming, VolumeController } from './agents/volume-controller.js';
@@ -213,6 +214,7 @@ export class Cluster {
       onServing: async () => {},
       publishSize: (servedBytes, signal) => publishSize(link, volume.id, { servedBytes, signal }),
       snapshots: snapshotPort(link, volume.id),
+      scrubs: scrubPort(link, volume.id),
       onChange: () => {},
       timing,
     });

@@ -43,7 +43,7 @@ const restMs = 20;
 /** No volume waits long for one whose replicas are away. */
 const promotions = { count: 32, heldMsMax: 1_000 };
 /** Looked at volume by volume. */
-const ownKinds = ['volumes', 'leaderships', 'reservations', 'handOvers', 'observedReplicas'] as const;
+const ownKinds = ['volumes', 'leaderships', 'reservations', 'handOvers', 'scrubs', 'observedReplicas'] as const;
 /** A change of them may concern every volume. */
 const sharedKinds = ['lives', 'snapshots', 'hosts'] as const;
 
@@ -121,6 +121,7 @@ export class ControllerAgent {
       state.stored('leaderships', volume.id),
       state.stored('reservations', volume.id),
       state.stored('handOvers', volume.id),
+      state.stored('scrubs', volume.id),
       this.#peerChanges,
     ];
     for (const { replicas } of volume.legs)

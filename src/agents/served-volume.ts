@@ -40,6 +40,7 @@ import { listenAddress } from './listener.js';
 import { publishSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { ReservationKeeper } from './reservation-keeper.js';
+import { scrubPort } from './scrub-worker.js';
 import { type Slots, withDeadline } from './signal.js';
 import { snapshotPort } from './snapshot-port.js';
 import type { ResolveReplica } from './takeover.js';
@@ -141,6 +142,7 @@ export class ServedVolume {
       onServing: (serving) => this.#setServing(serving),
       publishSize: (servedBytes, signal) => publishSize(options.link, volume.id, { servedBytes, signal }),
       snapshots: snapshotPort(options.link, volume.id),
+      scrubs: scrubPort(options.link, volume.id),
       onChange: () => {
         this.#reports.wake();
         if (this.#controller.state === 'idle') this.#promotions.wake();

@@ -36,6 +36,7 @@ import { GrowthWorker } from './growth-worker.js';
 import { type LeadershipPort, LeadershipRegister, type Versioned } from './leadership-register.js';
 import { MembershipWorker } from './membership-worker.js';
 import { noIdentity } from './node-identity.js';
+import { type ScrubPort, ScrubWorker } from './scrub-worker.js';
 import { Backoff, pause, whenAborted } from './signal.js';
 import type { SnapshotPort } from './snapshot-port.js';
 import { SnapshotWorker } from './snapshot-worker.js';
@@ -60,6 +61,8 @@ export interface VolumeControllerOptions {
   readonly publishSize: (servedBytes: number, signal: AbortSignal) => Promise<void>;
   /** Absent: nobody asks this controller for snapshots. */
   readonly snapshots?: SnapshotPort;
+  /** Absent: nobody asks this controller for scrubs. */
+  readonly scrubs?: ScrubPort;
   /** Something that `view` shows is different. */
   readonly onChange: () => void;
   readonly timing?: Partial<ControllerTiming>;
@@ -146,6 +149,7 @@ export class VolumeController {
   #worker: MembershipWorker | null = null;
   #growth: GrowthWorker | null = null;
   #snapshots: SnapshotWorker | null = null;
+  #scrubs: ScrubWorker | null = null;
   /** As the watch last showed it. */
   #seen: Leadership | null = null;
   #holder: Holder | null = null;
@@ -239,6 +243,7 @@ export class VolumeController {
     this.#worker?.poke();
     this.#growth?.poke();
     this.#snapshots?.poke();
+    this.#scrubs?.poke();
   }
 
   /**
@@ -632,6 +637,8 @@ export class VolumeController {
     this.#growth = growth;
     const snapshots = this.#snapshotWorker(assembly, holder);
     this.#snapshots = snapshots;
+    const scrubs = this.#scrubWorker(assembly);
+    this.#scrubs = scrubs;
     this.#unsubscribe = context.engine.on('event', (event) => worker.handle(event));
     // Where the last one settled everything for this one, the exception is that something may differ.
     const granted = this.#before?.instance === holder.instance;
@@ -643,6 +650,7 @@ export class VolumeController {
     worker.start();
     growth.start();
     snapshots?.start();
+    scrubs?.start();
     // What the legs said before all of them were there was lost.
     if (shape.allDirty) this.#refreshDirty(assembly);
     context.log.info({ volume: this.#volume.name, epoch: assembly.epoch }, 'controller serves the volume');
@@ -658,6 +666,18 @@ export class VolumeController {
       register: this.#register,
       holder,
       snapshots,
+    });
+  }
+
+  #scrubWorker(assembly: Assembly): ScrubWorker | null {
+    const { context, scrubs } = this.#options;
+    if (scrubs === undefined) return null;
+    return new ScrubWorker({
+      context,
+      volume: () => this.#volume,
+      assembly,
+      scrubs,
+      retryMs: this.#timing.rejoinMs,
     });
   }
 
@@ -745,6 +765,8 @@ export class VolumeController {
     this.#growth = null;
     const snapshots = this.#snapshots;
     this.#snapshots = null;
+    const scrubs = this.#scrubs;
+    this.#scrubs = null;
     if (assembly === null) return;
     await assembly.fence();
     await this.#options
@@ -753,6 +775,7 @@ export class VolumeController {
     await worker?.stop();
     await growth?.stop();
     await snapshots?.stop();
+    await scrubs?.stop();
     await assembly.tearDown();
     const { engine } = this.#options.context;
     await engine.rpc('basalt_slot_resume', { name: await ensureSlot(engine, this.#volume) }).catch(() => {});

@@ -9,7 +9,7 @@
 import type { Clock } from '../env/clock.js';
 import { systemClock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
-import type { MoveReplicaRequest } from '../model/api.js';
+import type { MoveReplicaRequest, ScrubVolumeRequest } from '../model/api.js';
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { hasEnded, type JobKind, type JobObject, type JobView } from '../model/jobs.js';
@@ -171,6 +171,27 @@ export function moveReplica(deps: JobDeps, name: string, request: MoveReplicaReq
     const wish = { kind: 'volume.move-replica' as const, arguments: { ...asked, legs: legs.join(',') } };
     const total = rest.replicas + rest.snapshotCopies;
     const { job, changes, conditions } = jobFor(deps, state, { ...wish, total, unit: 'replicas and copies' });
+    return { txn: onVolume(stored, { conditions, changes }), result: jobView(job) };
+  });
+}
+
+/** Has all members of the volume compared, and made equal where they differ. */
+export function scrubVolume(deps: JobDeps, name: string, request: ScrubVolumeRequest): Promise<JobView> {
+  const { bytesPerS = 0, repair = true } = request;
+  return attempt<JobView>(deps.store, async ({ state }) => {
+    const stored = requireVolume(state, name);
+    const { value: volume } = stored;
+    const wish = {
+      kind: 'volume.scrub' as const,
+      arguments: { volumeId: volume.id, volume: volume.name, bytesPerS: String(bytesPerS), repair: String(repair) },
+    };
+    const { job, changes, conditions } = jobFor(deps, state, { ...wish, total: 100, unit: 'percent' });
+    if (changes.length === 0) return { txn: null, result: jobView(job) };
+    const other = state
+      .all('jobs')
+      .find((each) => !hasEnded(each) && each.kind === wish.kind && each.arguments['volumeId'] === volume.id);
+    if (other !== undefined)
+      throw new BasaltError('BUSY', { kind: 'volume', name: volume.name, detail: `job ${other.id} scrubs it` });
     return { txn: onVolume(stored, { conditions, changes }), result: jobView(job) };
   });
 }

@@ -367,6 +367,30 @@ describe('basalt', () => {
     expect((await basalt(['volume', 'delete', 'moved'])).code).toBe(0);
   });
 
+  it('scrubs a volume as a job, says what it found, and with its exit code whether that is damage', async () => {
+    await basalt(['volume', 'create', 'aged', '--size', '8M', '--legs', '1']);
+    const sound = await basalt(['volume', 'scrub', 'aged', '--rate', '50M', '--wait', '60']);
+    expect([sound.code, sound.err]).toEqual([0, '']);
+    expect(sound.out).toMatch(
+      new RegExp(
+        [
+          '^id +[-0-9a-f]{36}\nkind +volume\\.scrub\nof +aged\nstate +done\nprogress +100 of 100 percent\nrun by +-\n',
+          'found +2048 compared blocks, 0 different blocks, 0 unreadable blocks, 0 repaired blocks\n',
+          '.*run by .*\n.*1 legs are to be compared\n.*nothing is wrong in what was compared\n$',
+        ].join(''),
+      ),
+    );
+    const replica = JSON.parse((await basalt(['volume', 'show', 'aged', '--json'])).out).legs[0][0];
+    await bed.node(replica.node).engine.damage(replica.replica, 3);
+    const seen = await basalt(['volume', 'scrub', 'aged', '--no-repair', '--wait', '60', '--json']);
+    expect(seen.code).toBe(8);
+    expect(JSON.parse(seen.out)).toMatchObject({ state: 'done', result: { differentBlocks: 1, repairedBlocks: 0 } });
+    expect((await basalt(['job', 'list'])).out).toMatch(/ volume\.scrub +aged +done +100 of 100 percent\n/);
+    expect((await basalt(['volume', 'scrub', 'nope'])).code).toBe(3);
+    expect((await basalt(['volume', 'scrub', 'aged', '--rate', 'fast'])).code).toBe(2);
+    expect((await basalt(['volume', 'delete', 'aged'])).code).toBe(0);
+  });
+
   it('checks a disk, and says with its exit code whether a daemon would take it', async () => {
     expect(await basalt(['fsck', '/dev/good', '--dump'])).toMatchObject({ code: 0, out: 'dumped\n' });
     const bad = await basalt(['fsck', '/dev/bad', '--json']);

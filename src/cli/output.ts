@@ -4,6 +4,7 @@
 
 import { BasaltError } from '../model/errors.js';
 import type { CliWorld } from './launch.js';
+import { formatBytes } from './sizes.js';
 
 export interface CommonOptions {
   readonly json?: boolean;
@@ -49,4 +50,13 @@ export function table(rows: readonly (readonly string[])[]): string {
         .trimEnd(),
     )
     .join('\n');
+}
+
+/** `checkedBlocks: 3` as "3 checked blocks"; the first one in bytes, too. */
+export function countsText(counts: Readonly<Record<string, number>>): string {
+  const words = Object.entries(counts).map(([name, count]) => {
+    const text = `${count} ${name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`;
+    return name === 'checkedBlocks' ? `${text} (${formatBytes(count * 4096)})` : text;
+  });
+  return words.join(', ');
 }

@@ -62,7 +62,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
     .exitOverride()
     .configureOutput({ writeOut: world.out, writeErr: () => {}, outputError: () => {} });
   const node = addDaemonCommands(program, world, exit);
-  addVolumeCommands(program, world);
+  addVolumeCommands(program, world, exit);
   addSnapshotCommands(program, world);
   addPoolCommands(program, world);
   addAttachCommands(program, world);

@@ -18,6 +18,7 @@ import type {
   PoolPlanRequest,
   PoolPlanView,
   PoolView,
+  ScrubVolumeRequest,
   SnapshotGroupView,
   SnapshotView,
   StatusView,
@@ -238,6 +239,11 @@ export class ApiClient {
   /** Answers when the wish is written down, as above. */
   moveReplica(name: string, request: MoveReplicaRequest): Promise<JobView> {
     return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/move-replica`, request);
+  }
+
+  /** Answers when the wish is written down, as above. */
+  scrubVolume(name: string, request: ScrubVolumeRequest = {}): Promise<JobView> {
+    return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/scrub`, request);
   }
 
   jobs(): Promise<JobView[]> {

@@ -183,6 +183,17 @@ export const MoveReplicaRequest = Type.Object(
 );
 export type MoveReplicaRequest = Static<typeof MoveReplicaRequest>;
 
+export const ScrubVolumeRequest = Type.Object(
+  {
+    /** Of each leg, one after the other. @default as fast as it goes */
+    bytesPerS: Type.Optional(Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER })),
+    /** What differs or cannot be read is rewritten. @default true */
+    repair: Type.Optional(Type.Boolean()),
+  },
+  strict,
+);
+export type ScrubVolumeRequest = Static<typeof ScrubVolumeRequest>;
+
 /** What draining a disk or a node moves. */
 export const DrainPlanView = Type.Object(
   {

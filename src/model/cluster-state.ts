@@ -6,7 +6,7 @@
 //              - `version(kind)` grows whenever something of that kind changed, so that a loop can see that nothing did
 
 import type { HostObject } from './hosts.js';
-import type { CordonObject, HandOverObject, JobObject } from './jobs.js';
+import type { CordonObject, HandOverObject, JobObject, ScrubObject } from './jobs.js';
 import { keys } from './keys.js';
 import type {
   ClusterKeyObject,
@@ -56,6 +56,8 @@ interface Kinds {
   jobs: JobObject;
   /** By volume. */
   handOvers: HandOverObject;
+  /** By volume. */
+  scrubs: ScrubObject;
   snapshots: SnapshotObject;
   /** `<volume id>/<name>`. */
   snapshotNames: SnapshotNameObject;
@@ -89,6 +91,7 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   cordons: { prefix: keys.cordons, codec: codecs.cordon },
   jobs: { prefix: keys.jobs, codec: codecs.job },
   handOvers: { prefix: keys.handOvers, codec: codecs.handOver },
+  scrubs: { prefix: keys.scrubs, codec: codecs.scrub },
   snapshots: { prefix: keys.snapshots, codec: codecs.snapshot },
   snapshotNames: { prefix: keys.snapshotNames, codec: codecs.snapshotName },
   snapshotGroups: { prefix: keys.snapshotGroups, codec: codecs.snapshotGroup },

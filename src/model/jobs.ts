@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Operations that take a while, as they live in the store: jobs, cordons, and the wish to hand a volume over.
+// Operations that take a while, as they live in the store: jobs, cordons, the wish to hand a volume over, and scrubs of
+// volumes.
 //
 // Invariants:  - a job is one object under one key; whoever runs it changes it by compare-and-swap together with what it does
 //              - a job that has ended never changes again
 //              - a hand-over counts for the epoch that it names, and for no later one
+//              - a volume's scrub is written by its job, which makes and removes it, and by who drives the volume
 
 import Type, { type Static } from 'typebox';
 
@@ -18,6 +20,7 @@ export const jobKinds = [
   'volume.move-controller',
   'volume.move-replica',
   'volume.rollback',
+  'volume.scrub',
   'disk.drain',
   'node.drain',
 ] as const;
@@ -62,6 +65,8 @@ export const JobObject = Type.Object(
     /** Runs it for as long as that process's lease is alive; then another takes it on. */
     runner: Type.Union([Type.Object({ node: Name, incarnation: Type.String() }, strict), Type.Null()]),
     events: Type.Array(JobEvent, { maxItems: jobEventsMax }),
+    /** What it has found so far, of jobs that find something. */
+    result: Type.Optional(Type.Record(Type.String(), Count)),
   },
   strict,
 );
@@ -92,6 +97,40 @@ export type CordonObject = Static<typeof CordonObject>;
 
 export const HandOverObject = Type.Object({ format: Format, volumeId: Uuid, to: Name, epoch: Count }, strict);
 export type HandOverObject = Static<typeof HandOverObject>;
+
+export const ScrubCounts = Type.Object(
+  { comparedBlocks: Count, differentBlocks: Count, unreadableBlocks: Count, repairedBlocks: Count },
+  strict,
+);
+export type ScrubCounts = Static<typeof ScrubCounts>;
+
+export const ScrubbedLeg = Type.Object(
+  {
+    /** Not: it was looked at up to `percent`, or its controller went. */
+    done: Type.Boolean(),
+    percent: Type.Integer({ minimum: 0, maximum: 100 }),
+    counts: ScrubCounts,
+  },
+  strict,
+);
+export type ScrubbedLeg = Static<typeof ScrubbedLeg>;
+
+/** All members of each leg are to be compared, one leg after the other, by who drives the volume. */
+export const ScrubObject = Type.Object(
+  {
+    format: Format,
+    volumeId: Uuid,
+    jobId: Uuid,
+    /** 0: as fast as it goes. */
+    bytesPerS: Count,
+    repair: Type.Boolean(),
+    legs: Type.Array(ScrubbedLeg),
+    /** Why the next leg is not looked at yet. */
+    waitsFor: Type.Union([Type.String(), Type.Null()]),
+  },
+  strict,
+);
+export type ScrubObject = Static<typeof ScrubObject>;
 
 /** What the API shows. */
 export const JobView = Type.Omit(JobObject, ['format']);

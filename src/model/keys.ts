@@ -51,6 +51,9 @@ export const keys = Object.freeze({
   /** Whom the holder of an epoch shall hand the volume over to. */
   handOvers: `${root}handovers/`,
   handOver: (volumeId: string) => `${root}handovers/${volumeId}`,
+  /** What is compared of a volume, and how far that is. */
+  scrubs: `${root}scrubs/`,
+  scrub: (volumeId: string) => `${root}scrubs/${volumeId}`,
   snapshots: `${root}snapshots/`,
   snapshot: (id: string) => `${root}snapshots/${id}`,
   snapshotNames: `${root}names/snapshots/`,

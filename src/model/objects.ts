@@ -9,7 +9,7 @@ import Type, { type Static, type TSchema } from 'typebox';
 import { checker } from './check.js';
 import { BasaltError } from './errors.js';
 import { HostObject } from './hosts.js';
-import { CordonObject, HandOverObject, JobObject } from './jobs.js';
+import { CordonObject, HandOverObject, JobObject, ScrubObject } from './jobs.js';
 import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
 import { Erasure, PgMapObject, PoolNameObject, PoolObject, TombstoneObject } from './pools.js';
 import { ReservationObject } from './reservations.js';
@@ -306,6 +306,7 @@ export const codecs = Object.freeze({
   cordon: codec(CordonObject),
   job: codec(JobObject),
   handOver: codec(HandOverObject),
+  scrub: codec(ScrubObject),
   snapshot: codec(SnapshotObject),
   snapshotName: codec(SnapshotNameObject),
   snapshotGroup: codec(SnapshotGroupObject),

@@ -13,6 +13,7 @@ import { type DrainTarget, planVacating, restOf, waitingFor } from './drain.js';
 import { planMoveController } from './move-controller.js';
 import { planCallOff, planMoveReplica, type ReplicaMove, restOfMove } from './move-replica.js';
 import { planResume, planRollback } from './rollback.js';
+import { planScrub, removeScrub, scrubSoFar } from './scrub.js';
 import { both, noStep, removal, replace, type StoreStep } from './store-step.js';
 
 export interface JobMoment {
@@ -56,6 +57,8 @@ function stepOf(moment: JobMoment, queued: JobObject): Outcome | null {
       return replicaStep(moment, job);
     case 'volume.rollback':
       return rollbackStep(moment, job);
+    case 'volume.scrub':
+      return scrubStep(moment, job);
     case 'disk.drain':
       return drainStep(moment, job, { kind: 'disk', name: job.arguments['disk'] ?? '' });
     case 'node.drain':
@@ -159,6 +162,31 @@ function replicaStep(moment: JobMoment, job: JobObject): Outcome {
     return { job: ended(counted, moment, { state: 'failed', text: plan.why, code: 'JOB_FAILED' }), step };
   if (plan.do === 'wait') return { job: { ...counted, waitsFor: plan.why } };
   return { job: noted({ ...counted, waitsFor: null }, moment, plan.why), step: plan.step };
+}
+
+function scrubStep(moment: JobMoment, job: JobObject): Outcome {
+  const { state } = moment;
+  const { volumeId = '', bytesPerS = '0', repair = 'true' } = job.arguments;
+  const wish = { jobId: job.id, volumeId, bytesPerS: Number(bytesPerS), repair: repair === 'true' };
+  const soFar = scrubSoFar(state, wish);
+  const counted =
+    soFar === null ? job : { ...job, progress: { ...job.progress, done: soFar.percent }, result: soFar.counts };
+  const end = (at: Parameters<typeof ended>[2]): Outcome => ({
+    job: ended(counted, moment, at),
+    step: removeScrub(state, wish),
+  });
+  const plan = planScrub(state, wish);
+  if (plan.do === 'done') return end({ state: 'done', text: scrubText(counted) });
+  if (job.cancelling) return end({ state: 'cancelled', text: `cancelled: ${scrubText(counted)}` });
+  if (plan.do === 'fail') return end({ state: 'failed', text: plan.why, code: 'JOB_FAILED' });
+  if (plan.do === 'wait') return { job: { ...counted, waitsFor: plan.why } };
+  return { job: noted({ ...job, waitsFor: null }, moment, plan.why), step: plan.step };
+}
+
+function scrubText({ result = {} }: JobObject): string {
+  const { differentBlocks = 0, unreadableBlocks = 0, repairedBlocks = 0 } = result;
+  if (differentBlocks + unreadableBlocks === 0) return 'nothing is wrong in what was compared';
+  return `blocks that differ: ${differentBlocks}, unreadable: ${unreadableBlocks}, rewritten: ${repairedBlocks}`;
 }
 
 function drainStep(moment: JobMoment, job: JobObject, target: DrainTarget): Outcome {

@@ -5,6 +5,7 @@ import {
   AttachRequest,
   MoveControllerRequest,
   MoveReplicaRequest,
+  ScrubVolumeRequest,
   VolumeCreateRequest,
   VolumeResizeRequest,
   VolumeView,
@@ -12,7 +13,7 @@ import {
 import { checker } from '../../model/check.js';
 import { BasaltError } from '../../model/errors.js';
 import { JobView } from '../../model/jobs.js';
-import { moveController, moveReplica } from '../jobs.js';
+import { moveController, moveReplica, scrubVolume } from '../jobs.js';
 import { readState } from '../read-state.js';
 import { volumeView } from '../views.js';
 import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume, resizeVolume } from '../volumes.js';
@@ -23,6 +24,7 @@ const checkResize = checker(VolumeResizeRequest);
 const checkAttach = checker(AttachRequest);
 const checkMove = checker(MoveControllerRequest);
 const checkMoveReplica = checker(MoveReplicaRequest);
+const checkScrub = checker(ScrubVolumeRequest);
 
 async function show(deps: ApiDeps, name: string): Promise<VolumeView> {
   const { state } = await readState(deps.store);
@@ -126,6 +128,20 @@ export const volumeRoutes: readonly Route[] = [
     run: async (deps, request) => ({
       status: 202,
       body: await moveReplica(deps, nameOf(request), checkMoveReplica(request.body)),
+    }),
+  },
+  {
+    method: 'POST',
+    role: 'operator',
+    path: '/v1/volumes/:name/scrub',
+    summary:
+      'Compares all members of a volume, leg by leg, while hosts use it, as a job. What differs or cannot be read is rewritten, unless `repair` is false; `result` counts blocks of 4 KiB.',
+    body: ScrubVolumeRequest,
+    response: JobView,
+    status: 202,
+    run: async (deps, request) => ({
+      status: 202,
+      body: await scrubVolume(deps, nameOf(request), checkScrub(request.body ?? {})),
     }),
   },
   {

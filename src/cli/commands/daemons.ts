@@ -12,6 +12,9 @@ import { parseBytes, parseCount, parseWords } from '../sizes.js';
 
 export type Exit = (code: number) => void;
 
+/** Of commands that look for damage and found some. */
+export const exitDamage = 8;
+
 interface StoreOptions extends CommonOptions {
   readonly listen?: string;
   readonly directory?: string;

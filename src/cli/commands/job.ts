@@ -6,7 +6,7 @@ import { BasaltError } from '../../model/errors.js';
 import type { JobView } from '../../model/jobs.js';
 import { apiClient } from '../api-option.js';
 import type { CliWorld } from '../launch.js';
-import { type CommonOptions, print, table } from '../output.js';
+import { type CommonOptions, countsText, print, table } from '../output.js';
 import { parseCount } from '../sizes.js';
 
 interface WaitOptions extends CommonOptions {
@@ -92,14 +92,22 @@ export function jobText(job: JobView): string {
     ...(job.waitsFor === null ? [] : [['waits', job.waitsFor]]),
     ...(job.error === null ? [] : [['error', `${job.error.message} [${job.error.code}]`]]),
     ['run by', job.runner?.node ?? '-'],
+    ...(job.result === undefined ? [] : [['found', countsText(job.result)]]),
   ];
   const events = job.events.map((event) => [new Date(event.atMs).toISOString(), event.text]);
   return [table(facts), ...(events.length === 0 ? [] : [table(events)])].join('\n');
 }
 
+/** Of a job that compares: something was not as it should be. */
+export function foundDamage({ kind, result = {} }: JobView): boolean {
+  const { differentBlocks = 0, unreadableBlocks = 0 } = result;
+  return kind === 'volume.scrub' && differentBlocks + unreadableBlocks > 0;
+}
+
 function subject(job: JobView): string {
   const { volume, from, to, disk, node, snapshot } = job.arguments;
   if (from !== undefined) return `${volume} from ${from} to ${to}`;
+  if (job.kind === 'volume.scrub') return volume ?? '-';
   return volume === undefined ? (disk ?? node ?? '-') : `${volume} to ${to ?? snapshot}`;
 }
 

@@ -4,11 +4,10 @@
 
 import type { Command } from 'commander';
 import type { CliWorld } from '../launch.js';
-import { type CommonOptions, print } from '../output.js';
-import { formatBytes, parseBytes } from '../sizes.js';
-import type { Exit } from './daemons.js';
+import { type CommonOptions, countsText, print } from '../output.js';
+import { parseBytes } from '../sizes.js';
+import { type Exit, exitDamage } from './daemons.js';
 
-const exitDamage = 8;
 const exitEnded = 6;
 
 interface ScrubOptions extends CommonOptions {
@@ -48,13 +47,4 @@ export function addScrubCommand(parent: Command, world: CliWorld, exit: Exit): v
       if (!report.sound) exit(exitDamage);
       else if (!report.finished) exit(exitEnded);
     });
-}
-
-/** `checkedBlocks: 3` as "3 checked blocks"; the first one in bytes, too. */
-function countsText(counts: Readonly<Record<string, number>>): string {
-  const words = Object.entries(counts).map(([name, count]) => {
-    const text = `${count} ${name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`;
-    return name === 'checkedBlocks' ? `${text} (${formatBytes(count * 4096)})` : text;
-  });
-  return words.join(', ');
 }

@@ -8,7 +8,8 @@ import { apiClient } from '../api-option.js';
 import type { CliWorld } from '../launch.js';
 import { type CommonOptions, print, table } from '../output.js';
 import { formatBytes, parseBytes, parseCount, parseWords } from '../sizes.js';
-import { jobText, waitForJob } from './job.js';
+import { type Exit, exitDamage } from './daemons.js';
+import { foundDamage, jobText, waitForJob } from './job.js';
 import { parseSnapshotName } from './snapshot.js';
 
 interface CreateOptions extends CommonOptions {
@@ -24,7 +25,7 @@ interface CreateOptions extends CommonOptions {
   readonly wait: string;
 }
 
-export function addVolumeCommands(parent: Command, world: CliWorld): void {
+export function addVolumeCommands(parent: Command, world: CliWorld, exit: Exit): void {
   const volume = parent.command('volume').description('create, list, show and delete volumes');
   volume
     .command('create <name>')
@@ -82,6 +83,14 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
     .option('--wait <seconds>', 'how long to wait until they have moved; 0: not at all', '0')
     .action((name: string, _options, command: Command) => moveReplica(world, name, command.optsWithGlobals()));
   volume
+    .command('scrub <name>')
+    .description('compare all members of a volume while hosts use it, and rewrite what differs or cannot be read')
+    .option('--rate <bytes>', 'bytes per second at most, such as 50M (default: as fast as it goes)')
+    .option('--no-repair', 'only count what is wrong')
+    .option('--wait <seconds>', 'how long to wait until it has ended; 0: not at all', '0')
+    .addHelpText('after', '\nExit codes, when it is waited for: 0 nothing is wrong, 8 damage was found')
+    .action((name: string, _options, command: Command) => scrub(world, name, command.optsWithGlobals(), exit));
+  volume
     .command('delete <name>')
     .description('delete a volume that nobody is attached to, with all its data')
     .option('--force', 'do not wait for nodes that are away: they delete their part when they are back')
@@ -90,6 +99,21 @@ export function addVolumeCommands(parent: Command, world: CliWorld): void {
       await (await apiClient(world, options)).deleteVolume(name, { force: options.force === true });
       print(world, options, { deleted: name }, `volume ${name} is being deleted`);
     });
+}
+
+interface ScrubOptions extends CommonOptions {
+  readonly rate?: string;
+  readonly repair: boolean;
+  readonly wait: string;
+}
+
+async function scrub(world: CliWorld, name: string, options: ScrubOptions, exit: Exit): Promise<void> {
+  const rate = options.rate === undefined ? {} : { bytesPerS: parseBytes(options.rate, '--rate') };
+  const client = await apiClient(world, options);
+  const asked = await client.scrubVolume(name, { ...rate, repair: options.repair });
+  const job = await waitForJob(world, client, { job: asked, wait: options.wait });
+  print(world, options, job, jobText(job));
+  if (foundDamage(job)) exit(exitDamage);
 }
 
 interface MoveReplicaOptions extends CommonOptions {

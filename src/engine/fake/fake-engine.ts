@@ -139,6 +139,12 @@ export class FakeEngine implements Engine {
     }
   }
 
+  /** As a disk does that loses a write: the block of a bdev is another one, and nobody was asked. */
+  async damage(name: string, block: number): Promise<void> {
+    const bdev = this.#state.bdev(name);
+    await bdev.write(block, new Uint8Array(bdev.blockBytes).fill(0xdd));
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#end();
     return this.#closing;
