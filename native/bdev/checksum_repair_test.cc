@@ -74,6 +74,19 @@ class ChecksumRepair : public ::testing::Test, protected SimFixture {
     top_ = std::move(*made);
     return leg;
   }
+  RaidParityBdev& make_raid(uint32_t parity_count) {
+    std::vector<Handle> members;
+    for (uint32_t i = 0; i < 2 + parity_count; i++)
+      members.emplace_back(*add_disk().lvol, reactor);
+    RaidParityOptions options;
+    options.name = "raid";
+    options.parity_count = parity_count;
+    options.strip_bytes = 16 << 10;
+    auto made = run(RaidParityBdev::create(reactor, options, std::move(members), {}));
+    RaidParityBdev& raid = **made;
+    top_ = std::move(*made);
+    return raid;
+  }
   std::vector<uint8_t> filled(uint8_t fill, uint32_t blocks = 1) {
     return std::vector<uint8_t>(size_t{blocks} * 4096, fill);
   }
@@ -130,17 +143,7 @@ TEST_F(ChecksumRepair, BothCopiesDamagedIsAnErrorAndNeverWrongData) {
 }
 
 TEST_F(ChecksumRepair, AParityRaidRebuildsADamagedBlockFromTheOthers) {
-  std::vector<Handle> members;
-  for (int i = 0; i < 3; i++)
-    members.emplace_back(*add_disk().lvol, reactor);
-  RaidParityOptions options;
-  options.name = "raid5";
-  options.parity_count = 1;
-  options.strip_bytes = 16 << 10;
-  auto made = run(RaidParityBdev::create(reactor, options, std::move(members), {}));
-  ASSERT_TRUE(made.ok());
-  RaidParityBdev& raid = **made;
-  top_ = std::move(*made);
+  RaidParityBdev& raid = make_raid(1);
   ASSERT_TRUE(write(raid, 0, filled(0x11, 64)).ok());
   ASSERT_TRUE(write(raid, 9, filled(0x22)).ok());
   size_t damaged = 0;
@@ -149,6 +152,36 @@ TEST_F(ChecksumRepair, AParityRaidRebuildsADamagedBlockFromTheOthers) {
   ASSERT_GE(damaged, 1u);
   EXPECT_EQ(read(raid, 9, 1), filled(0x22));
   EXPECT_EQ(read(raid, 9, 1), filled(0x22));
+}
+
+// The block of one place stands in another one: whoever looked at parity alone could not tell which strip is wrong.
+TEST_F(ChecksumRepair, AScrubOfAParityRaidMendsMisdirectedWritesThatNobodyReads) {
+  for (uint32_t parity_count = 1; parity_count <= 2; parity_count++) {
+    RaidParityBdev& raid = make_raid(parity_count);
+    ASSERT_TRUE(write(raid, 0, filled(0x11, 64)).ok());
+    for (uint8_t block = 0; block < 4; block++)
+      ASSERT_TRUE(write(raid, block, filled(static_cast<uint8_t>(0x40 + block))).ok());
+    Disk& disk = *std::next(disks_.begin(), raid.layout().member_of(0, 0));
+    for (uint64_t block = 0; block < disk_blocks; block++) {
+      if (read(*disk.bdev, block, 1) != filled(0x40)) continue;
+      ASSERT_TRUE(write(*disk.bdev, block, filled(0x41)).ok());
+    }
+    const auto found = run(disk.store->scrub_lvol(disk.lvol->name()));
+    ASSERT_TRUE(found.ok());
+    ASSERT_EQ(found->bad_blocks, 1u);
+    const auto scrubbed = run(raid.scrub({}));
+    ASSERT_TRUE(scrubbed.ok());
+    EXPECT_EQ(scrubbed->unreadable_blocks, 1u);
+    EXPECT_EQ(scrubbed->different_blocks, 0u);
+    EXPECT_EQ(scrubbed->repaired_blocks, 1u);
+    const auto left = run(disk.store->scrub_lvol(disk.lvol->name()));
+    ASSERT_TRUE(left.ok());
+    EXPECT_EQ(left->bad_blocks, 0u);
+    for (uint8_t block = 0; block < 4; block++)
+      EXPECT_EQ(read(raid, block, 1), filled(static_cast<uint8_t>(0x40 + block)));
+    TearDown();
+    disks_.clear();
+  }
 }
 
 }  // namespace
