@@ -38,6 +38,7 @@ e2e|kmod|cmd:modprobe
 e2e|xz-utils|cmd:xz
 e2e|zstd|cmd:zstd
 fuzz|clang-14|cmd:clang++-14
+fuzz|libclang-rt-14-dev|file:/usr/lib/llvm-14/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a
 fuzz|llvm-14|cmd:llvm-cov-14
 arm64|g++-aarch64-linux-gnu|cmd:aarch64-linux-gnu-g++
 arm64|qemu-user|cmd:qemu-aarch64
