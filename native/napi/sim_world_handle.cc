@@ -32,6 +32,11 @@ bool read_knobs(Napi::Object object, env::SimKnobs* knobs) {
       !read_duration(object, "diskDelayMaxNs", &knobs->disk_delay_max)) {
     return false;
   }
+  const auto atomic_bytes = natural_argument(object.Env(), object.Get("diskAtomicBytes"), "world.diskAtomicBytes");
+  if (!atomic_bytes) return false;
+  if (*atomic_bytes == 0 || *atomic_bytes % env::SimDisk::sector_bytes != 0)
+    return throw_type_error(object.Env(), "world.diskAtomicBytes", "a number of sectors"), false;
+  knobs->disk_atomic_bytes = *atomic_bytes;
   const Napi::Value chance = object.Get("shortTransferChance");
   if (!chance.IsNumber()) return throw_type_error(object.Env(), "world.shortTransferChance", "a number"), false;
   knobs->short_transfer_chance = chance.As<Napi::Number>().DoubleValue();

@@ -12,11 +12,17 @@ constexpr uint64_t disk_overhead_bytes = uint64_t{6} << 20;
 std::string replica_name(size_t leg, size_t copy) {
   return "r" + std::to_string(leg) + "." + std::to_string(copy);
 }
+
+// A logical block is the least that an NVMe device writes whole when its power goes.
+env::SimKnobs with_whole_blocks(env::SimKnobs knobs) {
+  knobs.disk_atomic_bytes = block_bytes;
+  return knobs;
+}
 }  // namespace
 
 Cluster::Cluster(uint64_t seed, const ClusterShape& shape)
     : shape_(shape),
-      world_(std::make_unique<env::SimWorld>(seed, shape.world)),
+      world_(std::make_unique<env::SimWorld>(seed, with_whole_blocks(shape.world))),
       store_(std::make_unique<SimStore>(*world_, shape.store)) {
   BASALT_ASSERT(shape.copies <= shape.disk_nodes);
   std::vector<DiskNodeOptions> disks(shape.disk_nodes);
@@ -49,9 +55,6 @@ Cluster::Cluster(uint64_t seed, const ClusterShape& shape)
   store_->put(leadership);
   for (DiskNodeOptions& options : disks)
     disks_.push_back(std::make_unique<DiskNode>(*world_, options));
-  // A logical block is the least that an NVMe device writes whole when its power goes.
-  for (const auto& disk : disks_)
-    disk->disk().atomic_bytes = block_bytes;
   ControllerNodeOptions controller;
   controller.volume = &volume_;
   controller.timing = shape.timing;

@@ -50,8 +50,10 @@ export function createEngine(options: MachineEngineOptions | NewWorldOptions | S
 }
 
 function newWorld(options: NewWorldOptions): SimWorld {
-  const { seed, networkDelayMinNs, networkDelayMaxNs, diskDelayMinNs, diskDelayMaxNs, shortTransferChance } = options;
-  const knobs = { networkDelayMinNs, networkDelayMaxNs, diskDelayMinNs, diskDelayMaxNs, shortTransferChance };
+  const { seed, networkDelayMinNs, networkDelayMaxNs, diskDelayMinNs, diskDelayMaxNs } = options;
+  const { diskAtomicBytes, shortTransferChance } = options;
+  const delays = { networkDelayMinNs, networkDelayMaxNs, diskDelayMinNs, diskDelayMaxNs };
+  const knobs = { ...delays, diskAtomicBytes, shortTransferChance };
   const given = Object.entries(knobs).filter(([, value]) => value !== undefined);
   return createSimWorld({ seed, ...Object.fromEntries(given) });
 }

@@ -38,7 +38,7 @@ import { type ClientLimits, SimHost, type WorkloadMix } from './sim-host.js';
 import { SimProcess } from './sim-process.js';
 import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
 import { SnapshotTaker } from './snapshot-taker.js';
-import type { BlockValue } from './stamp.js';
+import { type BlockValue, blockBytes } from './stamp.js';
 import { Trace, type TraceListener } from './trace.js';
 
 export interface ClusterShape {
@@ -137,6 +137,8 @@ export class ClusterSim {
       seed,
       networkDelayMaxNs: Math.round(shape.networkDelayMaxMs * 1e6),
       diskDelayMaxNs: Math.round(shape.diskDelayMaxMs * 1e6),
+      // A device writes a logical block whole.
+      diskAtomicBytes: blockBytes,
     });
     this.#clockwork = new SimClockwork(this.world);
     this.#trace = new Trace(() => this.nowNs, options.tell ?? null);

@@ -164,7 +164,10 @@ void SimWorld::hold_connections(const std::string& from, uint16_t port, Duration
 
 SimDisk& SimWorld::disk(const std::string& node, const std::string& path) {
   auto& disk = disks_[node + ":" + path];
-  if (disk == nullptr) disk = std::make_unique<SimDisk>();
+  if (disk == nullptr) {
+    disk = std::make_unique<SimDisk>();
+    disk->atomic_bytes = knobs_.disk_atomic_bytes;
+  }
   return *disk;
 }
 

@@ -41,6 +41,7 @@ struct SimKnobs {
   Duration network_delay_max = microseconds(50);
   Duration disk_delay_min = microseconds(10);
   Duration disk_delay_max = microseconds(200);
+  size_t disk_atomic_bytes = SimDisk::sector_bytes;  // of every disk: SimDisk::atomic_bytes
   size_t socket_buffer_bytes = 256 * 1024;
   double short_transfer_chance = 0.1;
   double spurious_wake_chance = 0.01;

@@ -39,6 +39,8 @@ export interface AddonSimWorldConfig {
   networkDelayMaxNs: number;
   diskDelayMinNs: number;
   diskDelayMaxNs: number;
+  /** What a killed process' write to a disk, or a power cut, leaves or takes as a whole; sectors of 512 bytes. */
+  diskAtomicBytes: number;
   shortTransferChance: number;
 }
 

@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { quiet } from '../../env/virtual-clock.js';
 import type { Engine } from '../engine.js';
 import { SimClockwork } from './sim-clockwork.js';
-import { createSimWorld, type SimWorld } from './sim-world.js';
+import { createSimWorld, type SimWorld, type SimWorldOptions } from './sim-world.js';
 
 const nqn = 'nqn.2026-01.io.basalt:test:sim';
 const address = { trtype: 'TCP', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: '4420' } as const;
@@ -16,8 +16,8 @@ class Bench {
   readonly world: SimWorld;
   readonly clockwork: SimClockwork;
 
-  constructor(seed: bigint) {
-    this.world = createSimWorld({ seed });
+  constructor(seed: bigint, knobs: Partial<SimWorldOptions> = {}) {
+    this.world = createSimWorld({ ...knobs, seed });
     this.clockwork = new SimClockwork(this.world);
   }
 
@@ -58,6 +58,28 @@ async function story(seed: bigint): Promise<{ hash: bigint; nowNs: number }> {
   await bench.run(host.close());
   await bench.run(target.close());
   return { hash: bench.world.traceHash(), nowNs: bench.world.nowNs };
+}
+
+/** Of a block whose writer was killed before its disk answered. */
+async function leftOfAWrite(seed: bigint, diskAtomicBytes: number): Promise<'old' | 'new' | 'torn'> {
+  const bench = new Bench(seed, { diskAtomicBytes });
+  const file = { name: 'a0', filename: '/disk', block_size: 4096 };
+  const writer = bench.engine('t');
+  await bench.run(writer.rpc('bdev_aio_create', { ...file, create_bytes: 1 << 20 }));
+  const handle = await bench.run(writer.openBdev('a0'));
+  bench.world.setDisk('t', '/disk', { extraDelayNs: 5e9 });
+  handle.write(0, Buffer.alloc(4096, 7)).catch(() => {});
+  await bench.run(writer.rpc('bdev_get_bdevs', {}));
+  await bench.clockwork.step(1e9);
+  bench.world.kill('t');
+  bench.world.setDisk('t', '/disk', {});
+  const reader = bench.engine('t');
+  await bench.run(reader.rpc('bdev_aio_create', file));
+  const back = Buffer.alloc(4096);
+  await bench.run((await bench.run(reader.openBdev('a0'))).read(0, back));
+  bench.world.kill('t');
+  if (back.every((byte) => byte === 0)) return 'old';
+  return back.every((byte) => byte === 7) ? 'new' : 'torn';
 }
 
 describe('engines in a simulated world', () => {
@@ -109,6 +131,17 @@ describe('engines in a simulated world', () => {
     expect(await bench.run(answer)).toEqual([]);
   });
 
+  it.each([
+    { diskAtomicBytes: 512, torn: true },
+    { diskAtomicBytes: 4096, torn: false },
+  ])('tear a block that a killed process was writing: $torn, by units of $diskAtomicBytes bytes', async (wanted) => {
+    const found = new Set<string>();
+    for (let seed = 1n; seed <= 24n; seed++) found.add(await leftOfAWrite(seed, wanted.diskAtomicBytes));
+    expect(found.has('torn')).toBe(wanted.torn);
+    expect(found).toContain('old');
+    expect(found).toContain('new');
+  });
+
   it('refuse names that nobody has, and a second living process on a node', async () => {
     const bench = new Bench(6n);
     bench.engine('t');
@@ -117,5 +150,10 @@ describe('engines in a simulated world', () => {
     expect(() => bench.world.partition('t', 'x')).toThrow(TypeError);
     bench.world.kill('t');
     expect(() => bench.world.kill('t')).toThrow(TypeError);
+  });
+
+  it('refuse units of disks that are no sectors', () => {
+    for (const diskAtomicBytes of [0, 100, 513, -512])
+      expect(() => createSimWorld({ seed: 7n, diskAtomicBytes })).toThrow(TypeError);
   });
 });

@@ -44,6 +44,8 @@ const noBugs: AddonPlantedBugs = {
   cutJoining: false,
 };
 
+const sectorBytes = 512;
+
 /** @throws {Error} when the addon is missing */
 export function createSimWorld(options: SimWorldOptions): SimWorld {
   const addon = loadAddon();
@@ -52,6 +54,7 @@ export function createSimWorld(options: SimWorldOptions): SimWorld {
     networkDelayMaxNs: 50_000,
     diskDelayMinNs: 10_000,
     diskDelayMaxNs: 200_000,
+    diskAtomicBytes: sectorBytes,
     shortTransferChance: 0.1,
   };
   return new SimWorld(new addon.SimWorld({ ...defaults, ...options }));
