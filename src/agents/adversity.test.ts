@@ -113,6 +113,19 @@ describe('a controller driven by hand', () => {
     await expect(c.controller.promote({ takeover: true, seenEpoch })).rejects.toMatchObject({ code: 'VOLUME_LED' });
     expect(hands.leadership()).toMatchObject({ controller: 'b', epoch: 2 });
     await write(b, 0, 2);
+    // Or nobody would hand the volume over to it.
+    expect(c.controller.view).toMatchObject({ state: 'idle', problem: null });
+  });
+
+  it('says what is in its way until somebody else drives the volume', async () => {
+    const [a, b] = [await hands.start('a'), await hands.start('b')];
+    for (const name of ['d1', 'd2']) bed.network.partition(a.engine, bed.node(name).engine);
+    await expect(a.controller.promote({ takeover: false })).rejects.toMatchObject({ code: 'VOLUME_UNAVAILABLE' });
+    a.controller.update(hands.volume(), hands.leadership());
+    expect(a.controller.view.problem).toContain('no replica of leg 0 can be reached');
+    await b.controller.promote({ takeover: true });
+    a.controller.update(hands.volume(), hands.leadership());
+    expect(a.controller.view).toMatchObject({ state: 'idle', problem: null });
   });
 });
 

@@ -94,6 +94,18 @@ export const controllerTiming: ControllerTiming = Object.freeze({
 /** Another controller may have what this one lacks. */
 const keyErrors = ['CLUSTER_KEY_MISSING', 'CLUSTER_KEY_FILE', 'VOLUME_KEY_DAMAGED'] as const;
 
+/** That another one has the volume is nothing that is wrong with this one. */
+const lostErrors = ['VOLUME_LED', 'VOLUME_FENCED'] as const;
+
+/** Why this controller does not serve. */
+interface Problem {
+  readonly text: string;
+  /** The volume's, when it was found. */
+  readonly epoch: number;
+  /** It does not end because somebody else drives the volume. */
+  readonly lasts: boolean;
+}
+
 /** How long a disk node may take to learn that this controller is admitted. */
 const admissionMs = 2_000;
 /** From one look at a leg that waits for a member to be let go to the next one. */
@@ -158,7 +170,7 @@ export class VolumeController {
   #unsubscribe: (() => void) | null = null;
   #life = new AbortController();
   #transition: Promise<unknown> = Promise.resolve();
-  #problem: string | null = null;
+  #problem: Problem | null = null;
   #dirty = false;
   #fencedBy = 0;
   /** The epoch that this one granted to another, or may have, and goes on without. */
@@ -225,7 +237,7 @@ export class VolumeController {
       legs: this.#volume.legs.map(({ replicas }, leg) =>
         replicas.map(({ replica }) => ({ replica, state: stateOf(replica, leg) })),
       ),
-      problem: this.#problem,
+      problem: this.#problem?.text ?? null,
       growth: this.#growth?.problem ?? null,
     };
   }
@@ -233,6 +245,10 @@ export class VolumeController {
   /** Hosts and wishes may change; placement of a volume that is served does not. */
   update(volume: VolumeObject, leadership: Leadership | null): void {
     this.#seen = leadership;
+    if (this.#isOver(this.#problem)) {
+      this.#problem = null;
+      this.#options.onChange();
+    }
     const replaced = JSON.stringify(volume.legs) !== JSON.stringify(this.#volume.legs);
     this.#volume = volume;
     if (replaced && this.#state === 'active') void this.#assembly?.keepMarks(volume);
@@ -273,7 +289,7 @@ export class VolumeController {
       } catch (error) {
         await this.#disassemble();
         if (keyErrors.some((code) => isBasaltError(error, code))) await this.#passOn(signal);
-        this.#problem = reason(error);
+        this.#note(error);
         this.#setState('idle');
         throw error;
       }
@@ -441,6 +457,19 @@ export class VolumeController {
     const next = this.#transition.then(run, run);
     this.#transition = next.catch(() => {});
     return next;
+  }
+
+  #note(error: unknown): void {
+    const is = (code: (typeof lostErrors | typeof keyErrors)[number]): boolean => isBasaltError(error, code);
+    const epoch = this.#register.isKnown ? this.#register.known.epoch : 0;
+    const problem = { text: reason(error), epoch, lasts: keyErrors.some(is) };
+    this.#problem = lostErrors.some(is) || this.#isOver(problem) ? null : problem;
+  }
+
+  /** Somebody else took the volume since, and what stood in this one's way then may stand in nobody's now. */
+  #isOver(problem: Problem | null): boolean {
+    if (problem === null || problem.lasts || this.#seen === null) return false;
+    return this.#seen.controller !== this.#options.name && this.#seen.epoch > problem.epoch;
   }
 
   #setState(state: ControllerState): void {
@@ -728,7 +757,7 @@ export class VolumeController {
       if (this.#state !== 'active' || signal.aborted) return;
       this.#options.context.log.warn({ volume: this.#volume.name, why }, 'volume waits for its replicas');
       this.#setState('promoting');
-      this.#problem = why;
+      this.#note(new Error(why));
       const backoff = new Backoff({ clock: this.#options.context.clock, minMs: 50, maxMs: 2_000 });
       while (!signal.aborted) {
         await this.#disassemble();
@@ -739,7 +768,7 @@ export class VolumeController {
           });
           return;
         } catch (error) {
-          this.#problem = reason(error);
+          this.#note(error);
           if (isBasaltError(error, 'VOLUME_LED') || isBasaltError(error, 'NOT_FOUND')) break;
           this.#log.warn('reassemble', { volume: this.#volume.name, error: reason(error) }, 'volume still waits');
         }

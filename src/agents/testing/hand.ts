@@ -7,7 +7,7 @@ import { FakeEngine } from '../../engine/fake/fake-engine.js';
 import { systemClock } from '../../env/clock.js';
 import { systemRandom } from '../../env/random.js';
 import { keys } from '../../model/keys.js';
-import { codecs, type Leadership } from '../../model/objects.js';
+import { codecs, type Leadership, type VolumeObject } from '../../model/objects.js';
 import type { Store } from '../../store/store.js';
 import { replicaResolver } from '../controller-agent.js';
 import { StoreLink } from '../store-link.js';
@@ -60,6 +60,12 @@ export class Hands {
       timing: bedTiming,
     });
     return { controller, engine, slot: `slot-${volume.id}` };
+  }
+
+  volume(): VolumeObject {
+    const [entry] = this.#bed.server.list(keys.volumes);
+    if (entry === undefined) throw new Error('no volume');
+    return codecs.volume.decode(entry.value.toString(), entry.key);
   }
 
   /** The only one of the store. */
