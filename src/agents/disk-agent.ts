@@ -26,6 +26,7 @@ import {
   planDiskNode,
 } from '../reconcile/disk-node.js';
 import { replicaBytes } from '../reconcile/growth.js';
+import { strayReports } from '../reconcile/stray-reports.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
@@ -167,7 +168,7 @@ export class DiskAgent {
     const { clock } = this.#options.context;
     const lookedAtMs = clock.now();
     const desired = this.#desired();
-    const { look, memory } = await this.#look(desired);
+    const { look, memory, whole } = await this.#look(desired);
     const queue = byReplica(planDiskNode(look.desired, look.observed));
     this.#loop.looked(clock.now() - lookedAtMs, { share: 3, mostMs: 500 });
     // Only what was carried out to the end is remembered.
@@ -183,6 +184,7 @@ export class DiskAgent {
     const ended = await Promise.allSettled(Array.from({ length: replicasAtOnce }, work));
     for (const outcome of ended) if (outcome.status === 'rejected') throw outcome.reason;
     await this.#sendReports(signal);
+    if (whole) await this.#removeStrays(signal).catch((error: unknown) => failures.push(error));
     // What is deleted must not be read by anybody any more.
     await this.#exports.pass(this.#disks, signal).catch((error: unknown) => failures.push(error));
     failures.push(...(await this.#keeper.pass(this.#disks, signal)));
@@ -193,7 +195,7 @@ export class DiskAgent {
   }
 
   /** At what changed since the last pass, or at everything. */
-  async #look(desired: readonly DesiredReplica[]): Promise<{ look: Look; memory: ReplicaMemory }> {
+  async #look(desired: readonly DesiredReplica[]): Promise<{ look: Look; memory: ReplicaMemory; whole: boolean }> {
     const { link, context } = this.#options;
     const now = context.clock.now();
     const wholeSeen = wholeKinds.map((kind) => link.state.version(kind)).join(' ');
@@ -204,12 +206,12 @@ export class DiskAgent {
         this.#wholeTimer = null;
         this.#loop.wake();
       });
-      return { look: changes, memory: known };
+      return { look: changes, memory: known, whole: false };
     }
     this.#wholeSeen = wholeSeen;
     this.#lookedAtMs = now;
     const observed = await this.#observe();
-    return { look: { desired, observed }, memory: new ReplicaMemory(observed) };
+    return { look: { desired, observed }, memory: new ReplicaMemory(observed), whole: true };
   }
 
   /** What fails for one replica does not keep the others waiting. */
@@ -239,6 +241,14 @@ export class DiskAgent {
   async #sendReports(signal: AbortSignal): Promise<void> {
     const put = this.#reports.splice(0);
     if (put.length > 0) await this.#options.link.commit({ put }, signal);
+  }
+
+  /** A report of its own that came too late for the store to be asked to forget it with its replica. */
+  async #removeStrays(signal: AbortSignal): Promise<void> {
+    const { link } = this.#options;
+    const disks = new Set(this.#disks.map((disk) => disk.lvstore.uuid));
+    for (const { key, revision } of strayReports(link.state, disks).slice(0, reportsAtOnce))
+      await link.commit({ expect: [{ key, revision }], remove: [key] }, signal);
   }
 
   #desired(): DesiredReplica[] {

@@ -6,6 +6,7 @@ import { createPool } from '../api/pools.js';
 import { deleteVolume } from '../api/volumes.js';
 import { systemClock } from '../env/clock.js';
 import type { VolumeView } from '../model/api.js';
+import { keys } from '../model/keys.js';
 import { codecs } from '../model/objects.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 
@@ -103,6 +104,25 @@ describe('a disk that never comes back', () => {
     await bed.startDiskNode('d4');
     await bed.until('v1', 'rebuilt on d4', isOn('d1', 'd4'));
     expect(await bed.read('c1', 'v1', 0)).toBe(9);
+  });
+});
+
+describe('a report that reaches the store after its replica was deleted', () => {
+  it('goes again, and those of replicas that there are stay', { timeout: 60_000 }, async () => {
+    const made = await bed.create({ name: 'v1', legs: 1, copies: 2 });
+    await bed.redundant('v1');
+    const reports = bed.server.list(keys.observedReplicas);
+    expect(reports).toHaveLength(2);
+    await deleteVolume(bed.api, 'v1');
+    await bed.create({ name: 'v2', legs: 1, copies: 2 });
+    await expect.poll(() => bed.server.list(keys.volume(made.id)), { timeout: 30_000 }).toEqual([]);
+    bed.server.apply(reports.map(({ key, value }) => ({ kind: 'put', key, value })));
+    await bed.redundant('v2');
+    const kept = new Set(bed.server.list(keys.observedReplicas).map(({ key }) => key));
+    for (const { key } of reports) kept.delete(key);
+    expect(kept.size).toBe(2);
+    const left = (): string[] => bed.server.list(keys.observedReplicas).map(({ key }) => key);
+    await expect.poll(left, { timeout: 30_000 }).toEqual([...kept]);
   });
 });
 

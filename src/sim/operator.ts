@@ -147,8 +147,9 @@ export class Operator {
     if (map !== undefined) return `a map belongs to no pool: ${map.poolId}`;
     const going = state.all('volumes').find(({ phase }) => phase === 'deleting');
     if (going !== undefined) return `volume ${going.name} is deleting`;
-    const known = new Set(state.all('volumes').map(({ id }) => id));
-    const stray = state.all('observedReplicas').find(({ volumeId }) => !known.has(volumeId));
+    const placed = state.all('volumes').flatMap(({ legs }) => legs.flatMap((leg) => leg.replicas));
+    const known = new Set([...placed, ...state.all('tombstones')].map(({ replica }) => replica));
+    const stray = state.all('observedReplicas').find(({ replica }) => !known.has(replica));
     return stray === undefined ? null : `replica ${stray.replica} belongs to no volume`;
   }
 
