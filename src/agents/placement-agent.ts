@@ -66,8 +66,8 @@ export class PlacementAgent {
   readonly #awaySinceMs = new Map<string, number>();
   /** Of each pool, the disks that it was last seen to have, and since when. */
   readonly #settling = new Map<string, { disks: string; sinceMs: number }>();
-  /** Disks for which a pool has no new map: not asked again until they change. */
-  readonly #refused = new Map<string, string>();
+  /** What a pool has no new map for: not asked again until something of it is different, and not at once. */
+  readonly #refused = new Map<string, { question: string; atMs: number }>();
   #unsubscribe: (() => void) | null = null;
   #timer: { cancel(): void } | null = null;
   #seen = '';
@@ -169,10 +169,16 @@ export class PlacementAgent {
     if (stored === null) return Number.POSITIVE_INFINITY;
     const disks = poolDisks(state, { pool, usable: (disk) => this.#isUsable(disk, stored.value) });
     if (madeFor(stored.value, disks)) return Number.POSITIVE_INFINITY;
-    const text = JSON.stringify(disks);
-    if (this.#refused.get(pool.id) === text) return Number.POSITIVE_INFINITY;
-    const settledMs = this.#settledAt(pool.id, text);
-    if (settledMs > this.#options.context.clock.now()) return settledMs;
+    const { clock } = this.#options.context;
+    const full = cordonedOf(state, disks);
+    const pgBytes = promisedPerPg(state, pool);
+    const question = JSON.stringify({ disks, full: [...full], pgBytes });
+    const refused = this.#refused.get(pool.id);
+    if (refused?.question === question) return Number.POSITIVE_INFINITY;
+    // Volumes come and go all the time.
+    const askMs = refused === undefined ? 0 : refused.atMs + this.#timing.settleMs;
+    const dueMs = Math.max(askMs, this.#settledAt(pool.id, JSON.stringify(disks)));
+    if (dueMs > clock.now()) return dueMs;
     try {
       const { redundancy, domain } = pool;
       assertPlaceable(disks, {
@@ -181,11 +187,11 @@ export class PlacementAgent {
         field: 'disks',
         copies: redundancy.kind === 'copies',
       });
-      const pgBytes = promisedPerPg(state, pool);
       const plan = await this.#options.planner.plan(
-        problemOf(pool, { disks, map: stored.value, pgBytes, full: cordonedOf(state, disks) }),
+        problemOf(pool, { disks, map: stored.value, pgBytes, full }),
         signal,
       );
+      this.#refused.delete(pool.id);
       const next = mapOf(plan, { poolId: pool.id, version: stored.value.version + 1, disks });
       const put = [{ key: stored.key, text: codecs.pgMap.encode(next) }];
       const done = await this.#options.link.commit(
@@ -200,7 +206,7 @@ export class PlacementAgent {
         );
     } catch (error) {
       if (!(error instanceof BasaltError) || error.code !== 'PLACEMENT_IMPOSSIBLE') throw error;
-      this.#refused.set(pool.id, text);
+      this.#refused.set(pool.id, { question, atMs: clock.now() });
       this.#log.warn(`pool ${pool.id}`, { pool: pool.name, error: reason(error) }, 'pool keeps its map');
     }
     return Number.POSITIVE_INFINITY;

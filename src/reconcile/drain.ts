@@ -11,6 +11,7 @@ import type { ClusterState, Stored } from '../model/cluster-state.js';
 import type { CordonKind } from '../model/jobs.js';
 import { codecs, type VolumeObject } from '../model/objects.js';
 import { controllerNodes, withController, withoutController } from './controllers.js';
+import { cordonOf } from './cordons.js';
 import { notReady } from './hand-over.js';
 import { isActive, type MoveStep, planMoveController } from './move-controller.js';
 import { both, removal, replace } from './store-step.js';
@@ -96,7 +97,8 @@ function vacate(state: ClusterState, stored: Stored<VolumeObject>, node: string)
   const more = spare === undefined || others.length >= othersWanted ? null : withController(volume, spare);
   if (more !== null)
     return { do: 'change', why: `${spare} becomes a standby of ${volume.name}`, step: replace(stored, encode(more)) };
-  if (others.length === 0) return { do: 'wait', why: `${volume.name} has no other controller node that is up` };
+  if (others.length === 0)
+    return { do: 'wait', why: `${volume.name} has no other controller node that is up and not cordoned` };
   if (leadership.controller === node) {
     // In the volume's order: hosts are connected to those that were there before.
     const to = others.find((name) => notReady(state, volume, name) === null) ?? others[0] ?? '';
@@ -136,7 +138,11 @@ export function waitingFor(state: ClusterState, target: DrainTarget): string | n
       return `nobody drives ${volume.name}: its replicas are copied when it is served`;
   }
   const rest = restOf(state, target);
-  if (rest.maps > 0) return 'the pools have no maps without it yet';
+  if (rest.maps > 0) {
+    const others = state.all('disks').filter((disk) => !disks.has(disk.id) && cordonOf(state, disk) !== null);
+    const why = 'the pools have no maps without it yet';
+    return others.length === 0 ? why : `${why}, and ${others.length} of the other disks are cordoned`;
+  }
   if (rest.replicas === 0 && rest.tombstones > 0) return 'moved replicas are being deleted';
   return rest.snapshotCopies > 0 ? copyWaitingFor(state, disks) : null;
 }

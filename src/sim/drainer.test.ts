@@ -42,6 +42,27 @@ describe('the drainer', { timeout: 120_000 }, () => {
     cluster.close();
   });
 
+  it('ends a drain that waited for a cordon once that is lifted, and lifts none without need', async () => {
+    const cluster = await started(4n, 3);
+    const { drainer } = cluster;
+    const done = (): boolean => !drainer.isBusy;
+    drainer.drain({ kind: 'node', name: 'd1' });
+    expect(await cluster.runUntil(done, 30_000)).toBe(true);
+    for (const name of ['d2', 'd3']) {
+      drainer.cordon({ kind: 'node', name });
+      expect(await cluster.runUntil(done, 30_000)).toBe(true);
+    }
+    expect(await cluster.runUntil(() => drainer.unrest(cluster.state) === null, 30_000)).toBe(false);
+    expect(drainer.unrest(cluster.state)).toMatch(
+      /^node.drain d1 has not ended: .* 2 of the other disks are cordoned$/,
+    );
+    expect(drainer.giveRoom(cluster.state)).toBe(true);
+    expect(await cluster.runUntil(() => drainer.unrest(cluster.state) === null, 30_000)).toBe(true);
+    expect(cluster.state.all('cordons')).toMatchObject([{ name: 'd1', mode: 'drain' }]);
+    expect(drainer.giveRoom(cluster.state)).toBe(false);
+    cluster.close();
+  });
+
   it('sees a node that was drained and holds something', async () => {
     const cluster = await started(3n, 2);
     const cordon = { format: 1, kind: 'node', name: 'd1', mode: 'drain', sinceMs: 0 } as const;

@@ -5,6 +5,7 @@
 //
 // Rules:  - a drain ends when everything is up; what was drained holds nothing, and no volume is driven from it
 //         - a move ends when everything is up
+//         - a drain may wait for room that a cordon keeps from it, made after it began; then it ends once that is lifted
 //         - volumes become redundant without it, and hosts see nothing of it (judged elsewhere)
 
 import { type CordonDeps, cordon, drain, uncordon } from '../api/cordons.js';
@@ -70,6 +71,18 @@ export class Drainer {
     this.#ask(`end of job ${jobId}`, async () => {
       await cancelJob(this.#deps, jobId);
     });
+  }
+
+  /** Lifts cordons, if something runs that may wait for one: false when nothing does. Drains go on. */
+  giveRoom(state: ClusterState): boolean {
+    const cordons = state.all('cordons').filter(({ mode }) => mode === 'cordon');
+    const waiting = running(state).some(({ waitsFor }) => waitsFor !== null);
+    if (this.isBusy || !waiting || cordons.length === 0) return false;
+    this.#rareEvents.reach('drain_given_room');
+    this.#ask('uncordon of everything', async () => {
+      for (const { kind, name } of cordons) await uncordon(this.#deps, { kind, name });
+    });
+    return true;
   }
 
   /** What is not at rest, or null. Everything is up. */

@@ -10,6 +10,7 @@ export const rareEventTexts = {
   disk_drained: 'a disk was drained while volumes were in use',
   disk_node_added: 'a disk node was added to a cluster in use',
   drain_ended_early: 'a drain was called off before it had ended',
+  drain_given_room: 'a drain waited for room until cordons were lifted',
   drain_refused: 'a drain that could not end was refused',
   intruder_refused: 'a replica refused a controller of an old epoch',
   leg_on_one_member: 'a leg went on with a single member',
