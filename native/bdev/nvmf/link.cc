@@ -8,7 +8,8 @@ namespace {
 
 constexpr size_t turns_max = 32;
 constexpr size_t given_up_max = 32;
-constexpr Duration absent_rest = seconds(5);
+// Less than controllers wait until they try a takeover again that was refused: with the link there, they go by it then.
+constexpr Duration absent_rest = milliseconds(100);
 constexpr size_t absent_max = 1024;
 
 nvmf::HostControllerOptions controller_options(Reactor& reactor, const LinkOptions& from) {

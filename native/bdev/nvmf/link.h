@@ -97,7 +97,8 @@ class Links {
 
   // nullptr: the node has none for this host, as it said a moment ago.
   std::shared_ptr<Link> get(const LinkOptions& options);
-  // The node has none, or does not let this host in: it is not asked again for a while.
+  // The node has none, or does not let this host in. It is not asked again for a moment: it may just be starting, or
+  // not have heard of this host yet.
   void absent(const LinkOptions& options);
   // Gives one back; the last user ends it.
   void release(std::shared_ptr<Link> link);

@@ -23,6 +23,7 @@ Errc errc_of(nvme::Status status) {
   if (status.is(nvme::status::connect_invalid_host)) return Errc::permission;
   if (status.is(nvme::status::invalid_opcode) || status.is(nvme::status::invalid_field)) return Errc::unsupported;
   if (status.is(nvme::status::connect_controller_busy)) return Errc::unsupported;
+  if (status.is(nvme::status::authentication_required)) return Errc::unsupported;
   if (status.is(nvme::status::invalid_namespace)) return Errc::not_found;
   return Errc::io;
 }
@@ -100,8 +101,9 @@ Task<Outcome> LinkReach::open(Duration timeout) {
   if (ended_) co_return reason_;
   if (!ready) {
     const Errc code = ready.error().code;
-    if (code == Errc::not_found || code == Errc::permission || code == Errc::unsupported) links_.absent(options);
-    co_return ready;
+    if (code != Errc::not_found && code != Errc::permission && code != Errc::unsupported) co_return ready;
+    links_.absent(options);
+    co_return Error{Errc::unsupported, ready.error().message};
   }
   while (!ended_ && !has_turn_ && link_->takes_turns() && reactor_.now() < deadline)
     has_turn_ = co_await link_->turn(std::min(deadline, reactor_.now() + slice));

@@ -23,7 +23,7 @@ class LinkReach final : public Reach, Link::User {
   LinkReach(Reactor& reactor, Links& links, const MemberOptions& options, Reach::Listener& listener);
   ~LinkReach() override;
 
-  // not_found, permission, unsupported: it has to be reached without a link.
+  // unsupported: it has to be reached without a link. Other errors: what it meets there it would meet alone as well.
   Task<Outcome> open(Duration timeout) override;
   void end(Error reason) override;
   Task<void> close() override;

@@ -313,6 +313,22 @@ TEST_F(LinkTest, WithoutALinkAMemberHasAnAssociationOfItsOwn) {
   EXPECT_TRUE(links.list().empty());
 }
 
+// A node that starts, or a controller that has just joined: what came first must not be the reason that all have
+// connections of their own.
+TEST_F(LinkTest, ANodeThatLetsTheHostInAfterAllIsAskedAgainSoon) {
+  ASSERT_TRUE(world.net.run(link->set_allow_any_host(false)).ok());
+  EXPECT_FALSE(taken("a", 0).shares_link());
+  EXPECT_FALSE(taken("b", 1).shares_link());
+  ASSERT_TRUE(link->add_host(test_hostnqn).ok());
+  world.net.run_for(seconds(2));
+  EXPECT_TRUE(taken("c", 2).shares_link());
+  ASSERT_TRUE(world.net.run(world.target->delete_subsystem(test_link_nqn)).ok());
+  EXPECT_FALSE(taken("d", 3).shares_link());
+  world.add_node_link(address);
+  world.net.run_for(seconds(2));
+  EXPECT_TRUE(taken("e", 4).shares_link());
+}
+
 TEST_F(LinkTest, WhomAReplicaDoesNotAdmitALinkDoesNotHelp) {
   ASSERT_TRUE(world.net.run(replicas[0]->set_allow_any_host(false)).ok());
   const auto refused = take(make("a", 0), 5);
@@ -324,6 +340,35 @@ TEST_F(LinkTest, WhomAReplicaDoesNotAdmitALinkDoesNotHelp) {
   // Whoever is put out is out at once.
   ASSERT_TRUE(world.net.run(replicas[0]->remove_host(test_hostnqn)).ok());
   EXPECT_TRUE(await([&] { return recorder.failed.size() == 1; }));
+}
+
+// It is the replica that says so: connections of the member's own would be refused, or miss the link by a moment.
+TEST_F(LinkTest, AReplicaThatIsNotThereYetIsNotLookedForWithoutTheLink) {
+  Member& other = taken("a", 1);
+  ASSERT_TRUE(world.net.run(world.target->delete_subsystem(nqn_of(0))).ok());
+  const auto early = take(make("b", 0), 5);
+  ASSERT_FALSE(early.ok());
+  EXPECT_EQ(early.error().code, Errc::not_found);
+  EXPECT_NE(early.error().message.find("Attach"), std::string::npos) << early.error().message;
+  EXPECT_TRUE(other.taken());
+}
+
+TEST_F(LinkTest, AReplicaThatAsksForMoreThanTheLinkHasProvenIsReachedWithoutIt) {
+  auto secret = nvmf::auth::Secret::parse("DHHC-1:00:ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoOeXryU:");
+  ASSERT_TRUE(secret.ok());
+  const auto key = std::make_shared<const nvmf::auth::Secret>(std::move(secret).value());
+  ASSERT_TRUE(replicas[0]->add_host(test_hostnqn, {key, nullptr, "key", ""}).ok());
+  ASSERT_TRUE(world.net.run(replicas[0]->set_allow_any_host(false)).ok());
+  const auto without = take(make("a", 0), 5);
+  ASSERT_FALSE(without.ok());
+  EXPECT_EQ(without.error().code, Errc::permission);
+  MemberOptions options = members[0]->options();
+  options.name = "b";
+  options.authentication.host = key;
+  members.push_back(std::make_unique<Member>(world.host, world.tcp, options, &links));
+  const auto result = take(*members.back(), 6);
+  EXPECT_TRUE(result.ok()) << result.error().message;
+  EXPECT_FALSE(members.back()->shares_link());
 }
 
 TEST_F(LinkTest, TheLinkOfAnEngineThatStopsEndsWithItsMembers) {

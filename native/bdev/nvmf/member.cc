@@ -101,7 +101,8 @@ Task<Result<MemberInfo>> Member::takeover_steps(uint64_t epoch, Duration timeout
   co_return member;
 }
 
-// Where the node has no link, or none for this member: without one.
+// Where the node has no link, or none for this member: without one. What the replica itself refuses by the link, it
+// refuses on connections of the member's own as well: one that came a moment later would only miss the link.
 Task<Outcome> Member::open_reach(Duration timeout) {
   Reach::Listener& listener = *this;
   const Instant deadline = home().now() + timeout;
@@ -109,8 +110,7 @@ Task<Outcome> Member::open_reach(Duration timeout) {
     reach_ = std::make_unique<LinkReach>(home(), *links_, options_, listener);
     Outcome opened = co_await reach_->open(timeout);
     if (opened.ok()) co_return opened;
-    const Errc code = opened.error().code;
-    if (code != Errc::not_found && code != Errc::permission && code != Errc::unsupported) co_return opened;
+    if (opened.error().code != Errc::unsupported) co_return opened;
     if (!deadline_timer_.armed()) co_return opened;
     co_await reach_->close();
     reach_.reset();

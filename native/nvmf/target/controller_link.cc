@@ -44,9 +44,9 @@ Status Controller::link_attach(Request* request) {
   if (space == nullptr) return status::connect_invalid_parameters;
   if (!space->options().one_writer) return status::invalid_field.dnr();
   const std::string& host = options_.hostnqn;
-  if (!subsystem->allows(host) || !proves_enough(subsystem->keys_of(host), subsystem_.keys_of(host))) {
-    return status::connect_invalid_host;
-  }
+  if (!subsystem->allows(host)) return status::connect_invalid_host;
+  // On connections of its own the host can prove what this replica asks for.
+  if (!proves_enough(subsystem->keys_of(host), subsystem_.keys_of(host))) return status::authentication_required;
   attachment->space = space;
   attachment->subsystem = subsystem;
   attachment->path = path;
