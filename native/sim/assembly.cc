@@ -11,9 +11,14 @@ constexpr Duration member_command_timeout = milliseconds(800);
 constexpr uint32_t member_keep_alive_ms = 1000;
 }  // namespace
 
-Assembly::Assembly(Reactor& reactor, nvmf::HostTransport& transport, const VolumeShape& volume, std::string controller,
-                   uint64_t epoch)
-    : reactor_(reactor), transport_(transport), volume_(volume), controller_(std::move(controller)), epoch_(epoch) {}
+Assembly::Assembly(Reactor& reactor, nvmf::HostTransport& transport, bdev::Links& links, const VolumeShape& volume,
+                   std::string controller, uint64_t epoch)
+    : reactor_(reactor),
+      transport_(transport),
+      links_(links),
+      volume_(volume),
+      controller_(std::move(controller)),
+      epoch_(epoch) {}
 
 Assembly::~Assembly() {
   BASALT_ASSERT(attached_.empty() && legs_.empty());
@@ -33,10 +38,11 @@ Task<Assembly::AttachResult> Assembly::attach(MemberRef member, Duration timeout
   options.name = attached->name;
   options.address = {place->endpoint.address, std::to_string(place->endpoint.port)};
   options.subnqn = replica_nqn(member.replica);
+  options.link_nqn = node_link_nqn();
   options.hostnqn = "nqn.2026-01.sim:controller:" + controller_;
   options.keep_alive_ms = member_keep_alive_ms;
   options.command_timeout = member_command_timeout;
-  attached->bdev = std::make_unique<bdev::Member>(reactor_, transport_, options);
+  attached->bdev = std::make_unique<bdev::Member>(reactor_, transport_, options, &links_);
   auto taking = attached->bdev->takeover(epoch_, timeout);
   auto taken = co_await taking;
   if (!taken.ok()) {

@@ -54,8 +54,9 @@ class Assembly final : bdev::Member::Listener {
     std::function<void(size_t leg)> fenced;
   };
 
-  Assembly(Reactor& reactor, nvmf::HostTransport& transport, const VolumeShape& volume, std::string controller,
-           uint64_t epoch);
+  // links: of the process, which outlive this.
+  Assembly(Reactor& reactor, nvmf::HostTransport& transport, bdev::Links& links, const VolumeShape& volume,
+           std::string controller, uint64_t epoch);
   ~Assembly() override;
 
   uint64_t epoch() const { return epoch_; }
@@ -80,6 +81,7 @@ class Assembly final : bdev::Member::Listener {
   void member_failed(bdev::Member& member, const Error& reason) override;
   Reactor& reactor_;
   nvmf::HostTransport& transport_;
+  bdev::Links& links_;
   const VolumeShape& volume_;
   const std::string controller_;
   const uint64_t epoch_;

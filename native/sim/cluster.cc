@@ -31,6 +31,7 @@ Cluster::Cluster(uint64_t seed, const ClusterShape& shape)
     disks[i].endpoint.port = static_cast<uint16_t>(disk_port + i);
     disks[i].replica_bytes = shape.leg_blocks * block_bytes + bdev::leg_tail::tail_bytes;
     disks[i].disk_bytes = disk_overhead_bytes + 2 * shape.legs * disks[i].replica_bytes;
+    disks[i].link = (shape.disks_without_link >> i & 1) == 0;
     disks[i].bugs = shape.bugs;
   }
   volume_.leg_blocks = shape.leg_blocks;

@@ -24,6 +24,8 @@ struct ClusterShape {
   size_t hosts = 1;
   uint64_t leg_blocks = 64;
   bool brief_marks = false;  // marks of few blocks, soon cleared
+  // Bit by bit, disk nodes that know no node links: controllers connect to each of their replicas.
+  uint64_t disks_without_link = 0;
   Duration lease = milliseconds(300);
   ControllerTiming timing;
   HostTiming host_timing;

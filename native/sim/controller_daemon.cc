@@ -198,7 +198,7 @@ Task<bool> ControllerNode::Daemon::take_right(bool takeover) {
 // Steps 2 to 5: members, sets, old leases, legs.
 Task<bool> ControllerNode::Daemon::assemble() {
   const Leadership before = leadership.known();
-  assembly = std::make_unique<Assembly>(reactor(), host_transport, *options.volume, options.name, before.epoch);
+  assembly = std::make_unique<Assembly>(reactor(), host_transport, links, *options.volume, options.name, before.epoch);
   std::vector<Assembly::Attached*> members;
   bool fenced = false;
   auto taking = take_members(before, &members, &fenced);

@@ -43,6 +43,7 @@ struct ControllerNode::Daemon final : Process {
 
   const ControllerNodeOptions& options;
   nvmf::TcpHostTransport host_transport;
+  bdev::Links links{reactor(), host_transport};
   std::unique_ptr<nvmf::Target> target;
   nvmf::Subsystem* subsystem = nullptr;
   nvmf::ListenAddress address;

@@ -13,6 +13,10 @@ std::string replica_nqn(const std::string& replica) {
   return "nqn.2026-01.sim:replica:" + replica;
 }
 
+std::string node_link_nqn() {
+  return "nqn.2026-01.sim:node-link";
+}
+
 struct DiskNode::Daemon final : Process {
   Daemon(env::SimNode& node, const DiskNodeOptions& node_options)
       : Process(node), options(node_options), incarnation(std::to_string(node.random_u64())) {}
@@ -28,6 +32,11 @@ struct DiskNode::Daemon final : Process {
     }
     target = std::make_unique<nvmf::Target>(std::vector<Reactor*>{&reactor()});
     target->add_transport(std::make_unique<nvmf::TcpTargetTransport>(*target));
+    if (options.link) {
+      auto linking = serve_link();
+      const Outcome linked = co_await linking;
+      BASALT_ASSERT(linked.ok());
+    }
     for (const std::string& replica : options.replicas) {
       auto serving = serve(replica);
       const Outcome served = co_await serving;
@@ -89,10 +98,27 @@ struct DiskNode::Daemon final : Process {
     auto adding = made.value()->add_namespace(space, store->find(replica));
     auto added = co_await adding;
     if (!added) co_return added.error();
+    auto listening = listen(*made.value());
+    co_return co_await listening;
+  }
+
+  Task<Outcome> serve_link() {
+    nvmf::SubsystemOptions subsystem_options;
+    subsystem_options.nqn = node_link_nqn();
+    subsystem_options.allow_any_host = true;
+    subsystem_options.internal = true;
+    subsystem_options.node_link = true;
+    auto made = target->create_subsystem(subsystem_options);
+    if (!made) co_return made.error();
+    auto listening = listen(*made.value());
+    co_return co_await listening;
+  }
+
+  Task<Outcome> listen(nvmf::Subsystem& subsystem) {
     nvmf::ListenAddress address;
     address.traddr = options.endpoint.address;
     address.trsvcid = std::to_string(options.endpoint.port);
-    auto listening = made.value()->add_listener(address);
+    auto listening = subsystem.add_listener(address);
     auto bound = co_await listening;
     if (!bound) co_return bound.error();
     co_return success();

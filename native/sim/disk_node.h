@@ -22,10 +22,12 @@ struct DiskNodeOptions {
   std::vector<std::string> replicas;
   uint64_t replica_bytes = 0;
   uint64_t disk_bytes = 0;
+  bool link = true;  // false: it is of a version that knows no node links
   PlantedBugs bugs;
 };
 
 std::string replica_nqn(const std::string& replica);
+std::string node_link_nqn();
 
 class DiskNode {
  public:

@@ -19,6 +19,8 @@ constexpr double steady_chance = 0.25;
 // Drawn apart, and so that the plans in test/sim remain what they were when they were found.
 constexpr uint64_t intense_mix = 0x1e7;
 constexpr double run_intense_chance = 0.4;
+constexpr uint64_t links_mix = 0x11f5;
+constexpr double some_without_link_chance = 0.3;
 
 ClusterShape random_shape(env::SimRandom& random, bool steady) {
   ClusterShape shape;
@@ -52,6 +54,12 @@ void make_intense(const RunOptions& options, bool steady, ClusterShape* shape, W
   if (random.chance(0.5)) mix->flushes = 0;
   if (random.chance(0.5)) mix->fua_chance = 0;
   mix->think_max = milliseconds(static_cast<int64_t>(10 + random.below(120)));
+}
+
+// As in the middle of an upgrade.
+uint64_t random_disks_without_link(uint64_t seed) {
+  env::SimRandom random(seed ^ links_mix);
+  return random.chance(some_without_link_chance) ? 1 + random.below(15) : 0;
 }
 
 void reduce(ClusterShape& shape, const Reduction& reduction) {
@@ -170,6 +178,7 @@ RunResult run_cluster(const RunOptions& options) {
   Nemesis::Plan plan = Nemesis::random_plan(random, steady);
   make_intense(options, steady, &shape, &mix, &plan);
   reduce(shape, options.reduction);
+  shape.disks_without_link = random_disks_without_link(options.seed);
   shape.bugs = options.bugs;
   ClusterRun run(options, shape);
   Cluster& cluster = run.cluster();
