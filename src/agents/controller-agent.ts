@@ -3,6 +3,7 @@
 // The controller side of a node: serves every volume that names the node among its controllers, as active or standby.
 
 import type { Address, VolumeObject } from '../model/objects.js';
+import { linkOf } from '../reconcile/node-links.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import type { HostAccess } from './host-access.js';
@@ -35,7 +36,8 @@ export function replicaResolver(link: ClusterLink): ResolveReplica {
     const volume = state.get('volumes', state.get('observedReplicas', replica)?.volumeId ?? '');
     let node = volume === null ? undefined : nodeIn(volume, replica);
     for (const each of node === undefined ? state.all('volumes') : []) node ??= nodeIn(each, replica);
-    return node === undefined ? null : (state.lastLive(node)?.internal ?? null);
+    const live = node === undefined ? null : state.lastLive(node);
+    return live?.internal == null ? null : { ...live.internal, linkNqn: linkOf(state, live) };
   };
 }
 

@@ -32,6 +32,7 @@ import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
 import { listenAddress } from './listener.js';
 import { type Identity, noIdentity } from './node-identity.js';
+import type { NodeLink } from './node-link.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { type Look, ReplicaMemory } from './replica-memory.js';
 import { SnapshotCopier } from './snapshot-copier.js';
@@ -46,6 +47,7 @@ export interface DiskAgentOptions {
   readonly disks: readonly CompiledDisk[];
   /** Where controllers reach this node's replicas. */
   readonly internal: Address;
+  readonly nodeLink: NodeLink;
   /** Of this engine; shown as the serial number of every replica. */
   readonly incarnation: string;
 }
@@ -59,7 +61,8 @@ const restMs = 20;
 const wholeLookMs = 5_000;
 /** Changes of these are looked at whole. */
 const wholeKinds = ['tombstones', 'cordons', 'snapshots'] as const;
-const seenKinds = ['volumes', 'leaderships', 'observedReplicas', ...wholeKinds] as const;
+/** The node link lets in whom the last two name. */
+const seenKinds = ['volumes', 'leaderships', 'observedReplicas', ...wholeKinds, 'nodes', 'lives'] as const;
 /** How much space is left changes with each volume that is made: it is told so often. */
 const spaceReportMs = 1_000;
 /** A transaction of the store holds a bounded number of keys. */
@@ -169,6 +172,8 @@ export class DiskAgent {
     const lookedAtMs = clock.now();
     const desired = this.#desired();
     const { look, memory, whole } = await this.#look(desired);
+    // Before replicas let in anybody new, who comes by the link then.
+    await this.#options.nodeLink.pass(whole, signal).catch((error: unknown) => failures.push(error));
     const queue = byReplica(planDiskNode(look.desired, look.observed));
     this.#loop.looked(clock.now() - lookedAtMs, { share: 3, mostMs: 500 });
     // Only what was carried out to the end is remembered.

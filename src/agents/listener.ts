@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The addresses on which a node's engine listens: one towards other nodes, one towards hosts. The discovery subsystem
-// takes each first, which fixes the port before there is anything to serve.
+// The addresses on which a node's engine listens: one towards other nodes, one towards hosts. Before there is anything to
+// serve the port is fixed by the discovery subsystem, or by the node link, which has to be there when anybody connects.
 
 import { type Engine, isEngineError, type ListenAddress } from '../engine/engine.js';
 import { BasaltError } from '../model/errors.js';
@@ -21,16 +21,18 @@ export async function openTransport(engine: Engine): Promise<void> {
 }
 
 /**
- * `trsvcid` "0" takes a free port; the result names it. `secure`: for TLS and nothing else.
+ * `trsvcid` "0" takes a free port; the result names it. `nqn`: of whom it is; absent: the discovery subsystem.
+ * `secure`: for TLS and nothing else.
  * @throws BUSY when the port is taken
  */
 export async function openListener(
   engine: Engine,
   address: Address,
-  options: { secure?: boolean } = {},
+  options: { nqn?: string; secure?: boolean } = {},
 ): Promise<Address> {
   const secure = options.secure === true ? { secure_channel: true } : {};
-  const listener = { nqn: nqns.discovery, listen_address: listenAddress(address), ...secure };
+  const { nqn = nqns.discovery } = options;
+  const listener = { nqn, listen_address: listenAddress(address), ...secure };
   const taken = await engine.rpc('nvmf_subsystem_add_listener', listener).catch((error: unknown) => {
     if (!isEngineError(error, 'busy') && !isEngineError(error, 'exists')) throw error;
     const name = `${address.traddr}:${address.trsvcid}`;

@@ -99,7 +99,7 @@ class Bed {
       assembly,
       register,
       holder,
-      resolve: () => ({ traddr: '127.0.0.1', trsvcid: '1' }),
+      resolve: () => ({ traddr: '127.0.0.1', trsvcid: '1', linkNqn: null }),
       attachTimeoutMs: patientMs,
       rejoinMs: 10,
       onFenced: (why: string) => this.ended.push(why),

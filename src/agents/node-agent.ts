@@ -19,6 +19,7 @@ import { DiskAgent } from './disk-agent.js';
 import { HostAccess } from './host-access.js';
 import { JobAgent } from './job-agent.js';
 import { openListener, openTransport } from './listener.js';
+import { NodeLink } from './node-link.js';
 import { assertNameFree } from './node-name.js';
 import { PlacementAgent, type PlacementTiming } from './placement-agent.js';
 import { Backoff } from './signal.js';
@@ -48,6 +49,7 @@ export class NodeAgent {
   #placement: PlacementAgent | null = null;
   #jobs: JobAgent | null = null;
   #live: LiveObject | null = null;
+  #linkNqn: string | null = null;
 
   constructor(options: NodeAgentOptions) {
     this.#options = options;
@@ -77,14 +79,14 @@ export class NodeAgent {
     await this.#link.open(signal);
     await openTransport(context.engine);
     await assertNameFree(this.#link.state, { ...context, name: node.name, ttlSeconds: this.#ttlSeconds }, signal);
-    const internal = isDisk
-      ? await openListener(context.engine, { traddr: node.address, trsvcid: String(node.internalPort) })
-      : null;
+    const nodeLink = isDisk ? new NodeLink({ context, link: this.#link }) : null;
+    const wanted = { traddr: node.address, trsvcid: String(node.internalPort) };
+    const internal = nodeLink === null ? null : await openListener(context.engine, await nodeLink.open(wanted, signal));
     const hosts = isController
       ? await openListener(context.engine, { traddr: node.address, trsvcid: String(node.hostPort) })
       : null;
     const incarnation = makeIncarnation(context.boot ?? null, context.random);
-    if (internal !== null) {
+    if (internal !== null && nodeLink !== null) {
       this.#disks = new DiskAgent({
         context,
         link: this.#link,
@@ -92,11 +94,12 @@ export class NodeAgent {
         clusterId,
         disks: node.disks,
         internal,
+        nodeLink,
         incarnation,
       });
       await this.#disks.start();
     }
-    await this.#register({ internal, hosts, incarnation }, signal);
+    await this.#register({ internal, hosts, incarnation, link: nodeLink?.nqn ?? null }, signal);
     if (hosts !== null) {
       const access = new HostAccess({
         engine: context.engine,
@@ -138,7 +141,7 @@ export class NodeAgent {
   }
 
   async #register(
-    at: { internal: Address | null; hosts: Address | null; incarnation: string },
+    at: { internal: Address | null; hosts: Address | null; incarnation: string; link: string | null },
     signal: AbortSignal,
   ): Promise<void> {
     const { context, node } = this.#options;
@@ -147,12 +150,14 @@ export class NodeAgent {
     const roles = [...node.roles];
     const common = { format: formatVersion, name: node.name, roles } as const;
     const entry = { ...common, location: node.location };
+    const put = [{ key: keys.node(node.name), text: codecs.node.encode(entry) }];
+    this.#linkNqn = at.link;
     const engine = context.disks === undefined ? version : `${version}; ${context.disks.description}`;
     this.#live = { ...common, kind: 'node', incarnation, engine, internal, hosts, draining: false };
     const backoff = new Backoff({ clock: context.clock, minMs: 50, maxMs: 1_000 });
     for (;;) {
       try {
-        await this.#link.commit({ put: [{ key: keys.node(node.name), text: codecs.node.encode(entry) }] }, signal);
+        await this.#link.commit({ put }, signal);
         return await this.#announce(false);
       } catch (error) {
         // A store that went away since it was read is no reason to end.
@@ -167,7 +172,13 @@ export class NodeAgent {
   async #announce(draining: boolean): Promise<void> {
     if (this.#live === null) return;
     this.#live = { ...this.#live, draining };
-    const put = [{ key: keys.live(this.#live.name), text: codecs.live.encode(this.#live), leased: true }];
+    const { format, name, incarnation } = this.#live;
+    const live = { key: keys.live(name), text: codecs.live.encode(this.#live), leased: true };
+    const nqn = this.#linkNqn;
+    const link = nqn === null ? null : codecs.nodeLink.encode({ format, name, incarnation, nqn });
+    // Both at once: its link is not known of a process that is not, nor the other way round. Replicas are there already,
+    // and controllers that find one of the two would connect to each of them.
+    const put = link === null ? [live] : [{ key: keys.nodeLink(name), text: link }, live];
     await this.#link.commit({ put }, this.#stop.signal);
   }
 }

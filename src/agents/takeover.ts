@@ -12,8 +12,13 @@ import { type Logger, reason } from './context.js';
 import type { Identity } from './node-identity.js';
 import { pause } from './signal.js';
 
+export interface ReplicaAddress extends Address {
+  /** Of the node's link, which all members there share; null: it has none. */
+  readonly linkNqn: string | null;
+}
+
 /** Where a replica can be reached now; null: its node is not known to be up. */
-export type ResolveReplica = (replica: string) => Address | null;
+export type ResolveReplica = (replica: string) => ReplicaAddress | null;
 
 export interface AttachedMember extends TakenMember {
   /** The member's name in the engine. */
@@ -49,10 +54,13 @@ export async function attachMember(
 ): Promise<AttachOutcome> {
   const address = attacher.resolve(request.member.replica);
   if (address === null) return { kind: 'unreached', detail: 'its node is not up', refused: false };
+  const { traddr, trsvcid, linkNqn } = address;
   const params = {
     name: request.name,
-    ...address,
+    traddr,
+    trsvcid,
     subnqn: nqns.replica(request.member.replica),
+    ...(linkNqn === null ? {} : { link_nqn: linkNqn }),
     ...(await attacher.identity.credentials(attacher.engine, attacher.controller)),
     epoch: request.epoch,
     timeout_ms: request.timeoutMs,

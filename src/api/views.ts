@@ -17,6 +17,7 @@ import type {
 } from '../model/objects.js';
 import { cordonOf } from '../reconcile/cordons.js';
 import { volumeSize } from '../reconcile/growth.js';
+import { linkOf } from '../reconcile/node-links.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
 
 export function nodeView(state: ClusterState, name: string): NodeView | null {
@@ -29,6 +30,7 @@ export function nodeView(state: ClusterState, name: string): NodeView | null {
     state: live === null ? 'down' : live.draining ? 'draining' : 'up',
     engine: live?.engine ?? null,
     internal: live?.internal ?? null,
+    link: live === null ? null : linkOf(state, live),
     hosts: live?.hosts ?? null,
     location: node.location ?? {},
     cordon: state.get('cordons', `node/${name}`)?.mode ?? null,

@@ -63,6 +63,16 @@ export function nodeLinks(start: () => Engine, diskPath: (name: string) => strin
       const taken = await attach(node, { from, member: `m${i}`, replica: `r${i}`, epoch: 4 + i });
       expect(taken).toMatchObject({ incarnation: `INCARNATION${i}`, shared: true });
     }
+    // Their number does not follow that of the replicas.
+    const [link, ...others] = await from.rpc('basalt_link_get', {});
+    expect(others).toEqual([]);
+    expect(link).toEqual({
+      address: `${node.traddr}:${node.trsvcid}`,
+      hostnqn,
+      state: 'live',
+      connections: 5,
+      members: 3,
+    });
     const handles = await Promise.all([1, 2, 3].map((i) => from.openBdev(`m${i}`)));
     await Promise.all(handles.map((handle, i) => handle.write(0, filled(i + 1))));
     for (const [i, handle] of handles.entries()) {
@@ -88,6 +98,16 @@ export function nodeLinks(start: () => Engine, diskPath: (name: string) => strin
     const taken = await attach(without, { from, member: 'm1', replica: 'r1', epoch: 1 });
     expect(taken).toMatchObject({ incarnation: 'INCARNATION1', shared: false });
     expect(await attach(others, { from, member: 'm2', replica: 'r1', epoch: 1 })).toMatchObject({ shared: false });
+  });
+
+  it('fails all members of a link at once when its host is let in no longer', async () => {
+    const node = await serve(start(), diskPath('d0'), 2, [hostnqn]);
+    const from = start();
+    for (const i of [1, 2]) await attach(node, { from, member: `m${i}`, replica: `r${i}`, epoch: 1 });
+    const handles = await Promise.all([1, 2].map((i) => from.openBdev(`m${i}`)));
+    await node.engine.rpc('nvmf_subsystem_remove_host', { nqn: linkNqn, host: hostnqn });
+    for (const handle of handles) await expect(handle.write(0, filled(1))).rejects.toMatchObject({ isPathError: true });
+    await Promise.all(handles.map((handle) => handle.close()));
   });
 
   it('lets nobody attach by a link what the replica itself does not let in', async () => {

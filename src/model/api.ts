@@ -446,6 +446,8 @@ export const NodeView = Type.Object(
     state: Type.Union([Type.Literal('up'), Type.Literal('draining'), Type.Literal('down')]),
     engine: Type.Union([Type.String(), Type.Null()]),
     internal: Type.Union([Address, Type.Null()]),
+    /** Of the subsystem by which controllers reach all its replicas over one association. Null: they connect to each. */
+    link: Type.Union([Nqn, Type.Null()]),
     hosts: Type.Union([Address, Type.Null()]),
     location: Location,
     /** Null: it takes new work. */

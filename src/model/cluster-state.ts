@@ -15,6 +15,7 @@ import type {
   DiskObject,
   Leadership,
   LiveObject,
+  NodeLinkObject,
   NodeObject,
   ObservedReplica,
   ObservedVolume,
@@ -39,6 +40,7 @@ interface Kinds {
   /** One, `current`. */
   clusterKeys: ClusterKeyObject;
   nodes: NodeObject;
+  nodeLinks: NodeLinkObject;
   lives: LiveObject;
   /** By NQN. */
   hosts: HostObject;
@@ -78,6 +80,7 @@ const prefixes: { [K in Kind]: { prefix: string; codec: Codec<Kinds[K]> } } = {
   cluster: { prefix: keys.cluster, codec: codecs.cluster },
   clusterKeys: { prefix: keys.clusterKeys, codec: codecs.clusterKey },
   nodes: { prefix: keys.nodes, codec: codecs.node },
+  nodeLinks: { prefix: keys.nodeLinks, codec: codecs.nodeLink },
   lives: { prefix: keys.lives, codec: codecs.live },
   hosts: { prefix: keys.hosts, codec: codecs.host },
   tokens: { prefix: keys.tokens, codec: codecs.token },

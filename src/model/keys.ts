@@ -14,6 +14,8 @@ export const keys = Object.freeze({
   placement: `${root}placement`,
   nodes: `${root}nodes/`,
   node: (name: string) => `${root}nodes/${name}`,
+  nodeLinks: `${root}node-links/`,
+  nodeLink: (name: string) => `${root}node-links/${name}`,
   /** Leased: present while that process keeps its lease alive. */
   lives: `${root}live/`,
   live: (name: string) => `${root}live/${name}`,

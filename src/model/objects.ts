@@ -44,6 +44,22 @@ export const NodeObject = Type.Object(
 );
 export type NodeObject = Static<typeof NodeObject>;
 
+/**
+ * By what subsystem of its own a disk node lets controllers reach all its replicas at once (decision 017). Apart from the
+ * node's other objects: versions that do not know it read those as before, and connect to each replica.
+ */
+export const NodeLinkObject = Type.Object(
+  {
+    format: Format,
+    name: Name,
+    /** Of the process that has it: one of another version may have come since. */
+    incarnation: Type.String({ minLength: 1, maxLength: 20 }),
+    nqn: Nqn,
+  },
+  strict,
+);
+export type NodeLinkObject = Static<typeof NodeLinkObject>;
+
 export const LiveObject = Type.Object(
   {
     format: Format,
@@ -293,6 +309,7 @@ export const codecs = Object.freeze({
   cluster: codec(ClusterObject),
   clusterKey: codec(ClusterKeyObject),
   node: codec(NodeObject),
+  nodeLink: codec(NodeLinkObject),
   live: codec(LiveObject),
   host: codec(HostObject),
   token: codec(TokenObject),

@@ -60,6 +60,8 @@ export interface ClusterShape {
   readonly bugs: PlantedBugs;
   /** Of the nodes' leases in the store. @default 2 */
   readonly leaseTtlSeconds?: number;
+  /** Disk nodes of a version that knows no node links. @default none */
+  readonly withoutLinks?: readonly string[];
   /** A second volume of the same form, which prefers another controller, with a host of its own. */
   readonly twin?: boolean;
 }
@@ -115,6 +117,8 @@ export class ClusterSim {
   readonly rareEvents = new RareEvents();
   readonly monitor = new LeadershipMonitor(this.rareEvents);
   readonly replicas = new ReplicaMonitor();
+  /** Disk nodes of a version that knows no node links, from their next start on. */
+  readonly withoutLinks: Set<string>;
   readonly #intruder: Engine;
   #intrusions = 0;
   readonly #clockwork: SimClockwork;
@@ -132,6 +136,7 @@ export class ClusterSim {
 
   constructor(seed: bigint, shape: ClusterShape, options: ClusterSimOptions = {}) {
     this.shape = shape;
+    this.withoutLinks = new Set(shape.withoutLinks);
     this.#random = new SeededRandom(seed);
     this.world = createSimWorld({
       seed,
@@ -417,6 +422,7 @@ export class ClusterSim {
       server: this.server,
       random: this.#random.fork(),
       bugs: this.shape.bugs,
+      knowsLinks: () => !this.withoutLinks.has(config.name),
       replicas: this.replicas,
       restartAfterMs,
       trace: (what, text) => this.#trace.add(config.name, what, text),

@@ -63,7 +63,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const drawnChanges = recipe === null ? drawChanges(options.seed) : (recipe.changes ?? []);
   const wanted = options.changes ?? (named === undefined ? drawnChanges : []);
   const kinds = drawn.erasure === undefined ? wanted : wanted.filter((name) => !uncoded.includes(name));
-  const shape = reduced(drawn, reduction);
+  const shape = { withoutLinks: drawOlder(options.seed), ...reduced(drawn, reduction) };
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
   let summary = shapeText(shape);
@@ -193,6 +193,16 @@ const uncoded: readonly ChangeName[] = [
   'snapshots while a disk node returns',
 ];
 
+const olderStream = 0x11f5n;
+const olderShare = 0.3;
+
+/** Disk nodes that know no node links, as in the middle of an upgrade. */
+function drawOlder(seed: bigint): string[] {
+  const random = new SeededRandom(seed ^ olderStream);
+  if (!random.chance(olderShare)) return [];
+  return ['d1', 'd2', 'd3', 'd4'].filter(() => random.chance(0.5));
+}
+
 function drawErasure(seed: bigint): Pick<ClusterShape, 'erasure' | 'disks'> | null {
   const random = new SeededRandom(seed ^ erasureStream);
   if (!random.chance(erasureShare)) return null;
@@ -213,7 +223,8 @@ function drawMix(random: SeededRandom): WorkloadMix {
 }
 
 function shapeText(shape: ClusterShape): string {
-  const { copies, erasure, legs, disks, controllers, hosts, leaseMs } = shape;
+  const { copies, erasure, legs, disks, controllers, hosts, leaseMs, withoutLinks = [] } = shape;
   const redundancy = erasure === undefined ? `${copies} copies` : `${erasure.data}+${erasure.parity}`;
-  return `${redundancy}, ${legs} legs, ${disks} disk nodes, ${controllers} controllers, ${hosts} hosts, lease ${leaseMs} ms`;
+  const older = withoutLinks.length === 0 ? '' : `, no links with ${withoutLinks.join(' ')}`;
+  return `${redundancy}, ${legs} legs, ${disks} disk nodes, ${controllers} controllers, ${hosts} hosts, lease ${leaseMs} ms${older}`;
 }

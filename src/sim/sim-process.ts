@@ -8,6 +8,7 @@ import { reason } from '../agents/context.js';
 import type { NodeAgent } from '../agents/node-agent.js';
 import type { Engine } from '../engine/engine.js';
 import type { SimWorld } from '../engine/native/sim-world.js';
+import { withoutLinks } from '../engine/testing/without-links.js';
 import type { SeededRandom } from '../env/seeded-random.js';
 import type { VirtualClock, VirtualTime } from '../env/virtual-clock.js';
 import type { CompiledNode } from '../model/config.js';
@@ -23,6 +24,8 @@ export interface SimProcessOptions {
   readonly server: SimStoreServer;
   readonly random: SeededRandom;
   readonly bugs: PlantedBugs;
+  /** Whether it is, when it starts, of a version that knows node links. */
+  readonly knowsLinks: () => boolean;
   readonly replicas: ReplicaMonitor;
   readonly restartAfterMs: number;
   readonly trace: (what: string, text: string) => void;
@@ -78,12 +81,13 @@ export class SimProcess {
 
   start(): void {
     if (this.#running !== null) return;
-    const { config, world, time, server, random, bugs, replicas, trace, makeAgent } = this.#options;
+    const { config, world, time, server, random, bugs, knowsLinks, replicas, trace, makeAgent } = this.#options;
     trace('start', '');
     const clock = time.clock();
     const engine = world.createEngine(config.name, { clock, planted: enginePlants(bugs), onTrace: trace });
     const log = loggerOf(trace);
-    const context = { engine: replicas.watch(engine), clock, random: random.fork(), log, planted: bugs };
+    const watched = replicas.watch(knowsLinks() ? engine : withoutLinks(engine));
+    const context = { engine: watched, clock, random: random.fork(), log, planted: bugs };
     const agent = makeAgent(context, server.open(config.name, clock));
     const running: Running = { clock, agent, engine, isUp: false, stopping: false };
     this.#running = running;

@@ -208,6 +208,10 @@ describe('hosts and nodes of a cluster of processes that prove who they are', { 
     try {
       const opened = await withKey.open('v', { takeover: true });
       expect((await opened.read(4 * MiB, 4096)).every((byte) => byte === 4)).toBe(true);
+      // By links, which authenticate: as many members as the volume has, and under a name that says with which key.
+      const links = await withKey.engine.rpc('basalt_link_get', {});
+      expect(links.reduce((sum, { members }) => sum + members, 0)).toBe(volume.legs.flat().length);
+      for (const { hostnqn } of links) expect(hostnqn).toMatch(new RegExp(`:${ring.newest.id}$`));
       await opened.close();
     } finally {
       await withKey.close();

@@ -29,6 +29,19 @@ describe('a volume in this process', { timeout: 120_000 }, () => {
     await running.settled();
   });
 
+  it('reaches all replicas of a disk node by one link', async () => {
+    const volume = await cluster.open(volumeName, { takeover: true });
+    const { legs } = await running.volume();
+    const count = new Map<string, number>();
+    for (const { node } of legs.flat()) count.set(node, (count.get(node) ?? 0) + 1);
+    const links = await cluster.engine.rpc('basalt_link_get', {});
+    expect(links.map(({ members }) => members).sort()).toEqual([...count.values()].sort());
+    for (const link of links) expect(link).toMatchObject({ state: 'live', connections: 5 });
+    await volume.close();
+    expect(await cluster.engine.rpc('basalt_link_get', {})).toEqual([]);
+    await running.settled();
+  });
+
   it('writes from memory of the engine, and a host reads the same afterwards', async () => {
     const volume = await cluster.open(volumeName, { takeover: true });
     const written = Buffer.from(cluster.engine.allocate(256 * 1024));

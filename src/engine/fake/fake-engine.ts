@@ -78,6 +78,8 @@ interface Connection {
   readonly nqn: string;
   readonly hostnqn: string;
   readonly lvol: string;
+  /** The node link that it came by; null: a connection of its own. */
+  readonly link: string | null;
 }
 
 export class FakeEngine implements Engine {
@@ -225,7 +227,7 @@ export class FakeEngine implements Engine {
   /** Register, then Acquire with preempt-and-abort, of a new association of a host with that secret. */
   takeOver(
     nqn: string,
-    { hostnqn, secret }: { hostnqn: string; secret: string | null },
+    { hostnqn, secret, link }: { hostnqn: string; secret: string | null; link: string | null },
     epoch: bigint,
   ): { bdev: FakeBdev; incarnation: string; connection: string } {
     const { subsystem, namespace } = this.#admitted(nqn, hostnqn, secret);
@@ -237,13 +239,13 @@ export class FakeEngine implements Engine {
       const message = `${nqn} obeys epoch ${gate.epoch}, not ${epoch}`;
       throw new Refused('fenced', message, { epoch: gate.epoch.toString() });
     }
-    const connection = { id: this.network.random.uuid(), nqn, hostnqn, lvol: namespace.bdev.name };
+    const connection = { id: this.network.random.uuid(), nqn, hostnqn, lvol: namespace.bdev.name, link };
     stored.lvol.gate = { epoch, holder: connection.id };
     this.#connections.set(connection.id, connection);
     return { bdev: namespace.bdev, incarnation: subsystem.serial, connection: connection.id };
   }
 
-  /** Connections are not counted here: only whether there would be one that is shared. */
+  /** Whether it lets that host in; what it proves itself with is judged replica by replica. */
   hasNodeLink(nqn: string, hostnqn: string): boolean {
     const link = this.#state.subsystems.get(nqn);
     return link?.nodeLink === true && (link.allowAnyHost || link.hosts.has(hostnqn)) && link.listeners.length > 0;
@@ -268,8 +270,10 @@ export class FakeEngine implements Engine {
   }
 
   dropConnections(nqn: string, hostnqn?: string): void {
-    for (const connection of this.connectionsTo(nqn))
-      if (hostnqn === undefined || connection.hostnqn === hostnqn) this.#connections.delete(connection.id);
+    for (const connection of this.#connections.values()) {
+      const goes = connection.nqn === nqn || connection.link === nqn;
+      if (goes && (hostnqn === undefined || connection.hostnqn === hostnqn)) this.#connections.delete(connection.id);
+    }
   }
 
   connectionsTo(nqn: string): Connection[] {

@@ -2,7 +2,7 @@
 //
 // The fake's members, legs and peer watches: what reaches from one engine to another.
 
-import type { LegResync } from '../methods.js';
+import type { LegResync, LinkDescription } from '../methods.js';
 import { Association } from './association.js';
 import { type FakeBdev, followSize, makeBdev } from './bdev.js';
 import { Fields } from './fields.js';
@@ -13,6 +13,8 @@ import { hostPathError, Refused } from './refusal.js';
 import { discoveryNqn, type EngineState } from './state.js';
 
 export const memberKeepAliveMs = 1000;
+/** One for the admin queue, four for I/O. */
+const linkConnections = 5;
 const tailBytes = 2 ** 20;
 
 export function assertPort(fields: Fields, trsvcid: string): void {
@@ -41,11 +43,13 @@ async function attachMember(state: EngineState, fields: Fields): Promise<unknown
   state.attaching.add(request.name);
   try {
     const peer = await reachPeer(state, request.traddr, request.trsvcid, timeoutMs);
-    const taken = peer.takeOver(request.subnqn, { hostnqn: request.hostnqn, secret }, request.epoch);
-    publishMember(state, request.name, taken, peer);
+    const { hostnqn } = request;
+    const link = linkNqn !== null && peer.hasNodeLink(linkNqn, hostnqn) ? linkNqn : null;
+    const taken = peer.takeOver(request.subnqn, { hostnqn, secret, link }, request.epoch);
+    const shared = { address: `${request.traddr}:${request.trsvcid}`, hostnqn };
+    publishMember(state, request.name, { ...taken, link: link === null ? null : shared }, peer);
     const { numBlocks, blockBytes } = taken.bdev;
-    const shared = linkNqn !== null && peer.hasNodeLink(linkNqn, request.hostnqn);
-    return { incarnation: taken.incarnation, num_blocks: numBlocks, block_size: blockBytes, shared };
+    return { incarnation: taken.incarnation, num_blocks: numBlocks, block_size: blockBytes, shared: link !== null };
   } finally {
     state.attaching.delete(request.name);
   }
@@ -74,6 +78,7 @@ interface Taken {
   readonly bdev: FakeBdev;
   readonly incarnation: string;
   readonly connection: string;
+  readonly link: { readonly address: string; readonly hostnqn: string } | null;
 }
 
 function publishMember(state: EngineState, name: string, taken: Taken, peer: Peer): void {
@@ -104,7 +109,7 @@ function publishMember(state: EngineState, name: string, taken: Taken, peer: Pee
   };
   state.bdevs.set(name, bdev);
   const snapshot = (called: string): Promise<void> => run(async () => peer.snapshot(taken.connection, called));
-  state.members.set(name, { bdev, association, snapshot, leg: null });
+  state.members.set(name, { bdev, association, link: taken.link, snapshot, leg: null });
 }
 
 function createLeg(state: EngineState, fields: Fields): unknown {
@@ -288,6 +293,20 @@ function watchPeer(state: EngineState, fields: Fields): string {
   return name;
 }
 
+/** A link is there as long as a member goes by it. */
+function linksOf(state: EngineState): LinkDescription[] {
+  const links = new Map<string, LinkDescription>();
+  for (const { link, association } of state.members.values()) {
+    if (link === null || association.lost) continue;
+    const { address, hostnqn } = link;
+    const known = links.get(`${address} ${hostnqn}`);
+    if (known !== undefined) known.members += 1;
+    else
+      links.set(`${address} ${hostnqn}`, { address, hostnqn, state: 'live', connections: linkConnections, members: 1 });
+  }
+  return [...links.values()];
+}
+
 export const legMethods: Record<string, Handler> = {
   basalt_member_attach: attachMember,
   basalt_member_detach: (state, fields) => {
@@ -297,9 +316,9 @@ export const legMethods: Record<string, Handler> = {
     state.members.delete(name);
     return true;
   },
-  basalt_link_get: (_, fields) => {
+  basalt_link_get: (state, fields) => {
     fields.end();
-    return [];
+    return linksOf(state);
   },
   basalt_leg_create: createLeg,
   basalt_leg_get: getLeg,

@@ -53,6 +53,8 @@ export interface FakeSubsystem {
 export interface FakeMember {
   readonly bdev: FakeBdev;
   readonly association: Association;
+  /** What it shares with other members there; null: nothing. */
+  readonly link: { readonly address: string; readonly hostnqn: string } | null;
   /** Through the replica's gate. */
   snapshot(name: string): Promise<void>;
   leg: LegIo | null;
