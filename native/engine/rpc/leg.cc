@@ -13,6 +13,7 @@
 #include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
 #include "engine/rpc/nvmf_params.h"
+#include "engine/rpc/scrub_report.h"
 
 namespace basalt::rpc {
 namespace {
@@ -653,18 +654,6 @@ class Leg final : public Module {
     if (!found) co_return std::move(found).error();
     (*found)->stop_scrub();
     co_return done();
-  }
-
-  static JsonValue about_scrub(const bdev::ScrubInfo& scrub, uint64_t leg_blocks) {
-    static constexpr const char* states[] = {"idle", "running", "finished", "stopped"};
-    auto about = JsonValue::object();
-    about.set("state", states[static_cast<size_t>(scrub.state)])
-        .set("percent", std::min<uint64_t>(100, scrub.compared_blocks * 100 / leg_blocks))
-        .set("compared_blocks", scrub.compared_blocks)
-        .set("different_blocks", scrub.different_blocks)
-        .set("unreadable_blocks", scrub.unreadable_blocks)
-        .set("repaired_blocks", scrub.repaired_blocks);
-    return about;
   }
 
   Task<RpcResult> fence(JsonValue params) {

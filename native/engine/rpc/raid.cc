@@ -8,6 +8,7 @@
 #include "bdev/raid/raid_parity.h"
 #include "engine/rpc/bdev_params.h"
 #include "engine/rpc/modules.h"
+#include "engine/rpc/scrub_report.h"
 
 namespace basalt::rpc {
 namespace {
@@ -201,18 +202,6 @@ class Raid final : public Module {
     if (!entry) co_return std::move(entry).error();
     static_cast<RaidParityBdev&>(*(*entry)->bdev).set_resync(bytes_per_s, paused);
     co_return done();
-  }
-
-  static JsonValue about_scrub(const bdev::ScrubInfo& scrub, uint64_t count_blocks) {
-    static constexpr const char* states[] = {"idle", "running", "finished", "stopped"};
-    auto about = JsonValue::object();
-    about.set("state", states[static_cast<size_t>(scrub.state)])
-        .set("percent", std::min<uint64_t>(100, scrub.compared_blocks * 100 / count_blocks))
-        .set("compared_blocks", scrub.compared_blocks)
-        .set("different_blocks", scrub.different_blocks)
-        .set("unreadable_blocks", scrub.unreadable_blocks)
-        .set("repaired_blocks", scrub.repaired_blocks);
-    return about;
   }
 
   bdev::RaidParityEvents events_of(const std::string& name) {
