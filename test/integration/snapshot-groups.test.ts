@@ -8,75 +8,17 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/env/clock.js';
-import { Cluster } from '../../src/index.js';
 import type { SnapshotGroupView, VolumeView } from '../../src/model/api.js';
+import { OrderedLoad } from './ordered-load.js';
 import { hostNqn, RunningCluster, TestHost, volumeBytes, volumeName } from './running-cluster.js';
 
-const blockBytes = 4096;
-const blockCount = 256;
-const stepBytes = volumeBytes / blockCount;
 const twinName = 'vol2';
 const names = [volumeName, twinName];
 const patientMs = 120_000;
 
-interface Write {
-  readonly volume: number;
-  readonly block: number;
-  readonly sequence: number;
-  readonly invoked: number;
-  acknowledged: number;
-}
-
-/** Each worker has blocks of its own in both volumes, and writes to one after the other. */
-class PairLoad {
-  readonly writes: Write[] = [];
-  readonly #hosts: readonly TestHost[];
-  readonly #workers: Promise<void>[];
-  #order = 0;
-  #running = true;
-
-  constructor(hosts: readonly TestHost[], depth: number) {
-    this.#hosts = hosts;
-    this.#workers = Array.from({ length: depth }, (_, worker) => this.#work(worker, depth));
-    for (const worker of this.#workers) worker.catch(() => {});
-  }
-
-  /** Grows with everything that was asked for or acknowledged. */
-  get order(): number {
-    return this.#order;
-  }
-
-  async #work(worker: number, depth: number): Promise<void> {
-    const buffers = this.#hosts.map((host) => Buffer.from(host.engine.allocate(blockBytes)));
-    for (let turn = 0; this.#running; turn++) {
-      const volume = (turn + worker) % this.#hosts.length;
-      const [host, buffer] = [this.#hosts[volume], buffers[volume]];
-      if (host === undefined || buffer === undefined) throw new Error('no host');
-      const block = worker + depth * ((turn * 37) % (blockCount / depth));
-      const sequence = this.writes.length + 1;
-      const write: Write = { volume, block, sequence, invoked: ++this.#order, acknowledged: Number.POSITIVE_INFINITY };
-      this.writes.push(write);
-      for (let at = 0; at < blockBytes; at += 512) buffer.writeUInt32LE(sequence, at);
-      await host.bdev.write(block * stepBytes, buffer);
-      write.acknowledged = ++this.#order;
-    }
-  }
-
-  async progress(count: number): Promise<void> {
-    const goal = this.writes.length + count;
-    for (const endMs = systemClock.now() + patientMs; this.writes.length < goal; await systemClock.sleep(5))
-      if (systemClock.now() > endMs) throw new Error('the load does not go on');
-  }
-
-  async stop(): Promise<void> {
-    this.#running = false;
-    await Promise.all(this.#workers);
-  }
-}
-
 describe('groups of snapshots of a cluster of processes', { timeout: 600_000 }, () => {
   let running: RunningCluster;
-  let load: PairLoad;
+  let load: OrderedLoad;
   const hosts: TestHost[] = [];
 
   const isSettled = (volume: VolumeView): boolean => {
@@ -93,7 +35,7 @@ describe('groups of snapshots of a cluster of processes', { timeout: 600_000 }, 
     await api.createVolume({ name: twinName, sizeBytes: volumeBytes, copies: 2, legs: 2, controllers });
     await api.attach(twinName, { host: hostNqn });
     for (const name of names) hosts.push(await TestHost.connect(await settled(name)));
-    load = new PairLoad(hosts, 8);
+    load = new OrderedLoad(hosts, { depth: 8, blockCount: 256 });
   }, 180_000);
   afterAll(async () => {
     await load?.stop().catch(() => {});
@@ -144,35 +86,14 @@ describe('groups of snapshots of a cluster of processes', { timeout: 600_000 }, 
     const name = `${volume}-${group}`;
     await running.cluster.api.cloneSnapshot(volume, group, { name, controllers: [] });
     await running.cluster.waitForVolume(name, 'made', patientMs, ({ phase }) => phase === 'live');
-    const cluster = await Cluster.connect({ api: running.cluster.api.endpoint });
-    try {
-      const opened = await cluster.open(name);
-      const found: number[] = [];
-      for (let block = 0; block < blockCount; block++)
-        found.push((await opened.read(block * stepBytes, blockBytes)).readUInt32LE(0));
-      await opened.close();
-      return found;
-    } finally {
-      await cluster.close();
-      await running.cluster.api.deleteVolume(name);
-    }
+    const held = await load.contents(running.cluster.api.endpoint, name);
+    await running.cluster.api.deleteVolume(name);
+    return held;
   }
 
   async function expectInstant(group: string): Promise<void> {
     const held = [await contents(volumeName, group), await contents(twinName, group)];
-    const { writes } = load;
-    const contained = held.map((blocks) => blocks.map((sequence) => writes[sequence - 1] ?? null));
-    contained.forEach((blocks, volume) => {
-      for (const [block, write] of blocks.entries())
-        if (write !== null) expect([write.volume, write.block]).toEqual([volume, block]);
-    });
-    const last = Math.max(asked.get(group) ?? 0, ...contained.flat().map((write) => write?.invoked ?? 0));
-    expect(last).toBeLessThanOrEqual(over.get(group) ?? last);
-    const missed = writes.filter((write) => {
-      const here = contained[write.volume]?.[write.block] ?? null;
-      return write.acknowledged < last && write.sequence > (here?.sequence ?? 0);
-    });
-    expect(missed.slice(0, 5)).toEqual([]);
+    load.expectInstant(held, asked.get(group) ?? 0, over.get(group) ?? Number.POSITIVE_INFINITY);
     // The disks are small.
     await running.cluster.api.deleteSnapshotGroup(group);
   }

@@ -7,88 +7,19 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/env/clock.js';
-import { Cluster } from '../../src/index.js';
 import type { SnapshotView } from '../../src/model/api.js';
-import { RunningCluster, TestHost, volumeBytes, volumeName } from './running-cluster.js';
-
-const blockBytes = 4096;
-const blockCount = 512;
-/** Over all stripes of all legs. */
-const stepBytes = volumeBytes / blockCount;
-
-interface Write {
-  readonly block: number;
-  readonly sequence: number;
-  readonly invoked: number;
-  acknowledged: number;
-}
-
-/** Each worker writes its own blocks, one after the other; every write has its own number. */
-class NotingLoad {
-  readonly writes: Write[] = [];
-  readonly #host: TestHost;
-  #order = 0;
-  #running = true;
-  #longestGapMs = 0;
-  #lastMs = systemClock.now();
-  readonly #workers: Promise<void>[];
-
-  constructor(host: TestHost, depth: number) {
-    this.#host = host;
-    this.#workers = Array.from({ length: depth }, (_, worker) => this.#work(worker, depth));
-    for (const worker of this.#workers) worker.catch(() => {});
-  }
-
-  async #work(worker: number, depth: number): Promise<void> {
-    const buffer = Buffer.from(this.#host.engine.allocate(blockBytes));
-    for (let turn = 0; this.#running; turn++) {
-      const block = worker + depth * ((turn * 37) % (blockCount / depth));
-      const write: Write = { block, sequence: this.writes.length + 1, invoked: ++this.#order, acknowledged: Infinity };
-      this.writes.push(write);
-      for (let at = 0; at < blockBytes; at += 512) buffer.writeUInt32LE(write.sequence, at);
-      await this.#host.bdev.write(block * stepBytes, buffer);
-      write.acknowledged = ++this.#order;
-      const now = systemClock.now();
-      this.#longestGapMs = Math.max(this.#longestGapMs, now - this.#lastMs);
-      this.#lastMs = now;
-    }
-  }
-
-  /** Grows with everything that was asked for or acknowledged. */
-  get order(): number {
-    return this.#order;
-  }
-
-  takeGap(): number {
-    const gap = this.#longestGapMs;
-    this.#longestGapMs = 0;
-    return gap;
-  }
-
-  async progress(count: number): Promise<void> {
-    const goal = this.writes.length + count;
-    const endMs = systemClock.now() + 60_000;
-    while (this.writes.length < goal) {
-      if (systemClock.now() > endMs) throw new Error('the load does not go on');
-      await systemClock.sleep(5);
-    }
-  }
-
-  async stop(): Promise<void> {
-    this.#running = false;
-    await Promise.all(this.#workers);
-  }
-}
+import { OrderedLoad } from './ordered-load.js';
+import { RunningCluster, TestHost, volumeName } from './running-cluster.js';
 
 describe('snapshots of a volume of a cluster of processes', { timeout: 180_000 }, () => {
   let running: RunningCluster;
   let host: TestHost;
-  let load: NotingLoad;
+  let load: OrderedLoad;
 
   beforeAll(async () => {
     running = await RunningCluster.start();
     host = await TestHost.connect(await running.settled());
-    load = new NotingLoad(host, 8);
+    load = new OrderedLoad([host], { depth: 8, blockCount: 512 });
   }, 120_000);
   afterAll(async () => {
     await load?.stop().catch(() => {});
@@ -118,46 +49,15 @@ describe('snapshots of a volume of a cluster of processes', { timeout: 180_000 }
     return view;
   }
 
-  /** What each block of the volume holds, by the numbers of writes; read by a program that opens it. */
-  async function contents(volume: string): Promise<number[]> {
-    const cluster = await Cluster.connect({ api: running.cluster.api.endpoint });
-    try {
-      const opened = await cluster.open(volume);
-      const found: number[] = [];
-      for (let block = 0; block < blockCount; block++) {
-        const bytes = await opened.read(block * stepBytes, blockBytes);
-        const sequence = bytes.readUInt32LE(0);
-        for (let at = 512; at < blockBytes; at += 512)
-          expect(bytes.readUInt32LE(at), `torn block ${block}`).toBe(sequence);
-        found.push(sequence);
-      }
-      await opened.close();
-      return found;
-    } finally {
-      await cluster.close();
-    }
-  }
+  const contents = (volume: string): Promise<number[]> => load.contents(running.cluster.api.endpoint, volume);
 
   async function clone(name: string, from: string): Promise<void> {
     await running.cluster.api.cloneSnapshot(volumeName, from, { name, controllers: [] });
     await running.cluster.waitForVolume(name, 'made', 60_000, (volume) => volume.phase === 'live');
   }
 
-  /** Holds what had been acknowledged before it was asked for, nothing that was asked for after it was made. */
-  function expectInstant(held: readonly number[], name: string): void {
-    const { writes } = load;
-    const contained = held.map((sequence) => (sequence === 0 ? null : (writes[sequence - 1] ?? null)));
-    held.forEach((sequence, block) => {
-      if (sequence !== 0) expect(contained[block]?.block, `block ${block}`).toBe(block);
-    });
-    const last = Math.max(asked.get(name) ?? 0, ...contained.map((write) => write?.invoked ?? 0));
-    expect(last).toBeLessThanOrEqual(over.get(name) ?? last);
-    const missed = writes.filter((write) => {
-      const here = contained[write.block] ?? null;
-      return write.acknowledged < last && write.sequence > (here?.sequence ?? 0);
-    });
-    expect(missed.slice(0, 5)).toEqual([]);
-  }
+  const expectInstant = (held: readonly number[], name: string): void =>
+    load.expectInstant([held], asked.get(name) ?? 0, over.get(name) ?? Number.POSITIVE_INFINITY);
 
   it('are instants over all legs, while a host writes, with a short pause', async () => {
     await load.progress(2_000);
@@ -216,7 +116,7 @@ describe('snapshots of a volume of a cluster of processes', { timeout: 180_000 }
     await running.cluster.start();
     await running.settled();
     host = await TestHost.connect(await running.settled());
-    load = new NotingLoad(host, 8);
+    load = new OrderedLoad([host], { depth: 8, blockCount: 512 });
     await load.progress(500);
     await clone('after', 's1');
     expect(await contents('after')).toEqual(held);

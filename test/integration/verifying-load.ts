@@ -4,10 +4,11 @@
 // block, so that the only values a read may give are the last acknowledged write and those that were started later.
 
 import type { BdevHandle, Engine } from '../../src/engine/engine.js';
-import { systemClock } from '../../src/env/clock.js';
+import { Pace } from './pace.js';
 
 const blockBytes = 4096;
 const stampBytes = 512;
+const readersOfAll = 16;
 
 export interface LoadReport {
   readonly writes: number;
@@ -38,8 +39,7 @@ export class VerifyingLoad {
   #workers: Promise<void>[] = [];
   #writes = 0;
   #reads = 0;
-  #lastMs = 0;
-  #longestGapMs = 0;
+  readonly #pace = new Pace();
   readonly #violations: string[] = [];
 
   constructor(engine: Engine, bdev: BdevHandle, oracle: BlockOracle) {
@@ -51,29 +51,28 @@ export class VerifyingLoad {
   /** `depth` workers, each on blocks of its own, until stop(). Two writes to one read. */
   start(depth: number): void {
     this.#running = true;
-    this.#lastMs = systemClock.now();
+    this.#pace.resetGap();
     this.#workers = Array.from({ length: depth }, (_, worker) => this.#work(worker, depth));
     for (const worker of this.#workers) worker.catch(() => {});
   }
 
   get completed(): number {
-    return this.#writes + this.#reads;
+    return this.#pace.completed;
   }
 
-  /** So many more requests complete, on a machine that may do much else. */
+  /** So many more requests complete, on a machine that may do much else; others are under way then. */
   async progress(count: number, withinMs = 60_000): Promise<void> {
-    const goal = this.completed + count;
-    for (const endMs = systemClock.now() + withinMs; this.completed < goal; await systemClock.sleep(10))
-      if (systemClock.now() > endMs) throw new Error(`no progress: ${JSON.stringify(this.report())}`);
+    await this.#pace.progress(count, withinMs).catch((cause: unknown) => {
+      throw new Error(`no progress: ${JSON.stringify(this.report())}`, { cause });
+    });
   }
 
   resetGap(): void {
-    this.#lastMs = systemClock.now();
-    this.#longestGapMs = 0;
+    this.#pace.resetGap();
   }
 
   get longestGapMs(): number {
-    return Math.max(this.#longestGapMs, systemClock.now() - this.#lastMs);
+    return this.#pace.longestGapMs;
   }
 
   /** Rejects when a request failed. */
@@ -87,7 +86,7 @@ export class VerifyingLoad {
     return {
       writes: this.#writes,
       reads: this.#reads,
-      longestGapMs: this.#longestGapMs,
+      longestGapMs: this.#pace.longestGapMs,
       violations: this.#violations,
     };
   }
@@ -96,11 +95,16 @@ export class VerifyingLoad {
   async verifyAll(
     host: { engine: Engine; bdev: BdevHandle } = { engine: this.#engine, bdev: this.#bdev },
   ): Promise<string[]> {
-    const buffer = Buffer.from(host.engine.allocate(blockBytes));
-    for (let block = 0; block < this.#oracle.blocks; block++) {
-      await host.bdev.read(block * blockBytes, buffer);
-      this.#check(block, buffer, this.#oracle.acknowledged[block] ?? 0);
-    }
+    let next = 0;
+    const reader = async (): Promise<void> => {
+      const buffer = Buffer.from(host.engine.allocate(blockBytes));
+      while (next < this.#oracle.blocks) {
+        const block = next++;
+        await host.bdev.read(block * blockBytes, buffer);
+        this.#check(block, buffer, this.#oracle.acknowledged[block] ?? 0);
+      }
+    };
+    await Promise.all(Array.from({ length: readersOfAll }, reader));
     return this.#violations;
   }
 
@@ -109,6 +113,7 @@ export class VerifyingLoad {
     for (let turn = 0; this.#running; turn++) {
       const block = (worker + depth * ((turn * 7919) % Math.ceil(this.#oracle.blocks / depth))) % this.#oracle.blocks;
       if (block % depth !== worker % depth) continue;
+      await this.#pace.turn();
       if (turn % 3 === 2) {
         const expected = this.#oracle.acknowledged[block] ?? 0;
         await this.#bdev.read(block * blockBytes, buffer);
@@ -122,9 +127,7 @@ export class VerifyingLoad {
         this.#oracle.acknowledged[block] = sequence;
         this.#writes++;
       }
-      const now = systemClock.now();
-      this.#longestGapMs = Math.max(this.#longestGapMs, now - this.#lastMs);
-      this.#lastMs = now;
+      this.#pace.done();
     }
   }
 
