@@ -7,7 +7,11 @@ import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
-const plain = ['src/{agents,api,cli,client,env,model,placement,reconcile}/**/*.test.ts'];
+const plain = [
+  'src/{agents,api,bin,cli,client,env,model,placement,reconcile}/**/*.test.ts',
+  'bench/**/*.test.ts',
+  'test/{chaos,e2e,lab,tidy}/**/*.test.ts',
+];
 
 /** What takes longest begins first, so that nothing runs alone at the end. */
 const slowest = ['src/sim/planted-bugs', 'test/integration/', 'src/sim/', 'src/store/', 'test/'];

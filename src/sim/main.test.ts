@@ -6,10 +6,10 @@ import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { packageRoot } from '../engine/native/addon.js';
 
-const program = fileURLToPath(new URL('main.ts', import.meta.url));
+const program = join(packageRoot(), 'dist', 'src', 'sim', 'main.js');
 const plan = '{"suite":"cluster-ts","seed":"0x4","reduction":{"steps":[0],"clients":[1],"ops_max":5}}';
 
 interface Ended {
@@ -20,7 +20,7 @@ interface Ended {
 
 function start(...words: string[]): Promise<Ended> {
   return new Promise((resolve) => {
-    execFile(process.execPath, ['--import', 'tsx', program, ...words], (error, stdout, stderr) => {
+    execFile(process.execPath, [program, ...words], (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
     });
   });

@@ -38,10 +38,12 @@ TEST(DataRun, StacksKeepWhatTheyPromisedThroughEveryCrashState) {
   }
 }
 
-// How many of the seeds it takes until the bug shows; 0: never.
-uint64_t seeds_until_caught(const DataBugs& bugs, uint64_t seeds_max) {
-  for (uint64_t seed = 1; seed <= seeds_max; seed++) {
+// How many of the seeds it takes until the bug shows; 0: never. `first` is the seed that is known to show it: when what a
+// seed draws has changed and it does not any more, all others are tried.
+uint64_t seeds_until_caught(const DataBugs& bugs, uint64_t seeds_max, uint64_t first = 1) {
+  for (uint64_t tried = 0; tried < seeds_max; tried++) {
     RunOptions options;
+    const uint64_t seed = (first - 1 + tried) % seeds_max + 1;
     options.seed = seed;
     if (run_data_stack(options, bugs).failure != Failure::none) {
       std::printf("caught by seed %llu\n", static_cast<unsigned long long>(seed));
@@ -60,7 +62,7 @@ TEST(DataRun, DisksThatLieAreCaught) {
 TEST(DataRun, BugsOfMirrorsAreCaught) {
   EXPECT_NE(seeds_until_caught({.leg = {.skip_marks = true}}, 10), 0u);
   EXPECT_NE(seeds_until_caught({.leg = {.clear_before_flush = true}}, 40), 0u);
-  EXPECT_NE(seeds_until_caught({.leg = {.ignore_order = true}}, 40), 0u);
+  EXPECT_NE(seeds_until_caught({.leg = {.ignore_order = true}}, 40, 2), 0u);
   EXPECT_NE(seeds_until_caught({.leg = {.ack_before_flush = true}}, 20), 0u);
 }
 
@@ -71,13 +73,13 @@ TEST(DataRun, BugsOfParityAreCaught) {
 
 TEST(DataRun, BugsOfLvstoresAreCaught) {
   EXPECT_NE(seeds_until_caught({.lvol = {.reuse_early = true}}, 40), 0u);
-  EXPECT_NE(seeds_until_caught({.lvol = {.reuse_unzeroed = true}}, 40), 0u);
+  EXPECT_NE(seeds_until_caught({.lvol = {.reuse_unzeroed = true}}, 40, 11), 0u);
 }
 
 TEST(DataRun, BugsOfChecksumsAreCaught) {
   EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.no_record = true}}}, 20), 0u);
   EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.record_not_durable = true}}}, 20), 0u);
-  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.trim_before_flush = true}}}, 40), 0u);
+  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.trim_before_flush = true}}}, 40, 10), 0u);
 }
 
 // Tags belong to places: a write that went elsewhere is found where it should be and where it is, answered from the
@@ -85,7 +87,7 @@ TEST(DataRun, BugsOfChecksumsAreCaught) {
 TEST(DataRun, MisdirectedWritesBelowChecksumsAreFoundAndRepairedAndNeverRead) {
   uint64_t misdirected = 0;
   uint64_t found = 0;
-  for (uint64_t seed = 1; seed <= 6; seed++) {
+  for (uint64_t seed = 1; seed <= 4; seed++) {
     RunOptions options;
     options.seed = seed;
     const RunResult result = run_data_stack(options, {.misdirect_below_checksums = true});
@@ -97,7 +99,7 @@ TEST(DataRun, MisdirectedWritesBelowChecksumsAreFoundAndRepairedAndNeverRead) {
               static_cast<unsigned long long>(found));
   EXPECT_GT(misdirected, 10u);
   EXPECT_GT(found, 20u);
-  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.no_verify = true}}}, 40), 0u);
+  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.no_verify = true}}}, 40, 4), 0u);
 }
 
 TEST(DataRun, OneSeedGivesOneHistory) {

@@ -4,10 +4,11 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../engine/native/addon.js';
 
-const program = fileURLToPath(new URL('./embedded-server.ts', import.meta.url));
+const program = join(packageRoot(), 'dist', 'src', 'store', 'testing', 'embedded-server.js');
 
 export class EmbeddedProcess {
   readonly endpoint: string;
@@ -20,7 +21,7 @@ export class EmbeddedProcess {
 
   /** Resolves when it serves; rejects with what it wrote to stderr when it ends before. */
   static async launch(directory: string, port = 0): Promise<EmbeddedProcess> {
-    const child = spawn(process.execPath, ['--import', 'tsx', program, directory, String(port)], {
+    const child = spawn(process.execPath, [program, directory, String(port)], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let problem = '';
