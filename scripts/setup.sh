@@ -53,9 +53,17 @@ npm_packages() {
 }
 
 build_all() {
-  node scripts/build-addon.mjs
-  say "TypeScript: tsc -b"
-  node node_modules/typescript/bin/tsc -b
+  # tsc has one thread and does not need the addon: it fills what the addon's build leaves of the machine.
+  local compiler addon=0
+  say "TypeScript: tsc -b, and the addon beside it"
+  node node_modules/typescript/bin/tsc -b &
+  compiler=$!
+  node scripts/build-addon.mjs || addon=$?
+  if ((addon != 0)); then
+    kill "$compiler" 2>/dev/null || true
+    exit "$addon"
+  fi
+  wait "$compiler" || die "tsc ended with an error (messages above)"
 }
 
 check_node

@@ -29,26 +29,38 @@ if ! bash scripts/setup.sh test; then
 fi
 
 source "$root/scripts/lib/sections.sh"
-copy=""
+copy="" tidy_pid=""
 cleanup() {
+  if [[ -n "$tidy_pid" ]]; then kill "$tidy_pid" 2>/dev/null || true; fi
   remove_results
   rm -rf ${copy:+"$copy"}
 }
 trap cleanup EXIT
 
+# Beside the section that follows: its lints have one thread.
 run_tidy() {
-  local started=$SECONDS p f
-  node --import tsx test/tidy/main.ts | tee "$results/tidy.txt" || true
+  say "tidy: running, beside what follows"
+  node --import tsx test/tidy/main.ts >"$results/tidy.txt" &
+  tidy_pid=$! tidy_started=$SECONDS
+}
+
+finish_tidy() {
+  local p f
+  [[ -n "$tidy_pid" ]] || return 0
+  wait "$tidy_pid" || true
+  tidy_pid=""
+  cat "$results/tidy.txt"
   if [[ "$(tail -n 1 "$results/tidy.txt")" =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
     p="${BASH_REMATCH[1]}" f="${BASH_REMATCH[2]}"
     echo "$p $f 0" >"$results/tidy"
   fi
-  count tidy "$results/tidy" $((SECONDS - started))
+  count tidy "$results/tidy" $((SECONDS - tidy_started))
 }
 
 run_native() {
   local started=$SECONDS
   if plain_build tests; then
+    finish_tidy
     say "native: running"
     node scripts/lib/run-native-tests.mjs build/release "$results/native" || true
   fi
@@ -114,4 +126,5 @@ run_vitest() {
 for section in "${sections[@]}"; do
   "run_$section"
 done
+finish_tidy
 print_summary

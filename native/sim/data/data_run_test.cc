@@ -38,8 +38,8 @@ TEST(DataRun, StacksKeepWhatTheyPromisedThroughEveryCrashState) {
   }
 }
 
-// How many of the seeds it takes until the bug shows; 0: never. `first` is the seed that is known to show it: when what a
-// seed draws has changed and it does not any more, all others are tried.
+// How many of the seeds it takes until the bug shows; 0: never. `first` is the seed that is known to show it: when what
+// a seed draws has changed and it does not any more, all others are tried.
 uint64_t seeds_until_caught(const DataBugs& bugs, uint64_t seeds_max, uint64_t first = 1) {
   for (uint64_t tried = 0; tried < seeds_max; tried++) {
     RunOptions options;
