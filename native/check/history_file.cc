@@ -7,6 +7,7 @@
 #include <istream>
 #include <map>
 #include <ostream>
+#include <tuple>
 
 #include "check/json_line.h"
 
@@ -31,8 +32,9 @@ class Reader {
 
   Result<History> run() {
     std::string text;
-    while (std::getline(in_, text)) {
+    while (!ended_ && std::getline(in_, text)) {
       line_++;
+      end(text);
       if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
       JsonLine line;
       if (line.parse(text)) take(line);
@@ -45,6 +47,17 @@ class Reader {
   }
 
  private:
+  // A zero byte ends a history on a raw disk. Whoever was killed while writing leaves a last line that is cut short.
+  void end(std::string& text) {
+    if (const size_t zero = text.find('\0'); zero != std::string::npos) {
+      text.resize(zero);
+      ended_ = true;
+    }
+    ended_ |= in_.eof();
+    if (!ended_ || !begun_ || !text.starts_with('{')) return;
+    if (text.find_last_not_of(" \t\r") != text.rfind('}')) text.clear();
+  }
+
   Error problem(const std::string& what) const {
     return {Errc::invalid_argument, "line " + std::to_string(line_) + ": " + what};
   }
@@ -92,8 +105,14 @@ class Reader {
     op.type = static_cast<OpType>(found - std::begin(type_names));
     op.id = line.number("id", UINT64_MAX, history_.ops.size());
     op.client = static_cast<uint32_t>(line.number("client", UINT32_MAX - 1));
-    times(line, &op.invoked_ns, &op.completed_ns, &op.status);
     const bool changes = op.type == OpType::write || op.type == OpType::zero;
+    const bool sent = changes && line.text("status") == "sent";
+    if (sent) {
+      op.id = line.number("id", UINT64_MAX);
+      op.invoked_ns = static_cast<int64_t>(line.number("inv", time_max));
+    } else {
+      times(line, &op.invoked_ns, &op.completed_ns, &op.status);
+    }
     if (op.type != OpType::flush) {
       op.lba = line.number("lba", lba_max);
       op.count_blocks = static_cast<uint32_t>(line.number("blocks", blocks_max));
@@ -103,7 +122,7 @@ class Reader {
       op.sequence = line.wide("seq");
       const uint64_t client = op.client;
       op.writer = line.wide("writer", &client);
-      if (line.good()) unique(line, op);
+      if (line.good() && !sent) unique(line, op);
     }
     if (changes) op.fua = line.flag("fua", false);
     if (op.type == OpType::read && op.status == OpStatus::ok) {
@@ -114,8 +133,10 @@ class Reader {
       }
     }
     const std::string volume;
-    named_.push_back({line.text("device", &volume), line_});
-    history_.ops.push_back(std::move(op));
+    const Named named{line.text("device", &volume), line_};
+    if (sent) return announced_.push_back({std::move(op), named});
+    if (changes && line.has("id")) outcomes_.try_emplace({op.client, op.id}, history_.ops.size());
+    add(std::move(op), named);
   }
 
   void times(JsonLine& line, int64_t* invoked_ns, int64_t* completed_ns, OpStatus* status) {
@@ -132,9 +153,11 @@ class Reader {
 
   void unique(JsonLine& line, const Op& op) {
     const auto [at, fresh] = writes_.try_emplace({op.writer, op.sequence}, line_);
-    if (fresh) return;
-    line.fail("w" + std::to_string(op.writer) + "#" + std::to_string(op.sequence) +
-              " is written a second time, after line " + std::to_string(at->second));
+    if (!fresh) line.fail(twice(op, at->second));
+  }
+  static std::string twice(const Op& op, size_t line) {
+    return "w" + std::to_string(op.writer) + "#" + std::to_string(op.sequence) +
+           " is written a second time, after line " + std::to_string(line);
   }
 
   std::vector<BlockValue> values(JsonLine& line, uint64_t lba) {
@@ -206,8 +229,31 @@ class Reader {
     history_.replicas.push_back(std::move(image));
   }
 
+  // What was put down before it was sent: the line that says how it ended takes its place; without one, nobody knows.
+  // "" or what is wrong.
+  std::string resolve_announced() {
+    for (Announced& announced : announced_) {
+      const std::string where = "line " + std::to_string(announced.named.line) + ": ";
+      const auto found = outcomes_.find({announced.op.client, announced.op.id});
+      if (found != outcomes_.end()) {
+        const Named& outcome = named_[found->second];
+        if (is_of(announced, history_.ops[found->second], outcome)) continue;
+        return where + "'id': line " + std::to_string(outcome.line) + " is about something else";
+      }
+      const Op& op = announced.op;
+      if (op.type == OpType::write) {
+        const auto [at, fresh] = writes_.try_emplace({op.writer, op.sequence}, announced.named.line);
+        if (!fresh) return where + twice(op, at->second);
+      }
+      outcomes_.emplace(std::pair(op.client, op.id), history_.ops.size());
+      add(std::move(announced.op), announced.named);
+    }
+    return "";
+  }
+
   // Names, once all are known. "" or what is wrong.
   std::string resolve() {
+    if (std::string bad = resolve_announced(); !bad.empty()) return bad;
     for (size_t i = 0; i < parents_.size(); i++) {
       Device& device = history_.devices[i + 1];
       const auto& [name, line] = parents_[i];
@@ -240,17 +286,37 @@ class Reader {
     return "";
   }
 
+  // Of an operation: its device.
   struct Named {
     std::string name;
     size_t line;
   };
+  struct Announced {
+    Op op;
+    Named named;
+  };
+  static bool is_of(const Announced& announced, const Op& outcome, const Named& named) {
+    const Op& op = announced.op;
+    const auto about = [](const Op& of) {
+      return std::tuple(of.type, of.lba, of.count_blocks, of.writer, of.sequence, of.fua);
+    };
+    return about(op) == about(outcome) && announced.named.name == named.name && op.invoked_ns <= outcome.invoked_ns;
+  }
+  void add(Op op, const Named& named) {
+    named_.push_back(named);
+    history_.ops.push_back(std::move(op));
+  }
+
   std::istream& in_;
   size_t line_ = 0;
   bool begun_ = false;
+  bool ended_ = false;
   History history_;
   std::map<std::string, size_t> devices_{{"", 0}};
   std::vector<Named> parents_;  // of all devices but the first
   std::vector<Named> named_;    // each operation's device
+  std::vector<Announced> announced_;
+  std::map<std::pair<uint32_t, uint64_t>, size_t> outcomes_;  // (client, id) of a write or zeroing to its operation
   std::map<std::pair<uint64_t, uint64_t>, size_t> writes_;
 };
 
@@ -279,14 +345,14 @@ void write_values(const std::vector<BlockValue>& values, uint64_t volume, uint64
   out << ']';
 }
 
-void write_op(const History& history, const Op& op, std::ostream& out) {
+void write_op(const History& history, const Op& op, const char* status, std::ostream& out) {
   out << "{\"op\":\"" << type_names[static_cast<size_t>(op.type)] << "\",\"id\":" << op.id
       << ",\"client\":" << op.client;
   if (op.device != 0) out << ",\"device\":" << quoted(history.devices[op.device].name);
   if (op.type != OpType::flush) out << ",\"lba\":" << op.lba << ",\"blocks\":" << op.count_blocks;
   out << ",\"inv\":" << op.invoked_ns;
   if (op.completed_ns != never_ns) out << ",\"end\":" << op.completed_ns;
-  out << ",\"status\":\"" << status_names[static_cast<size_t>(op.status)] << '"';
+  out << ",\"status\":\"" << status << '"';
   // As strings: 64 bits do not fit the numbers of every reader.
   if (op.type == OpType::write) out << ",\"writer\":\"" << op.writer << "\",\"seq\":\"" << op.sequence << '"';
   if (op.fua) out << ",\"fua\":true";
@@ -309,10 +375,22 @@ Result<History> read_history(std::istream& in) {
   return Reader(in).run();
 }
 
-void write_history(const History& history, std::ostream& out) {
+void write_head(const History& history, std::ostream& out) {
   out << "{\"history\":1,\"volume\":\"" << history.volume << "\",\"block_bytes\":" << history.block_bytes
       << ",\"atomic_bytes\":" << history.atomic_bytes << ",\"write_cache\":" << (history.write_cache ? "true" : "false")
       << "}\n";
+}
+
+void write_operation(const History& history, const Op& op, std::ostream& out) {
+  write_op(history, op, status_names[static_cast<size_t>(op.status)], out);
+}
+
+void write_announcement(const History& history, const Op& op, std::ostream& out) {
+  write_op(history, op, "sent", out);
+}
+
+void write_history(const History& history, std::ostream& out) {
+  write_head(history, out);
   for (size_t i = 1; i < history.devices.size(); i++) {
     const Device& device = history.devices[i];
     const bool snapshot = device.kind == DeviceKind::snapshot;
@@ -326,7 +404,7 @@ void write_history(const History& history, std::ostream& out) {
     out << "}\n";
   }
   for (const Op& op : history.ops)
-    write_op(history, op, out);
+    write_operation(history, op, out);
   for (const PowerCut& cut : history.power_cuts)
     out << "{\"event\":\"power_cut\",\"at\":" << cut.at_ns << "}\n";
   if (history.healed_ns != never_ns) {

@@ -14,6 +14,12 @@ namespace basalt::check {
 Result<History> read_history(std::istream& in);
 void write_history(const History& history, std::ostream& out);
 
+// The same piece by piece, for a history that grows: its first line, an operation that ended, and a write or zeroing
+// before it is sent (its `id` leads to its outcome).
+void write_head(const History& history, std::ostream& out);
+void write_operation(const History& history, const Op& op, std::ostream& out);
+void write_announcement(const History& history, const Op& op, std::ostream& out);
+
 // "w3#9", "zero", "torn", "garbage"; "w3#9@17" and "w3#9@17:2" when the stamp is not of `volume` and `lba`.
 std::string value_text(const BlockValue& value, uint64_t volume, uint64_t lba);
 // False: not a value.

@@ -109,6 +109,69 @@ TEST(HistoryFile, NamesTheLineAndTheFieldOfWhatIsWrong) {
             "line 2: 'event': power_cut, healed or clean, not 'flood'");
 }
 
+TEST(HistoryFile, WhatWasPutDownBeforeItWasSentCountsOnce) {
+  const std::string sent = R"({"op":"write","id":5,"client":1,"lba":17,"blocks":2,"inv":90,"status":"sent","seq":9})"
+                           "\n";
+  const std::string ended =
+      R"({"op":"write","id":5,"client":1,"lba":17,"blocks":2,"inv":100,"end":250,"status":"ok","seq":9})"
+      "\n";
+  const auto read_of = [](const std::string& value) {
+    return R"({"op":"read","client":2,"lba":17,"blocks":1,"inv":700,"end":800,"status":"ok","values":[")" + value +
+           "\"]}\n";
+  };
+  // Without an outcome it may have happened, or not.
+  EXPECT_EQ(rule(sent + read_of("w1#9")), "");
+  EXPECT_EQ(rule(sent + read_of("zero")), "");
+  for (const std::string& both : {sent + ended, ended + sent}) {
+    EXPECT_EQ(rule(both + read_of("w1#9")), "");
+    EXPECT_EQ(rule(both + read_of("zero")), "R8");
+    std::istringstream in(head + both);
+    EXPECT_EQ(read_history(in).value().ops.size(), 1u);
+  }
+  const std::string zero = R"({"op":"zero","id":6,"client":1,"lba":17,"blocks":1,"inv":300,"status":"sent"})"
+                           "\n";
+  EXPECT_EQ(rule(sent + ended + zero + read_of("zero")), "");
+}
+
+TEST(HistoryFile, NamesTheLineOfAnnouncementsThatFitNothing) {
+  const std::string sent = R"({"op":"write","id":5,"client":1,"lba":17,"blocks":2,"inv":90,"status":"sent","seq":9})"
+                           "\n";
+  const std::string rest = R"("client":1,"lba":17,"blocks":2,"inv":100,"end":250,"status":"ok","seq":)";
+  EXPECT_EQ(problem_after_head(sent + R"({"op":"write","id":5,)" + rest + "8}"),
+            "line 2: 'id': line 3 is about something else");
+  EXPECT_EQ(problem_after_head(sent + R"({"op":"write","id":6,)" + rest + "9}"),
+            "line 2: w1#9 is written a second time, after line 3");
+  EXPECT_EQ(problem_after_head(R"({"op":"zero","client":1,"lba":1,"blocks":2,"inv":90,"status":"sent"})"),
+            "line 2: 'id' is missing");
+  EXPECT_EQ(
+      problem_after_head(R"({"op":"zero","id":1,"client":1,"lba":1,"blocks":2,"inv":9,"end":10,"status":"sent"})"),
+      "line 2: 'end' is no field of such a line");
+  EXPECT_EQ(problem_after_head(R"({"op":"flush","id":1,"client":1,"inv":9,"status":"sent"})"),
+            "line 2: 'status': ok, fail or info, not 'sent'");
+}
+
+TEST(HistoryFile, EndsWithAZeroByteOrWhereItsWriterWasKilled) {
+  const auto count = [](const std::string& text) {
+    std::istringstream in(text);
+    auto history = read_history(in);
+    EXPECT_TRUE(history.ok()) << history.error().message;
+    return history.ok() ? history->ops.size() : 0;
+  };
+  const std::string line = write_17;
+  const std::string zeroes(5000, '\0');
+  EXPECT_EQ(count(head + line + zeroes + "anything"), 1u);
+  EXPECT_EQ(count(head + line.substr(0, line.size() - 1) + zeroes), 1u);
+  for (size_t cut = 1; cut < line.size() - 1; cut++) {
+    const std::string half = R"({"op":"flush","client":1,"inv":1,"status":"info"})"
+                             "\n" +
+                             line.substr(0, cut);
+    EXPECT_EQ(count(head + half), 1u) << cut;
+    EXPECT_EQ(count(head + half + zeroes), 1u) << cut;
+  }
+  EXPECT_NE(problem(head.substr(0, 20)), "") << "a history has its first line";
+  EXPECT_EQ(problem_after_head(line.substr(0, 30) + "\n" + line).substr(0, 16), "line 2: not JSON");
+}
+
 TEST(HistoryFile, IsReadBackAsItWasWritten) {
   History history;
   history.volume = UINT64_MAX;

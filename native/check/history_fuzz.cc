@@ -83,7 +83,18 @@ std::vector<FuzzSeed> seeds() {
                              "\n"
                              R"({"image":"r1","leg":0,"values":["w3#9@17","zero"]})"
                              "\n";
+  const std::string sent = R"({"op":"write","id":1,"client":3,"lba":17,"blocks":2,"inv":9,"status":"sent",)"
+                           R"("writer":3,"seq":9,"fua":true})"
+                           "\n";
   const std::string texts[] = {
+      head + sent + write + read,
+      head + sent + read,
+      head + sent + sent + write,
+      head + sent + R"({"op":"write","id":1,"client":3,"lba":5,"blocks":2,"inv":10,"status":"info","seq":9})",
+      head + sent + R"({"op":"write","id":2,"client":3,"lba":5,"blocks":2,"inv":10,"status":"info","seq":9})",
+      head + write + write.substr(0, 40),
+      head + sent + zero + R"({"op":"zero","id":1,"client":3,"lba":0,"blocks":4,"inv":21,"status":"sent"})",
+      head + write + std::string("\0\0more", 6),
       head + write + flush + read + events + images,
       head + write + snapshot + clone + clone_read + zero + events,
       head + write + values,
