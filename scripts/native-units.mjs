@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 /** Folders that hold no engine code: they are never part of the addon. */
 const program_folders = new Set(['engined']);
 const addon_folders = new Set(['napi']);
-const test_only_folders = new Set(['testing', 'sim', 'check']);
+const test_only_folders = new Set(['testing', 'sim', 'check', 'recorder']);
 
 /** @typedef {'library'|'testing'|'addon'|'program'|'test'|'bench'|'fuzz'|'main'|'header'} Kind */
 /** @typedef {{path: string, unit: string, kind: Kind, includes: string[]}} NativeFile path is relative to native/ */

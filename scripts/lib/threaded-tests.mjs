@@ -16,6 +16,7 @@ const native = fileURLToPath(new URL('../../native', import.meta.url));
 /** They link env/linux, and yet no second thread touches what they use. */
 const one_thread_after_all = {
   test_engine_rpc: 'parsers and tables; no engine runs in it, or a simulated one',
+  test_recorder: 'its reactor has real files, or simulated ones, and one thread turns it',
   test_nvmf_transport: "its reactors have real sockets, but the test's own thread turns them",
 };
 /** Suites in simulated worlds, in programs that have others as well. */

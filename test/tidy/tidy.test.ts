@@ -41,6 +41,18 @@ describe('the native layer table', () => {
     expect(await places(nativeLayers, files)).toEqual([]);
   });
 
+  it('lets a program on top be included where a row names it, and nowhere else', async () => {
+    const text = '#include "check/history.h"\n';
+    const files = {
+      ...headers,
+      'native/check/history.h': '',
+      'native/recorder/a.cc': text,
+      'native/engine/a.cc': text,
+      'native/env/a.cc': text,
+    };
+    expect(await places(nativeLayers, files)).toEqual(['native/engine/a.cc:1', 'native/env/a.cc:1']);
+  });
+
   it('asks for a row when a folder is new', async () => {
     const files = { ...headers, 'native/brandnew/a.cc': '#include "base/result.h"\n' };
     const findings = await nativeLayers.run(memoryTree(files));
