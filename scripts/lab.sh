@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# npm run lab -- NAME|all [VITEST ARGUMENTS]: sets up what is missing, builds the daemons and engined, then runs a scenario
+# npm run lab -- NAME|all [VITEST ARGUMENTS]: sets up what is missing, builds the daemons, engined and the programs that guests run or histories need, then runs a scenario
 # of the lab (test/e2e) in emulated guests, or all of them. `ci` stands for those that `npm run e2e` runs.
 # npm run lab -- --list: their names.
 # Needs no root once the system packages are there; the scenario `hosts` needs a network namespace. Last line: `N passed, N failed`; exit code
@@ -42,7 +42,7 @@ fi
 # Images are built here: a network of the run's own reaches no mirror.
 network="$("$tsx" test/lab/prepare.ts "$wanted")" || cannot_run "the guests' images could not be made"
 export BASALT_LAB="$wanted"
-plain_build engined || cannot_run "the build failed"
+plain_build engined basalt_history basalt_check || cannot_run "the build failed"
 
 report="$cache/lab/report.json"
 rm -f "$report"

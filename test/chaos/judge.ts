@@ -3,8 +3,7 @@
 
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../../src/engine/native/addon.js';
-import { runCommand } from '../lab/command.js';
+import { checkHistory } from './checker.js';
 import type { ReplicaImage } from './replicas.js';
 import type { ChaosReport } from './report.js';
 import { blockBytes } from './stamp.js';
@@ -17,16 +16,12 @@ export interface HistoryParts {
   readonly images: readonly ReplicaImage[];
 }
 
-const checkerMsMax = 600_000;
-
-/** One check per volume. The checker is built by scripts/chaos.sh; BASALT_CHECK names another. */
+/** One check per volume. */
 export async function checkHistories(report: ChaosReport, parts: HistoryParts): Promise<void> {
-  const checker = process.env['BASALT_CHECK'] ?? join(packageRoot(), 'build', 'release', 'basalt_check');
   for (const volume of parts.volumes) {
     const path = writeHistory(parts, volume);
-    const result = await runCommand(checker, [path], { timeoutMs: checkerMsMax });
-    const said = `${result.stdout.toString()}${result.stderr}`.replaceAll(`${path}: `, '').trim();
-    report.check(`${volume.name}: the checker finds the history right`, result.exitCode === 0, said.slice(0, 2000));
+    const { right, said } = await checkHistory(path);
+    report.check(`${volume.name}: the checker finds the history right`, right, said);
   }
 }
 

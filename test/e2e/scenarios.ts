@@ -41,6 +41,12 @@ export const scenarios: readonly LabScenario[] = [
     systems: plain,
   },
   {
+    name: 'history',
+    title: "what a Linux host was told, through a controller's death and its own crash, judged by the checker",
+    everyChange: false,
+    systems: plain,
+  },
+  {
     name: 'auth',
     title: 'a Linux host that has to authenticate: every digest, both directions, wrong secrets',
     everyChange: true,
