@@ -11,6 +11,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,9 +47,10 @@ struct LegMemberInfo {
   MemberState state;
   bool failed;  // no longer used; waits for the orchestrator's word
   Resync resync;
-  uint64_t copied_blocks;    // by this resync
-  uint64_t to_copy_blocks;   // in all
-  uint64_t repaired_blocks;  // rewritten after read errors
+  uint64_t copied_blocks;              // by this resync
+  uint64_t to_copy_blocks;             // in all
+  uint64_t repaired_blocks;            // rewritten after read errors
+  std::optional<uint32_t> place = {};  // with parity: which strips it has
 };
 
 struct LegCounts {
@@ -94,7 +96,8 @@ class DrivenLeg : public Bdev {
   // For a leg that is to be given away: flushes all members. True: all members of the set are equal, and what was
   // written before is stable on them.
   virtual Task<bool> settle_all() = 0;
-  // Whether all members of the set hold the same, but for what is in flight: their names then. busy, fenced: why not.
+  // Whether all members of the set are equal, or with parity fit each other, but for what is in flight: their names
+  // then. busy, fenced: why not.
   virtual Result<std::vector<std::string>> equal_members() const = 0;
 
   // Resync: of what is written to one member; 0 bytes/s is no limit. A paused one goes on from where it was.

@@ -229,7 +229,14 @@ export interface ReactorDescription {
 export interface LegDescription {
   epoch: string;
   state: LegState;
-  members: ({ name: string; state: MemberState; synced_blocks: number; repaired_blocks: number } & LegResync)[];
+  members: ({
+    name: string;
+    state: MemberState;
+    synced_blocks: number;
+    repaired_blocks: number;
+    /** With parity: which strips it has. */
+    place?: number;
+  } & LegResync)[];
   dirty_regions: number;
   region_count: number;
   /** Write-intent marks that are set; 0 of 0 for a leg without tails. */
@@ -461,6 +468,9 @@ export interface MethodMap {
   /** A device for the first place of a raid5 or raid6 that has none; it is rebuilt. */
   bdev_raid_add_base_bdev: { params: { raid_bdev: string; base_bdev: string }; result: true };
   /** Finds a raid5 or raid6 again on its members. */
+  /** Read-only: what the member at that place holds, from copies of those at as many others as there are data members. */
+  basalt_parity_member_create: { params: { name: string; base_bdevs: string[]; place: number }; result: true };
+  basalt_parity_member_delete: { params: { name: string }; result: true };
   basalt_raid_load: { params: { name: string; base_bdevs: string[] }; result: true };
   /** Compares all strips of each stripe. Ends with `busy` when it is stopped before, or a member leaves. */
   basalt_raid_scrub: { params: { name: string; repair?: boolean; bytes_per_s?: number }; result: LegScrub };
@@ -643,6 +653,8 @@ export interface MethodMap {
       /** Both, with `num_blocks` and `identity`: no mirror, but so many data and parity members. */
       data_members?: number;
       parity_members?: number;
+      /** With them: the identity of the leg that its members may be copies of. */
+      origin?: string;
     };
     result: { num_blocks: number };
   };

@@ -21,6 +21,9 @@ Outcome check_parity_leg(Reactor& home, const ParityLegOptions& options, const s
   if (options.identity.empty() || options.identity.size() > parity::name_bytes_max) {
     return Error{Errc::invalid_argument, "identity: 1 to 63 bytes"};
   }
+  if (options.origin == options.identity || options.origin.size() > parity::name_bytes_max) {
+    return Error{Errc::invalid_argument, "origin: at most 63 bytes, and not the leg's own identity"};
+  }
   for (size_t i = 0; i < members.size(); i++) {
     if (&members[i].handle.bdev().home() != &home) {
       return Error{Errc::invalid_argument,
@@ -43,6 +46,7 @@ Task<Result<std::unique_ptr<ParityLegBdev>>> ParityLegBdev::open(Reactor& home, 
   if (!checked) co_return std::move(checked).error();
   RaidParityOptions raid;
   raid.name = options.identity;
+  raid.origin = options.origin;
   raid.parity_count = options.parity_count;
   raid.data_count = options.data_count;
   raid.count_blocks = options.count_blocks;

@@ -32,6 +32,7 @@ struct ParityLegOptions {
   uint64_t epoch = 0;
   Duration lease = milliseconds(300);  // at most 1 s
   std::string identity;                // of the leg, for ever; 1 to 63 bytes
+  std::string origin;                  // that of the leg whose copies its members began as; empty: they began blank
   uint32_t data_count = 0;             // k, at least 2
   uint32_t parity_count = 0;           // m
   uint64_t count_blocks = 0;

@@ -204,17 +204,20 @@ bool ParityLegBdev::waiting() const {
 }
 
 LegMemberInfo ParityLegBdev::info_of(const Slot& slot) const {
-  LegMemberInfo info{slot.member.handle.info().name, slot.state, slot.failed, Resync::none, 0, 0, 0};
-  if (slot.state == MemberState::in_sync) return info;
-  info.resync = Resync::full;
-  info.to_copy_blocks = info.copied_blocks = info_.count_blocks;
-  if (slot.state == MemberState::copied) return info;
-  info.copied_blocks = 0;
+  LegMemberInfo info{slot.member.handle.info().name, slot.state, slot.failed, Resync::none, 0, 0, 0, {}};
+  uint64_t rebuilt_blocks = 0;
   for (uint32_t seat = 0; seat < raid_->seat_count(); seat++) {
     const RaidMemberInfo below = raid_->member(seat);
     if (below.name != info.name) continue;
-    info.copied_blocks = std::min(below.rebuilt_blocks * options_.data_count, info_.count_blocks);
+    info.place = below.place;
+    rebuilt_blocks = below.rebuilt_blocks;
   }
+  if (slot.state == MemberState::in_sync) return info;
+  info.resync = Resync::full;
+  info.to_copy_blocks = info_.count_blocks;
+  info.copied_blocks = slot.state == MemberState::copied
+                           ? info_.count_blocks
+                           : std::min(rebuilt_blocks * options_.data_count, info_.count_blocks);
   return info;
 }
 
@@ -246,8 +249,19 @@ Task<Outcome> ParityLegBdev::grow(uint64_t count_blocks) {
   co_return success();
 }
 
+// Equal: their strips fit each other, wherever nothing is in flight.
 Result<std::vector<std::string>> ParityLegBdev::equal_members() const {
-  return Error{Errc::unsupported, info_.name + ": members of a leg with parity do not hold the same"};
+  const auto busy = [this](const char* why) { return Error{Errc::busy, info_.name + ": " + why}; };
+  if (fenced_) return Error{Errc::fenced, info_.name + ": is fenced"};
+  std::vector<std::string> names;
+  for (const auto& slot : slots_) {
+    if (slot->state == MemberState::empty) continue;
+    if (slot->state == MemberState::in_sync && slot->failed) return busy("a member failed");
+    // What is written to it meanwhile is whole on the others without it; once it may be of the set, it has to be cut.
+    if (slot->state == MemberState::copied) return busy("a member is joining the set");
+    if (slot->state == MemberState::in_sync) names.push_back(slot->member.handle.info().name);
+  }
+  return names;
 }
 
 Outcome ParityLegBdev::pace_resync(uint64_t bytes_per_s, bool paused) {

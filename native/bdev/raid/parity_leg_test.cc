@@ -310,11 +310,5 @@ TEST(ParityLeg, SaysThatItIsSettledWhenAllMembersAreFlushed) {
   EXPECT_EQ(rig.failed, std::vector<std::string>{"b"});
 }
 
-TEST(ParityLeg, RefusesWhatItCannotDoExactly) {
-  ParityLegRig rig(2, 1);
-  ASSERT_TRUE(rig.open({0, 1, 2}).ok());
-  EXPECT_EQ(rig.leg->equal_members().error().code, Errc::unsupported);
-}
-
 }  // namespace
 }  // namespace basalt::bdev

@@ -28,7 +28,8 @@ struct ParityLegRig {
   ParityLegOptions options() const {
     ParityLegOptions made;
     made.name = "leg";
-    made.identity = "volume/0";
+    made.identity = identity;
+    made.origin = origin;
     made.epoch = 7;
     made.data_count = k;
     made.parity_count = m;
@@ -109,6 +110,8 @@ struct ParityLegRig {
   SimFixture fixture;
   const uint32_t k;
   const uint32_t m;
+  std::string identity = "volume/0";
+  std::string origin;
   uint64_t leg_blocks = parity_leg_blocks;
   uint64_t grown_blocks = 0;
   ParityLegOptions::Planted planted;

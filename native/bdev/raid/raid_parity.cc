@@ -241,6 +241,7 @@ RaidMemberInfo RaidParityBdev::member(uint32_t seat) const {
   RaidMemberInfo info;
   const uint32_t bit = 1u << seat;
   if (members_[seat]) info.name = members_[seat].info().name;
+  info.place = seats_.place_of(seat);
   if ((failed_ & bit) != 0) {
     info.state = RaidMemberState::failed;
   } else if ((joining_ & bit) != 0) {

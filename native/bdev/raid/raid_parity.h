@@ -70,6 +70,7 @@ struct RaidPlantedBugs {
   bool twin_without_writes = false;         // driven: a twin gets copies and records, but no writes in place
   bool twin_without_records = false;        // driven: or copies and writes, but no records
   bool grow_unsaid = false;                 // driven: a new size is in force before members know of it
+  bool begin_unsaid = false;                // driven: copies of another leg are written before they say whose they are
 
   bool any() const { return *this != RaidPlantedBugs{}; }
   bool operator==(const RaidPlantedBugs&) const = default;
@@ -84,6 +85,7 @@ struct RaidParityOptions {
   Duration rest = milliseconds(500);  // without writes: then the set is marked clean
   bool force = false;                 // overwrite members that belong to a raid
   bool driven = false;
+  std::string origin;         // driven: the leg that its members may be copies of; empty: they are not
   uint32_t data_count = 0;    // driven: k; otherwise the members that are not m
   uint64_t count_blocks = 0;  // driven: that are needed; otherwise as many as the members have room for
   uint64_t grown_blocks = 0;  // driven: growing to so many was under way; 0: it was not
@@ -113,7 +115,8 @@ enum class RaidMemberState : uint8_t { missing, in_sync, rebuilding, failed };
 const char* to_string(RaidMemberState state);
 
 struct RaidMemberInfo {
-  std::string name;  // "" when missing
+  std::string name;    // "" when missing
+  uint32_t place = 0;  // which of its strips are data and which parity follows from it
   RaidMemberState state = RaidMemberState::missing;
   uint64_t rebuilt_blocks = 0;
 };
@@ -133,8 +136,9 @@ class RaidParityBdev final : public Bdev {
                                                             std::vector<Handle> members, RaidParityEvents events,
                                                             const RaidPlantedBugs& bugs = {});
   // A driven one, on members of the set that the orchestrator has on record: all that are not here have left it.
-  // Blank members, and those that nothing was ever written to, are formatted; else as load(). closed, io: a member
-  // failed. corrupt: they are not what the record says. Nothing that was written is touched in these cases.
+  // Blank members, and those that nothing was ever written to, are formatted; copies of `origin` are made its own; else
+  // as load(). closed, io: a member failed. corrupt: they are not what the record says. Nothing that was written is
+  // touched in these cases.
   static Task<Result<std::unique_ptr<RaidParityBdev>>> open_driven(Reactor& home, RaidParityOptions options,
                                                                    std::vector<Handle> members,
                                                                    RaidParityEvents events);
@@ -192,7 +196,6 @@ class RaidParityBdev final : public Bdev {
   struct Workspace;
   struct LogSlot;
   struct Lists;
-  class Fan;
   struct RangeHeld;
   struct Growth;
   struct Rebuild;
@@ -218,6 +221,10 @@ class RaidParityBdev final : public Bdev {
   // raid_parity_driven.cc
   static Task<Result<std::unique_ptr<RaidParityBdev>>> format_driven(Reactor& home, RaidParityOptions options,
                                                                      Assembled from, RaidParityEvents events);
+  static Task<Result<std::unique_ptr<RaidParityBdev>>> begin_copied(Reactor& home, RaidParityOptions options,
+                                                                    Assembled from, RaidParityEvents events);
+  static Task<Result<std::unique_ptr<RaidParityBdev>>> sealed(Result<std::unique_ptr<RaidParityBdev>> opened,
+                                                              uint32_t rounds);
 
   // raid_parity.cc
   bool take_workspace(Band* band);

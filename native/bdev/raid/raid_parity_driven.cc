@@ -9,6 +9,12 @@
 // the set are durably `not clean`, which they stay for good. So a member of the record that is blank or clean proves
 // that nothing was ever written, wherever formatting, or the first write, was cut short: it is formatted (again), and
 // what it holds, zeroes, is right.
+//
+// Beginning as copies of another leg (`origin`), which were cut at one instant while nothing was being written: their
+// strips fit each other, and of their superblocks only the places count. Before the first write all members of the set
+// have superblocks of this raid in both slots, durably. So a member of the record that still names the origin, or
+// members that tell of different beginnings, prove that nothing was ever written here: they begin (again). What is in
+// the log belongs to the origin, and was carried out before the cut.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -21,6 +27,36 @@ namespace {
 
 Error mixed_up(const std::string& name) {
   return {Errc::corrupt, name + ": one of its members was written to, and another one is blank"};
+}
+
+// What the members of a leg that began as copies say.
+struct Copied {
+  bool untouched = false;  // nothing was ever written to it under its own name
+  bool used = false;       // something was
+};
+
+Result<Copied> judge_copied(const RaidParityOptions& options, const std::vector<Handle>& members,
+                            const std::vector<raid_open::FoundSuperblock>& found) {
+  Copied copied;
+  if (options.origin.empty()) return copied;
+  const parity::Superblock* own = nullptr;
+  for (size_t i = 0; i < found.size(); i++) {
+    const raid_open::FoundSuperblock& s = found[i];
+    if (raid_open::name_of(s) == options.origin) {
+      // The other slot may say that it is this leg's by now.
+      if (s.unsure) {
+        return Error{Errc::io, options.name + ": a superblock of " + members[i].info().name +
+                                   " cannot be read, and the other one is of what it is a copy of"};
+      }
+      copied.untouched = true;
+      continue;
+    }
+    if (raid_open::name_of(s) != options.name) continue;
+    copied.used |= s.log_tail > 1;
+    copied.untouched |= own != nullptr && std::memcmp(own->uuid, s.uuid, sizeof(s.uuid)) != 0;
+    own = &s;
+  }
+  return copied;
 }
 
 }  // namespace
@@ -58,19 +94,105 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
     if (superblock.error().code != Errc::not_found) co_return std::move(superblock).error();
     blank_count++;
   }
+  const bool begins_copied = !options.origin.empty();
+  if (begins_copied && blank_count > 0) {
+    co_return Error{Errc::corrupt, options.name + ": one of its members is blank, and no copy of " + options.origin};
+  }
   const bool all_fresh = blank_count + virgin_count == from.members.size();
   if (blank_count > 0 && !all_fresh) co_return mixed_up(options.name);
-  if (virgin_count > 0 && used) co_return mixed_up(options.name);
-  if (blank_count + virgin_count > 0) {
+  if (virgin_count > 0 && used && !begins_copied) co_return mixed_up(options.name);
+  if (blank_count + virgin_count > 0 && !begins_copied) {
     auto formatting = format_driven(home, std::move(options), std::move(from), std::move(events));
     auto formatted = co_await formatting;
     co_return formatted;
   }
   auto fitted = raid_open::fit_size(options, from.found);
   if (!fitted) co_return std::move(fitted).error();
+  auto copied = judge_copied(options, from.members, from.found);
+  if (!copied) co_return std::move(copied).error();
+  if (copied->untouched && copied->used) {
+    co_return Error{Errc::corrupt, options.name + ": one of its members was written to, and another one is a copy of " +
+                                       options.origin};
+  }
+  if (copied->untouched) {
+    auto beginning = begin_copied(home, std::move(options), std::move(from), std::move(events));
+    auto begun = co_await beginning;
+    co_return begun;
+  }
   auto assembling = assemble(home, std::move(from), std::move(events));
   auto assembled = co_await assembling;
-  co_return assembled;
+  if (options.origin.empty() || !assembled) co_return assembled;
+  // One slot was written; the other one may be of the origin.
+  auto sealing = sealed(std::move(assembled), 1);
+  auto both = co_await sealing;
+  co_return both;
+}
+
+// Superblocks in so many slots, or nothing.
+Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::sealed(Result<std::unique_ptr<RaidParityBdev>> opened,
+                                                                     uint32_t rounds) {
+  std::unique_ptr<RaidParityBdev> raid = std::move(*opened);
+  const uint32_t set = raid->in_sync_;
+  for (uint32_t round = 0; round < rounds; round++) {
+    const uint32_t having = co_await raid->write_superblocks(set);
+    if (having == set) continue;
+    raid->events_ = {};
+    raid->fence();
+    (void)co_await raid->close();
+    co_return Error{Errc::io, raid->info_.name + ": writing the superblocks failed"};
+  }
+  co_return raid;
+}
+
+// The copies keep their places, and get numbers above any that a copy which is not here may have.
+Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::begin_copied(Reactor& home, RaidParityOptions options,
+                                                                           Assembled from, RaidParityEvents events) {
+  constexpr uint64_t generation_margin = 1 << 16;
+  const parity::Superblock* origin = nullptr;
+  std::vector<Handle> places(options.data_count + options.parity_count);
+  parity::Superblock geometry = from.found.front();
+  geometry.in_sync = 0;
+  for (size_t i = 0; i < from.found.size(); i++) {
+    const raid_open::FoundSuperblock& s = from.found[i];
+    const std::string& device = from.members[i].info().name;
+    const bool is_copy = raid_open::name_of(s) == options.origin;
+    if (!is_copy && raid_open::name_of(s) != options.name) {
+      co_return Error{Errc::not_found,
+                      options.name + ": " + device + " carries raid '" + std::string(raid_open::name_of(s)) + "'"};
+    }
+    if (!raid_open::same_geometry(s, geometry)) {
+      co_return Error{Errc::corrupt, options.name + ": " + device + " tells another geometry"};
+    }
+    if (is_copy && origin != nullptr && std::memcmp(origin->uuid, s.uuid, sizeof(s.uuid)) != 0) {
+      co_return Error{Errc::corrupt, options.name + ": " + device + " is a copy of another raid"};
+    }
+    if (is_copy) origin = &s;
+    if (places[s.member]) {
+      co_return Error{Errc::corrupt, options.name + ": " + device + " and " + places[s.member].info().name +
+                                         " are both member " + std::to_string(s.member)};
+    }
+    places[s.member] = from.members[i];
+    geometry.in_sync |= 1u << s.member;
+    geometry.epoch = std::max(geometry.epoch, s.epoch);
+    geometry.generation = std::max(geometry.generation, s.generation);
+  }
+  geometry.epoch++;
+  geometry.generation += generation_margin;
+  geometry.log_tail = 1;
+  geometry.clean = 0;
+  std::memset(geometry.name, 0, sizeof(geometry.name));
+  std::memcpy(geometry.name, options.name.data(), options.name.size());
+  geometry.name_length_bytes = static_cast<uint16_t>(options.name.size());
+  home.env().random(geometry.uuid, sizeof(geometry.uuid));
+  std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, geometry, std::move(events)));
+  raid->driven_ = true;
+  raid->bugs_ = options.bugs;
+  raid->may_write_ = true;
+  raid->resync_stripe_ = raid->layout_.strip_count;
+  raid->adopt(std::move(places));
+  auto sealing = sealed(std::move(raid), options.bugs.begin_unsaid ? 0 : 2);
+  auto begun = co_await sealing;
+  co_return begun;
 }
 
 // Both superblocks, in turn, with numbers above all that are there.
@@ -88,18 +210,11 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::format_driven(Reac
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, *geometry, std::move(events)));
   raid->driven_ = true;
   raid->bugs_ = options.bugs;
-  const uint32_t set = raid->in_sync_;
   from.members.resize(raid->member_count());
   raid->adopt(std::move(from.members));
-  for (int slot = 0; slot < 2; slot++) {
-    const uint32_t having = co_await raid->write_superblocks(set);
-    if (having == set) continue;
-    raid->events_ = {};
-    raid->fence();
-    (void)co_await raid->close();
-    co_return Error{Errc::io, options.name + ": writing the superblocks failed"};
-  }
-  co_return raid;
+  auto sealing = sealed(std::move(raid), 2);
+  auto formatted = co_await sealing;
+  co_return formatted;
 }
 
 uint32_t RaidParityBdev::free_place() const {

@@ -112,7 +112,7 @@ struct RaidParityBdev::Lists {
 };
 
 // co_await: several requests at once; resumes with the statuses in `ios` when all have ended.
-class RaidParityBdev::Fan {
+class Fan {
  public:
   explicit Fan(size_t count_max)
       : ios_(std::make_unique<Io[]>(count_max)), iovs_(std::make_unique<Iovec[]>(count_max)) {}
@@ -196,6 +196,9 @@ struct FoundSuperblock : parity::Superblock {
 // cannot be read.
 Task<Result<FoundSuperblock>> read_superblock(Handle device);
 Outcome check_members(Reactor& home, const std::vector<Handle>& members);
+std::string_view name_of(const parity::Superblock& superblock);
+// Both speak of members of one size, of which each strip has its place.
+bool same_geometry(const parity::Superblock& one, const parity::Superblock& other);
 Result<parity::Superblock> geometry_of(const RaidParityOptions& options, const std::vector<Handle>& members);
 // raid_parity_grow.cc. corrupt: they hold something else.
 Outcome fit_size(const RaidParityOptions& options, std::vector<FoundSuperblock>& found);

@@ -65,6 +65,17 @@ Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
   co_return newest;
 }
 
+std::string_view raid_open::name_of(const Superblock& superblock) {
+  return {superblock.name, superblock.name_length_bytes};
+}
+
+bool raid_open::same_geometry(const Superblock& one, const Superblock& other) {
+  return one.data_count == other.data_count && one.parity_count == other.parity_count &&
+         one.strip_blocks == other.strip_blocks && one.strip_count == other.strip_count &&
+         one.first_block == other.first_block && one.log_slot_count == other.log_slot_count &&
+         one.log_slot_pages == other.log_slot_pages;
+}
+
 Outcome raid_open::check_members(Reactor& home, const std::vector<Handle>& members) {
   for (size_t i = 0; i < members.size(); i++) {
     const BdevInfo& info = members[i].info();
@@ -217,10 +228,9 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& 
     }
   }
   if (newest == nullptr) co_return Error{Errc::io, name + ": one raid superblock of each member cannot be read"};
-  if (std::string_view(newest->name, newest->name_length_bytes) != name) {
-    co_return Error{Errc::not_found, "base_bdevs: they carry raid '" +
-                                         std::string(newest->name, newest->name_length_bytes) + "', not '" + name +
-                                         "'"};
+  if (raid_open::name_of(*newest) != name) {
+    co_return Error{Errc::not_found, "base_bdevs: they carry raid '" + std::string(raid_open::name_of(*newest)) +
+                                         "', not '" + name + "'"};
   }
   const uint32_t count = uint32_t{newest->data_count} + newest->parity_count;
   std::vector<Handle> places(count);
@@ -234,10 +244,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& 
     if (std::memcmp(s.uuid, newest->uuid, sizeof(s.uuid)) != 0) {
       co_return Error{Errc::corrupt, "base_bdevs: " + device + " belongs to another raid"};
     }
-    if (s.data_count != newest->data_count || s.parity_count != newest->parity_count ||
-        s.strip_blocks != newest->strip_blocks || s.strip_count != newest->strip_count ||
-        s.first_block != newest->first_block || s.log_slot_count != newest->log_slot_count ||
-        s.log_slot_pages != newest->log_slot_pages) {
+    if (!raid_open::same_geometry(s, *newest)) {
       co_return Error{Errc::corrupt, "base_bdevs: " + device + " tells another geometry"};
     }
     if (places[s.member]) {

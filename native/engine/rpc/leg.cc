@@ -326,14 +326,15 @@ class Leg final : public Module {
   struct Parity {
     uint32_t data_count = 0;  // 0: a mirror
     uint32_t parity_count = 0;
+    std::string origin = {};
   };
 
   static Parity read_parity(Fields& in, const bdev::LegOptions& options) {
     if (!in.has("data_members") && !in.has("parity_members")) return {};
     using Codec = bdev::ParityCodec;
-    const Parity parity{
-        static_cast<uint32_t>(in.natural("data_members", {.min = 2, .max = Codec::data_count_max})),
-        static_cast<uint32_t>(in.natural("parity_members", {.min = 1, .max = Codec::parity_count_max}))};
+    const Parity parity{static_cast<uint32_t>(in.natural("data_members", {.min = 2, .max = Codec::data_count_max})),
+                        static_cast<uint32_t>(in.natural("parity_members", {.min = 1, .max = Codec::parity_count_max})),
+                        in.string_or("origin", "")};
     if (options.count_blocks == 0) in.refuse("num_blocks", "is missing: a leg with parity members needs it");
     return parity;
   }
@@ -355,6 +356,7 @@ class Leg final : public Module {
     with.epoch = options.epoch;
     with.lease = options.lease;
     with.identity = options.identity;
+    with.origin = parity.origin;
     with.count_blocks = options.count_blocks;
     with.grown_blocks = options.grown_blocks;
     with.data_count = parity.data_count;
@@ -460,6 +462,7 @@ class Leg final : public Module {
                                             std::min(leg.info().count_blocks, member.to_copy_blocks) +
                                             member.copied_blocks)
           .set("repaired_blocks", member.repaired_blocks);
+      if (member.place) one.set("place", uint64_t{*member.place});
       one = about_resync(std::move(one), member);
       members.push(std::move(one));
     }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // bdev_raid_create, bdev_raid_delete, bdev_raid_get_bdevs, bdev_raid_add_base_bdev, basalt_raid_load,
 // basalt_raid_scrub, basalt_raid_scrub_stop, basalt_raid_set_resync: stripe sets, concats, and raid5 and raid6.
+// basalt_parity_member_create, basalt_parity_member_delete: what a member of a leg with parity holds, from others.
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "bdev/raid/parity_member.h"
 #include "bdev/raid/raid0.h"
 #include "bdev/raid/raid_parity.h"
 #include "engine/rpc/bdev_params.h"
@@ -28,6 +30,8 @@ class Raid final : public Module {
     dispatcher.add("basalt_raid_scrub", this, &Raid::scrub);
     dispatcher.add("basalt_raid_scrub_stop", this, &Raid::scrub_stop);
     dispatcher.add("basalt_raid_set_resync", this, &Raid::set_resync);
+    dispatcher.add("basalt_parity_member_create", this, &Raid::create_member);
+    dispatcher.add("basalt_parity_member_delete", this, &Raid::remove_member);
   }
 
  private:
@@ -115,6 +119,35 @@ class Raid final : public Module {
     auto made = publish(name, std::move(raid), bases);
     if (!made) co_return std::move(made).error();
     co_return done();
+  }
+
+  Task<RpcResult> create_member(JsonValue params) {
+    Fields in(params);
+    bdev::ParityMemberOptions options;
+    options.name = in.string("name");
+    const std::vector<std::string> bases = in.strings("base_bdevs", 1, bdev::ParityCodec::strip_count_max);
+    options.place = static_cast<uint32_t>(in.natural("place", {.max = bdev::ParityCodec::strip_count_max - 1}));
+    options.uuid = engine_.make_uuid();
+    if (auto error = in.error()) co_return *error;
+    BdevRegistry& bdevs = engine_.bdevs();
+    const std::string name = options.name;
+    if (auto reserved = bdevs.reserve(name); !reserved) co_return std::move(reserved).error();
+    auto children = bdevs.claim_all(bases, child_user(name));
+    if (!children) {
+      bdevs.withdraw(name);
+      co_return std::move(children).error();
+    }
+    auto opening = bdev::ParityMemberBdev::open(engine_.management(), std::move(options), handles(*children));
+    auto member = co_await opening;
+    auto made = publish(name, std::move(member), bases);
+    if (!made) co_return std::move(made).error();
+    co_return done();
+  }
+
+  Task<RpcResult> remove_member(JsonValue params) {
+    auto deleting = delete_bdev(engine_, std::move(params), bdev::ParityMemberBdev::product);
+    auto result = co_await deleting;
+    co_return result;
   }
 
   Task<RpcResult> remove(JsonValue params) {
