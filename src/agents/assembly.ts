@@ -11,7 +11,7 @@
 import { type Engine, isEngineError } from '../engine/engine.js';
 import { BasaltError } from '../model/errors.js';
 import { nqns } from '../model/keys.js';
-import type { GrowingSize, VolumeObject } from '../model/objects.js';
+import type { GrowingSize, Leadership, VolumeObject } from '../model/objects.js';
 import { hasTails, legDataBytesAt, replicaBytesAt } from '../placement/leg-size.js';
 import type { MemberRef } from '../reconcile/membership.js';
 import { type Logger, reason } from './context.js';
@@ -59,6 +59,7 @@ export interface AssemblyShape {
   readonly allDirty: boolean;
   readonly leaseMs: number;
   readonly size: GrowingSize;
+  readonly begun: Leadership['begun'];
   /** Of an encrypted volume: AES-256-XTS, 32 bytes for the data and 32 for the tweak. */
   readonly dataKey: Buffer | null;
 }
@@ -151,7 +152,7 @@ export class Assembly {
       members: members.map((entry) => ({ name: entry.name, in_sync: true })),
       all_dirty: shape.allDirty && members.length > 1,
       lease_ms: shape.leaseMs,
-      ...(this.#parity(leg, shape.size) ?? this.#tails(leg, shape.size) ?? {}),
+      ...(this.#parity(leg, shape) ?? this.#tails(leg, shape.size) ?? {}),
     });
   }
 
@@ -189,12 +190,14 @@ export class Assembly {
   /** Of a leg with parity, which keeps no marks: its members have a log. */
   #parity(
     leg: number,
-    size: GrowingSize,
-  ): (LegBlocks & { identity: string; data_members: number; parity_members: number }) | null {
+    { size, begun }: AssemblyShape,
+  ): (LegBlocks & { identity: string; origin?: string; data_members: number; parity_members: number }) | null {
     const { id, erasure } = this.#options.volume;
     if (erasure === undefined) return null;
     const { data, parity } = erasure;
-    return { ...this.#blocksOf(size), identity: `${id}/${leg}`, data_members: data, parity_members: parity };
+    const identity = `${begun?.identity ?? id}/${leg}`;
+    const origin = begun === undefined ? {} : { origin: `${begun.origin}/${leg}` };
+    return { ...this.#blocksOf(size), identity, ...origin, data_members: data, parity_members: parity };
   }
 
   /** Where the replicas have room for them, the leg keeps its marks in tails behind its data. */
@@ -247,6 +250,17 @@ export class Assembly {
     await Promise.all(
       this.#legs.map((name) => this.#try('leg fence', () => this.#options.engine.rpc('basalt_leg_fence', { name }))),
     );
+  }
+
+  /** Of legs with parity: which strips each replica has. */
+  async places(): Promise<ReadonlyMap<string, number>> {
+    const legs = await Promise.all(this.#legs.map((name) => this.#options.engine.rpc('basalt_leg_get', { name })));
+    const found = new Map<string, number>();
+    for (const { name, place } of legs.flatMap(({ members }) => members)) {
+      const member = this.#members.get(name);
+      if (member !== undefined && place !== undefined) found.set(member.replica, place);
+    }
+    return found;
   }
 
   /** Nothing is dirty and every member present is in sync. */

@@ -184,7 +184,9 @@ export class GroupCutter {
     if (!(await assembly.isClean())) throw new Error('members are not equal yet');
     const leadership = register.versioned;
     const attempt = context.random.bytes(4).toString('hex');
-    const planned = planCut(this.#withoutUnasked(member.value), volume(), { leadership: leadership.value, attempt });
+    const places = volume().erasure === undefined ? undefined : await assembly.places();
+    const sets = { leadership: leadership.value, attempt, places };
+    const planned = planCut(this.#withoutUnasked(member.value), volume(), sets);
     if (planned === null) throw new Error(`volume ${volume().name} is growing or being moved`);
     const members = this.#options.membersOf(planned);
     await context.engine.rpc('basalt_slot_snapshot_prepare', { name: slotName(volume().id), members });

@@ -15,7 +15,7 @@ import type { Timer } from '../env/clock.js';
 import type { Stored } from '../model/cluster-state.js';
 import { nqns } from '../model/keys.js';
 import { type Address, codecs } from '../model/objects.js';
-import type { SnapshotMaking, SnapshotObject } from '../model/snapshots.js';
+import type { SnapshotCopy, SnapshotMaking, SnapshotObject } from '../model/snapshots.js';
 import { lvolPath } from '../reconcile/disk-node.js';
 import {
   basesOf,
@@ -26,6 +26,7 @@ import {
   planMaking,
   planSource,
   type ReadySnapshot,
+  sourcesOf,
 } from '../reconcile/snapshot-copies.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
@@ -252,40 +253,77 @@ export class SnapshotCopier {
   }
 
   async #fill(making: Making, to: { name: string; blocks: number }, signal: AbortSignal): Promise<number> {
-    const { engine, identity = noIdentity } = this.#options.context;
-    const controller = `copy-${making.lvol}`;
+    const { engine } = this.#options.context;
+    const from = sourcesOf(this.#options.link.state, making.stored.value, making.entry);
+    if (from.length === 0) throw new Error('too few copies of it can be read');
+    const recomputed = `recomputed-${making.lvol}`;
+    const names = from.map((_, index) => `copy-${making.lvol}-${index}`);
     // Left by an attempt whose answer never came.
-    await engine.rpc('bdev_nvme_detach_controller', { name: controller }, { signal }).catch(() => {});
-    const connection = {
-      name: controller,
-      trtype: 'TCP' as const,
-      ...this.#addressOf(making),
-      subnqn: nqns.snapshotCopy(copyLvol(making.stored.value, making.entry.from)),
-      ...(await identity.credentials(engine, this.#options.node)),
-      ctrlr_loss_timeout_sec: 10,
-      fast_io_fail_timeout_sec: 5,
-      keep_alive_ms: 2_000,
-    };
-    const [source] = await engine.rpc('bdev_nvme_attach_controller', connection, { signal });
+    await this.#forget(making, { recomputed, names }, signal);
     try {
+      const sources = [];
+      for (const [index, copy] of from.entries())
+        sources.push(await this.#connect(making, { copy, name: names[index] ?? '' }, signal));
+      const source = await this.#sourceOf(making, { from, sources, recomputed }, signal);
       let written = 0;
       for (let block = 0; block < to.blocks; block += stepBlocks) {
         signal.throwIfAborted();
         if (!this.#isWanted(making)) throw new Error('it is wanted no more');
         const range = { offset_blocks: block, num_blocks: Math.min(stepBlocks, to.blocks - block) };
         const flush = block + stepBlocks >= to.blocks;
-        const copy = { source: source ?? '', target: to.name, ...range, flush };
+        const copy = { source, target: to.name, ...range, flush };
         written += (await engine.rpc('basalt_bdev_copy', copy, { timeoutMs: patientMs, signal })).written_blocks;
       }
       return written;
     } finally {
-      await engine.rpc('bdev_nvme_detach_controller', { name: controller }, { signal }).catch(() => {});
+      await this.#forget(making, { recomputed, names }, signal);
     }
   }
 
-  #addressOf({ stored, entry }: Making): Address {
-    const copy = stored.value.cut.copies.find((each) => each.leg === entry.leg && each.replica === entry.from);
-    const address = copy === undefined ? null : this.#options.link.state.get('lives', copy.node)?.internal;
+  async #forget(
+    { entry: { place } }: Making,
+    { recomputed, names }: { recomputed: string; names: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { engine } = this.#options.context;
+    if (place !== undefined)
+      await engine.rpc('basalt_parity_member_delete', { name: recomputed }, { signal }).catch(() => {});
+    for (const name of names) await engine.rpc('bdev_nvme_detach_controller', { name }, { signal }).catch(() => {});
+  }
+
+  /** The bdev that shows the copy. */
+  async #connect(making: Making, to: { copy: SnapshotCopy; name: string }, signal: AbortSignal): Promise<string> {
+    const { engine, identity = noIdentity } = this.#options.context;
+    const connection = {
+      name: to.name,
+      trtype: 'TCP' as const,
+      ...this.#addressOf(to.copy),
+      subnqn: nqns.snapshotCopy(copyLvol(making.stored.value, to.copy.replica)),
+      ...(await identity.credentials(engine, this.#options.node)),
+      ctrlr_loss_timeout_sec: 10,
+      fast_io_fail_timeout_sec: 5,
+      keep_alive_ms: 2_000,
+    };
+    const [bdev] = await engine.rpc('bdev_nvme_attach_controller', connection, { signal });
+    if (bdev === undefined) throw new Error(`the copy on ${to.copy.node} shows no namespace`);
+    return bdev;
+  }
+
+  /** What holds it already, or what recomputes it from others. */
+  async #sourceOf(
+    { entry: { place } }: Making,
+    of: { from: readonly SnapshotCopy[]; sources: readonly string[]; recomputed: string },
+    signal: AbortSignal,
+  ): Promise<string> {
+    const [first = ''] = of.sources;
+    if (place === undefined || of.from[0]?.place === place) return first;
+    const params = { name: of.recomputed, base_bdevs: [...of.sources], place };
+    await this.#options.context.engine.rpc('basalt_parity_member_create', params, { signal });
+    return of.recomputed;
+  }
+
+  #addressOf(copy: SnapshotCopy): Address {
+    const address = this.#options.link.state.get('lives', copy.node)?.internal;
     if (address == null) throw new Error('no copy of it can be read');
     return address;
   }

@@ -142,7 +142,8 @@ export class SnapshotWorker {
     const leadership = register.versioned;
     const attempt = context.random.bytes(4).toString('hex');
     const sets = context.planted?.resyncHeadOnly === true ? this.#withJoining(leadership.value) : leadership.value;
-    const planned = planCut(wanted.value, volume(), { leadership: sets, attempt });
+    const places = volume().erasure === undefined ? undefined : await assembly.places();
+    const planned = planCut(wanted.value, volume(), { leadership: sets, attempt, places });
     if (planned === null) throw new Error(`volume ${volume().name} is growing or being moved`);
     const members = this.#membersOf(planned);
     await this.#committed(wanted, { next: planned }, signal);

@@ -554,9 +554,11 @@ export class VolumeController {
     const taken = await this.#takeMembers(assembly, before, signal);
     const plan = planTakeover(before, taken);
     const takenAtMs = context.clock.now();
+    const { leaseMs, begun } = before;
+    const shape = { allDirty: !before.clean, leaseMs, size, begun, dataKey };
     if (context.planted?.promoteBeforeTakeover === true && plan.empty.length === 0) {
       await this.#swapAsHolder((present) => ({ ...present, clean: false }), signal);
-      await this.#serve(assembly, { members: taken, allDirty: !before.clean, leaseMs: before.leaseMs, size, dataKey });
+      await this.#serve(assembly, { ...shape, members: taken });
       return;
     }
     if (plan.next === null) throw this.#unavailable(plan.empty);
@@ -573,7 +575,7 @@ export class VolumeController {
     const ignore = context.planted?.ignoreLeftoverLease === true;
     if (!plan.allTaken && !signedStop && !ignore) await this.#outwaitLeases(before, takenAtMs, signal);
     const stay = taken.filter((member) => !plan.left.some((entry) => entry.replica === member.replica));
-    await this.#serve(assembly, { members: stay, allDirty: !before.clean, leaseMs: before.leaseMs, size, dataKey });
+    await this.#serve(assembly, { ...shape, members: stay });
   }
 
   async #takeMembers(assembly: Assembly, leadership: Leadership, signal: AbortSignal): Promise<AttachedMember[]> {

@@ -55,12 +55,6 @@ function assertSame(group: SnapshotGroupObject, name: string, volumes: readonly 
 }
 
 function assertCuttable(state: ClusterState, volume: VolumeObject): void {
-  const { erasure } = volume as { readonly erasure?: unknown };
-  if (erasure !== undefined)
-    throw new BasaltError('INVALID_ARGUMENT', {
-      field: 'volumes',
-      problem: `${volume.name} has erasure coding, and cannot have snapshots yet`,
-    });
   if (state.get('leaderships', volume.id)?.controller != null) return;
   const detail = 'no controller serves it: a snapshot is cut by whoever does';
   throw new BasaltError('VOLUME_UNAVAILABLE', { name: volume.name, detail });

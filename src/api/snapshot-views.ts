@@ -38,7 +38,7 @@ export function snapshotView(state: ClusterState, volume: VolumeObject, snapshot
     cutAtMs: ready ? (snapshot.cutAtMs ?? null) : null,
     heldUs: ready ? (snapshot.heldUs ?? null) : null,
     sizeBytes: ready ? (snapshot.shape?.sizeBytes ?? null) : null,
-    copiesWanted: volume.copies,
+    copiesWanted: volume.erasure === undefined ? volume.copies : volume.erasure.data + volume.erasure.parity,
     copies: ready ? Math.min(...up.map((copies) => copies.length)) : 0,
     legs: copiesUp(snapshot, legCount, () => true).map((copies) =>
       copies.map((copy) => ({

@@ -12,21 +12,14 @@ import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { codecs, formatVersion, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
-import { type SnapshotObject, snapshotLvol } from '../model/snapshots.js';
+import { copiesNeeded, type SnapshotObject, snapshotLvol } from '../model/snapshots.js';
 import { unmadeOf } from '../reconcile/clone-source.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
 import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { copyIsUp } from './snapshot-views.js';
-import {
-  chooseControllers,
-  defaultLeaseMs,
-  firstLeadership,
-  refuseCoded,
-  requireVolume,
-  type VolumeDeps,
-} from './volumes.js';
+import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume, type VolumeDeps } from './volumes.js';
 
 /** Of one volume: so many layers an lvol may have below it. */
 const snapshotsMax = 64;
@@ -92,7 +85,6 @@ export function createSnapshot(
 }
 
 export function assertRoomForSnapshot(state: ClusterState, volume: VolumeObject): void {
-  refuseCoded(volume, 'it cannot have snapshots yet');
   const kept = state.all('snapshots').filter((entry) => entry.volumeId === volume.id && entry.phase !== 'deleting');
   if (kept.length < snapshotsMax) return;
   throw new BasaltError('INVALID_ARGUMENT', {
@@ -165,7 +157,11 @@ export function cloneSnapshot(
       return { txn: null, result: { made: false, id: existing.id } };
     }
     const clone = draw(deps, state, { volume, snapshot: stored.value, request });
-    const leadership = codecs.leadership.encode(firstLeadership(clone, request.leaseMs ?? defaultLeaseMs));
+    const first = firstLeadership(clone, request.leaseMs ?? defaultLeaseMs);
+    const origin = stored.value.cut?.identity;
+    const leadership = codecs.leadership.encode(
+      origin === undefined ? first : { ...first, begun: { identity: clone.id, origin } },
+    );
     const name = codecs.volumeName.encode({ format: formatVersion, volumeId: clone.id });
     const txn: Txn = {
       conditions: [
@@ -199,8 +195,9 @@ function draw(
   if (snapshot.phase !== 'ready' || cut === undefined || shape === undefined)
     throw new BasaltError('BUSY', { kind: 'snapshot', name: fullName, detail: 'it is not made yet' });
   const up = copiesUp(snapshot, volume.legs.length, (copy) => copyIsUp(state, copy));
-  const bare = up.flatMap((copies, leg) => (copies.length === 0 ? [leg] : []));
-  if (bare.length > 0) throw unavailable(volume, `no copy of leg ${bare.join(', ')} of ${fullName} can be reached`);
+  const bare = up.flatMap((copies, leg) => (copies.length < copiesNeeded(volume) ? [leg] : []));
+  if (bare.length > 0)
+    throw unavailable(volume, `${tooFew(volume)} of leg ${bare.join(', ')} of ${fullName} can be reached`);
   const legs = up.map((copies) => ({
     replicas: copies.map(
       ({ replica, disk, node }): ReplicaPlacement => ({
@@ -221,6 +218,7 @@ function draw(
     blockSizeBytes: volume.blockSizeBytes,
     stripeSizeBytes: volume.stripeSizeBytes,
     copies: volume.copies,
+    ...(volume.erasure === undefined ? {} : { erasure: volume.erasure }),
     legSizeBytes: shape.legSizeBytes,
     legs,
     ...(volume.pool === undefined ? {} : { pool: volume.pool }),
@@ -255,6 +253,11 @@ function checkRoom(
       `${bytes} there: add disks, or delete volumes`;
     throw new BasaltError('PLACEMENT_IMPOSSIBLE', { field: 'name', problem });
   }
+}
+
+function tooFew(volume: VolumeObject): string {
+  const needed = copiesNeeded(volume);
+  return needed === 1 ? 'no copy' : `fewer than ${needed} copies`;
 }
 
 function unavailable(volume: VolumeObject, detail: string): BasaltError {

@@ -222,13 +222,6 @@ export function requireVolume(state: ClusterState, name: string): Stored<VolumeO
   return stored;
 }
 
-/** @throws VOLUME_UNSUPPORTED for a volume with erasure coding */
-export function refuseCoded(volume: VolumeObject, problem: string): void {
-  if (volume.erasure === undefined) return;
-  const { data, parity } = volume.erasure;
-  throw new BasaltError('VOLUME_UNSUPPORTED', { name: volume.name, redundancy: `${data}+${parity}`, problem });
-}
-
 const noHost = (): Promise<HostPart | null> => Promise.resolve(null);
 
 /** `beside`: what the transaction does to the host that it is about. */

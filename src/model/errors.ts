@@ -130,12 +130,6 @@ export const errorTable = Object.freeze({
     'make the change that the message names',
   ),
   POOL_UNSUPPORTED: row('{field}: {problem}', 422, 8, 'ask for a redundancy that the engine has'),
-  VOLUME_UNSUPPORTED: row(
-    'volume {name} ({redundancy}): {problem}',
-    422,
-    8,
-    'use a volume of a pool with copies, where all of that works',
-  ),
   POOL_CHANGED: row('the disks of pool {name} changed while it was planned', 409, 5, 'ask again'),
   PLANNER_FAILED: row('placement could not be computed: {detail}', 500, 1, 'report it, with the log around it'),
   CLUSTER_MISMATCH: row(

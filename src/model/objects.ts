@@ -225,6 +225,11 @@ export const Leadership = Type.Object(
     legs: Type.Array(Type.Object({ inSync: Type.Array(InSyncMember, { minItems: 1 }) }, strict)),
     /** Absent until the volume is asked to grow: the size that it was made with. */
     size: Type.Optional(GrowingSize),
+    /**
+     * Of a volume with erasure coding that began as a snapshot: what its members say that they are of, and what those said
+     * that they are copies of. Absent: they say the volume's id. Beside the sets: one change makes other members of them.
+     */
+    begun: Type.Optional(Type.Object({ identity: Uuid, origin: Uuid }, strict)),
   },
   strict,
 );

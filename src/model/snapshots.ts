@@ -16,6 +16,7 @@
 //              - a member of a group is ready when all are; while the group has a round, it changes its phase with the group
 
 import Type, { type Static } from 'typebox';
+import type { Erasure } from './pools.js';
 import { RouteRange } from './route.js';
 
 const strict = { additionalProperties: false } as const;
@@ -27,8 +28,14 @@ const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 /** Distinguishes tries of a group. */
 export const SnapshotRound = Type.String({ pattern: '^[0-9a-f]{8}$' });
 
+/** Of a leg of data and parity members: which of their strips it holds. Absent: all of the leg. */
+const Place = Type.Integer({ minimum: 0, maximum: 19 });
+
 /** A replica of the volume, and so the place of a copy: its disk. */
-export const SnapshotCopy = Type.Object({ leg: Count, replica: Uuid, disk: Uuid, node: Name }, strict);
+export const SnapshotCopy = Type.Object(
+  { leg: Count, replica: Uuid, disk: Uuid, node: Name, place: Type.Optional(Place) },
+  strict,
+);
 export type SnapshotCopy = Static<typeof SnapshotCopy>;
 
 export const SnapshotCut = Type.Object(
@@ -36,6 +43,8 @@ export const SnapshotCut = Type.Object(
     /** Distinguishes tries. */
     attempt: Type.String({ pattern: '^[0-9a-f]{8}$' }),
     epoch: Count,
+    /** What members of legs with parity say that they are of. */
+    identity: Type.Optional(Uuid),
     copies: Type.Array(SnapshotCopy),
   },
   strict,
@@ -49,8 +58,9 @@ export const SnapshotMaking = Type.Object(
     replica: Uuid,
     disk: Uuid,
     node: Name,
-    /** The copy that it is made of. */
+    /** The copy that it is made of; of a leg with parity one of those. */
     from: Uuid,
+    place: Type.Optional(Place),
   },
   strict,
 );
@@ -145,6 +155,17 @@ export type SnapshotHoldObject = Static<typeof SnapshotHoldObject>;
 
 export const SnapshotNameObject = Type.Object({ format: Format, snapshotId: Uuid }, strict);
 export type SnapshotNameObject = Static<typeof SnapshotNameObject>;
+
+/** So many of a leg are needed to have it whole. */
+export function copiesNeeded(volume: { readonly erasure?: Erasure | undefined }): number {
+  return volume.erasure?.data ?? 1;
+}
+
+/** Of copies with the same place, the first. */
+export function onePerPlace(copies: readonly SnapshotCopy[]): SnapshotCopy[] {
+  const places = copies.map(({ leg, place }) => `${leg}/${place}`);
+  return copies.filter(({ place }, index) => place === undefined || places.indexOf(places[index] ?? '') === index);
+}
 
 /** What a copy is called on its disk: 62 characters, one fewer than an lvol's name may have. */
 export function snapshotLvol(snapshotId: string, attempt: string, replica: string): string {

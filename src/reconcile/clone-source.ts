@@ -38,8 +38,8 @@ export function unmadeOf(state: ClusterState, snapshotId: string): { volume: Vol
 }
 
 /**
- * Which of the replicas that it begins with are there: all; of each leg one, so that it can be served while it is known
- * what the others lack; or fewer.
+ * Which of the replicas that it begins with are there: all; of each leg as many as it needs, so that it can be served while
+ * it is known what the others lack; or fewer.
  */
 export function madeOf(state: ClusterState, volume: VolumeObject, leadership: Leadership): 'all' | 'enough' | 'fewer' {
   const isMade = (entry: ReplicaPlacement): boolean => state.get('observedReplicas', entry.replica)?.state === 'ready';
@@ -47,7 +47,8 @@ export function madeOf(state: ClusterState, volume: VolumeObject, leadership: Le
     leadership.epoch === 0 ? isMade(entry) : !awaitsSource(state, volume, { leg, entry });
   if (volume.legs.every(({ replicas }, leg) => replicas.every((entry) => isThere(leg, entry)))) return 'all';
   const isEnough = ({ replicas }: VolumeObject['legs'][number], leg: number): boolean =>
-    replicas.some((entry) => isMade(entry) && isCounted(state, volume, { leg, replica: entry.replica }));
+    replicas.filter((entry) => isMade(entry) && isCounted(state, volume, { leg, replica: entry.replica })).length >=
+    (leadership.needs ?? 1);
   const isSourced = volume.legs.some(({ replicas }) => replicas.some(({ source }) => source !== undefined));
   return isSourced && volume.legs.every(isEnough) ? 'enough' : 'fewer';
 }

@@ -18,7 +18,7 @@ import {
   type ReplicaPlacement,
   type VolumeObject,
 } from '../model/objects.js';
-import type { SnapshotCopy, SnapshotObject } from '../model/snapshots.js';
+import { copiesNeeded, onePerPlace, type SnapshotCopy, type SnapshotObject } from '../model/snapshots.js';
 import { awaitsSource } from './clone-source.js';
 import { volumeSize } from './growth.js';
 import { insteadOf } from './homes.js';
@@ -111,8 +111,25 @@ export function whyNot(
   const then = snapshot.shape.sizeBytes;
   if (then !== size.servedBytes)
     return `it has ${size.servedBytes} bytes and had ${then} then: make a clone of the snapshot instead`;
-  const bare = volume.legs.flatMap((_, leg) => (copiesOf(state, snapshot, leg).length === 0 ? [leg] : []));
-  return bare.length === 0 ? null : `no copy of leg ${bare.join(', ')} of the snapshot can be reached`;
+  const needed = copiesNeeded(volume);
+  const bare = volume.legs.flatMap((_, leg) => (copiesOf(state, snapshot, leg).length < needed ? [leg] : []));
+  if (bare.length > 0)
+    return `${needed === 1 ? 'no copy' : `fewer than ${needed} copies`} of leg ${bare.join(', ')} of the snapshot can be reached`;
+  const away = volume.legs.flatMap((leg, index) =>
+    copiesAtHome(leg, copiesOf(state, snapshot, index)).length < needed ? [index] : [],
+  );
+  return needed === 1 || away.length === 0
+    ? null
+    : `fewer than ${needed} copies of leg ${away.join(', ')} of the snapshot are on disks that the volume is on: wait until they are made`;
+}
+
+function homesOf(leg: LegPlacement): ReplicaPlacement[] {
+  return leg.replicas.filter((entry) => entry.leaving !== true);
+}
+
+/** Of those on disks that the leg is to stay on, none twice. */
+function copiesAtHome(leg: LegPlacement, copies: readonly SnapshotCopy[]): SnapshotCopy[] {
+  return onePerPlace(homesOf(leg).flatMap(({ disk }) => copies.find((copy) => copy.disk === disk) ?? []));
 }
 
 /** On disks of the cluster that are up. */
@@ -131,7 +148,17 @@ function swapOf(
   const made = volume.legs.map((leg, index) => swapLeg(leg, { copies: copiesOf(state, of.snapshot, index), ...of }));
   const legs = made.map(({ inSync }) => ({ inSync: inSync.map(({ replica }) => ({ replica, incarnation: null })) }));
   const { epoch } = of.leadership;
-  const leadership = { ...of.leadership, epoch: epoch + 1, controller: null, instance: null, clean: true, legs };
+  const { identity: origin } = of.snapshot.cut;
+  const begun = origin === undefined ? {} : { begun: { identity: of.newUuid(), origin } };
+  const leadership = {
+    ...of.leadership,
+    epoch: epoch + 1,
+    controller: null,
+    instance: null,
+    clean: true,
+    legs,
+    ...begun,
+  };
   return { volume: { ...volume, legs: made.map(({ placed }) => placed) }, leadership };
 }
 
@@ -140,8 +167,8 @@ function swapLeg(
   leg: LegPlacement,
   of: { copies: readonly SnapshotCopy[]; snapshot: ReadySnapshot; newUuid: () => string },
 ): { placed: LegPlacement; inSync: ReplicaPlacement[] } {
-  const homes = leg.replicas.filter((entry) => entry.leaving !== true);
-  const at = homes.flatMap(({ disk }) => of.copies.find((copy) => copy.disk === disk) ?? []);
+  const homes = homesOf(leg);
+  const at = copiesAtHome(leg, of.copies);
   const sources = at.length > 0 ? at : of.copies.slice(0, 1);
   const inSync = sources.map(
     ({ replica, disk, node }): ReplicaPlacement => ({

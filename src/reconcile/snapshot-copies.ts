@@ -6,13 +6,18 @@
 //   a replica is in sync on a disk without a copy → its disk node writes down that it makes one (`making`), makes it, and
 //   writes down that it is one → copies on disks that the leg has left are left over
 //
+// Of a leg with parity each copy has a place (which strips it holds), whichever place the replica of its disk has by now. A
+// disk without a copy gets the place that no other disk of the leg has: from the copy that has it, or recomputed from others.
+//
 // Invariants:  - an lvol is named in the store before it is made, and counts as a copy only when it is whole and durable
-//              - a copy goes only while every disk of its leg's replicas has one, and is up
+//              - a copy goes only while every disk of its leg's replicas has one, and is up; with parity while another one,
+//                up and on such a disk, has its place
 //              - a name is not made again while the same name is yet to be removed
 
 import type { ClusterState } from '../model/cluster-state.js';
 import type { ReplicaPlacement, VolumeObject } from '../model/objects.js';
 import {
+  onePerPlace,
   type SnapshotCopy,
   type SnapshotCut,
   type SnapshotMaking,
@@ -41,13 +46,32 @@ export function planMaking(state: ClusterState, snapshot: SnapshotObject, disk: 
   for (const [leg, { replicas }] of volume.legs.entries()) {
     const placed = replicas.find((entry) => entry.disk === disk && isHome(state, volume, { leg, entry }));
     if (placed === undefined || isCovered(snapshot, leg, disk)) continue;
-    const from = sourceOf(state, snapshot, { leg, disk });
-    if (from === null || isNamed(snapshot, copyLvol(snapshot, placed.replica))) continue;
+    const place = missingPlace(snapshot, volume, leg);
+    if (place === null) continue;
+    const [from] = sourcesOf(state, snapshot, { leg, disk, place });
+    if (from === undefined || isNamed(snapshot, copyLvol(snapshot, placed.replica))) continue;
     const { replica, node } = placed;
-    const making = [...(snapshot.making ?? []), { leg, replica, disk, node, from: from.replica }];
+    const entry = { leg, replica, disk, node, from: from.replica };
+    const making = [...(snapshot.making ?? []), place === undefined ? entry : { ...entry, place }];
     return { ...snapshot, making };
   }
   return null;
+}
+
+/** Of a leg with parity, the first place that none of its disks has or gets; undefined: it is a mirror; null: there is none. */
+function missingPlace(snapshot: ReadySnapshot, volume: VolumeObject, leg: number): number | undefined | null {
+  const { erasure } = volume;
+  if (erasure === undefined) return undefined;
+  const homes = homeDisks(volume, leg);
+  const held = [...snapshot.cut.copies, ...(snapshot.making ?? [])].filter((each) => each.leg === leg);
+  const taken = new Set(held.filter(({ disk }) => homes.has(disk)).map(({ place }) => place));
+  const places = Array.from({ length: erasure.data + erasure.parity }, (_, place) => place);
+  return places.find((place) => !taken.has(place)) ?? null;
+}
+
+function homeDisks(volume: VolumeObject, leg: number): Set<string> {
+  const replicas = volume.legs[leg]?.replicas ?? [];
+  return new Set(replicas.filter((entry) => entry.leaving !== true).map((entry) => entry.disk));
 }
 
 /** It holds the leg and stays: what else the leg has left is kept beside it. */
@@ -65,26 +89,32 @@ function isNamed(snapshot: ReadySnapshot, lvol: string): boolean {
   return snapshot.leftovers.some((entry) => entry.lvol === lvol);
 }
 
-/** A copy of the leg that can be read now. */
-function sourceOf(
+/**
+ * Copies of the leg that can be read now and make up what is wanted: one that holds it, or as many others as a leg with parity
+ * has data members. None: there are too few.
+ */
+export function sourcesOf(
   state: ClusterState,
   snapshot: ReadySnapshot,
-  at: { leg: number; disk: string },
-): SnapshotCopy | null {
-  const { copies } = snapshot.cut;
-  const able = copies.filter(
+  at: { leg: number; disk: string; place?: number | undefined },
+): SnapshotCopy[] {
+  const able = snapshot.cut.copies.filter(
     (copy) => copy.leg === at.leg && copy.disk !== at.disk && state.get('lives', copy.node)?.internal != null,
   );
-  return able[0] ?? null;
+  const same = able.find(({ place }) => place === at.place);
+  const needed = state.get('volumes', snapshot.volumeId)?.erasure?.data ?? 1;
+  const others = same === undefined ? onePerPlace(able).slice(0, needed) : [same];
+  return same === undefined && others.length < needed ? [] : others;
 }
 
 /** Of what is being made: another source where the present one cannot be read; the same object: there is none better. */
 export function planSource(state: ClusterState, snapshot: SnapshotObject, entry: SnapshotMaking): SnapshotObject {
   if (!isReady(snapshot)) return snapshot;
   const present = snapshot.cut.copies.find((copy) => copy.leg === entry.leg && copy.replica === entry.from);
-  if (present !== undefined && state.get('lives', present.node) !== null) return snapshot;
-  const from = sourceOf(state, snapshot, entry);
-  if (from === null || from.replica === entry.from) return snapshot;
+  const isNeeded = entry.place === undefined || present?.place === entry.place;
+  if (present !== undefined && isNeeded && state.get('lives', present.node) !== null) return snapshot;
+  const [from] = sourcesOf(state, snapshot, entry);
+  if (from === undefined || from.replica === entry.from) return snapshot;
   const making = (snapshot.making ?? []).map((each) => (isSame(each, entry) ? { ...each, from: from.replica } : each));
   return { ...snapshot, making };
 }
@@ -96,8 +126,8 @@ export function isSame(a: SnapshotMaking, b: SnapshotMaking): boolean {
 /** It is whole, and on stable media. Null: it is wanted no more. */
 export function planMade(snapshot: SnapshotObject, entry: SnapshotMaking): SnapshotObject | null {
   if (!isReady(snapshot) || !(snapshot.making ?? []).some((each) => isSame(each, entry))) return null;
-  const { leg, replica, disk, node } = entry;
-  const copies = [...snapshot.cut.copies, { leg, replica, disk, node }];
+  const { from: _, ...copy } = entry;
+  const copies = [...snapshot.cut.copies, copy];
   const rest = withMaking(snapshot, (each) => !isSame(each, entry));
   return { ...rest, cut: { ...snapshot.cut, copies } };
 }
@@ -112,16 +142,20 @@ function withMaking(snapshot: SnapshotObject, stays: (entry: SnapshotMaking) => 
 export function planSurplus(state: ClusterState, snapshot: SnapshotObject): SnapshotObject | null {
   const volume = state.get('volumes', snapshot.volumeId);
   if (!isReady(snapshot) || volume === null || volume.phase !== 'live') return null;
-  const homes = volume.legs.map(
-    ({ replicas }) => new Set(replicas.filter((entry) => entry.leaving !== true).map((entry) => entry.disk)),
-  );
+  const homes = volume.legs.map((_, leg) => homeDisks(volume, leg));
   const isHomely = (entry: { leg: number; disk: string }): boolean => homes[entry.leg]?.has(entry.disk) === true;
   const covered = homes.map((disks, leg) => {
     const up = snapshot.cut.copies.filter((copy) => copy.leg === leg && state.get('lives', copy.node) !== null);
     const held = new Set(up.map((copy) => copy.disk));
     return disks.size > 0 && [...disks].every((disk) => held.has(disk));
   });
-  const unneeded = snapshot.cut.copies.filter((copy) => covered[copy.leg] === true && !isHomely(copy));
+  const isUp = (copy: SnapshotCopy): boolean => state.get('lives', copy.node) !== null;
+  const kept = onePerPlace(snapshot.cut.copies.filter((copy) => isHomely(copy) && isUp(copy)));
+  const hasOther = (copy: SnapshotCopy): boolean =>
+    !kept.includes(copy) && kept.some((each) => each.leg === copy.leg && each.place === copy.place);
+  const unneeded = snapshot.cut.copies.filter((copy) =>
+    copy.place === undefined ? covered[copy.leg] === true && !isHomely(copy) : hasOther(copy),
+  );
   const awaited =
     unneeded.length === 0 ? new Set<string>() : new Set(unmadeOf(state, snapshot.id).map((each) => each.source));
   const going = unneeded.filter((copy) => !awaited.has(copyLvol(snapshot, copy.replica)));
@@ -157,7 +191,9 @@ export function copyExports(state: ClusterState, disks: ReadonlySet<string>): Co
     if (!isReady(snapshot) || snapshot.making === undefined) return [];
     const { making } = snapshot;
     return snapshot.cut.copies.flatMap((copy) => {
-      const wanted = making.filter((entry) => entry.leg === copy.leg && entry.from === copy.replica);
+      const wanted = making.filter(
+        (entry) => entry.leg === copy.leg && (entry.from === copy.replica || entry.place !== undefined),
+      );
       if (wanted.length === 0 || !disks.has(copy.disk)) return [];
       const readers = [...new Set(wanted.map((entry) => entry.node))];
       return [{ lvol: copyLvol(snapshot, copy.replica), disk: copy.disk, readers }];

@@ -72,6 +72,26 @@ const onDisk = (disk: number, lvols: Record<string, number>): DiskLvols => ({
 const nothing = new Set<string>();
 
 describe('a snapshot', () => {
+  it('of legs with parity knows the places of its copies, and what they say that they are of', () => {
+    const coded: VolumeObject = { ...volume, copies: 1, erasure: { data: 2, parity: 1 } };
+    const places = new Map([0, 1, 2].map((n) => [replica(n), 2 - n]));
+    expect(planCut(wanted, coded, at), 'a place is not known').toBeNull();
+    const cut = planCut(wanted, coded, { ...at, places })?.cut;
+    expect(cut?.copies.map(({ place }) => place)).toEqual([2, 1, 0]);
+    expect(cut?.identity).toBe(volume.id);
+    const begun = { identity: uuid(50), origin: uuid(51) };
+    expect(planCut(wanted, coded, { ...at, leadership: { ...leadership, begun }, places })?.cut?.identity).toBe(
+      uuid(50),
+    );
+    expect(cutting.cut).not.toHaveProperty('identity');
+  });
+
+  it('of legs with parity counts one copy of each place', () => {
+    const twice = ready.cut?.copies.map((copy) => ({ ...copy, leg: 0, place: copy.leg })) ?? [];
+    const some = { ...ready, cut: { attempt, epoch: 7, copies: twice } };
+    expect(copiesUp(some, 1, () => true).map((copies) => copies.length)).toEqual([2]);
+  });
+
   it('is tried on the members of the sets, and no others', () => {
     expect(cutting.phase).toBe('cutting');
     expect(cutting.problem).toBeUndefined();

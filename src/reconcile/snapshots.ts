@@ -10,6 +10,7 @@
 
 import type { Leadership, VolumeObject } from '../model/objects.js';
 import {
+  onePerPlace,
   type SnapshotCopy,
   type SnapshotCut,
   type SnapshotLeftover,
@@ -28,13 +29,16 @@ export function holdFor(snapshot: Pick<SnapshotObject, 'failedCount'>): number {
   return snapshot.failedCount < shortTries ? holdMs : longHoldMs;
 }
 
-/** Null: the volume's size is changing, or a member has no place any more; to be tried later. */
+/**
+ * Null: the volume's size is changing, or a member has no place any more; to be tried later. `places`: of the members of
+ * legs with parity, which strips they have.
+ */
 export function planCut(
   snapshot: SnapshotObject,
   volume: VolumeObject,
-  at: { leadership: Leadership; attempt: string },
+  at: { leadership: Leadership; attempt: string; places?: ReadonlyMap<string, number> | undefined },
 ): SnapshotObject | null {
-  const { leadership, attempt } = at;
+  const { leadership, attempt, places } = at;
   const { size } = leadership;
   if (size !== undefined && (size.growing || size.servedBytes !== volume.sizeBytes)) return null;
   const copies: SnapshotCopy[] = [];
@@ -42,11 +46,15 @@ export function planCut(
     for (const { replica } of inSync) {
       const placed = volume.legs[leg]?.replicas.find((entry) => entry.replica === replica);
       if (placed === undefined) return null;
-      copies.push({ leg, replica, disk: placed.disk, node: placed.node });
+      const place = places?.get(replica);
+      if (volume.erasure !== undefined && place === undefined) return null;
+      const copy = { leg, replica, disk: placed.disk, node: placed.node };
+      copies.push(place === undefined ? copy : { ...copy, place });
     }
   }
   const { problem: _, ...rest } = snapshot;
-  return { ...rest, phase: 'cutting', cut: { attempt, epoch: leadership.epoch, copies } };
+  const identity = volume.erasure === undefined ? {} : { identity: leadership.begun?.identity ?? volume.id };
+  return { ...rest, phase: 'cutting', cut: { attempt, epoch: leadership.epoch, ...identity, copies } };
 }
 
 export function planReady(
@@ -149,12 +157,14 @@ export function planKept(
   return { ...snapshot, leftovers, ...(cut === undefined || copies === undefined ? {} : { cut: { ...cut, copies } }) };
 }
 
-/** Copies of each leg on disks that can be reached now. */
+/** Copies of each leg on disks that can be reached now, none twice. */
 export function copiesUp(
   snapshot: SnapshotObject,
   legCount: number,
   isUp: (copy: SnapshotCopy) => boolean,
 ): SnapshotCopy[][] {
   const copies = snapshot.phase === 'ready' ? (snapshot.cut?.copies ?? []) : [];
-  return Array.from({ length: legCount }, (_, leg) => copies.filter((copy) => copy.leg === leg && isUp(copy)));
+  return Array.from({ length: legCount }, (_, leg) =>
+    onePerPlace(copies.filter((copy) => copy.leg === leg && isUp(copy))),
+  );
 }

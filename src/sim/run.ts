@@ -61,8 +61,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const mix = { ...drawMix(random), ...recipe?.mix, ...options.mix };
   const plan = drawNemesis(random, options.faults ?? recipe?.faults ?? null);
   const drawnChanges = recipe === null ? drawChanges(options.seed) : (recipe.changes ?? []);
-  const wanted = options.changes ?? (named === undefined ? drawnChanges : []);
-  const kinds = drawn.erasure === undefined ? wanted : wanted.filter((name) => !uncoded.includes(name));
+  const kinds = options.changes ?? (named === undefined ? drawnChanges : []);
   const shape = { withoutLinks: drawOlder(options.seed), ...reduced(drawn, reduction) };
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
@@ -184,14 +183,6 @@ function drawShape(random: SeededRandom): ClusterShape {
 // Drawn apart, so that the plans in test/sim remain what they were when they were found.
 const erasureStream = 0xecn;
 const erasureShare = 0.25;
-
-/** What a volume with erasure coding cannot have, or refuses. */
-const uncoded: readonly ChangeName[] = [
-  'make a snapshot',
-  'delete a snapshot',
-  'clone a snapshot',
-  'snapshots while a disk node returns',
-];
 
 const olderStream = 0x11f5n;
 const olderShare = 0.3;

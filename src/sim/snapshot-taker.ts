@@ -14,7 +14,8 @@ import type { VirtualClock } from '../env/virtual-clock.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import { keys } from '../model/keys.js';
 import { codecs, type VolumeObject } from '../model/objects.js';
-import type { SnapshotObject } from '../model/snapshots.js';
+import { copiesNeeded, type SnapshotObject } from '../model/snapshots.js';
+import { copiesUp } from '../reconcile/snapshots.js';
 import { askUntilAnswered, codeOf } from './asking.js';
 import type { History } from './history.js';
 import type { RareEvents } from './rare-events.js';
@@ -195,11 +196,12 @@ export class SnapshotTaker {
   }
 }
 
-/** It was made, and there is a copy of every leg. */
+/** It was made, and every leg can be had from its copies. */
 function isWhole(snapshot: SnapshotObject, state: ClusterState): boolean {
-  const legs = state.get('volumes', snapshot.volumeId)?.legs ?? [];
-  const copies = snapshot.phase === 'ready' ? (snapshot.cut?.copies ?? []) : [];
-  return legs.every((_, leg) => copies.some((copy) => copy.leg === leg));
+  const volume = state.get('volumes', snapshot.volumeId);
+  if (volume === null) return false;
+  const up = copiesUp(snapshot, volume.legs.length, () => true);
+  return up.every((copies) => copies.length >= copiesNeeded(volume));
 }
 
 function differences(one: readonly BlockValue[], other: readonly BlockValue[]): string {
