@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <sstream>
+#include <string_view>
 
 #include "check/history_file.h"
 
@@ -27,6 +28,12 @@ env::FileOptions file_options(const HistoryLogOptions& options) {
   // Its one byte is a zero, which ends a history before it has begun.
   if (!options.disk && !options.resume) out.create_bytes = 1;
   return out;
+}
+
+// Of a text without a whole line: nothing, or what is there of the first one after a kill.
+bool may_begin_history(const std::string& text) {
+  constexpr std::string_view beginning = "{\"history\":";
+  return text.starts_with(beginning) || beginning.starts_with(text);
 }
 
 // The last moment of a history: everything of a run that ended lies at it or before.
@@ -74,6 +81,8 @@ Task<Outcome> HistoryLog::load() {
   // Whoever was killed may have left a part of a line.
   const size_t whole = text->rfind('\n') == std::string::npos ? 0 : text->rfind('\n') + 1;
   const size_t part = text->size() - whole;
+  if (whole == 0 && !may_begin_history(*text))
+    co_return Error{Errc::exists, options_.path + ": neither zeroes nor a history"};
   text->resize(whole);
   resumed_ = !text->empty();
   if (resumed_) {

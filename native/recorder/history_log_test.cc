@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -61,20 +62,61 @@ TEST(HistoryLog, WhatWasSavedOutlivesAKillAndAnotherRunGoesOnBehindIt) {
 }
 
 TEST(HistoryLog, TakesNoDiskThatHoldsSomethingElse) {
-  RecorderRig rig(2);
   env::SimImage table(2 << 20);
   table.write(510, "\x55\xaa", 2);  // as disks with partitions begin
-  rig.log_disk().load(table);
-  for (const bool resume : {false, true}) {
-    const auto refused = rig.open_log(resume);
-    EXPECT_FALSE(refused.ok()) << resume;
+  env::SimImage loader = table;
+  loader.write(0, "\xeb\x63\x90", 3);  // and those that machines start from
+  env::SimImage text(2 << 20);
+  text.write(0, "dear diary\n", 11);
+  for (const env::SimImage& image : {table, loader, text}) {
+    for (const bool resume : {false, true}) {
+      RecorderRig rig(2);
+      rig.log_disk().load(image);
+      EXPECT_FALSE(rig.open_log(resume).ok()) << resume;
+      EXPECT_EQ(rig.log_disk().contents().digest(), image.digest());
+    }
   }
-  ASSERT_EQ(RecorderRig::text_of(rig.log_disk().contents()).find_first_not_of('\0'), 510u);
   RecorderRig other(2);
   ASSERT_TRUE(other.open_log().ok());
   const auto again = other.open_log();
   ASSERT_FALSE(again.ok());
   EXPECT_NE(again.error().message.find("--resume"), std::string::npos) << again.error().message;
+}
+
+TEST(HistoryLog, BeginsAgainWhereNothingButAPartOfTheFirstLineWasWritten) {
+  for (const char* part : {"", "{", R"({"history":1,"volu)"}) {
+    RecorderRig rig(2);
+    env::SimImage image(2 << 20);
+    image.write(0, part, strlen(part));
+    rig.log_disk().load(image);
+    auto log = rig.open_log(true);
+    ASSERT_TRUE(log.ok()) << log.error().message;
+    EXPECT_FALSE((*log)->resumed());
+    EXPECT_EQ(RecorderRig::history_of(rig.log_text()).volume, 2u);
+  }
+}
+
+// What a kill left lies behind the end, also where the end is that of a block.
+TEST(HistoryLog, EndsWithAZeroByteEvenAtTheEndOfABlock) {
+  RecorderRig rig(2);
+  check::History head;
+  head.volume = 2;
+  check::Op op;
+  op.type = check::OpType::zero;
+  op.count_blocks = 1;
+  std::ostringstream line;
+  check::write_operation(head, op, line);
+  std::ostringstream text;
+  check::write_head(head, text);
+  text << std::string(4096 - line.str().size() - text.str().size(), '\n') << '{' << std::string(6000, 'x');
+  env::SimImage image(2 << 20);
+  image.write(0, text.str().data(), text.str().size());
+  rig.log_disk().load(image);
+  auto log = rig.open_log(true);
+  ASSERT_TRUE(log.ok()) << log.error().message;
+  (*log)->add(op);
+  ASSERT_TRUE(rig.run((*log)->saved()));
+  EXPECT_EQ(RecorderRig::history_of(rig.log_text()).ops.size(), 1u);
 }
 
 TEST(HistoryLog, SaysWhenItsDiskIsFull) {
