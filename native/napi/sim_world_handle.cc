@@ -78,6 +78,8 @@ void SimWorldHandle::define(Napi::Env env, Napi::Object exports) {
                                           InstanceMethod<&SimWorldHandle::jump_clock>("jumpClock"),
                                           InstanceMethod<&SimWorldHandle::set_clock_rate>("setClockRate"),
                                           InstanceMethod<&SimWorldHandle::set_disk>("setDisk"),
+                                          InstanceMethod<&SimWorldHandle::read_disk>("readDisk"),
+                                          InstanceMethod<&SimWorldHandle::damage_disk>("damageDisk"),
                                       }));
 }
 
@@ -246,6 +248,46 @@ Napi::Value SimWorldHandle::set_disk(const Napi::CallbackInfo& info) {
       !read_flag(faults, "failFlushes", &disk.fail_flushes) || !read_flag(faults, "hang", &disk.hang) ||
       !read_duration(faults, "extraDelayNs", &disk.extra_delay)) {
     return {};
+  }
+  return env.Undefined();
+}
+
+// (node, path, offsetBytes, ...): so many bytes of a disk, all of them within it.
+std::optional<SimWorldHandle::DiskRange> SimWorldHandle::range_arguments(const Napi::CallbackInfo& info,
+                                                                         uint64_t length_bytes) {
+  const env::SimNode* node = node_argument(info, 0);
+  const auto path = node == nullptr ? std::nullopt : string_argument(info.Env(), info[1], "path");
+  const auto offset_bytes = path ? natural_argument(info.Env(), info[2], "offsetBytes") : std::nullopt;
+  if (!offset_bytes) return std::nullopt;
+  env::SimDisk& disk = state_->simulation.world().disk(node->name(), *path);
+  if (*offset_bytes > disk.size_bytes() || disk.size_bytes() - *offset_bytes < length_bytes) {
+    throw_type_error(info.Env(), "offsetBytes", "within the disk");
+    return std::nullopt;
+  }
+  return DiskRange{&disk, *offset_bytes};
+}
+
+Napi::Value SimWorldHandle::read_disk(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[3].IsTypedArray() || info[3].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
+    return throw_type_error(env, "bytes", "a Uint8Array"), env.Undefined();
+  auto bytes = info[3].As<Napi::Uint8Array>();
+  const auto range = range_arguments(info, bytes.ByteLength());
+  if (range) range->disk->contents().read(range->offset_bytes, bytes.Data(), bytes.ByteLength());
+  return env.Undefined();
+}
+
+Napi::Value SimWorldHandle::damage_disk(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto range = range_arguments(info, env::SimImage::page_bytes);
+  const auto how = range ? string_argument(env, info[3], "how") : std::nullopt;
+  if (!how) return env.Undefined();
+  if (*how == "unreadable") {
+    range->disk->make_unreadable(range->offset_bytes, env::SimImage::page_bytes);
+  } else if (*how == "changed") {
+    range->disk->flip_bit(range->offset_bytes, 0);
+  } else {
+    throw_type_error(env, "how", "'unreadable' or 'changed'");
   }
   return env.Undefined();
 }

@@ -13,6 +13,8 @@
 //   partition(from, to)  one way: what `from` sends to `to` is held back    heal(a, b)    healAll()    cut(a, b)
 //   jumpClock(node, aheadNs)   as after a suspended machine wakes up    setClockRate(node, partsPerMillion)
 //   setDisk(node, path, {failReads, failWrites, failFlushes, hang, extraDelayNs})
+//   readDisk(node, path, offsetBytes, bytes)   what it holds, into a Uint8Array, behind its user's back
+//   damageDisk(node, path, offsetBytes, how)   a block of 4 KiB: 'unreadable' until it is rewritten, or 'changed'
 //
 // Thread: JavaScript. Names that nobody has are a TypeError.
 #pragma once
@@ -20,6 +22,7 @@
 #include "napi/node_api.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -66,6 +69,13 @@ class SimWorldHandle final : public Napi::ObjectWrap<SimWorldHandle> {
   Napi::Value jump_clock(const Napi::CallbackInfo& info);
   Napi::Value set_clock_rate(const Napi::CallbackInfo& info);
   Napi::Value set_disk(const Napi::CallbackInfo& info);
+  Napi::Value read_disk(const Napi::CallbackInfo& info);
+  Napi::Value damage_disk(const Napi::CallbackInfo& info);
+  struct DiskRange {
+    env::SimDisk* disk;
+    uint64_t offset_bytes;
+  };
+  std::optional<DiskRange> range_arguments(const Napi::CallbackInfo& info, uint64_t length_bytes);
   env::SimNode* node_argument(const Napi::CallbackInfo& info, size_t index);
   Napi::Value end_process(const Napi::CallbackInfo& info, bool power);
 

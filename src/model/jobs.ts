@@ -72,7 +72,7 @@ export const JobObject = Type.Object(
 );
 export type JobObject = Static<typeof JobObject>;
 
-export function hasEnded(job: JobObject): boolean {
+export function hasEnded(job: JobObject | JobView): boolean {
   return job.state === 'done' || job.state === 'failed' || job.state === 'cancelled';
 }
 

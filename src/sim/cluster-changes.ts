@@ -6,6 +6,7 @@
 import { SeededRandom } from '../env/seeded-random.js';
 import { moves } from './cluster-moves.js';
 import { operations } from './cluster-operations.js';
+import { scrubs } from './cluster-scrubs.js';
 import type { ClusterSim } from './cluster-sim.js';
 
 export interface Change {
@@ -69,7 +70,7 @@ const changes = {
   },
 } satisfies Readonly<Record<string, Change>>;
 
-const all = { ...changes, ...operations, ...moves };
+const all = { ...changes, ...operations, ...moves, ...scrubs };
 
 export type ChangeName = keyof typeof all;
 
@@ -78,6 +79,7 @@ const groups = [
   { names: Object.keys(changes) as ChangeName[], stream: 0xc6n, share: 0.5, stepMix: 0xbf58476d1ce4e5b9n },
   { names: Object.keys(operations) as ChangeName[], stream: 0x0bn, share: 0.5, stepMix: 0x94d049bb133111ebn },
   { names: Object.keys(moves) as ChangeName[], stream: 0x30fen, share: 0.3, stepMix: 0xd6e8feb86659fd93n },
+  { names: Object.keys(scrubs) as ChangeName[], stream: 0x5c2bn, share: 0.35, stepMix: 0xa0761d6478bd642fn },
 ];
 const stepShare = 0.6;
 

@@ -12,7 +12,7 @@ export const moves = {
     begin: (cluster, random) => {
       const { state } = cluster;
       const volume = state.volumeByName(cluster.volumeName);
-      if (volume === null || cluster.drainer.isBusy || state.all('jobs').some((job) => !hasEnded(job))) return null;
+      if (volume === null || cluster.isMoving) return null;
       const leg = random.between(0, volume.legs.length - 1);
       const present = (volume.legs[leg]?.replicas ?? []).map(({ disk }) => disk);
       const others = state.all('disks').filter(({ id }) => !present.includes(id));

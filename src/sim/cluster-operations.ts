@@ -4,7 +4,6 @@
 // cluster-changes.ts; drawn apart from those.
 
 import type { SeededRandom } from '../env/seeded-random.js';
-import { hasEnded } from '../model/jobs.js';
 import type { DrainTarget } from '../reconcile/drain.js';
 import type { Change } from './cluster-changes.js';
 import type { ClusterSim } from './cluster-sim.js';
@@ -17,7 +16,7 @@ function anyTarget(cluster: ClusterSim, random: SeededRandom): DrainTarget {
 
 function drain(cluster: ClusterSim, target: DrainTarget): string | null {
   // What is drained already needs its places elsewhere first.
-  if (cluster.drainer.isBusy || cluster.state.all('jobs').some((job) => !hasEnded(job))) return null;
+  if (cluster.isMoving) return null;
   cluster.drainer.drain(target);
   return `drain ${target.kind} ${target.name}`;
 }

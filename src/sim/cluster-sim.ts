@@ -17,12 +17,14 @@ import { createPool } from '../api/pools.js';
 import { volumeView } from '../api/views.js';
 import { attachVolume, createVolume, type VolumeDeps } from '../api/volumes.js';
 import type { Engine } from '../engine/engine.js';
+import type { AddonDiskDamage } from '../engine/native/addon.js';
 import { SimClockwork } from '../engine/native/sim-clockwork.js';
 import { createSimWorld, type SimWorld } from '../engine/native/sim-world.js';
 import { SeededRandom } from '../env/seeded-random.js';
 import type { VolumeCreateRequest, VolumeView } from '../model/api.js';
 import { ClusterState } from '../model/cluster-state.js';
 import { type CompiledNode, compileConfig } from '../model/config.js';
+import { hasEnded } from '../model/jobs.js';
 import { nqns } from '../model/keys.js';
 import type { Address, VolumeObject } from '../model/objects.js';
 import type { Erasure } from '../model/pools.js';
@@ -34,11 +36,12 @@ import { Operator } from './operator.js';
 import { noBugs, type PlantedBugs } from './planted-bugs.js';
 import { RareEvents } from './rare-events.js';
 import { ReplicaMonitor } from './replica-monitor.js';
+import { Scrubber } from './scrubber.js';
 import { type ClientLimits, SimHost, type WorkloadMix } from './sim-host.js';
 import { SimProcess } from './sim-process.js';
 import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
 import { SnapshotTaker } from './snapshot-taker.js';
-import { type BlockValue, blockBytes } from './stamp.js';
+import { type BlockValue, blockBytes, readStamp } from './stamp.js';
 import { Trace, type TraceListener } from './trace.js';
 
 export interface ClusterShape {
@@ -62,6 +65,8 @@ export interface ClusterShape {
   readonly leaseTtlSeconds?: number;
   /** Disk nodes of a version that knows no node links. @default none */
   readonly withoutLinks?: readonly string[];
+  /** Of the volume that hosts use: its replicas verify what they read. @default false */
+  readonly checksums?: boolean;
   /** A second volume of the same form, which prefers another controller, with a host of its own. */
   readonly twin?: boolean;
 }
@@ -87,6 +92,7 @@ export const plainShape: ClusterShape = {
 /** Room for the copies of many snapshots. */
 const diskBytes = 64 * MiB;
 const disksAddedMax = 2;
+const damagedShare = 0.2;
 const volumeName = 'v1';
 const codedPool = 'coded';
 const twinName = 'v2';
@@ -129,6 +135,7 @@ export class ClusterSim {
   #operator: Operator | null = null;
   #drainer: Drainer | null = null;
   #snapshots: SnapshotTaker | null = null;
+  #scrubber: Scrubber | null = null;
   #admin: VolumeDeps | null = null;
   #planner: PgPlanner | null = null;
   readonly #stored = new ClusterState();
@@ -158,6 +165,7 @@ export class ClusterSim {
         if (change.kind !== 'put') continue;
         this.monitor.saw(change.key, text);
         this.#snapshots?.saw(change.key, text);
+        this.#scrubber?.saw(change.key, text);
       }
     };
     this.twin = shape.twin === true ? this.#makeTwin() : null;
@@ -219,6 +227,17 @@ export class ClusterSim {
     return this.#snapshots;
   }
 
+  /** Of the same volume. */
+  get scrubber(): Scrubber {
+    if (this.#scrubber === null) throw new Error('the cluster has not started');
+    return this.#scrubber;
+  }
+
+  /** Something is being moved, which nothing else may be moved beside. */
+  get isMoving(): boolean {
+    return this.drainer.isBusy || this.state.all('jobs').some((job) => !hasEnded(job) && job.kind !== 'volume.scrub');
+  }
+
   get volumeName(): string {
     return volumeName;
   }
@@ -226,7 +245,8 @@ export class ClusterSim {
   /** What is not as somebody asked for, or null: to be asked when everything is up. */
   get unrest(): string | null {
     const { state } = this;
-    return this.operator.unrest(state) ?? this.drainer.unrest(state) ?? this.snapshots.unrest(state);
+    const atWork = this.operator.unrest(state) ?? this.drainer.unrest(state) ?? this.scrubber.unrest;
+    return atWork ?? this.snapshots.unrest(state);
   }
 
   /** What is wrong with a snapshot, or null. */
@@ -238,6 +258,45 @@ export class ClusterSim {
       host: SimHost.nqn(host.name),
       read: (volume, passes) => host.readOther(nqns.volume(volume.id), this.#pathsOf(volume), passes),
     });
+  }
+
+  /** What is wrong with what the members hold, or null. `random`: blocks of one disk are damaged. */
+  judgeMembers(random: SeededRandom | null): Promise<string | null> {
+    const [host] = this.hosts;
+    if (host === undefined) throw new Error('no host');
+    const damage = random === null ? null : () => this.damageDisk(random);
+    return this.scrubber.judge({ damage, read: () => host.readEverything(0) });
+  }
+
+  /** Some of the blocks that hosts wrote, all on one disk, wherever that has them: also in logs and below snapshots. */
+  damageDisk(random: SeededRandom): number {
+    const { node, disk } = random.pick(this.view.legs.flat());
+    const path = this.process(node).config.disks[0]?.path ?? '';
+    const written = this.#writtenBlocks(node, path);
+    // Unnoticed damage is told from what is right by checksums, or by most of the members.
+    const { checksums = false, copies, erasure } = this.shape;
+    const isTold = checksums || (erasure === undefined && copies > 2);
+    const chosen = [...written.keys()].filter(() => random.chance(damagedShare));
+    for (const lba of chosen) {
+      const how: AddonDiskDamage = isTold && random.chance(0.5) ? 'changed' : 'unreadable';
+      for (const offsetBytes of written.get(lba) ?? []) this.world.damageDisk(node, path, { offsetBytes, how });
+    }
+    this.note(`damage blocks ${chosen.join(' ')} on disk ${disk}`);
+    return chosen.length;
+  }
+
+  /** By block of the volume: where a disk holds something that was written there. */
+  #writtenBlocks(node: string, path: string): Map<number, number[]> {
+    const places = new Map<number, number[]>();
+    const bytes = Buffer.alloc(MiB);
+    for (let at = 0; at < diskBytes; at += bytes.length) {
+      this.world.readDisk(node, path, { offsetBytes: at, bytes });
+      for (let block = 0; block < bytes.length; block += blockBytes) {
+        const stamp = readStamp(bytes.subarray(block, block + blockBytes));
+        if (typeof stamp !== 'string') places.set(stamp.lba, [...(places.get(stamp.lba) ?? []), at + block]);
+      }
+    }
+    return places;
   }
 
   /** What a host of the cluster reads in another volume, once for every pass. It is admitted there already. */
@@ -273,7 +332,8 @@ export class ClusterSim {
     const { history, rareEvents } = this;
     const watched = { volume: volumeName, history, rareEvents, nowNs: () => this.nowNs };
     this.#snapshots = new SnapshotTaker({ deps: admin, clock, ...watched });
-    const { copies, erasure, legs, sizeBytes, leaseMs, controllers } = this.shape;
+    this.#scrubber = new Scrubber({ deps: admin, clock, volume: volumeName, rareEvents });
+    const { copies, erasure, legs, sizeBytes, leaseMs, controllers, checksums = false } = this.shape;
     const names = Array.from({ length: controllers }, (_, index) => `c${index + 1}`);
     const redundancy = erasure === undefined ? { copies } : { pool: codedPool };
     if (erasure !== undefined) {
@@ -281,7 +341,7 @@ export class ClusterSim {
       await this.#await('the pool was not made', createPool(admin, pool));
     }
     const common = { name: volumeName, sizeBytes, legs, leaseMs, controllers: names, stripeSizeBytes: 65536 };
-    const request = { ...common, ...redundancy };
+    const request = { ...common, ...redundancy, checksums };
     const made = await this.#await('the volume was not made', createVolume(admin, request));
     this.#volumeId = made.id;
     for (let index = 1; index <= this.shape.hosts; index++) {
@@ -350,7 +410,7 @@ export class ClusterSim {
   /** What was seen to be wrong until now. */
   get violation(): string | null {
     const seen = this.history.violation ?? this.twin?.history.violation ?? null;
-    return seen ?? this.monitor.violation ?? this.replicas.violation;
+    return seen ?? this.monitor.violation ?? this.replicas.violation ?? this.#scrubber?.violation ?? null;
   }
 
   /** A controller of an epoch long past finds the replica and asks for it. */

@@ -23,6 +23,9 @@ export const rareEventTexts = {
   pool_made: 'a pool was made while volumes were in use',
   replica_moved: 'a replica was given to another disk',
   replica_moved_by_hand: 'a replica was moved by hand while volumes were in use',
+  scrub_called_off: 'a scrub of a volume in use was called off',
+  scrub_mended: 'a scrub mended what had been damaged on a disk',
+  scrub_taken_on: 'a scrub was gone on with by another node than the one that had begun it',
   snapshot_cloned: 'a volume was made of a snapshot',
   snapshot_copied: 'a copy of a snapshot was made out of another one',
   snapshot_deleted: 'a snapshot was deleted',
@@ -35,6 +38,7 @@ export const rareEventTexts = {
   store_refused: 'a client found the store down',
   volume_deleted: 'a volume was deleted while others were in use',
   volume_made: 'a volume was made while others were in use',
+  volume_scrubbed: 'a scrub of a volume in use came to its end',
   watch_resynced: 'a watch fell behind a compaction and began again',
 } as const;
 

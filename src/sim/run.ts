@@ -57,7 +57,8 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const named = options.shape ?? options.mix ?? options.faults ?? options.changes;
   const recipe = named === undefined ? drawRecipe(options.seed, bugs) : null;
   const coded = named === undefined && recipe === null ? drawErasure(options.seed) : null;
-  const drawn: ClusterShape = { ...drawShape(random), ...recipe?.shape, ...coded, ...options.shape, bugs };
+  const checksums = named === undefined && recipe === null && drawChecksums(options.seed);
+  const drawn: ClusterShape = { ...drawShape(random), ...recipe?.shape, ...coded, checksums, ...options.shape, bugs };
   const mix = { ...drawMix(random), ...recipe?.mix, ...options.mix };
   const plan = drawNemesis(random, options.faults ?? recipe?.faults ?? null);
   const drawnChanges = recipe === null ? drawChanges(options.seed) : (recipe.changes ?? []);
@@ -92,7 +93,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
       await nemesis.step(step, reduction.pauseMsMax);
     }
     summary += `; ${nemesis.summary}${changes.summary}`;
-    const problem = await settle(cluster);
+    const problem = await settle(cluster, drawDamage(options.seed));
     return problem === null ? finish('none', '') : finish(problem.kind, problem.text);
   } catch (error) {
     return finish('crash', error instanceof Error ? (error.stack ?? error.message) : String(error));
@@ -119,7 +120,8 @@ function reduced(shape: ClusterShape, reduction: Reduction): ClusterShape {
 
 type Problem = { readonly kind: 'liveness' | 'correctness'; readonly text: string };
 
-async function settle(cluster: ClusterSim): Promise<Problem | null> {
+/** `damage`: blocks of one disk are damaged in the end. */
+async function settle(cluster: ClusterSim, damage: SeededRandom | null): Promise<Problem | null> {
   cluster.stopWorkload();
   cluster.heal();
   cluster.history.noteHealed(cluster.nowNs, restMsMax * 1e6);
@@ -139,15 +141,20 @@ async function settle(cluster: ClusterSim): Promise<Problem | null> {
     if (!(await cluster.runUntil(() => done, readMsMax)))
       return { kind: 'liveness', text: 'reads do not end: everything was healed' };
   }
-  let judged = false;
-  const judging = cluster.judgeSnapshots().finally(() => {
-    judged = true;
+  const snapshots = await judged(cluster, 'reads of snapshots', () => cluster.judgeSnapshots());
+  return snapshots ?? judged(cluster, 'scrubs', () => cluster.judgeMembers(damage));
+}
+
+async function judged(cluster: ClusterSim, what: string, judge: () => Promise<string | null>): Promise<Problem | null> {
+  let hasEnded = false;
+  const judging = judge().finally(() => {
+    hasEnded = true;
   });
   judging.catch(() => {});
-  if (!(await cluster.runUntil(() => judged, restMsMax)))
-    return { kind: 'liveness', text: `reads of snapshots do not end: ${standstill(cluster)}` };
-  const snapshot = await judging;
-  const late = cluster.violation ?? snapshot;
+  if (!(await cluster.runUntil(() => hasEnded, restMsMax)))
+    return { kind: 'liveness', text: `${what} do not end: ${standstill(cluster)}` };
+  const found = await judging;
+  const late = cluster.violation ?? found;
   return late === null ? null : { kind: 'correctness', text: late };
 }
 
@@ -184,6 +191,22 @@ function drawShape(random: SeededRandom): ClusterShape {
 const erasureStream = 0xecn;
 const erasureShare = 0.25;
 
+const checkedStream = 0xc4c7n;
+const checkedShare = 0.25;
+
+/** Whether the replicas of the volume that hosts use keep checksums. */
+function drawChecksums(seed: bigint): boolean {
+  return new SeededRandom(seed ^ checkedStream).chance(checkedShare);
+}
+
+const damageStream = 0xda3an;
+const damageShare = 0.5;
+
+function drawDamage(seed: bigint): SeededRandom | null {
+  const random = new SeededRandom(seed ^ damageStream);
+  return random.chance(damageShare) ? random : null;
+}
+
 const olderStream = 0x11f5n;
 const olderShare = 0.3;
 
@@ -214,8 +237,9 @@ function drawMix(random: SeededRandom): WorkloadMix {
 }
 
 function shapeText(shape: ClusterShape): string {
-  const { copies, erasure, legs, disks, controllers, hosts, leaseMs, withoutLinks = [] } = shape;
+  const { copies, erasure, legs, disks, controllers, hosts, leaseMs, withoutLinks = [], checksums } = shape;
   const redundancy = erasure === undefined ? `${copies} copies` : `${erasure.data}+${erasure.parity}`;
   const older = withoutLinks.length === 0 ? '' : `, no links with ${withoutLinks.join(' ')}`;
-  return `${redundancy}, ${legs} legs, ${disks} disk nodes, ${controllers} controllers, ${hosts} hosts, lease ${leaseMs} ms${older}`;
+  const checked = checksums === true ? ' with checksums' : '';
+  return `${redundancy}${checked}, ${legs} legs, ${disks} disk nodes, ${controllers} controllers, ${hosts} hosts, lease ${leaseMs} ms${older}`;
 }

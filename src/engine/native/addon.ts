@@ -61,6 +61,9 @@ export interface AddonDiskFaults {
   extraDelayNs: number;
 }
 
+/** Of a block: reads fail until it was rewritten, or it holds something else and nobody is told. */
+export type AddonDiskDamage = 'unreadable' | 'changed';
+
 /** native/napi/sim_world_handle.h */
 export interface AddonSimWorld {
   createEngine(node: string, config: AddonConfig, planted: AddonPlantedBugs): AddonEngine;
@@ -79,6 +82,8 @@ export interface AddonSimWorld {
   jumpClock(node: string, aheadNs: number): void;
   setClockRate(node: string, partsPerMillion: number): void;
   setDisk(node: string, path: string, faults: AddonDiskFaults): void;
+  readDisk(node: string, path: string, offsetBytes: number, bytes: Uint8Array): void;
+  damageDisk(node: string, path: string, offsetBytes: number, how: AddonDiskDamage): void;
 }
 
 export interface Addon {

@@ -152,6 +152,31 @@ describe('engines in a simulated world', () => {
     expect(() => bench.world.kill('t')).toThrow(TypeError);
   });
 
+  it('have disks that are read and damaged behind their backs', async () => {
+    const bench = new Bench(8n);
+    const target = await bench.target('t');
+    const handle = await bench.run(target.openBdev('a0'));
+    await bench.run(handle.write(4096, Buffer.alloc(8192, 7)));
+    const at = (offsetBytes: number) => ({ offsetBytes, bytes: Buffer.alloc(4096) });
+    const seen = at(4096);
+    bench.world.readDisk('t', '/disk', seen);
+    expect(seen.bytes.every((byte) => byte === 7)).toBe(true);
+    bench.world.damageDisk('t', '/disk', { offsetBytes: 4096, how: 'changed' });
+    bench.world.damageDisk('t', '/disk', { offsetBytes: 8192, how: 'unreadable' });
+    const back = Buffer.alloc(4096);
+    await bench.run(handle.read(4096, back));
+    expect([back[0], back[1]]).toEqual([6, 7]);
+    await expect(bench.run(handle.read(8192, back))).rejects.toThrow();
+    await bench.run(handle.write(8192, Buffer.alloc(4096, 8)));
+    await bench.run(handle.read(8192, back));
+    expect(back[0]).toBe(8);
+    for (const offsetBytes of [-1, (1 << 24) - 4095, 1 << 30]) {
+      expect(() => bench.world.readDisk('t', '/disk', at(offsetBytes))).toThrow(TypeError);
+      expect(() => bench.world.damageDisk('t', '/disk', { offsetBytes, how: 'changed' })).toThrow(TypeError);
+    }
+    bench.world.kill('t');
+  });
+
   it('refuse units of disks that are no sectors', () => {
     for (const diskAtomicBytes of [0, 100, 513, -512])
       expect(() => createSimWorld({ seed: 7n, diskAtomicBytes })).toThrow(TypeError);

@@ -16,6 +16,7 @@
 import type { Clock } from '../../env/clock.js';
 import type { Engine } from '../engine.js';
 import {
+  type AddonDiskDamage,
   type AddonDiskFaults,
   type AddonEngine,
   type AddonPlantedBugs,
@@ -140,6 +141,16 @@ export class SimWorld {
   setDisk(node: string, path: string, faults: Partial<AddonDiskFaults>): void {
     const none = { failReads: false, failWrites: false, failFlushes: false, hang: false, extraDelayNs: 0 };
     this.#addon.setDisk(node, path, { ...none, ...faults });
+  }
+
+  /** What a disk holds there, whatever its faults. */
+  readDisk(node: string, path: string, at: { readonly offsetBytes: number; readonly bytes: Uint8Array }): void {
+    this.#addon.readDisk(node, path, at.offsetBytes, at.bytes);
+  }
+
+  /** A block of 4 KiB, behind its user's back. */
+  damageDisk(node: string, path: string, at: { readonly offsetBytes: number; readonly how: AddonDiskDamage }): void {
+    this.#addon.damageDisk(node, path, at.offsetBytes, at.how);
   }
 }
 
