@@ -5,6 +5,7 @@
 //
 // Invariants:  - a leg is looked at while all of its members are in sync and nothing of it waits to be made equal
 //              - when the scrub is taken away, or this worker ends, the engine's ends as well
+//              - a leg is compared once, however late the watch is
 //              - with no scrub in the store nothing is asked and nothing is waited for
 
 import { scrubBdev } from '../engine/scrub.js';
@@ -133,9 +134,20 @@ export class ScrubWorker {
       if (end.signal.aborted) return null;
       if (!result.finished) return `the scrub of leg ${leg} was ended by its engine`;
       await this.#tell(jobId, { leg, found: { ...foundIn(100, result.counts), done: true }, waitsFor: null });
+      await this.#shown(jobId, leg);
       return null;
     } finally {
       this.#present = null;
+    }
+  }
+
+  /** Until the watch shows that the leg is done: before that it would be compared again. */
+  async #shown(jobId: string, leg: number): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const wish = this.#options.scrubs.wish()?.value;
+      if (wish?.jobId !== jobId || wish.legs[leg]?.done !== false) return;
+      await this.#wakeup.wait(signal);
     }
   }
 

@@ -6,14 +6,20 @@
 import { describe, expect, it } from 'vitest';
 import { SeededRandom } from '../env/seeded-random.js';
 import { hasEnded } from '../model/jobs.js';
-import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
+import { type ClusterShape, ClusterSim, type ClusterSimOptions, plainShape } from './cluster-sim.js';
 import { run } from './run.js';
+import { calmStore } from './sim-store.js';
+import type { TraceListener } from './trace.js';
 
 const mix = { writers: 2, readers: 0, readChance: 0.4, flushChance: 0, blocksMax: 1, thinkMaxMs: 10, blocksOwn: 64 };
 
 /** Whose host has written for a while. */
-async function written(seed: bigint, shape: Partial<ClusterShape> = {}): Promise<ClusterSim> {
-  const cluster = new ClusterSim(seed, { ...plainShape, ...shape });
+async function written(
+  seed: bigint,
+  shape: Partial<ClusterShape> = {},
+  options: ClusterSimOptions = {},
+): Promise<ClusterSim> {
+  const cluster = new ClusterSim(seed, { ...plainShape, ...shape }, options);
   await cluster.start();
   cluster.startWorkload(mix);
   await cluster.runFor(1_500);
@@ -38,6 +44,22 @@ describe('the scrubber', { timeout: 120_000 }, () => {
     expect(cluster.state.all('jobs')).toMatchObject([{ kind: 'volume.scrub', state: 'done' }]);
     expect(cluster.rareEvents.count('volume_scrubbed')).toBe(1);
     expect(cluster.violation).toBeNull();
+    cluster.close();
+  });
+
+  it('compares each leg once, however late the store tells of what was written down', async () => {
+    const started: string[] = [];
+    const store = { ...calmStore, latencyMinMs: 0.2, latencyMaxMs: 400 };
+    const tell: TraceListener = ({ what, text }) => {
+      if (what === 'basalt_leg_scrub_start') started.push(text);
+    };
+    const cluster = await written(6n, { legs: 2, store }, { tell });
+    for (let scrub = 1; scrub <= 4; scrub++) {
+      cluster.scrubber.scrub({});
+      expect(await cluster.runUntil(() => cluster.rareEvents.count('volume_scrubbed') === scrub, 60_000)).toBe(true);
+      await cluster.runFor(2_000);
+      expect(started.splice(0)).toHaveLength(2);
+    }
     cluster.close();
   });
 
