@@ -18,7 +18,20 @@ Task<Outcome> Checksums::format() {
   co_return success();
 }
 
+// What is wrong is found here, before anything is written.
 Task<Outcome> Checksums::load() {
+  Outcome outcome = co_await load_superblocks();
+  if (!outcome) co_return outcome;
+  log_image_ = std::make_unique<ChecksumLogImage>(area_);
+  outcome = co_await read_log(*log_image_);
+  if (!outcome) co_return outcome;
+  Result<ChecksumLogContents> log = log_image_->read({store_uuid_, nonce_, generation_, tail_sequence_, tail_});
+  if (!log) co_return std::move(log).error();
+  log_ = std::make_unique<ChecksumLogContents>(std::move(log).value());
+  co_return success();
+}
+
+Task<Outcome> Checksums::load_superblocks() {
   bool blank = true;
   bool found = false;
   for (uint32_t slot = 0; slot < checksum_superblock_count; slot++) {
@@ -62,17 +75,14 @@ Task<Outcome> Checksums::read_log(ChecksumLogImage& image) {
   co_return success();
 }
 
-// All is read before anything is written.
 Task<Outcome> Checksums::replay(Replay how) {
-  ChecksumLogImage image(area_);
-  Outcome outcome = co_await read_log(image);
-  if (!outcome) co_return outcome;
-  Result<ChecksumLogContents> log = image.read({store_uuid_, nonce_, generation_, tail_sequence_, tail_});
-  if (!log) co_return std::move(log).error();
-  next_sequence_ = log->next_sequence;
-  head_ = log->end_position;
-  lost_record_count_ = log->lost_count;
-  outcome = co_await carry_out(*log, how);
+  BASALT_ASSERT(log_ != nullptr);
+  next_sequence_ = log_->next_sequence;
+  head_ = log_->end_position;
+  lost_record_count_ = log_->lost_count;
+  const Outcome outcome = co_await carry_out(*log_, how);
+  log_.reset();
+  log_image_.reset();
   if (!outcome || how == Replay::in_memory) co_return outcome;
   // A new nonce: what the log holds now can never be taken for what will be written.
   std::vector<TagPage*> dirty = pages_.take_dirty();

@@ -4,6 +4,7 @@
 #include "bdev/lvol/checksums.h"
 
 #include "base/crc32c.h"
+#include "bdev/lvol/checksum_replay.h"
 
 namespace basalt::bdev::lvs {
 

@@ -52,10 +52,10 @@ class Checksums {
   Checksums& operator=(const Checksums&) = delete;
 
   Task<Outcome> format();  // a new area: all zeroes on stable media
-  // not_found: it was never formatted. Writes nothing; reads are possible afterwards, but for what the log holds.
+  // not_found: it was never formatted. corrupt: a superblock or the log. Writes nothing; afterwards replay() is needed.
   Task<Outcome> load();
-  // Afterwards writes are possible. in_memory: nothing is written, then or later; what the log has and the place has
-  // not reads as damaged.
+  // Carries out what load() found in the log. Afterwards reads and writes are possible. in_memory: nothing is written,
+  // then or later; what the log has and the place has not reads as damaged.
   enum class Replay : uint8_t { carry_out, in_memory };
   Task<Outcome> replay(Replay how = Replay::carry_out);
   void plant(const ChecksumPlantedBugs& bugs) { bugs_ = bugs; }
@@ -136,6 +136,7 @@ class Checksums {
   Task<nvme::Status> write_superblocks(uint64_t tail_sequence, uint64_t tail_position);
 
   // checksum_load.cc
+  Task<Outcome> load_superblocks();
   Task<Outcome> read_log(ChecksumLogImage& image);
   Task<Outcome> carry_out(const ChecksumLogContents& log, Replay how);
   Task<Outcome> carry_out_run(const ChecksumLogContents& log, uint64_t first, uint32_t count, Replay how);
@@ -174,6 +175,9 @@ class Checksums {
   uint64_t tail_sequence_ = 1;
   uint64_t head_ = 0;  // positions: blocks since the log was made
   uint64_t tail_ = 0;
+  // Between load() and replay(); the contents point into the image.
+  std::unique_ptr<ChecksumLogImage> log_image_;
+  std::unique_ptr<ChecksumLogContents> log_;
   uint64_t mismatch_count_ = 0;
   uint64_t lost_record_count_ = 0;
 };

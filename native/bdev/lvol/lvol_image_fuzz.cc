@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loading a store from a damaged image: a good one, with blocks overwritten, moved, blanked and sealed again (so that
-// the damage lies behind a right checksum), and journal blocks of any records.
+// the damage lies behind a right checksum), and journal blocks of any records. There are three: of plain lvols, of
+// layers, and of lvols with checksums whose log is to be carried out.
 //
-// A load that fails has written nothing. One that succeeds gives a store that works: its lvols are read and written,
-// layers come and go, it closes, and loads again with the same lvols. What fsck calls sound loads, and so does what a
-// store left behind.
+// A load that fails has written nothing, and neither does an inspection, whatever it opens. A load that succeeds gives
+// a store that works: its lvols are read and written, layers come and go, it closes, and loads again with the same
+// lvols. What fsck calls sound loads, and so does what a store left behind.
 #include <cstring>
 
 #include "base/crc32c.h"
@@ -31,7 +32,8 @@ enum Edit : uint8_t {
   edit_journal = 3,
   edit_cut = 4,
   edit_layers = 5,
-  edit_count = 6
+  edit_count = 6,
+  edit_checksums = 0x7f  // apart: what the committed inputs say stays what it was
 };
 constexpr uint8_t flag_reseal = 0x80;
 
@@ -126,6 +128,39 @@ FuzzBytes make_layers_image() {
   return image;
 }
 
+// Data and tags in place, and records in the log that say the same and newer things; not closed.
+FuzzBytes make_checksums_image() {
+  FuzzWorld world(1);
+  FuzzDisk disk(world.home(), lvs::block_bytes, device_blocks);
+  Store store = make_store(world, disk);
+  LvolOptions options = named("alpha");
+  options.size_bytes = 1 << 18;
+  options.checksums = true;
+  BASALT_ASSERT(world.run(store->create_lvol(options)).ok());
+  const auto write = [&](const char* name, uint64_t block, size_t count_blocks, uint8_t fill) {
+    std::vector<uint8_t> data(4096 * count_blocks, fill);
+    BASALT_ASSERT(world.io(*store->find(name), IoType::write, block, &data).ok());
+  };
+  write("alpha", 0, 20, 0x5a);
+  BASALT_ASSERT(world.run(store->snapshot_lvol("alpha", named("s1"))).ok());
+  write("alpha", 3, 2, 0x5b);
+  close(world, store);
+  store = load_good(world, disk);
+  make_lvol(world, *store, "plain", 1 << 18, 0xb);
+  write("plain", 3, 1, 0x5c);
+  for (uint8_t fill = 0x60; fill < 0x64; fill++) {
+    write("alpha", 3, 1, fill);
+    write("alpha", 62, 2, fill);
+  }
+  FuzzBytes image = disk.bytes;
+  close(world, store);
+  return image;
+}
+
+const FuzzBytes& checksums_image() {
+  static const FuzzBytes image = make_checksums_image();
+  return image;
+}
 const FuzzBytes& good_image() {
   static const FuzzBytes image = make_image();
   return image;
@@ -182,7 +217,8 @@ FuzzBytes damaged_image(FuzzInput& input) {
     const uint8_t what = input.u8();
     const size_t index = input.u16() % device_blocks;
     uint8_t* block = image.data() + index * lvs::block_bytes;
-    switch ((what & ~flag_reseal) % edit_count) {
+    const uint8_t kind = what & static_cast<uint8_t>(~flag_reseal);
+    switch (kind == edit_checksums ? kind : kind % edit_count) {
       case edit_patch: {
         const size_t offset = input.u16() % lvs::block_bytes;
         const auto bytes = input.take(input.u8());
@@ -204,6 +240,9 @@ FuzzBytes damaged_image(FuzzInput& input) {
         continue;
       case edit_layers:  // begins again, from the other image
         image = layers_image();
+        continue;
+      case edit_checksums:
+        image = checksums_image();
         continue;
       default:
         break;
@@ -228,7 +267,9 @@ void exercise(FuzzWorld& world, LvStore& store) {
     const uint64_t last = lvol->info().count_blocks - 1;
     for (const uint64_t block : {uint64_t{0}, uint64_t{3}, uint64_t{62}, last}) {
       if (block > last) continue;
-      BASALT_ASSERT(world.io(*lvol, IoType::read, block, &data).ok());
+      const nvme::Status found = world.io(*lvol, IoType::read, block, &data);
+      // Checksums tell what is damaged; nothing else is.
+      BASALT_ASSERT(found.ok() || (lvol->checksums() && found.is(nvme::status::unrecovered_read_error)));
       std::fill(data.begin(), data.end(), uint8_t{0x77});
       const nvme::Status written = world.io(*lvol, IoType::write, block, &data);
       std::fill(data.begin(), data.end(), uint8_t{0});
@@ -261,6 +302,25 @@ void change_layers(FuzzWorld& world, LvStore& store) {
   BASALT_ASSERT(store.layers().size() >= store.list().size());
 }
 
+// Whatever is wrong: it says so or reads what can be read, and leaves the disk as it is.
+void inspect(FuzzWorld& world, FuzzDisk& disk) {
+  const size_t writes = disk.write_count;
+  auto inspected = world.run(LvStore::inspect(world.home(), Handle(disk, world.home())));
+  BASALT_ASSERT(inspected.ok() || !inspected.error().message.empty());
+  if (inspected.ok()) {
+    const Store store = std::move(inspected).value();
+    std::vector<uint8_t> data(4096);
+    for (Lvol* lvol : store->list()) {
+      for (const uint64_t block : {uint64_t{0}, uint64_t{3}, uint64_t{62}, lvol->info().count_blocks - 1}) {
+        if (block >= lvol->info().count_blocks) continue;
+        (void)world.io(*lvol, IoType::read, block, &data);
+        BASALT_ASSERT(!world.io(*lvol, IoType::write, block, &data).ok());
+      }
+    }
+  }
+  BASALT_ASSERT(disk.write_count == writes);
+}
+
 bool sound(FuzzWorld& world, FuzzDisk& disk) {
   const FsckReport report = world.run(fsck(world.home(), Handle(disk, world.home())));
   BASALT_ASSERT(!fsck_text(report, true).empty());
@@ -273,6 +333,7 @@ void run(std::span<const uint8_t> bytes) {
   FuzzDisk disk(world.home(), lvs::block_bytes, device_blocks);
   disk.bytes = damaged_image(input);
   const bool was_sound = sound(world, disk);
+  inspect(world, disk);
   auto loaded = load(world, disk);
   BASALT_ASSERT(loaded.ok() || !was_sound);
   if (!loaded.ok()) {
@@ -323,6 +384,32 @@ void add_patches(const FuzzBytes& image, bool layers, std::vector<FuzzSeed>& out
   patch("directory", superblock.directory_first_block, 64, 0xff);
 }
 
+// What checksums are kept in: behind a right checksum and behind a wrong one; gone; and data that differs from its tag.
+void add_checksums(std::vector<FuzzSeed>& out) {
+  const FuzzBytes& image = checksums_image();
+  const auto begun = [] { return FuzzOutput().u8(edit_checksums).u16(0); };
+  out.push_back({"checksums", begun().bytes()});
+  for (size_t block = 0; block < device_blocks; block++) {
+    const uint8_t* bytes = image.data() + block * lvs::block_bytes;
+    const auto at = static_cast<unsigned>(block);
+    const std::string name = "checksums-" + std::to_string(block);
+    const bool is_data = bytes[0] == bytes[1] && bytes[0] >= 0x5a && bytes[0] < 0x64;
+    const auto type = static_cast<lvs::BlockType>(lvs::header_of(bytes).type);
+    const bool has_header = lvs::block_intact(bytes) &&
+                            (type == lvs::BlockType::checksum_superblock || type == lvs::BlockType::checksum_record);
+    if (is_data) out.push_back({name + "-data", begun().u8(edit_patch).u16(at).u16(100).u8(1).u8(1).bytes()});
+    if (!has_header) continue;
+    for (const unsigned offset : {16u, 24u, 32u, 40u, 48u, 64u, 72u, 76u, 80u, 81u, 88u, 2128u}) {
+      for (const uint8_t patch : {uint8_t{edit_patch}, uint8_t{edit_patch | flag_reseal}}) {
+        const std::string how = (patch & flag_reseal) != 0 ? "" : "-torn";
+        out.push_back(
+            {name + "-" + std::to_string(offset) + how, begun().u8(patch).u16(at).u16(offset).u8(1).u8(0x41).bytes()});
+      }
+    }
+    out.push_back({name + "-blank", begun().u8(edit_blank).u16(at).u8(0).bytes()});
+  }
+}
+
 void add_records(std::vector<FuzzSeed>& out) {
   using lvs::Record;
   using lvs::RecordType;
@@ -369,6 +456,7 @@ std::vector<FuzzSeed> seeds() {
   add_patches(good_image(), false, out);
   add_patches(layers_image(), true, out);
   add_records(out);
+  add_checksums(out);
   const auto newest = static_cast<unsigned>(newest_superblock(good_image()).header.address_blocks);
   out.push_back({"blank", FuzzOutput().u8(edit_blank).u16(newest).u8(0).bytes()});
   out.push_back({"copy", FuzzOutput().u8(edit_copy).u16(newest).u16(0).bytes()});
