@@ -75,7 +75,6 @@ void TagPages::read(TagPage* page) {
 void TagPages::read_done(TagPage* page, nvme::Status status) {
   bool writes = false;
   page->waiting.for_each([&](TagPageWaiter* waiter) { writes |= waiter->writes; });
-  page->pin_count++;
   if (!status.ok() && status.type() == nvme::StatusType::media && writes) {
     std::memset(page->memory.data(), 0, block_bytes);
     status = nvme::status::success;
@@ -91,9 +90,9 @@ void TagPages::read_done(TagPage* page, nvme::Status status) {
   }
   List<TagPageWaiter, &TagPageWaiter::page_node> waiting;
   waiting.splice_back(page->waiting);
+  // Each has the page pinned. The last one may end the store, and the page with it.
   while (TagPageWaiter* waiter = waiting.pop_front())
     waiter->page_ready(waiter, status);
-  unpin(page);
 }
 
 }  // namespace basalt::bdev::lvs
