@@ -58,12 +58,24 @@ describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
     }
   }
 
+  /** Who was attached a moment ago may be refused until the controllers have seen it. */
+  async function admitted(volume: VolumeView): Promise<TestHost> {
+    for (const endMs = systemClock.now() + msMax; ; await systemClock.sleep(20)) {
+      try {
+        return await TestHost.connect(volume);
+      } catch (error) {
+        if (!String(error).includes('Connect Invalid Host') || systemClock.now() > endMs) throw error;
+      }
+    }
+  }
+
   /** As a host sees it, which is let go before this ends. */
   async function used<T>(volume: string, use: (host: TestHost) => Promise<T>): Promise<T> {
     const { api } = running.cluster;
     await api.attach(volume, { host: hostNqn });
     const isServed = (view: VolumeView): boolean => view.paths.some(({ state }) => state === 'active');
-    const guest = await TestHost.connect(await running.cluster.waitForVolume(volume, 'served', msMax, isServed));
+    const served = await running.cluster.waitForVolume(volume, 'served', msMax, isServed);
+    const guest = await admitted(served);
     try {
       return await use(guest);
     } finally {
