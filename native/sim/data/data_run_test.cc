@@ -10,12 +10,8 @@
 namespace basalt::sim {
 namespace {
 
-// Under a sanitizer each takes ten times as long; `npm run sim -- --suite data` does many without one.
-#ifdef __SANITIZE_ADDRESS__
+// `npm run sim -- --suite data` does many.
 constexpr uint64_t seeds_of_a_run = 8;
-#else
-constexpr uint64_t seeds_of_a_run = 16;
-#endif
 
 TEST(DataRun, StacksKeepWhatTheyPromisedThroughEveryCrashState) {
   const char* given = std::getenv("BASALT_SEED");
