@@ -29,10 +29,9 @@ if ! bash scripts/setup.sh test; then
 fi
 
 source "$root/scripts/lib/sections.sh"
-copy="" tidy_pid="" unprivileged_pid=""
+copy="" tidy_pid=""
 cleanup() {
-  local pid
-  for pid in $tidy_pid $unprivileged_pid; do kill "$pid" 2>/dev/null || true; done
+  if [[ -n "$tidy_pid" ]]; then kill "$tidy_pid" 2>/dev/null || true; fi
   remove_results
   rm -rf ${copy:+"$copy"}
 }
@@ -91,27 +90,19 @@ make_copy() {
   chown -R 65534:65534 "$copy"
 }
 
-# Beside the section that follows: these suites mostly wait.
+# Not beside vitest: what the kernel lets a user lock in memory is one budget.
 run_unprivileged() {
+  local started=$SECONDS
   local touching=(test_env_linux test_memory test_bdev_nvmf test_nvmf_transport test_engine_rpc)
   if [[ "$(id -u)" != 0 ]]; then
     say "unprivileged: this is user $(id -un) already, so all suites run without root's rights"
     return
   fi
-  say "unprivileged: native suites again as user nobody, beside what follows"
+  say "unprivileged: native suites again as user nobody"
   plain_build tests || true
   [[ -n "$copy" ]] || make_copy
-  as_nobody node scripts/lib/run-native-tests.mjs build/release results/native "${touching[@]}" >"$results/nobody.txt" &
-  unprivileged_pid=$! unprivileged_started=$SECONDS
-}
-
-finish_unprivileged() {
-  [[ -n "$unprivileged_pid" ]] || return 0
-  wait "$unprivileged_pid" || true
-  unprivileged_pid=""
-  say "unprivileged: ended"
-  cat "$results/nobody.txt"
-  count "native, as nobody" "$copy/results/native" $((SECONDS - unprivileged_started))
+  as_nobody node scripts/lib/run-native-tests.mjs build/release results/native "${touching[@]}" || true
+  count "native, as nobody" "$copy/results/native" $((SECONDS - started))
 }
 
 run_vitest() {
@@ -137,5 +128,4 @@ for section in "${sections[@]}"; do
   "run_$section"
 done
 finish_tidy
-finish_unprivileged
 print_summary

@@ -3,7 +3,6 @@
 // A host with a verifying load on the volume of a RunningCluster: what most tests of a cluster of processes begin with.
 // Owner: the test; close() on every path.
 
-import { systemClock } from '../../src/env/clock.js';
 import { type RunningCluster, TestHost } from './running-cluster.js';
 import { type BlockOracle, type LoadReport, VerifyingLoad } from './verifying-load.js';
 
@@ -28,17 +27,8 @@ export class LoadedHost {
   }
 
   /** So many more requests complete. */
-  async progress(count: number): Promise<void> {
-    const goal = this.load.completed + count;
-    await this.until('progress', () => this.load.completed >= goal);
-  }
-
-  async until(what: string, met: () => boolean): Promise<void> {
-    const endMs = systemClock.now() + waitMsMax;
-    while (!met()) {
-      if (systemClock.now() > endMs) throw new Error(`no ${what}: ${JSON.stringify(this.load.report())}`);
-      await systemClock.sleep(10);
-    }
+  progress(count: number): Promise<void> {
+    return this.load.progress(count, waitMsMax);
   }
 
   /** Ends the load and reads every block. Rejects when a request failed; the report names what was read wrong. */

@@ -85,9 +85,9 @@ export class OrderedLoad {
    */
   expectInstant(held: readonly (readonly number[])[], asked: number, over: number): void {
     const contained = held.map((blocks) => blocks.map((sequence) => this.#writes[sequence - 1] ?? null));
-    contained.forEach((blocks, volume) => {
-      for (const [block, write] of blocks.entries())
-        if (write !== null) expect([write.volume, write.block]).toEqual([volume, block]);
+    held.forEach((blocks, volume) => {
+      for (const [block, sequence] of blocks.entries())
+        if (sequence !== 0) expect(contained[volume]?.[block], `#${sequence}`).toMatchObject({ volume, block });
     });
     const last = Math.max(asked, ...contained.flat().map((write) => write?.invoked ?? 0));
     expect(last).toBeLessThanOrEqual(Math.max(over, asked));
@@ -108,7 +108,7 @@ export class OrderedLoad {
       const volume = (turn + worker) % this.#hosts.length;
       const [host, buffer] = [this.#hosts[volume], buffers[volume]];
       if (host === undefined || buffer === undefined) throw new Error('no host');
-      await this.#pace.turn();
+      await this.#pace.turn(turn);
       const block = worker + depth * ((turn * 37) % (this.#blockCount / depth));
       const sequence = this.#writes.length + 1;
       const write: Write = { volume, block, sequence, invoked: ++this.#order, acknowledged: Number.POSITIVE_INFINITY };

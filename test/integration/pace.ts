@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What loads have in common: bursts, counting, gaps. Requests come in bursts at full speed with breaks between them: a
-// poll-mode path never rests under load, and a load without breaks takes all cores of the machine from what is waited for.
+// What loads have in common: breaks, counting, gaps. Each worker rests after some requests: a poll-mode path never sleeps
+// under load, and a load without breaks takes all cores of the machine from what is waited for. Workers do not rest at the
+// same time, so that whatever happens, happens while requests are under way.
 
 import { systemClock } from '../../src/env/clock.js';
+import { systemRandom } from '../../src/env/random.js';
 
-const burstRequests = 64;
-const breakMs = 40;
+const requestsInARow = 4;
+const breakMsMax = 60;
 
 interface Waiting {
   readonly goal: number;
@@ -14,21 +16,14 @@ interface Waiting {
 }
 
 export class Pace {
-  #left = burstRequests;
-  #break: Promise<void> | null = null;
   #completed = 0;
   #lastMs = systemClock.now();
   #longestGapMs = 0;
   #waiting: Waiting[] = [];
 
-  /** Before each request, of whichever worker. */
-  async turn(): Promise<void> {
-    if (this.#left > 0) {
-      this.#left--;
-      return;
-    }
-    this.#break ??= this.#rest();
-    await this.#break;
+  /** Before each request of a worker: how many it has begun. */
+  async turn(begun: number): Promise<void> {
+    if (begun % requestsInARow === 0) await systemClock.sleep(systemRandom.fraction() * breakMsMax);
   }
 
   /** After each request. */
@@ -45,7 +40,7 @@ export class Pace {
     return this.#completed;
   }
 
-  /** Between two requests that completed, or since the last one; breaks do not count. */
+  /** Between two requests that completed, or since the last one. */
   get longestGapMs(): number {
     return Math.max(this.#longestGapMs, systemClock.now() - this.#lastMs);
   }
@@ -56,8 +51,7 @@ export class Pace {
   }
 
   /**
-   * So many more requests. Resolves in the moment in which the last of them completes: whoever kills something next does so
-   * in the middle of a burst.
+   * So many more requests. Resolves in the moment in which the last of them completes.
    */
   async progress(count: number, withinMs: number): Promise<void> {
     const goal = this.#completed + count;
@@ -71,12 +65,5 @@ export class Pace {
       };
       this.#waiting.push({ goal, reached });
     });
-  }
-
-  async #rest(): Promise<void> {
-    await systemClock.sleep(breakMs);
-    this.#left = burstRequests;
-    this.#break = null;
-    this.#lastMs = Math.max(this.#lastMs, systemClock.now());
   }
 }
