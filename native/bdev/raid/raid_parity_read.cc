@@ -79,7 +79,7 @@ void RaidParityBdev::recover_part(Band* band) {
   band->recovery = recovery_for(present, 1u << role);
   if (band->recovery == nullptr) {
     // Its own member may have come back while the others were asked, and one of those have left.
-    if (!band->repair && usable(member_of(band->shape.stripe, role))) return read_strip(band);
+    if (!offline_ && !band->repair && usable(member_of(band->shape.stripe, role))) return read_strip(band);
     // Later, because this may be inside submit().
     band->status = why_unrecoverable();
     band->later.run = [](Work* work) {
