@@ -8,7 +8,7 @@ import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 const plain = [
-  'src/{agents,api,cli,client,env,model,placement,reconcile}/**/*.test.ts',
+  'src/{agents,api,cli,client,env,model,placement,reconcile,store}/**/*.test.ts',
   'bench/**/*.test.ts',
   'test/{chaos,e2e,lab,tidy}/**/*.test.ts',
 ];
