@@ -108,7 +108,7 @@ export class OrderedLoad {
       const volume = (turn + worker) % this.#hosts.length;
       const [host, buffer] = [this.#hosts[volume], buffers[volume]];
       if (host === undefined || buffer === undefined) throw new Error('no host');
-      await this.#pace.turn(turn);
+      await this.#pace.turn();
       const block = worker + depth * ((turn * 37) % (this.#blockCount / depth));
       const sequence = this.#writes.length + 1;
       const write: Write = { volume, block, sequence, invoked: ++this.#order, acknowledged: Number.POSITIVE_INFINITY };

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What loads have in common: breaks, counting, gaps. Each worker rests after some requests: a poll-mode path never sleeps
-// under load, and a load without breaks takes all cores of the machine from what is waited for. Workers do not rest at the
-// same time, so that whatever happens, happens while requests are under way.
+// What loads have in common: breaks, counting, gaps. Requests come in bursts at full speed with breaks between them, which
+// all workers take at once: a poll-mode path sleeps only when nothing is under way, and a load without breaks takes all
+// cores of the machine from what is waited for. Whoever has waited for requests is about to do something to the cluster:
+// there is no break for some time then, so that it happens while requests are under way.
 
 import { systemClock } from '../../src/env/clock.js';
-import { systemRandom } from '../../src/env/random.js';
 
-const requestsInARow = 4;
-const breakMsMax = 60;
+const burstRequests = 64;
+const breakMs = 40;
+const withoutBreakMs = 300;
 
 interface Waiting {
   readonly goal: number;
@@ -16,14 +17,23 @@ interface Waiting {
 }
 
 export class Pace {
+  #left = burstRequests;
+  #break: Promise<void> | null = null;
+  #noBreakUntilMs = 0;
   #completed = 0;
   #lastMs = systemClock.now();
   #longestGapMs = 0;
   #waiting: Waiting[] = [];
 
-  /** Before each request of a worker: how many it has begun. */
-  async turn(begun: number): Promise<void> {
-    if (begun % requestsInARow === 0) await systemClock.sleep(systemRandom.fraction() * breakMsMax);
+  /** Before each request, of whichever worker. */
+  async turn(): Promise<void> {
+    if (this.#left-- > 0 || systemClock.now() < this.#noBreakUntilMs) return;
+    this.#break ??= systemClock.sleep(breakMs).then(() => {
+      this.#left = burstRequests;
+      this.#break = null;
+      this.#lastMs = Math.max(this.#lastMs, systemClock.now());
+    });
+    await this.#break;
   }
 
   /** After each request. */
@@ -40,7 +50,7 @@ export class Pace {
     return this.#completed;
   }
 
-  /** Between two requests that completed, or since the last one. */
+  /** Between two requests that completed, or since the last one; breaks do not count. */
   get longestGapMs(): number {
     return Math.max(this.#longestGapMs, systemClock.now() - this.#lastMs);
   }
@@ -51,7 +61,7 @@ export class Pace {
   }
 
   /**
-   * So many more requests. Resolves in the moment in which the last of them completes.
+   * So many more requests. Resolves in the moment in which the last of them completes; others go on without a break then.
    */
   async progress(count: number, withinMs: number): Promise<void> {
     const goal = this.#completed + count;
@@ -61,6 +71,7 @@ export class Pace {
       );
       const reached = (): void => {
         timer.cancel();
+        this.#noBreakUntilMs = systemClock.now() + withoutBreakMs;
         resolve();
       };
       this.#waiting.push({ goal, reached });

@@ -92,6 +92,7 @@ describe('snapshots of a volume of a cluster of processes', { timeout: 180_000 }
     for (let round = 0; round < 3; round++) {
       const name = `k${round}`;
       const active = await running.activeController();
+      await load.progress(50);
       asked.set(name, load.order);
       await running.cluster.api.createSnapshot(volumeName, name);
       await systemClock.sleep(round * 4);

@@ -113,7 +113,7 @@ export class VerifyingLoad {
     for (let turn = 0; this.#running; turn++) {
       const block = (worker + depth * ((turn * 7919) % Math.ceil(this.#oracle.blocks / depth))) % this.#oracle.blocks;
       if (block % depth !== worker % depth) continue;
-      await this.#pace.turn(turn);
+      await this.#pace.turn();
       if (turn % 3 === 2) {
         const expected = this.#oracle.acknowledged[block] ?? 0;
         await this.#bdev.read(block * blockBytes, buffer);
