@@ -8,6 +8,7 @@ import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { packageRoot } from '../../src/engine/native/addon.js';
+import { systemRandom } from '../../src/env/random.js';
 import { checkHistory } from '../chaos/checker.js';
 import { packFreight } from '../lab/freight.js';
 import { Guest } from '../lab/guest.js';
@@ -18,7 +19,7 @@ import { clientCount, goOnScript, recordScript } from './history-scripts.js';
 
 const MiB = 1024 * 1024;
 const guestMsMax = 240_000;
-const seed = Number(process.env['BASALT_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+const seed = Number(process.env['BASALT_SEED'] ?? systemRandom.bytes(4).readUInt32LE() >>> 1);
 let cluster: ClusterTarget;
 let folder: string;
 let devices: GuestDevice[];

@@ -28,6 +28,15 @@ Outcome wrong(const std::string& field) {
 
 }  // namespace
 
+ParityLayout layout_of(const Superblock& superblock) {
+  return {.data_count = superblock.data_count,
+          .parity_count = superblock.parity_count,
+          .block_bytes = superblock.block_bytes,
+          .strip_blocks = superblock.strip_blocks,
+          .strip_count = superblock.strip_count,
+          .first_block = superblock.first_block};
+}
+
 void seal(Superblock* superblock) {
   superblock->magic = superblock_magic;
   superblock->version = format_version;

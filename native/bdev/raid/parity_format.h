@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "base/uuid.h"
+#include "bdev/raid/parity_layout.h"
 
 namespace basalt::bdev::parity {
 
@@ -75,6 +76,9 @@ struct RecordHeader {
 static_assert(sizeof(RecordHeader) == page_bytes && offsetof(RecordHeader, sequence) == 40);
 
 // Seal: fills magic, version and checksum in.
+// Of a superblock that is right.
+ParityLayout layout_of(const Superblock& superblock);
+
 void seal(Superblock* superblock);
 void seal(RecordHeader* header);
 

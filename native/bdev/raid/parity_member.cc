@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/bytes.h"
 #include "bdev/raid/raid_parity_internal.h"
 
 namespace basalt::bdev {
@@ -16,16 +17,14 @@ constexpr uint64_t piece_bytes = 256 * 1024;
 class Strips {
  public:
   Strips(size_t count, size_t bytes_each)
-      : memory_(static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, count * align(bytes_each)))),
-        stride_(align(bytes_each)) {
+      : memory_(static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, count * stride_of(bytes_each)))),
+        stride_(stride_of(bytes_each)) {
     BASALT_ASSERT(memory_ != nullptr);
   }
   uint8_t* at(size_t index) const { return memory_.get() + index * stride_; }
 
  private:
-  static size_t align(size_t bytes) {
-    return (bytes + parity::page_bytes - 1) / parity::page_bytes * parity::page_bytes;
-  }
+  static size_t stride_of(size_t bytes) { return align_up(bytes, parity::page_bytes); }
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };
@@ -91,15 +90,10 @@ ParityMemberBdev::ParityMemberBdev(Reactor& home, const ParityMemberOptions& opt
     : Bdev(home),
       place_(options.place),
       superblock_(geometry),
+      layout_(parity::layout_of(geometry)),
       codec_(geometry.data_count, geometry.parity_count),
       members_(size_t{geometry.data_count} + geometry.parity_count) {
   superblock_.member = static_cast<uint8_t>(place_);
-  layout_.data_count = geometry.data_count;
-  layout_.parity_count = geometry.parity_count;
-  layout_.block_bytes = geometry.block_bytes;
-  layout_.strip_blocks = geometry.strip_blocks;
-  layout_.strip_count = geometry.strip_count;
-  layout_.first_block = geometry.first_block;
   info_.name = options.name;
   info_.product = product;
   info_.uuid = options.uuid;

@@ -46,6 +46,7 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
     : Bdev(home),
       events_(std::move(events)),
       superblock_(geometry),
+      layout_(parity::layout_of(geometry)),
       codec_(geometry.data_count, geometry.parity_count),
       seats_(uint32_t{geometry.data_count} + geometry.parity_count),
       members_(size_t{geometry.data_count} + geometry.parity_count + 1),
@@ -55,12 +56,6 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
       ops_(std::make_unique<Pool<Op>>(child_io_count_max)),
       bands_(std::make_unique<Pool<Band>>(child_io_count_max)),
       lists_(std::make_unique<Lists>()) {
-  layout_.data_count = geometry.data_count;
-  layout_.parity_count = geometry.parity_count;
-  layout_.block_bytes = geometry.block_bytes;
-  layout_.strip_blocks = geometry.strip_blocks;
-  layout_.strip_count = geometry.strip_count;
-  layout_.first_block = geometry.first_block;
   const uint32_t page_blocks = parity::page_bytes / layout_.block_bytes;
   columns_max_ =
       static_cast<uint32_t>(align_down(band_memory_bytes / member_count() / layout_.block_bytes, page_blocks));
