@@ -46,7 +46,7 @@ const steps: Step[] = [
   { args: 'compact 99' },
   { args: 'get /a --rev=2' },
   { args: 'get /a --rev=99' },
-  { args: 'watch /a --rev=2', linesMax: 1 },
+  { args: 'watch /a --rev=2' },
   { args: 'endpoint health' },
 ];
 
