@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// basalt_check FILE...: judges histories (docs/history-format.md); "-" is the standard input. Exit codes: 0 nothing is
-// wrong, 1 a violation, 2 a file that is no history or wrong usage; the highest of all files counts.
+// basalt_check [--cut-short] FILE...: judges histories (docs/history-format.md); "-" is the standard input. Exit codes:
+// 0 nothing is wrong, 1 a violation, 2 a file that is no history or wrong usage; the highest of all files counts.
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -13,7 +13,7 @@ namespace {
 
 using namespace basalt::check;
 
-int judge(const std::string& path) {
+int judge(const std::string& path, const HistoryReading& reading) {
   std::ifstream file;
   if (path != "-") {
     file.open(path);
@@ -22,7 +22,7 @@ int judge(const std::string& path) {
       return 2;
     }
   }
-  auto history = read_history(path == "-" ? std::cin : file);
+  auto history = read_history(path == "-" ? std::cin : file, reading);
   if (!history.ok()) {
     std::fprintf(stderr, "%s: %s\n", path.c_str(), history.error().message.c_str());
     return 2;
@@ -43,12 +43,19 @@ int judge(const std::string& path) {
 }  // namespace
 
 int main(int count, char** texts) {
-  if (count < 2 || std::string(texts[1]).starts_with("--")) {
-    std::fprintf(stderr, "usage: basalt_check FILE...   (docs/history-format.md; - is the standard input)\n");
+  HistoryReading reading;
+  int first = 1;
+  if (count > 1 && std::string(texts[1]) == "--cut-short") {
+    reading.cut_bytes_max = history_write_bytes_max;
+    first = 2;
+  }
+  if (count <= first || std::string(texts[first]).starts_with("--")) {
+    std::fprintf(stderr,
+                 "usage: basalt_check [--cut-short] FILE...   (docs/history-format.md; - is the standard input)\n");
     return 2;
   }
   int code = 0;
-  for (int i = 1; i < count; i++)
-    code = std::max(code, judge(texts[i]));
+  for (int i = first; i < count; i++)
+    code = std::max(code, judge(texts[i], reading));
   return code;
 }

@@ -9,6 +9,7 @@
 #include <ostream>
 #include <tuple>
 
+#include "base/assert.h"
 #include "check/json_line.h"
 
 namespace basalt::check {
@@ -26,13 +27,67 @@ bool power_of_two(uint64_t value) {
   return value != 0 && (value & (value - 1)) == 0;
 }
 
+// The lines of a text up to its end or its first zero byte. Never holds more of it than a line and a chunk: behind a
+// history there may be the whole of a disk.
+class Lines {
+ public:
+  explicit Lines(std::istream& in) : in_(in) {}
+
+  // False: there is none any more.
+  bool next(std::string* line) {
+    line->clear();
+    while (!ended_) {
+      const int byte = take();
+      if (byte == '\n') return true;
+      ended_ = byte <= 0;
+      zero_ = byte == 0;
+      if (!ended_) line->push_back(static_cast<char>(byte));
+      if (ended_) return zero_ || !line->empty();
+    }
+    return false;
+  }
+  bool ended() const { return ended_; }
+  // Behind the zero byte: where another one is, as far as is looked; 0: nowhere.
+  uint64_t look_behind(uint64_t first, uint64_t limit) {
+    BASALT_ASSERT(zero_);
+    for (const uint64_t end = at_ + limit, begin = at_ + first; at_ < end;) {
+      const int byte = take();
+      if (byte < 0) break;
+      if (byte > 0 && at_ > begin) return at_ - 1;
+    }
+    return 0;
+  }
+  bool ended_by_zero() const { return zero_; }
+  uint64_t at() const { return at_; }  // bytes taken
+
+ private:
+  int take() {
+    if (next_ == chunk_.size()) {
+      chunk_.resize(64 << 10);
+      in_.read(chunk_.data(), static_cast<std::streamsize>(chunk_.size()));
+      chunk_.resize(static_cast<size_t>(in_.gcount()));
+      next_ = 0;
+      if (chunk_.empty()) return -1;
+    }
+    at_++;
+    return static_cast<unsigned char>(chunk_[next_++]);
+  }
+
+  std::istream& in_;
+  std::string chunk_;
+  size_t next_ = 0;
+  uint64_t at_ = 0;
+  bool ended_ = false;
+  bool zero_ = false;
+};
+
 class Reader {
  public:
-  explicit Reader(std::istream& in) : in_(in) {}
+  Reader(std::istream& in, const HistoryReading& reading) : in_(in), lines_(in), reading_(reading) {}
 
   Result<History> run() {
     std::string text;
-    while (!ended_ && std::getline(in_, text)) {
+    while (lines_.next(&text)) {
       line_++;
       end(text);
       if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
@@ -40,6 +95,7 @@ class Reader {
       if (line.parse(text)) take(line);
       if (!line.good()) return problem(line.problem());
     }
+    if (std::string more = look_behind(); !more.empty()) return problem(more);
     if (in_.bad()) return problem("cannot be read on");
     if (!begun_) return problem("no history: the first line must be {\"history\":1,...}");
     if (std::string bad = resolve(); !bad.empty()) return Error{Errc::invalid_argument, bad};
@@ -48,14 +104,19 @@ class Reader {
 
  private:
   // A zero byte ends a history on a raw disk. Whoever was killed while writing leaves a last line that is cut short.
-  void end(std::string& text) {
-    if (const size_t zero = text.find('\0'); zero != std::string::npos) {
-      text.resize(zero);
-      ended_ = true;
-    }
-    ended_ |= in_.eof();
-    if (!ended_ || !begun_ || !text.starts_with('{')) return;
+  void end(std::string& text) const {
+    if (!lines_.ended() || !begun_ || !text.starts_with('{')) return;
     if (text.find_last_not_of(" \t\r") != text.rfind('}')) text.clear();
+  }
+
+  // A zero byte within a history would hide what follows it. "" or what is wrong.
+  std::string look_behind() {
+    if (!lines_.ended_by_zero()) return "";
+    const uint64_t zero = lines_.at() - 1;
+    const uint64_t more = lines_.look_behind(reading_.cut_bytes_max, history_behind_bytes);
+    if (more == 0) return "";
+    return "the zero byte at " + std::to_string(zero) + " ends the history, but there is more from byte " +
+           std::to_string(more) + " on: its last write was cut short, or it is damaged";
   }
 
   Error problem(const std::string& what) const {
@@ -308,9 +369,10 @@ class Reader {
   }
 
   std::istream& in_;
+  Lines lines_;
+  const HistoryReading reading_;
   size_t line_ = 0;
   bool begun_ = false;
-  bool ended_ = false;
   History history_;
   std::map<std::string, size_t> devices_{{"", 0}};
   std::vector<Named> parents_;  // of all devices but the first
@@ -371,8 +433,8 @@ bool take_number(const char*& at, const char* end, uint64_t* out) {
 
 }  // namespace
 
-Result<History> read_history(std::istream& in) {
-  return Reader(in).run();
+Result<History> read_history(std::istream& in, const HistoryReading& reading) {
+  return Reader(in, reading).run();
 }
 
 void write_head(const History& history, std::ostream& out) {

@@ -3,6 +3,7 @@
 // allow, and names the line and the field. What is written is read back the same.
 #pragma once
 
+#include <cstdint>
 #include <iosfwd>
 #include <string>
 
@@ -11,7 +12,17 @@
 
 namespace basalt::check {
 
-Result<History> read_history(std::istream& in);
+struct HistoryReading {
+  // How far behind the zero byte that ends a history there may be bytes: the rest of a write that was cut short. What
+  // is there otherwise would be left out without a word, so it is refused.
+  uint64_t cut_bytes_max = 0;
+};
+// What one write of a history may cover: whoever writes one keeps to it.
+constexpr uint64_t history_write_bytes_max = 256 << 10;
+// How far behind the end of a history is looked for what would be left out.
+constexpr uint64_t history_behind_bytes = 16 << 20;
+
+Result<History> read_history(std::istream& in, const HistoryReading& reading = {});
 void write_history(const History& history, std::ostream& out);
 
 // The same piece by piece, for a history that grows: its first line, an operation that ended, and a write or zeroing

@@ -95,6 +95,8 @@ std::vector<FuzzSeed> seeds() {
       head + write + write.substr(0, 40),
       head + sent + zero + R"({"op":"zero","id":1,"client":3,"lba":0,"blocks":4,"inv":21,"status":"sent"})",
       head + write + std::string("\0\0more", 6),
+      head + write + std::string("\0\0\n", 3),
+      head + write + std::string(2, '\0'),
       head + write + flush + read + events + images,
       head + write + snapshot + clone + clone_read + zero + events,
       head + write + values,

@@ -11,7 +11,7 @@
 namespace basalt::recorder {
 namespace {
 
-constexpr size_t buffer_bytes = 256 << 10;
+constexpr size_t buffer_bytes = check::history_write_bytes_max;
 
 // Resumes when the write under way has ended.
 struct Turn {
@@ -83,6 +83,7 @@ Task<Outcome> HistoryLog::load() {
   const size_t part = text->size() - whole;
   if (whole == 0 && !may_begin_history(*text))
     co_return Error{Errc::exists, options_.path + ": neither zeroes nor a history"};
+  if (part > 0 && options_.disk) left_end_bytes_ = std::max<uint64_t>(left_end_bytes_, text->size());
   text->resize(whole);
   resumed_ = !text->empty();
   if (resumed_) {
@@ -94,6 +95,8 @@ Task<Outcome> HistoryLog::load() {
     check::write_head(history_, head);
     append(head.str());
   }
+  Outcome erased = co_await erase_left();
+  if (!erased) co_return std::move(erased).error();
   const bool good = co_await saved();
   if (!good) co_return Error{Errc::io, problem_};
   co_return success();
@@ -114,9 +117,55 @@ Task<Result<std::string>> HistoryLog::read_text() {
     if (at == 0 && used == 0 && std::any_of(bytes, bytes + length, [](char c) { return c != 0; }))
       co_return Error{Errc::exists, options_.path + ": neither zeroes nor a history"};
     text.append(bytes, used);
-    if (used < length) break;
+    if (used == length) continue;
+    if (options_.resume && !text.empty()) {
+      Outcome right = co_await look_behind(at, length, text.size());
+      if (!right) co_return std::move(right).error();
+    }
+    break;
   }
   co_return text;
+}
+
+// What is behind the zero byte at `zero`: on a raw disk the rest of a write may be, that a kill cut short; anything
+// else says that the history does not end there, and going on would overwrite it. The chunk at `at` is in the buffer.
+Task<Outcome> HistoryLog::look_behind(uint64_t at, size_t length, uint64_t zero) {
+  const uint64_t cut_end = zero + 1 + (options_.disk ? check::history_write_bytes_max : 0);
+  const uint64_t end = std::min(file_->limits().size_bytes, cut_end + check::history_behind_bytes);
+  for (;;) {
+    for (size_t i = 0; i < length; i++) {
+      if (at + i <= zero || buffer_.data()[i] == 0) continue;
+      if (at + i >= cut_end)
+        co_return Error{Errc::exists, options_.path + ": the zero byte at " + std::to_string(zero) +
+                                          " ends the history, but there is more from byte " + std::to_string(at + i) +
+                                          " on"};
+      left_end_bytes_ = at + i + 1;
+    }
+    at += length;
+    if (at >= end) co_return success();
+    length = static_cast<size_t>(std::min<uint64_t>(buffer_bytes, file_->limits().size_bytes - at));
+    FileRequest request(*file_, env::FileIo::Type::read, at, buffer_.data(), length);
+    const int error = co_await request;
+    if (error != 0) co_return Error{Errc::io, options_.path + ": read: " + std::strerror(error)};
+  }
+}
+
+// Otherwise it might join what is written in front of it. The buffer holds the last unit of the history.
+Task<Outcome> HistoryLog::erase_left() {
+  if (left_end_bytes_ == 0) co_return success();
+  const size_t tail = end_bytes_ % unit_bytes_;
+  std::memset(buffer_.data() + tail, 0, buffer_bytes - tail);
+  AlignedBuffer zeroes(buffer_bytes);
+  std::memset(zeroes.data(), 0, buffer_bytes);
+  for (uint64_t at = end_bytes_ - tail; at < left_end_bytes_;) {
+    void* const from = at < end_bytes_ ? buffer_.data() : zeroes.data();
+    const auto length = static_cast<size_t>(std::min<uint64_t>(buffer_bytes, file_->limits().size_bytes - at));
+    FileRequest request(*file_, env::FileIo::Type::write, at, from, length, options_.durable);
+    const int error = co_await request;
+    if (error != 0) co_return Error{Errc::io, options_.path + ": write: " + std::strerror(error)};
+    at += length;
+  }
+  co_return success();
 }
 
 Outcome HistoryLog::go_on(const std::string& text) {

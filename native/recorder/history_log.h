@@ -6,6 +6,8 @@
 //               killed later leaves it there (`durable`: a machine that loses power does, too)
 //             - lines reach the file in the order in which they were added; what a kill cuts short is no whole line,
 //               and nobody has relied on it
+//             - behind its end there are zeroes, or what is left of one write that a kill cut short; anything else
+//               there, and nothing is begun or gone on with
 //             - a run that goes on with a history begins later than every moment in it, whatever the machine's clock
 //               did meanwhile, and uses no name of a write again
 #pragma once
@@ -53,7 +55,9 @@ class HistoryLog {
   HistoryLog(Reactor& reactor, const HistoryLogOptions& options, std::unique_ptr<env::BlockFile> file);
   Task<Outcome> load();
   Task<Result<std::string>> read_text();
+  Task<Outcome> look_behind(uint64_t at, size_t length, uint64_t zero);
   Outcome go_on(const std::string& text);
+  Task<Outcome> erase_left();
   void append(const std::string& text);
   Task<bool> write_out();
   std::string full_text() const;
@@ -72,8 +76,9 @@ class HistoryLog {
   std::string added_;       // not yet given to the file
   uint64_t added_end_ = 0;  // since the beginning of the run
   uint64_t saved_end_ = 0;
-  uint64_t end_bytes_ = 0;  // of the text in the file
-  AlignedBuffer buffer_;    // begins at a whole unit of the file, with what the file holds of it
+  uint64_t end_bytes_ = 0;       // of the text in the file
+  uint64_t left_end_bytes_ = 0;  // of what a kill left behind that, when it was opened; 0: nothing
+  AlignedBuffer buffer_;         // begins at a whole unit of the file, with what the file holds of it
   bool writing_ = false;
   std::vector<std::coroutine_handle<>> waiters_;  // for the write under way
   std::string problem_;

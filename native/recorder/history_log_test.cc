@@ -119,6 +119,44 @@ TEST(HistoryLog, EndsWithAZeroByteEvenAtTheEndOfABlock) {
   EXPECT_EQ(RecorderRig::history_of(rig.log_text()).ops.size(), 1u);
 }
 
+// Whatever is there, a kill left no more than one write behind the end. It goes when the history is gone on with: it
+// might join what is written in front of it.
+TEST(HistoryLog, IsNotGoneOnWithWhenThereIsMoreThanAKillLeaves) {
+  const auto lines = [](size_t bytes) {
+    std::ostringstream text;
+    check::History head;
+    head.volume = 2;
+    check::write_head(head, text);
+    return text.str() + std::string(bytes - text.str().size(), '\n');
+  };
+  struct {
+    uint64_t end, more;
+    bool damaged;
+  } const cases[] = {{5000, 8192, false},      {5000, 5001 + check::history_write_bytes_max - 1, false},
+                     {8192, 8193, false},      {5000, 5001 + check::history_write_bytes_max, true},
+                     {300'000, 1 << 20, true}, {5000, (2 << 20) - 1, true}};
+  for (const auto& one : cases) {
+    SCOPED_TRACE(one.more);
+    RecorderRig rig(2);
+    env::SimImage image(2 << 20);
+    image.write(0, lines(one.end).data(), one.end);
+    image.write(one.more, "}", 1);
+    rig.log_disk().load(image);
+    auto log = rig.open_log(true);
+    ASSERT_EQ(log.ok(), !one.damaged);
+    if (one.damaged) {
+      EXPECT_EQ(log.error().message, "log: the zero byte at " + std::to_string(one.end) +
+                                         " ends the history, but there is more from byte " + std::to_string(one.more) +
+                                         " on");
+      EXPECT_EQ(rig.log_disk().contents().digest(), image.digest());
+      continue;
+    }
+    EXPECT_TRUE((*log)->resumed());
+    EXPECT_EQ(rig.log_text().find_first_not_of('\0', one.end), std::string::npos) << "before anything is added";
+    EXPECT_EQ(rig.log_text().substr(0, one.end), lines(one.end));
+  }
+}
+
 TEST(HistoryLog, SaysWhenItsDiskIsFull) {
   RecorderRig rig(3, 64 << 10);
   WorkloadOptions options;
@@ -200,6 +238,10 @@ TEST_F(HistoryLogOnFiles, AreTextToTheLastByte) {
   ASSERT_EQ(history.ops.size(), 3u);
   EXPECT_EQ(history.ops[2].sequence, 3u);
   EXPECT_LT(history.ops[1].invoked_ns, history.ops[2].invoked_ns);
+  const size_t before = text().size();
+  std::ofstream(path(), std::ios::app) << '\0' << '\n';
+  EXPECT_EQ(open(true), path() + ": the zero byte at " + std::to_string(before) +
+                            " ends the history, but there is more from byte " + std::to_string(before + 1) + " on");
 }
 
 }  // namespace

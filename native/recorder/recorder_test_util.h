@@ -49,17 +49,19 @@ class RecorderRig : public bdev::SimFixture {
     image.read(0, text.data(), text.size());
     return text;
   }
+  // Of what a kill left, a write may be there in part.
+  static constexpr check::HistoryReading killed{.cut_bytes_max = check::history_write_bytes_max};
   // "" when nothing is wrong, else the rule, or why it is no history.
-  static std::string judged(const std::string& text) {
+  static std::string judged(const std::string& text, const check::HistoryReading& reading = {}) {
     std::istringstream in(text);
-    auto history = check::read_history(in);
+    auto history = check::read_history(in, reading);
     if (!history.ok()) return history.error().message;
     const auto violation = check::check_history(history.value());
     return violation ? violation->explanation : "";
   }
-  static check::History history_of(const std::string& text) {
+  static check::History history_of(const std::string& text, const check::HistoryReading& reading = {}) {
     std::istringstream in(text);
-    auto history = check::read_history(in);
+    auto history = check::read_history(in, reading);
     EXPECT_TRUE(history.ok()) << history.error().message;
     return history.ok() ? std::move(history).value() : check::History{};
   }

@@ -171,6 +171,7 @@ TEST(Workload, OperationsThatFailAreOfUnknownOutcome) {
 // on another machine, whose clock shows less.
 TEST(Workload, IsJudgedAndGoneOnWithWhereverItWasKilled) {
   uint64_t open_count = 0;
+  uint64_t cut_short_count = 0;
   for (uint64_t seed = 1; seed <= 15; seed++) {
     RecorderRig rig(seed);
     env::SimImage device;
@@ -182,8 +183,9 @@ TEST(Workload, IsJudgedAndGoneOnWithWhereverItWasKilled) {
     ASSERT_TRUE(rig.record(some_blocks(seed)).ok());
     ASSERT_GT(device.size_bytes(), 0u);
     const std::string cut = RecorderRig::text_of(log);
-    ASSERT_EQ(RecorderRig::judged(cut), "") << "seed " << seed;
-    for (const check::Op& op : RecorderRig::history_of(cut).ops)
+    ASSERT_EQ(RecorderRig::judged(cut, RecorderRig::killed), "") << "seed " << seed;
+    cut_short_count += RecorderRig::judged(cut) == "" ? 0 : 1;
+    for (const check::Op& op : RecorderRig::history_of(cut, RecorderRig::killed).ops)
       open_count += op.completed_ns == check::never_ns ? 1 : 0;
     RecorderRig next(seed + 1000);
     next.device().load(device);
@@ -193,6 +195,7 @@ TEST(Workload, IsJudgedAndGoneOnWithWhereverItWasKilled) {
     EXPECT_EQ(RecorderRig::judged(next.log_text()), "") << "seed " << seed;
   }
   EXPECT_GT(open_count, 15u) << "kills must find writes under way";
+  EXPECT_GT(cut_short_count, 0u) << "also of the history, and leave a later part of one";
 }
 
 TEST(Workload, ANewHistoryBeginsWithZeroes) {
