@@ -9,8 +9,8 @@ import { constants } from 'node:fs';
 import { access, mkdtemp, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DemoCluster } from '../scripts/demo/cluster.js';
+import { commandPath } from '../src/bin/command-path.js';
 import { Cluster, type Volume } from '../src/cluster.js';
-import { packageRoot } from '../src/engine/native/addon.js';
 import { systemClock } from '../src/env/clock.js';
 import type { VolumeView } from '../src/model/api.js';
 import type { BenchOptions } from './main.js';
@@ -47,7 +47,7 @@ export async function benchVolume(
 ): Promise<void> {
   const folder = await mkdtemp(join(await placeOfDisks(), 'basalt-bench-'));
   process.stderr.write(`disks: files in ${folder}\n`);
-  const basalt = join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js');
+  const basalt = commandPath();
   const cluster = await DemoCluster.plan({ folder, diskBytes, basalt });
   const floors: Server[] = [];
   try {

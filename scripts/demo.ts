@@ -5,6 +5,7 @@
 
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { commandPath } from '../src/bin/command-path.js';
 import { packageRoot } from '../src/engine/native/addon.js';
 import { spdkMissing, spdkProgram } from '../src/engine/spdk/testing/spdk-process.js';
 import { systemClock } from '../src/env/clock.js';
@@ -130,7 +131,7 @@ class Demo {
     this.#say('starting the store, an API server, three disk nodes and two controller nodes');
     const sizeBytes = Math.ceil(image.bytes / MiB) * MiB;
     const diskBytes = Math.max(2 * sizeBytes, 256 * MiB);
-    const basalt = join(this.#root, 'dist', 'src', 'bin', 'basalt.js');
+    const basalt = commandPath();
     const { keep, spdk } = this.#options;
     const common = { folder: this.#folder, diskBytes, basalt, stays: keep };
     const cluster = await DemoCluster.plan(spdk === null ? common : { ...common, spdk });

@@ -56,7 +56,7 @@ build_all() {
   # tsc has one thread and does not need the addon: it fills what the addon's build leaves of the machine.
   local compiler addon=0
   say "TypeScript: tsc -b, and the addon beside it"
-  node node_modules/typescript/bin/tsc -b &
+  { node node_modules/typescript/bin/tsc -b && node scripts/build-command.mjs; } &
   compiler=$!
   node scripts/build-addon.mjs || addon=$?
   if ((addon != 0)); then

@@ -7,6 +7,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
+import { commandPath } from '../../src/bin/command-path.js';
 import { packageRoot } from '../../src/engine/native/addon.js';
 import { systemClock } from '../../src/env/clock.js';
 import type { VolumeView } from '../../src/model/api.js';
@@ -143,7 +144,7 @@ export class ChaosRun {
     this.#cluster = await DemoCluster.plan({
       folder: this.#folder,
       diskBytes,
-      basalt: join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js'),
+      basalt: commandPath(),
       store: this.#options.store,
       ...(network === null ? {} : { place: (name) => network.place(name) }),
     });

@@ -10,7 +10,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { packageRoot } from '../../src/engine/native/addon.js';
+import { commandPath } from '../../src/bin/command-path.js';
 import { RunningCluster, TestHost, volumeName } from '../integration/running-cluster.js';
 import { Guest } from '../lab/guest.js';
 import { hostNqn } from '../lab/init.js';
@@ -97,7 +97,7 @@ test('a Linux host authenticates with every digest, with and without Diffie-Hell
 });
 
 test('a Linux host uses a volume of a cluster by what the command line printed, and goes on through a failover', async () => {
-  const basalt = join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js');
+  const basalt = commandPath();
   const run = (...args: string[]): string => {
     const ran = spawnSync(process.execPath, [basalt, ...args]);
     expect(ran.status, String(ran.stderr)).toBe(0);

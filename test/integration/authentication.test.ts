@@ -12,8 +12,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
 import { NodeIdentity, noIdentity } from '../../src/agents/node-identity.js';
+import { commandPath } from '../../src/bin/command-path.js';
 import type { KeyNames } from '../../src/engine/methods.js';
-import { packageRoot } from '../../src/engine/native/addon.js';
 import { createNativeEngine } from '../../src/engine/native/native-engine.js';
 import { systemRandom } from '../../src/env/random.js';
 import { Cluster } from '../../src/index.js';
@@ -24,7 +24,7 @@ import { findBytes, formsOf } from './find-bytes.js';
 import { hostNqn, TestHost } from './running-cluster.js';
 
 const MiB = 1024 * 1024;
-const basaltScript = join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js');
+const basaltScript = commandPath();
 const controllers = ['controller-1', 'controller-2'];
 const texts = {
   host: 'DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:',

@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
 import { ClusterKeyFile } from '../../src/agents/cluster-key-file.js';
 import { readState } from '../../src/api/read-state.js';
-import { packageRoot } from '../../src/engine/native/addon.js';
+import { commandPath } from '../../src/bin/command-path.js';
 import { systemRandom } from '../../src/env/random.js';
 import { Cluster } from '../../src/index.js';
 import { unwrapDataKey } from '../../src/model/cluster-key.js';
@@ -22,7 +22,7 @@ import { findBytes, formsOf } from './find-bytes.js';
 import { hostNqn, TestHost } from './running-cluster.js';
 
 const MiB = 1024 * 1024;
-const basalt = join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js');
+const basalt = commandPath();
 const controllers = ['controller-1', 'controller-2'];
 const text = (volume: string): Buffer => Buffer.from(`what the tenant of ${volume} wrote down. `);
 const page = (volume: string): Uint8Array => {

@@ -8,10 +8,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { commandPath } from '../../src/bin/command-path.js';
 import { attachEngine } from '../../src/engine/attached/attached-engine.js';
-import { packageRoot } from '../../src/engine/native/addon.js';
 
-const basalt = join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js');
+const basalt = commandPath();
 let folder: string;
 let engine: ChildProcess;
 

@@ -9,10 +9,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { freePorts } from '../../scripts/demo/processes.js';
-import { packageRoot } from '../../src/engine/native/addon.js';
+import { commandPath } from '../../src/bin/command-path.js';
 import { systemClock } from '../../src/env/clock.js';
 
-const basalt = join(packageRoot(), 'dist', 'src', 'bin', 'basalt.js');
+const basalt = commandPath();
 let folder: string;
 let up: ChildProcess;
 
