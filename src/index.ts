@@ -10,6 +10,7 @@ export { Cluster, type ConnectOptions, type OpenOptions, Volume } from './cluste
 export { type AttachedEngine, type AttachedEngineOptions, attachEngine } from './engine/attached/attached-engine.js';
 export type { Capabilities, Capability } from './engine/attached/capabilities.js';
 export { type BdevHandle, EngineError, type EngineEvent, EngineIoError, IllegalState } from './engine/engine.js';
+export { refuseCoreDumps } from './engine/native/core-dumps.js';
 export { BasaltError, type ErrorCode, errorTable, isBasaltError } from './model/errors.js';
 
 export type Engine = EngineInterface;

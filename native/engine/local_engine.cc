@@ -3,9 +3,14 @@
 
 #include <chrono>
 
+#include "env/linux/core_dumps.h"
 #include "env/linux/linux_env.h"
 
 namespace basalt {
+
+void refuse_core_dumps() {
+  env::refuse_core_dumps();
+}
 
 LocalEngine::LocalEngine(const EngineConfig& config) : env_(env::make_linux_env()), engine_(*env_, config) {}
 

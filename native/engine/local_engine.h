@@ -15,6 +15,9 @@
 
 namespace basalt {
 
+// For a process whose engine holds keys: env/linux/core_dumps.h.
+void refuse_core_dumps();
+
 class LocalEngine final : public EngineHost {
  public:
   explicit LocalEngine(const EngineConfig& config);

@@ -7,7 +7,10 @@ import { readFile } from 'node:fs/promises';
 import { runCli } from '../cli/program.js';
 import { systemClock } from '../env/clock.js';
 import { fillPrivateFile, readPrivateFile } from '../env/private-file.js';
+import { guardMemory } from './guard-memory.js';
 import { version } from './version.js';
+
+guardMemory(process.env);
 
 // A reader that went away is no reason to die in the middle of a line.
 for (const stream of [process.stdout, process.stderr]) {

@@ -6,6 +6,7 @@ import { constants } from 'node:os';
 import { type Logger as PinoLogger, pino } from 'pino';
 import type { DaemonOutput } from '../cli/launch.js';
 import { systemClock } from '../env/clock.js';
+import { coreDumpsAreAllowed, coreDumpsVariable } from '../env/core-dumps.js';
 import type { CompiledConfig } from '../model/config.js';
 
 export type { PinoLogger };
@@ -40,6 +41,7 @@ export async function runDaemon(
   output: DaemonOutput,
   start: (signal: AbortSignal) => Promise<Daemon>,
 ): Promise<number> {
+  if (coreDumpsAreAllowed(process.env)) log.warn(`core dumps are allowed, by ${coreDumpsVariable}: they hold keys`);
   const starting = new AbortController();
   const stopped = stopSignal(log, () => starting.abort(new Error('stopped by a signal')));
   let daemon: Daemon;

@@ -146,6 +146,8 @@ export class ChaosRun {
       diskBytes,
       basalt: commandPath(),
       store: this.#options.store,
+      // What a process holds open is counted, which it refuses otherwise where this is not root.
+      environment: { BASALT_CORE_DUMPS: '1' },
       ...(network === null ? {} : { place: (name) => network.place(name) }),
     });
     await this.#cluster.start();

@@ -57,6 +57,8 @@ describe('hosts and nodes of a cluster of processes that prove who they are', { 
       nodeArguments: ['--node-key-file', file('node.key')],
       diskBytes: 128 * MiB,
       basalt: basaltScript,
+      // Their environment is looked at in the end, which they refuse otherwise.
+      environment: { BASALT_CORE_DUMPS: '1' },
     });
     await cluster.start();
     await cluster.api.createVolume({ name: 'v', sizeBytes: 16 * MiB, copies: 2, legs: 2, controllers });

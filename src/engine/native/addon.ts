@@ -89,6 +89,8 @@ export interface AddonSimWorld {
 export interface Addon {
   Engine: new (config: AddonConfig) => AddonEngine;
   SimWorld: new (config: AddonSimWorldConfig) => AddonSimWorld;
+  /** native/napi/process_calls.h */
+  refuseCoreDumps(): void;
 }
 
 /** The folder of package.json above this file: the same from the sources and from dist/. */
