@@ -31,6 +31,7 @@ const places: RegExp[] = [
   /^(native|src|test|bench)\/(.*\/)?testdata\//,
   /^test\/(fuzz|e2e|golden|vectors|sim|sanitizers)\//,
   /^docs\/[\w/.-]+\.(md|svg|json|png)$/,
+  /^packaging\/systemd\/[\w@.-]+\.(service|sysusers)$/,
   /^third_party\/[\w-]+\/README\.md$/,
   /^third_party\/README\.md$/,
 ];
