@@ -10,6 +10,8 @@ import type { DiskSource } from './disks.js';
 import type { Identity } from './node-identity.js';
 import type { PlantedBugs } from './planted-bugs.js';
 
+export { RateLimitedLog } from '../env/rate-limited-log.js';
+
 /** A pino logger is one. */
 export interface Logger {
   debug(fields: object, message: string): void;
@@ -38,30 +40,3 @@ export interface AgentContext {
 export function reason(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
-
-/** Logs a cause at most once a second, with the number of times it was left out. */
-export class RateLimitedLog {
-  readonly #last = new Map<string, { atMs: number; skipped: number }>();
-  readonly #log: Logger;
-  readonly #clock: Clock;
-
-  constructor(log: Logger, clock: Clock) {
-    this.#log = log;
-    this.#clock = clock;
-  }
-
-  warn(cause: string, fields: object, message: string): void {
-    const now = this.#clock.now();
-    const last = this.#last.get(cause);
-    if (last !== undefined && now - last.atMs < 1000) {
-      last.skipped++;
-      return;
-    }
-    if (this.#last.size >= causesMax) this.#last.clear();
-    this.#last.set(cause, { atMs: now, skipped: 0 });
-    const skipped = last?.skipped ?? 0;
-    this.#log.warn(skipped > 0 ? { ...fields, skipped } : fields, message);
-  }
-}
-
-const causesMax = 1000;

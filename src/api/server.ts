@@ -5,6 +5,7 @@
 // Invariants:  - beyond loopback it answers over TLS only, and only those who show a token
 //              - on loopback it answers only requests that name a loopback host, so that a web page elsewhere cannot
 //                steer it through a browser; once there are tokens, every request needs one here too
+//              - an address that shows wrong tokens again and again is held off for a while (token-guard.ts)
 //              - no route is reached but by a role that may: a new one is an admin's until it says otherwise
 //              - a POST with an idempotency key happens once, and has the same answer ever after
 //              - every failure is {code, message, field?, hint} from the one table
@@ -38,6 +39,7 @@ import { snapshotRoutes } from './routes/snapshots.js';
 import { statusRoutes } from './routes/status.js';
 import { tokenRoutes } from './routes/tokens.js';
 import { volumeRoutes } from './routes/volumes.js';
+import { TokenGuard } from './token-guard.js';
 import { type Caller, callerOf, requireRole } from './tokens.js';
 
 export interface ApiServerOptions extends ApiDeps {
@@ -46,6 +48,8 @@ export interface ApiServerOptions extends ApiDeps {
   /** Where it also answers, on any address, over TLS. @default nowhere */
   readonly tls?: TlsListener | null;
   readonly log: { warn(fields: object, message: string): void };
+  /** @default the server's own */
+  readonly guard?: TokenGuard;
 }
 
 export interface TlsListener {
@@ -85,7 +89,8 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   const { host } = splitHostPort(options.listen, 'listen');
   if (!isLoopback(host))
     throw new BasaltError('INVALID_ARGUMENT', { field: 'listen', problem: 'must be a loopback address' });
-  const shared = { ...options, line: options.line ?? new Line() };
+  const guard = new TokenGuard(options.clock ?? systemClock, options.log);
+  const shared = { ...options, guard, line: options.line ?? new Line() };
   const apps: FastifyInstance[] = [];
   const close = async (): Promise<void> => {
     await Promise.all(apps.map((app) => app.close()));
@@ -124,6 +129,7 @@ export function buildApp(options: ApiServerOptions, tls: TlsListener | null = nu
     const view = errorView(error);
     if (view.code === 'INTERNAL') options.log.warn({ error: error.stack }, 'request failed');
     if (view.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Bearer');
+    if (view.code === 'TOO_MANY_ATTEMPTS') reply.header('retry-after', String(view.fields?.['retryAfterS']));
     await reply.status(errorTable[view.code as keyof typeof errorTable].httpStatus).send(view);
   };
   const app = fastify({
@@ -137,10 +143,13 @@ export function buildApp(options: ApiServerOptions, tls: TlsListener | null = nu
     frameworkErrors: (error, _, reply) => void answerError(error, reply),
   });
   const callers = new WeakMap<FastifyRequest, Caller>();
+  const guard = options.guard ?? new TokenGuard(options.clock ?? systemClock, options.log);
   const world = { store: options.store, clock: options.clock ?? systemClock };
   app.addHook('onRequest', async (request) => {
     refuseWebPages(request, tls === null);
-    callers.set(request, await callerOf(world, request.headers.authorization, { anybody: tls === null }));
+    const { authorization } = request.headers;
+    const judge = (): Promise<Caller> => callerOf(world, authorization, { anybody: tls === null });
+    callers.set(request, await guard.ask({ address: request.ip, authorization, strangers: tls !== null }, judge));
   });
   app.setErrorHandler(async (error: FastifyError | BasaltError, _, reply) => answerError(error, reply));
   app.setNotFoundHandler(async (request) => {

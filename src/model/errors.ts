@@ -41,6 +41,12 @@ export const errorTable = Object.freeze({
     8,
     'name the file of one with --token-file, or set BASALT_TOKEN; an admin makes them with `basalt token create`',
   ),
+  TOO_MANY_ATTEMPTS: row(
+    'too many wrong tokens came from {address}; ask again in {retryAfterS} s',
+    429,
+    8,
+    'find out who shows wrong tokens there; a token that was right from there before still goes',
+  ),
   FORBIDDEN: row(
     'token {name} has the role {role}; {operation} needs {needed}',
     403,
