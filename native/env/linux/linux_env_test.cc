@@ -4,11 +4,15 @@
 #include "env/linux/linux_env.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -173,6 +177,69 @@ TEST_P(LinuxEnvTest, UnixSocketsAreForTheirUserAndStaleOnesAreReplaced) {
   listener->reset();
   auto again = poller->listen({Address::Family::unix_path, folder + "/stale", 0});
   EXPECT_TRUE(again.ok()) << again.error().message;
+}
+
+// What a process of another user sees of a Unix socket.
+enum Seen { seen_served = 10, seen_closed = 11, seen_no_way_in = 12, seen_error = 13 };
+
+// In a child that is only forked: nothing but system calls.
+[[noreturn]] void look_as(uid_t user, const sockaddr_un& address) {
+  if (user != geteuid() &&
+      (setgroups(0, nullptr) != 0 || setresgid(user, user, user) != 0 || setresuid(user, user, user) != 0)) {
+    _exit(seen_error);
+  }
+  const int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(client, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    _exit(errno == EACCES ? seen_no_way_in : seen_error);
+  }
+  char byte = 0;
+  const ssize_t got = read(client, &byte, 1);
+  if (got == 1) _exit(seen_served);
+  _exit(got == 0 || errno == ECONNRESET ? seen_closed : seen_error);
+}
+
+// The mode of the file is not all that there is: a descriptor of its folder, a mount or a copy of the mode may open a
+// way.
+TEST_P(LinuxEnvTest, UnixSocketsServeTheirOwnUserAndRootWhateverTheirMode) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can become another user";
+  const std::string path = folder + "/s";
+  auto listener = poller->listen({Address::Family::unix_path, path, 0});
+  ASSERT_TRUE(listener.ok());
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  ASSERT_LT(path.size(), sizeof(address.sun_path));
+  std::memcpy(address.sun_path, path.data(), path.size());
+  ASSERT_EQ(chmod(folder.c_str(), 0755), 0);
+
+  Flag acceptable;
+  (*listener)->arm_acceptable(&acceptable);
+  const auto seen_by = [&](uid_t user) {
+    const pid_t child = fork();
+    if (child == 0) look_as(user, address);
+    std::unique_ptr<StreamSocket> served;
+    int status = 0;
+    const bool ended = poll_until([&] {
+      if (acceptable.set) {
+        acceptable.set = false;
+        if (auto pending = (*listener)->try_accept()) {
+          served = poller->adopt(std::move(pending));
+          char greeting = 'x';
+          const Iovec iov{&greeting, 1};
+          EXPECT_EQ(served->try_send(&iov, 1).count_bytes, 1u);
+        }
+        (*listener)->arm_acceptable(&acceptable);
+      }
+      return waitpid(child, &status, WNOHANG) == child;
+    });
+    if (!ended) kill(child, SIGKILL);
+    EXPECT_TRUE(ended);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  };
+  constexpr uid_t nobody = 65534;
+  EXPECT_EQ(seen_by(nobody), seen_no_way_in);
+  ASSERT_EQ(chmod(path.c_str(), 0777), 0);
+  EXPECT_EQ(seen_by(nobody), seen_closed);
+  EXPECT_EQ(seen_by(0), seen_served);
 }
 
 TEST_P(LinuxEnvTest, APortThatIsTakenIsBusy) {
