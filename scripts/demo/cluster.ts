@@ -6,8 +6,9 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { ApiClient } from '../../src/client/api-client.js';
 import { attachEngine } from '../../src/engine/attached/attached-engine.js';
-import { systemClock } from '../../src/env/clock.js';
 import type { VolumeView } from '../../src/model/api.js';
+import type { JobView } from '../../src/model/jobs.js';
+import { pollUntil } from './poll.js';
 import { Daemon, freePorts } from './processes.js';
 
 const diskNodes = ['disk-1', 'disk-2', 'disk-3'];
@@ -133,24 +134,36 @@ export class DemoCluster {
     for (const daemon of this.#daemons) daemon.killNow();
   }
 
-  /** Waits until the volume looks as it should. The error says how it looked last. */
-  async waitForVolume(name: string, what: string, timeoutMs: number, holds: (volume: VolumeView) => boolean) {
-    const end = systemClock.now() + timeoutMs;
-    let last = 'no answer';
-    while (systemClock.now() < end) {
-      try {
-        const volume = await this.api.volume(name);
-        if (holds(volume)) return volume;
-        last = `${volume.health}, controller ${volume.controller ?? 'none'}, paths ${volume.paths
-          .map((path) => `${path.node} ${path.state}${path.problem === null ? '' : ` (${path.problem})`}`)
-          .join(', ')}`;
-      } catch (error) {
-        last = error instanceof Error ? error.message : String(error);
-      }
-      await systemClock.sleep(20);
-    }
-    throw new Error(`waited ${timeoutMs / 1000} s for ${name} to be ${what}; last seen: ${last}`);
+  jobEnded(id: string, timeoutMs: number): Promise<JobView> {
+    const ask = (): Promise<JobView> => this.api.job(id);
+    return pollUntil(`job ${id} to end`, timeoutMs, ask, ({ endedAtMs }) => endedAtMs !== null);
   }
+
+  /** Waits until the volume looks as it should. The error says how it looked last. */
+  waitForVolume(
+    name: string,
+    what: string,
+    timeoutMs: number,
+    holds: (volume: VolumeView) => boolean,
+  ): Promise<VolumeView> {
+    return pollUntil(
+      `${name} to be ${what}`,
+      timeoutMs,
+      // Nor does an API server that just restarts end the waiting.
+      (): Promise<VolumeView | Error> =>
+        this.api.volume(name).catch((error) => (error instanceof Error ? error : new Error(String(error)))),
+      (seen): seen is VolumeView => !(seen instanceof Error) && holds(seen),
+      shownVolume,
+    );
+  }
+}
+
+function shownVolume(seen: VolumeView | Error): string {
+  if (seen instanceof Error) return seen.message;
+  const paths = seen.paths.map(
+    (path) => `${path.node} ${path.state}${path.problem === null ? '' : ` (${path.problem})`}`,
+  );
+  return `${seen.health}, controller ${seen.controller ?? 'none'}, paths ${paths.join(', ')}`;
 }
 
 /** One core, ordinary memory, no drives of its own. */

@@ -5,6 +5,7 @@
 // Method: a verifying load over two paths while daemons are killed; afterwards every block is checked.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { pollUntil } from '../../scripts/demo/poll.js';
 import { systemClock } from '../../src/env/clock.js';
 import type { SnapshotView, VolumeView } from '../../src/model/api.js';
 import { hostNqn, RunningCluster, TestHost, volumeBytes, volumeName } from './running-cluster.js';
@@ -50,13 +51,13 @@ describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
     return found;
   }
 
-  async function snapshotWith(volume: string, name: string, copies: number): Promise<SnapshotView> {
-    for (const endMs = systemClock.now() + msMax; ; await systemClock.sleep(20)) {
-      const found = await running.cluster.api.snapshot(volume, name);
-      if (found.state === 'ready' && found.copies === copies) return found;
-      if (systemClock.now() > endMs) throw new Error(`snapshot ${name}: ${JSON.stringify(found)}`);
-    }
-  }
+  const snapshotWith = (volume: string, name: string, copies: number): Promise<SnapshotView> =>
+    pollUntil(
+      `snapshot ${name} with ${copies} copies`,
+      msMax,
+      () => running.cluster.api.snapshot(volume, name),
+      (snapshot) => snapshot.state === 'ready' && snapshot.copies === copies,
+    );
 
   /** Who was attached a moment ago may be refused until the controllers have seen it. */
   async function admitted(volume: VolumeView): Promise<TestHost> {
@@ -110,11 +111,8 @@ describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
       for (let at = 0; at < volumeBytes; at += volumeBytes / 64) await guest.bdev.write(at, block);
       expect(await contents(guest)).not.toEqual(then);
     });
-    let job = await api.rollBack('whole', 'inner');
-    for (const endMs = systemClock.now() + msMax; job.endedAtMs === null; await systemClock.sleep(20)) {
-      if (systemClock.now() > endMs) throw new Error(`going back: ${JSON.stringify(job)}`);
-      job = await api.job(job.id);
-    }
+    const { id } = await api.rollBack('whole', 'inner');
+    const job = await running.cluster.jobEnded(id, msMax);
     expect(job, JSON.stringify(job)).toMatchObject({ state: 'done' });
     expect(await used('whole', contents)).toEqual(then);
     await api.createSnapshotGroup('both', [volumeName, 'whole']);

@@ -5,7 +5,6 @@
 // Method: a verifying load over two paths meanwhile; afterwards every block is checked. Pauses are printed, not asserted.
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { systemClock } from '../../src/env/clock.js';
 import type { JobView } from '../../src/model/jobs.js';
 import { LoadedHost } from './loaded-host.js';
 import { RunningCluster, volumeBytes, volumeName } from './running-cluster.js';
@@ -26,15 +25,7 @@ describe('an operator of a cluster of processes', { timeout: 180_000 }, () => {
   }, 90_000);
   afterEach(() => loaded?.close(), 30_000);
 
-  async function ended(job: JobView): Promise<JobView> {
-    const endMs = systemClock.now() + 120_000;
-    for (;;) {
-      const now = await running.cluster.api.job(job.id);
-      if (now.endedAtMs !== null) return now;
-      if (systemClock.now() > endMs) throw new Error(`the job did not end: ${JSON.stringify(now)}`);
-      await systemClock.sleep(20);
-    }
-  }
+  const ended = (job: JobView): Promise<JobView> => running.cluster.jobEnded(job.id, 120_000);
 
   function tell(what: string, pausesMs: readonly number[]): void {
     const sorted = [...pausesMs].sort((a, b) => a - b).map((pauseMs) => Math.round(pauseMs));

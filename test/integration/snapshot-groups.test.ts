@@ -51,8 +51,7 @@ describe('groups of snapshots of a cluster of processes', { timeout: 600_000 }, 
       [twinName, 'controller-2'],
     ] as const) {
       const { id } = await api.moveController(name, to);
-      const endMs = systemClock.now() + patientMs;
-      while ((await api.job(id)).endedAtMs === null && systemClock.now() < endMs) await systemClock.sleep(20);
+      await running.cluster.jobEnded(id, patientMs);
       expect(await settled(name)).toMatchObject({ controller: to });
     }
   }

@@ -6,6 +6,7 @@
 // block may lack a write that had been acknowledged before another block's contained write was asked for.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { pollUntil } from '../../scripts/demo/poll.js';
 import { systemClock } from '../../src/env/clock.js';
 import type { SnapshotView } from '../../src/model/api.js';
 import { OrderedLoad } from './ordered-load.js';
@@ -27,15 +28,13 @@ describe('snapshots of a volume of a cluster of processes', { timeout: 180_000 }
     await running?.stop();
   }, 60_000);
 
-  async function made(name: string): Promise<SnapshotView> {
-    const endMs = systemClock.now() + 60_000;
-    for (;;) {
-      const found = await running.cluster.api.snapshot(volumeName, name).catch(() => null);
-      if (found !== null && found.state !== 'pending') return found;
-      if (systemClock.now() > endMs) throw new Error(`snapshot ${name}: ${JSON.stringify(found)}`);
-      await systemClock.sleep(20);
-    }
-  }
+  const made = (name: string): Promise<SnapshotView> =>
+    pollUntil(
+      `snapshot ${name}`,
+      60_000,
+      () => running.cluster.api.snapshot(volumeName, name).catch(() => null),
+      (snapshot): snapshot is SnapshotView => snapshot !== null && snapshot.state !== 'pending',
+    );
 
   const asked = new Map<string, number>();
   const over = new Map<string, number>();
