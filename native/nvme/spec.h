@@ -477,7 +477,7 @@ static_assert(sizeof(DiscoveryLogHeader) == 1024);
 struct DiscoveryLogEntry {
   uint8_t trtype;   // 1 RDMA, 3 TCP
   uint8_t adrfam;   // 1 IPv4, 2 IPv6
-  uint8_t subtype;  // 2 NVM subsystem, 3 current discovery subsystem
+  uint8_t subtype;  // 1 referral to another discovery service, 2 NVM subsystem, 3 current discovery subsystem
   uint8_t treq;
   uint16_t portid;
   uint16_t cntlid;

@@ -129,6 +129,28 @@ export function keys(start: () => Engine): void {
     const twice = { dhchap_digests: ['sha256', 'sha256'] } satisfies AuthenticationPolicy;
     await expectRefusal(engine.rpc('nvmf_set_config', twice), 'invalidParams', 'each once');
   });
+
+  it('takes whom discovery tells what, and the discovery services of others that it names', async () => {
+    const engine = start();
+    for (const discovery_access of ['authenticated', 'off', 'open'] as const)
+      expect(await engine.rpc('nvmf_set_config', { discovery_access })).toBe(true);
+    const wrong = { discovery_access: 'closed' as 'off' };
+    await expectRefusal(engine.rpc('nvmf_set_config', wrong), 'invalidParams', 'params.discovery_access');
+    const address = { trtype: 'TCP', traddr: '192.0.2.7', trsvcid: '4420' } as const;
+    const six = { trtype: 'TCP', traddr: '2001:db8::7', trsvcid: '4421' } as const;
+    expect(await engine.rpc('nvmf_discovery_get_referrals')).toEqual([]);
+    expect(await engine.rpc('nvmf_discovery_add_referral', { address })).toBe(true);
+    expect(await engine.rpc('nvmf_discovery_add_referral', { address: six, secure_channel: true })).toBe(true);
+    expect(await engine.rpc('nvmf_discovery_get_referrals')).toEqual([
+      { address: { ...address, adrfam: 'IPv4' }, secure_channel: false },
+      { address: { ...six, adrfam: 'IPv6' }, secure_channel: true },
+    ]);
+    await expectRefusal(engine.rpc('nvmf_discovery_add_referral', { address }), 'exists', 'referral');
+    expect(await engine.rpc('nvmf_discovery_remove_referral', { address })).toBe(true);
+    await expectRefusal(engine.rpc('nvmf_discovery_remove_referral', { address }), 'notFound', 'referral');
+    const free = { address: { ...address, trsvcid: '0' } };
+    await expectRefusal(engine.rpc('nvmf_discovery_add_referral', free), 'invalidParams', 'port');
+  });
 }
 
 export function encryption(start: () => Engine): void {

@@ -182,6 +182,15 @@ export interface AuthenticationPolicy {
   dhchap_dhgroups?: DhchapGroup[];
 }
 
+/** Whom discovery tells what: each host what it may use; that, but who has a key proves it first; nothing to anybody. */
+export type DiscoveryAccess = 'open' | 'authenticated' | 'off';
+
+/** The discovery service of another target. */
+export interface Referral {
+  address: Required<Pick<ListenAddress, 'trtype' | 'traddr' | 'trsvcid'>> & Pick<ListenAddress, 'adrfam'>;
+  secure_channel?: boolean;
+}
+
 export interface SubsystemDescription {
   nqn: string;
   subtype: 'Discovery' | 'NVMe';
@@ -603,8 +612,12 @@ export interface MethodMap {
   nvmf_subsystem_add_host: { params: { nqn: string; host: string } & KeyNames; result: true };
   /** For the next authentications and connections; what is connected stays. Without psk, the one it has stays. */
   nvmf_subsystem_set_keys: { params: { nqn: string; host: string } & KeyNames; result: true };
-  /** What hosts may authenticate with, in order of preference, from now on. */
-  nvmf_set_config: { params: AuthenticationPolicy; result: true };
+  /** What hosts may authenticate with, in order of preference, from now on. discovery_access: ours. */
+  nvmf_set_config: { params: AuthenticationPolicy & { discovery_access?: DiscoveryAccess }; result: true };
+  /** Of other targets, which discovery names to the hosts that a subsystem lists, the discovery subsystem included. */
+  nvmf_discovery_add_referral: { params: Referral; result: true };
+  nvmf_discovery_remove_referral: { params: Referral; result: true };
+  nvmf_discovery_get_referrals: { params: NoParams; result: Required<Referral>[] };
   /** The file must be accessible to its owner only. Its text goes nowhere. */
   keyring_file_add_key: { params: { name: string; path: string }; result: true };
   keyring_file_remove_key: { params: { name: string }; result: true };

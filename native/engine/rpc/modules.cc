@@ -10,6 +10,7 @@ ModuleList make_modules(Engine& engine) {
   modules.push_back(rpc::make_nbd(engine));
   modules.push_back(rpc::make_nvmf(engine));
   modules.push_back(rpc::make_nvmf_status(engine));
+  modules.push_back(rpc::make_nvmf_referrals(engine));
   modules.push_back(rpc::make_nvmf_reservation(engine));
   modules.push_back(rpc::make_peer(engine));
   modules.push_back(rpc::make_bdev_copy(engine));

@@ -13,6 +13,7 @@ std::unique_ptr<Module> make_server(Engine& engine);
 std::unique_ptr<Module> make_nbd(Engine& engine);
 std::unique_ptr<Module> make_nvmf(Engine& engine);
 std::unique_ptr<Module> make_nvmf_status(Engine& engine);
+std::unique_ptr<Module> make_nvmf_referrals(Engine& engine);
 std::unique_ptr<Module> make_nvmf_reservation(Engine& engine);
 std::unique_ptr<Module> make_peer(Engine& engine);
 std::unique_ptr<Module> make_leg(Engine& engine);

@@ -311,8 +311,13 @@ class Nvmf final : public Module {
     Fields in(params);
     nvmf::auth::Policy policy = target().authentication_policy();
     read_policy(in, &policy);
+    constexpr nvmf::DiscoveryAccess kinds[] = {nvmf::DiscoveryAccess::open, nvmf::DiscoveryAccess::authenticated,
+                                               nvmf::DiscoveryAccess::off};
+    const bool has_access = in.has("discovery_access");
+    const nvmf::DiscoveryAccess access = kinds[in.choice_or("discovery_access", 0, {"open", "authenticated", "off"})];
     if (auto error = in.error()) co_return *error;
     target().set_authentication_policy(std::move(policy));
+    if (has_access) target().set_discovery_access(access);
     co_return done();
   }
 

@@ -33,8 +33,8 @@ std::string read_port(Fields& in, std::string_view name, uint64_t min) {
   return std::to_string(port);
 }
 
-nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use) {
-  Fields nested(in.object("listen_address"), in.path_of("listen_address"));
+nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use, std::string_view field) {
+  Fields nested(in.object(field), in.path_of(field));
   nvmf::ListenAddress address;
   constexpr const char* types[] = {"TCP", "LOOPBACK", "TCP", "RDMA", "RDMA"};
   address.trtype = types[nested.choice("trtype", {"TCP", "LOOPBACK", "tcp", "RDMA", "rdma"})];

@@ -132,7 +132,9 @@ class Controller {
   std::string effects_log() const;
   std::string changed_namespaces_log();
   std::string ana_log(bool groups_only) const;
-  std::string discovery_log() const;  // discovery.cc
+  // discovery.cc
+  std::string discovery_log() const;
+  bool discovery_proves(const HostKeys& keys) const;
   // cross_reset.cc
   Task<void> cross_reset(Request* request);
   Controller* find_instance(uint16_t cntlid, uint8_t ciu, uint64_t cirn) const;
@@ -196,6 +198,9 @@ class Controller {
   std::map<uint32_t, uint32_t> reservation_masks_;  // by nsid
   std::vector<uint32_t> changed_namespaces_;
   bool changed_namespaces_overflow_ = false;
+  // Of a discovery controller: what the host works with, and has shown to have.
+  auth::SharedSecret claimed_;
+  auth::SharedSecret proven_;
 };
 
 }  // namespace basalt::nvmf

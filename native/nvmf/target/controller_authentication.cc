@@ -54,12 +54,14 @@ Status Controller::authentication_send(Request* request, bool* admits) {
   // A negotiation begins anew, whatever was going on, with the keys that are right now.
   const auto header = auth::read_header(message);
   if (authentication.side() == nullptr || (header && header->is(auth::MessageId::negotiate))) {
-    const HostKeys& keys = subsystem_.keys_of(options_.hostnqn);
+    const HostKeys& keys = subsystem_.login_keys_of(options_.hostnqn);
+    if (is_discovery()) claimed_ = keys.host;
     auth::ControllerSettings settings;
     settings.parties = {options_.hostnqn, subsystem_.options().nqn};
     settings.host_secret = keys.host;
     settings.controller_secret = keys.controller;
-    settings.policy = subsystem_.options().internal ? internal_policy() : target_.authentication_policy();
+    const bool of_nodes = subsystem_.options().internal && !is_discovery();
+    settings.policy = of_nodes ? internal_policy() : target_.authentication_policy();
     env::Env& env = target_.home().env();
     settings.random = [&env](void* out, size_t length_bytes) { env.random(out, length_bytes); };
     authentication.begin(std::move(settings));
@@ -103,6 +105,7 @@ Task<Status> Controller::admit(TargetQueue* queue) {
   }
   queue->admitted_.store(true, std::memory_order_release);
   queue->authentication_->succeeded();
+  proven_ = claimed_;
   co_return status::success;
 }
 

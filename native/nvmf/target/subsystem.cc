@@ -283,8 +283,16 @@ Task<Outcome> Subsystem::set_ana_state(ListenAddress address, uint32_t group, nv
 // ---- hosts and controllers -----------------------------------------------------------------------------------------
 
 bool Subsystem::allows(const std::string& hostnqn) const {
-  return options_.allow_any_host ||
-         std::any_of(hosts_.begin(), hosts_.end(), [&](const HostInfo& host) { return host.nqn == hostnqn; });
+  return options_.allow_any_host || lists(hostnqn);
+}
+
+bool Subsystem::lists(const std::string& hostnqn) const {
+  return std::any_of(hosts_.begin(), hosts_.end(), [&](const HostInfo& host) { return host.nqn == hostnqn; });
+}
+
+const HostKeys& Subsystem::login_keys_of(const std::string& hostnqn) const {
+  const bool asks = options_.discovery && target_.discovery_access() == DiscoveryAccess::authenticated;
+  return asks ? target_.discovery_keys_of(hostnqn) : keys_of(hostnqn);
 }
 
 const HostKeys& Subsystem::keys_of(const std::string& hostnqn) const {

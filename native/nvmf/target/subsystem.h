@@ -108,7 +108,10 @@ class Subsystem {
   Task<Outcome> remove_host(std::string hostnqn);  // its controllers are closed and drained
   Task<Outcome> set_allow_any_host(bool allow);
   bool allows(const std::string& hostnqn) const;
-  bool authenticates(const std::string& hostnqn) const { return keys_of(hostnqn).host != nullptr; }
+  bool lists(const std::string& hostnqn) const;  // by name, whoever else is allowed
+  bool authenticates(const std::string& hostnqn) const { return login_keys_of(hostnqn).host != nullptr; }
+  // What it proves itself with; to the discovery subsystem, if that asks at all, as to the others.
+  const HostKeys& login_keys_of(const std::string& hostnqn) const;
   const HostKeys& keys_of(const std::string& hostnqn) const;
 
   // For controllers and queues.

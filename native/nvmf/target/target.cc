@@ -183,12 +183,6 @@ Task<void> Target::tell_refusal(std::string traddr, TlsRefusal refusal) {
   if (on_tls_refused) on_tls_refused(traddr, refusal);
 }
 
-void Target::discovery_changed() {
-  discovery_generation_++;
-  for (const auto& controller : discovery_->controllers_)
-    controller->discovery_changed();
-}
-
 void Target::admin_arrived(Work* work) {
   auto* request = static_cast<Request*>(static_cast<ns::NsIo*>(work)->context);
   Controller* controller = request->queue->controller_;

@@ -12,6 +12,7 @@
 
 #include "nvmf/auth/exchange.h"
 #include "nvmf/target/attachments.h"
+#include "nvmf/target/discovery.h"
 #include "nvmf/target/queue.h"
 #include "nvmf/target/queue_authentication.h"
 #include "nvmf/target/subsystem.h"
@@ -49,6 +50,15 @@ class Target {
   // What hosts may use to authenticate, from the next one on.
   void set_authentication_policy(auth::Policy policy) { authentication_policy_ = std::move(policy); }
   const auth::Policy& authentication_policy() const { return authentication_policy_; }
+
+  // discovery.cc; hosts that are connected there are told.
+  void set_discovery_access(DiscoveryAccess access);
+  DiscoveryAccess discovery_access() const { return discovery_access_; }
+  Outcome add_referral(const ListenAddress& address);
+  Outcome remove_referral(const ListenAddress& address);
+  const std::vector<ListenAddress>& referrals() const { return referrals_.all(); }
+  // What a host that has keys proves itself with there.
+  const HostKeys& discovery_keys_of(const std::string& hostnqn) const;
 
   // TLS; both may be used from any thread.
   TlsKeys& tls_keys() { return tls_keys_; }
@@ -103,6 +113,8 @@ class Target {
   Attachments::Taken ended_attachments_;  // while the target closes
   uint16_t next_portid_ = 1;
   uint64_t discovery_generation_ = 1;
+  DiscoveryAccess discovery_access_ = DiscoveryAccess::open;
+  Referrals referrals_;
 };
 
 // Text as it may be shown or logged: bounded, printable ASCII.

@@ -3,7 +3,7 @@
 // The fake's nvmf_* methods: subsystems, namespaces, listeners, hosts.
 
 import type { AnaState } from '../engine.js';
-import type { KeyNames } from '../methods.js';
+import type { KeyNames, Referral } from '../methods.js';
 import type { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
 import { Refused } from './refusal.js';
@@ -17,8 +17,12 @@ interface Address {
   trsvcid: string;
 }
 
-function address(fields: Fields, use: 'listen' | 'listenTls' | 'name' = 'name'): Address {
-  const nested = fields.object('listen_address');
+function address(
+  fields: Fields,
+  use: 'listen' | 'listenTls' | 'name' = 'name',
+  field: 'listen_address' | 'address' = 'listen_address',
+): Address {
+  const nested = fields.object(field);
   nested.choice('trtype', ['TCP']);
   if (nested.has('adrfam')) nested.choice('adrfam', ['IPv4', 'IPv6']);
   const traddr = nested.string('traddr');
@@ -170,6 +174,18 @@ function needListener(subsystem: FakeSubsystem, at: Address): FakeListener {
   return found;
 }
 
+function readReferral(fields: Fields): { key: string; referral: Required<Referral> } {
+  const secure_channel = fields.booleanOr('secure_channel', false);
+  const at = address(fields, 'name', 'address');
+  if (at.trsvcid === '0') fields.refuse('address', 'must have a port');
+  fields.end();
+  const adrfam = at.traddr.includes(':') ? 'IPv6' : 'IPv4';
+  return {
+    key: `${at.traddr} ${at.trsvcid}`,
+    referral: { address: { trtype: 'TCP', adrfam, ...at }, secure_channel },
+  };
+}
+
 const policyNames = {
   dhchap_digests: ['sha256', 'sha384', 'sha512'],
   dhchap_dhgroups: ['null', 'ffdhe2048', 'ffdhe3072', 'ffdhe4096', 'ffdhe6144', 'ffdhe8192'],
@@ -318,8 +334,24 @@ export const nvmfMethods: Record<string, Handler> = {
   },
   nvmf_set_config: (_state, fields) => {
     readPolicy(fields);
+    if (fields.has('discovery_access')) fields.choice('discovery_access', ['open', 'authenticated', 'off']);
     fields.end();
     return true;
+  },
+  nvmf_discovery_add_referral: (state, fields) => {
+    const { key, referral } = readReferral(fields);
+    if (state.referrals.has(key)) throw new Refused('exists', 'address: that referral is there already');
+    state.referrals.set(key, referral);
+    return true;
+  },
+  nvmf_discovery_remove_referral: (state, fields) => {
+    const { key } = readReferral(fields);
+    if (!state.referrals.delete(key)) throw new Refused('notFound', 'address: there is no such referral');
+    return true;
+  },
+  nvmf_discovery_get_referrals: (state, fields) => {
+    fields.end();
+    return [...state.referrals.values()];
   },
   nvmf_subsystem_remove_host: (state, fields) => {
     const nqn = nqnOf(fields);

@@ -3,7 +3,7 @@
 // What one fake engine holds in memory: all of it goes with a crash. Handlers of every family work on it.
 
 import type { AnaState, EngineEvent } from '../engine.js';
-import type { HostReservationResult, KeyNames, ReactorMode } from '../methods.js';
+import type { HostReservationResult, KeyNames, ReactorMode, Referral } from '../methods.js';
 import type { Association } from './association.js';
 import type { FakeBdev, FaultIo, SlotIo } from './bdev.js';
 import type { StoredDisk, StoredLvol } from './disk.js';
@@ -88,6 +88,8 @@ export class EngineState {
   readonly cryptoKeys = new Map<string, Buffer>();
   readonly subsystems = new Map<string, FakeSubsystem>();
   readonly peers = new Map<string, { stop(): void }>();
+  /** By address and port. */
+  readonly referrals = new Map<string, Required<Referral>>();
   readonly exports = new Map<string, { bdev: string }>();
   transport = false;
 

@@ -496,5 +496,77 @@ TEST_P(MalformedAuthentication, M35AConnectionThatEndsAnywhereLeavesNothingBehin
   }
 }
 
+// ---- discovery -----------------------------------------------------------------------------------------------------
+
+class TcpAuthenticatedDiscovery : public TcpAuthentication {
+ protected:
+  TcpAuthenticatedDiscovery() { target_->set_discovery_access(DiscoveryAccess::authenticated); }
+
+  auth::HostSettings for_discovery() {
+    auto with = settings();
+    with.parties.subnqn = nvme::discovery_nqn;
+    return with;
+  }
+  RawHost::Answer connect_discovery(RawHost& host, const char* as = hostnqn) {
+    host.initialize();
+    return host.connect(0, nvme::discovery_nqn, as, 1);
+  }
+  static uint64_t entries_seen_by(RawHost& host) {
+    const auto log = host.log_page(nvme::LogPageId::discovery, 8192);
+    EXPECT_TRUE(log.status.ok()) << to_string(log.status);
+    return load_le<uint64_t>(log.data.data() + 8);
+  }
+};
+
+TEST_F(TcpAuthenticatedDiscovery, TellsAHostWithAKeyWhatItMayUseWhenItHasProvenIt) {
+  RawHost& host = dial();
+  EXPECT_EQ(connect_discovery(host).dw0 & 0xffff0000, required);
+  expect_refused(host.log_page(nvme::LogPageId::discovery, 8192));
+  expect_refused(host.property_set(nvme::property_cc, cc_enable));
+  EXPECT_EQ(authenticate(host, for_discovery()), std::nullopt);
+  EXPECT_TRUE(host.property_set(nvme::property_cc, cc_enable).status.ok());
+  EXPECT_EQ(entries_seen_by(host), 1u);
+  // Of another subsystem that knows the host by another key nothing is proven.
+  auto other = target_->create_subsystem({.nqn = "nqn.2024-01.io.basalt:other"});
+  ASSERT_TRUE(other.ok());
+  ASSERT_TRUE(run((*other)->add_listener(address_)).ok());
+  ASSERT_TRUE((*other)->add_host(hostnqn, {secret_of(controller_text), nullptr, "another", ""}).ok());
+  EXPECT_EQ(entries_seen_by(host), 1u);
+  ASSERT_TRUE((*other)->set_host_keys(hostnqn, {secret_of(host_text), nullptr, "the same", ""}).ok());
+  EXPECT_EQ(entries_seen_by(host), 2u);
+}
+
+TEST_F(TcpAuthenticatedDiscovery, AWrongKeyEndsTheConnection) {
+  RawHost& host = dial();
+  EXPECT_TRUE(connect_discovery(host).status.ok());
+  auto wrong = for_discovery();
+  wrong.host_secret = secret_of(controller_text);
+  EXPECT_EQ(authenticate(host, wrong), Reason::failed);
+  ASSERT_TRUE(run_until([&] { return target_->discovery().controllers().empty(); }));
+}
+
+TEST_F(TcpAuthenticatedDiscovery, HostsWithoutAKeyGoByTheirNameAndStrangersSeeNothing) {
+  ASSERT_TRUE(subsystem_->set_host_keys(hostnqn, {}).ok());
+  RawHost& host = dial();
+  EXPECT_EQ(connect_discovery(host).dw0 & 0xffff0000, 0u);
+  EXPECT_TRUE(host.property_set(nvme::property_cc, cc_enable).status.ok());
+  EXPECT_EQ(entries_seen_by(host), 1u);
+  // A key that it is given meanwhile is one that it has not proven.
+  ASSERT_TRUE(subsystem_->set_host_keys(hostnqn, keys_).ok());
+  EXPECT_EQ(entries_seen_by(host), 0u);
+  RawHost& nobody = dial();
+  EXPECT_TRUE(connect_discovery(nobody, "nqn.2014-08.org.nvmexpress:uuid:none").status.ok());
+  EXPECT_TRUE(nobody.property_set(nvme::property_cc, cc_enable).status.ok());
+  EXPECT_EQ(entries_seen_by(nobody), 0u);
+}
+
+TEST_F(TcpAuthentication, OpenDiscoveryAsksNobody) {
+  RawHost& host = dial();
+  host.initialize();
+  EXPECT_EQ(host.connect(0, nvme::discovery_nqn, hostnqn, 1).dw0 & 0xffff0000, 0u);
+  EXPECT_TRUE(host.property_set(nvme::property_cc, cc_enable).status.ok());
+  EXPECT_EQ(load_le<uint64_t>(host.log_page(nvme::LogPageId::discovery, 8192).data.data() + 8), 1u);
+}
+
 }  // namespace
 }  // namespace basalt::nvmf
