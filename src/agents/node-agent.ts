@@ -15,6 +15,7 @@ import type { Store } from '../store/store.js';
 import { ensureCluster } from './cluster-identity.js';
 import { type AgentContext, reason } from './context.js';
 import { ControllerAgent } from './controller-agent.js';
+import { DiscoveryKeeper } from './discovery-keeper.js';
 import { DiskAgent } from './disk-agent.js';
 import { HostAccess } from './host-access.js';
 import { JobAgent } from './job-agent.js';
@@ -46,6 +47,7 @@ export class NodeAgent {
   readonly #stop = new AbortController();
   #disks: DiskAgent | null = null;
   #controllers: ControllerAgent | null = null;
+  #discovery: DiscoveryKeeper | null = null;
   #placement: PlacementAgent | null = null;
   #jobs: JobAgent | null = null;
   #live: LiveObject | null = null;
@@ -78,6 +80,8 @@ export class NodeAgent {
     const clusterId = await ensureCluster(store, context, signal);
     await this.#link.open(signal);
     await openTransport(context.engine);
+    // Before anybody can connect.
+    if (node.discovery !== 'open') await context.engine.rpc('nvmf_set_config', { discovery_access: node.discovery });
     await assertNameFree(this.#link.state, { ...context, name: node.name, ttlSeconds: this.#ttlSeconds }, signal);
     const nodeLink = isDisk ? new NodeLink({ context, link: this.#link }) : null;
     const wanted = { traddr: node.address, trsvcid: String(node.internalPort) };
@@ -110,6 +114,10 @@ export class NodeAgent {
       const common = { context, link: this.#link, node: node.name, hosts, incarnation, access };
       this.#controllers = new ControllerAgent({ ...common, ...(timing === undefined ? {} : { timing }) });
       this.#controllers.start();
+      if (node.discovery !== 'off') {
+        this.#discovery = new DiscoveryKeeper({ context, link: this.#link, node: node.name });
+        this.#discovery.start();
+      }
     }
     this.#placement = new PlacementAgent({
       context,
@@ -135,6 +143,7 @@ export class NodeAgent {
     this.#stop.abort(new Error('node stopped'));
     await this.#placement?.stop();
     await this.#jobs?.stop();
+    await this.#discovery?.stop();
     await this.#controllers?.stop();
     await this.#disks?.stop();
     await this.#link.close();

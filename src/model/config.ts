@@ -42,6 +42,8 @@ export const SpdkEngineConfig = Type.Object(
   strict,
 );
 
+const DiscoveryAccess = Type.Union([Type.Literal('open'), Type.Literal('authenticated'), Type.Literal('off')]);
+
 export const NodeConfig = Type.Object(
   {
     name: Name,
@@ -54,6 +56,8 @@ export const NodeConfig = Type.Object(
     tlsAddress: Type.Optional(Type.String()),
     /** @default 0: a free one */
     tlsPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
+    /** What discovery tells: each host what it may use; that, but who has a key proves it first; nothing. @default open */
+    discovery: Type.Optional(DiscoveryAccess),
     disks: Type.Optional(Type.Array(DiskConfig, { maxItems: 64 })),
     /** Where the node stands, for pools whose failure domain is wider than a node. */
     location: Type.Optional(Location),
@@ -167,6 +171,7 @@ export interface CompiledNode {
   readonly hostPort: number;
   readonly tlsAddress: string;
   readonly tlsPort: number;
+  readonly discovery: Static<typeof DiscoveryAccess>;
   readonly disks: readonly CompiledDisk[];
   readonly location: Location;
 }
@@ -317,6 +322,7 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     hostPort: node.hostPort ?? 0,
     tlsAddress: node.tlsAddress ?? address,
     tlsPort: node.tlsPort ?? 0,
+    discovery: node.discovery ?? 'open',
     disks,
     location: node.location ?? {},
   };

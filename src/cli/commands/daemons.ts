@@ -46,6 +46,7 @@ interface NodeOptions extends CommonOptions {
   readonly hostPort?: string;
   readonly tlsAddress?: string;
   readonly tlsPort?: string;
+  readonly discovery?: string;
   readonly engine?: string;
   readonly store?: string;
   readonly keyFile?: string;
@@ -120,6 +121,7 @@ function addNode(parent: Command, world: CliWorld, exit: Exit): Command {
     .option('--host-port <port>', 'where hosts connect (default: a free one)')
     .option('--tls-address <address>', 'any address, where hosts with a key for TLS connect (default: --address)')
     .option('--tls-port <port>', 'its port (default: a free one)')
+    .option('--discovery <access>', 'what discovery tells hosts: open, authenticated or off (default: open)')
     .option('--engine <engine>', 'native, or spdk:<RPC socket> where an SPDK has the drives (default: native)')
     .option('--store <endpoints>', 'store endpoints, with commas')
     .option('--key-file <path>', 'the cluster keys of encrypted volumes; mode 0600')
@@ -170,6 +172,7 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     hostPort: options.hostPort === undefined ? undefined : parseCount(options.hostPort, '--host-port'),
     tlsAddress: options.tlsAddress,
     tlsPort: options.tlsPort === undefined ? undefined : parseCount(options.tlsPort, '--tls-port'),
+    discovery: options.discovery,
     disks: disks.length === 0 ? undefined : disks,
     location: options.location === undefined ? undefined : locationOf(options.location),
   });
