@@ -135,6 +135,16 @@ describe('basalt', () => {
     expect((await basalt(['volume', 'delete', 'v2'])).code).toBe(0);
   });
 
+  it('prints what makes the roles of an etcd cluster', async () => {
+    const { code, out } = await basalt(['etcd-roles']);
+    expect(code).toBe(0);
+    const lines = out.trim().split('\n');
+    expect(lines.every((line) => /^etcdctl role (add|grant-permission) basalt-(api|node)( |$)/.test(line))).toBe(true);
+    expect(lines).toContain('etcdctl role grant-permission basalt-node readwrite /basalt/v1/volumes/ --prefix=true');
+    expect(lines.filter((line) => line.includes('basalt-node') && line.includes('/tokens/'))).toEqual([]);
+    expect(JSON.parse((await basalt(['etcd-roles', '--json'])).out)).toEqual(lines);
+  });
+
   it('makes, shows and revokes tokens, and shows one to the API from a file or the environment', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'basalt-cli-token-'));
     const [root, viewer] = [join(folder, 'root'), join(folder, 'viewer')];

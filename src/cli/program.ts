@@ -8,6 +8,7 @@ import { addAttachCommands } from './commands/attach.js';
 import { addCordonCommands } from './commands/cordon.js';
 import { addDaemonCommands } from './commands/daemons.js';
 import { addEngineCommand } from './commands/engine.js';
+import { addEtcdRolesCommand } from './commands/etcd-roles.js';
 import { addFsckCommand } from './commands/fsck.js';
 import { addHostCommands } from './commands/host.js';
 import { addJobCommands } from './commands/job.js';
@@ -72,6 +73,7 @@ function buildProgram(world: CliWorld, exit: (code: number) => void): Command {
   addKeyCommands(program, world);
   addTokenCommands(program, world);
   addStatusCommand(program, world);
+  addEtcdRolesCommand(program, world);
   addFsckCommand(program, world, exit);
   addScrubCommand(program, world, exit);
   addEngineCommand(program, world, exit);

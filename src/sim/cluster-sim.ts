@@ -29,6 +29,7 @@ import { nqns } from '../model/keys.js';
 import type { Address, VolumeObject } from '../model/objects.js';
 import type { Erasure } from '../model/pools.js';
 import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
+import { withinRole } from '../store/testing/within-role.js';
 import { Drainer } from './drainer.js';
 import { History } from './history.js';
 import { LeadershipMonitor } from './leadership-monitor.js';
@@ -493,7 +494,7 @@ export class ClusterSim {
         if (this.#planner === null) throw new Error('the cluster has not started');
         return new NodeAgent({
           context,
-          store,
+          store: withinRole(store, 'node'),
           node: config,
           leaseTtlSeconds,
           timing,

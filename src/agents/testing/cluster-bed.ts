@@ -21,6 +21,7 @@ import type { Leadership } from '../../model/objects.js';
 import { InlinePlanner } from '../../placement/planner.js';
 import { MemoryServer } from '../../store/memory/memory-store.js';
 import type { Store } from '../../store/store.js';
+import { withinRole } from '../../store/testing/within-role.js';
 import { slotName } from '../assembly.js';
 import { NodeAgent } from '../node-agent.js';
 import type { PlacementTiming } from '../placement-agent.js';
@@ -100,7 +101,7 @@ export class ClusterBed {
   async start(node: Record<string, unknown>): Promise<BedNode> {
     const compiled = compileConfig({ nodes: [node] }).nodes[0] as CompiledNode;
     const engine = new FakeEngine(compiled.name, this.network);
-    const store = this.wrapStore(this.connect(), compiled.name);
+    const store = withinRole(this.wrapStore(this.connect(), compiled.name), 'node');
     const keys: KeySource = {
       ring: async () => {
         const source = this.nodeKeys.get(compiled.name);

@@ -9,6 +9,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { compileConfig } from '../../model/config.js';
+import { keys } from '../../model/keys.js';
+import { mayWrite, roleCommands } from '../../model/store-roles.js';
 import type { Store } from '../store.js';
 import { type Certificate, TestAuthority } from '../testing/certificates.js';
 import { EtcdProcess, requireProgram } from '../testing/etcd-process.js';
@@ -16,7 +18,13 @@ import { readStoreFiles, type StoreFiles } from './credentials.js';
 import { openEtcdStore } from './etcd-store.js';
 
 const run = promisify(execFile);
-const passwords = { root: 'root-secret', writer: 'writer-secret', reader: 'reader-secret' };
+const passwords = {
+  root: 'root-secret',
+  writer: 'writer-secret',
+  reader: 'reader-secret',
+  node: 'node-secret',
+  api: 'api-secret',
+};
 
 let folder: string;
 let authority: TestAuthority;
@@ -49,6 +57,9 @@ beforeAll(async () => {
   await etcdctl('role', 'grant-permission', 'look', 'read', '/basalt/', '--prefix=true');
   for (const user of ['basalt', 'writer']) await etcdctl('user', 'grant-role', user, 'basalt');
   await etcdctl('user', 'grant-role', 'reader', 'look');
+  // As an operator pastes it.
+  for (const line of roleCommands()) await etcdctl(...line.split(' ').slice(1));
+  for (const role of ['node', 'api']) await etcdctl('user', 'grant-role', role, `basalt-${role}`);
   await etcdctl('user', 'grant-role', 'root', 'root');
   await etcdctl('auth', 'enable');
 }, 120_000);
@@ -108,6 +119,39 @@ describe('a store with TLS and users', { timeout: 120_000 }, () => {
     expect((await reader.get('/basalt/b')).entry?.value.toString()).toBe('2');
     await expect(reader.put('/basalt/b', '3')).rejects.toMatchObject({ code: 'STORE_DENIED' });
     expect((await writer.list('/basalt/b')).entries.map((entry) => entry.value.toString())).toEqual(['2']);
+  });
+
+  it('with a role for each component: a node reads everything and writes nothing that says who may come in', async () => {
+    const [node, api] = [await connect(asUser('node')), await connect(asUser('api'))];
+    const own = [keys.cluster, keys.placement, keys.volume('v'), keys.leadership('v'), keys.job('j'), keys.disk('d')];
+    for (const key of own) {
+      expect(mayWrite('node', key)).toBe(true);
+      await node.put(key, '1');
+      await node.delete(key);
+    }
+    const lease = await node.grantLease({ ttlSeconds: 30 });
+    const live = { kind: 'put' as const, key: keys.live('n1'), value: '1', leaseId: lease.id };
+    expect(await node.txn({ conditions: [{ key: live.key, modRevision: 0 }], changes: [live] })).toMatchObject({
+      outcome: 'committed',
+    });
+    await lease.revoke();
+    const others = [keys.token('root'), keys.host('nqn.x'), keys.clusterKey, keys.idempotency('d'), keys.pool('p')];
+    for (const key of [...others, keys.volumeName('v'), keys.poolName('p'), '/basalt/v2/volumes/v', '/other']) {
+      expect(mayWrite('node', key)).toBe(false);
+      await expect(node.put(key, '1'), key).rejects.toMatchObject({ code: 'STORE_DENIED' });
+      await expect(node.delete(key), key).rejects.toMatchObject({ code: 'STORE_DENIED' });
+      // Nor beside something that it may.
+      const beside = { kind: 'put' as const, key: keys.volume('w'), value: '1' };
+      const both = { conditions: [], changes: [beside, { kind: 'put' as const, key, value: '1' }] };
+      await expect(node.txn(both), key).rejects.toMatchObject({ code: 'STORE_DENIED' });
+    }
+    for (const key of others) {
+      await api.put(key, 'by the API');
+      expect((await node.get(key)).entry?.value.toString()).toBe('by the API');
+    }
+    expect((await node.list(keys.root)).entries.map((entry) => entry.key).sort()).toEqual([...others].sort());
+    for (const key of others) await api.delete(key);
+    await expect(api.put('/other', '1')).rejects.toMatchObject({ code: 'STORE_DENIED' });
   });
 
   it('lets nobody in with a wrong password, a name that is no user, or neither; no error shows a password', async () => {
