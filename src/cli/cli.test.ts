@@ -135,6 +135,17 @@ describe('basalt', () => {
     expect((await basalt(['volume', 'delete', 'v2'])).code).toBe(0);
   });
 
+  it('starts nodes whose discovery tells what it is asked to', async () => {
+    const accessOf = async (...args: string[]): Promise<unknown> => {
+      const { launched, code } = await basalt(['node', '--name', 'n1', '--roles', 'controller', ...args]);
+      const [first] = launched;
+      return first === undefined ? code : (first.node as CompiledNode).discovery;
+    };
+    expect(await accessOf()).toBe('open');
+    expect(await accessOf('--discovery', 'authenticated')).toBe('authenticated');
+    expect(await accessOf('--discovery', 'closed')).toBe(2);
+  });
+
   it('prints what makes the roles of an etcd cluster', async () => {
     const { code, out } = await basalt(['etcd-roles']);
     expect(code).toBe(0);
