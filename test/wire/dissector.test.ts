@@ -7,7 +7,7 @@
 
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -93,19 +93,10 @@ async function useAll(name: string): Promise<void> {
   await handle.close();
 }
 
-/** What tshark finds wrong, and which types of PDU it saw (TCP transport specification, table of PDU types). */
-async function judged(capture: Buffer): Promise<{ wrong: string[]; types: Set<string>; digests: Set<string> }> {
+/** Of each packet that matters, what tshark reads in these columns. */
+async function read(capture: Buffer, columns: readonly string[]): Promise<string[][]> {
   const path = join(folder, 'capture.pcap');
   writeFileSync(path, capture);
-  const columns = [
-    'frame.number',
-    '_ws.malformed',
-    '_ws.expert.message',
-    'nvme-tcp.type',
-    'nvme-tcp.hdgst.status',
-    'nvme-tcp.ddgst.status',
-    'nvme-tcp.unknown_data',
-  ];
   const fields = columns.flatMap((name) => ['-e', name]);
   const check = ['-o', 'nvme-tcp.check_hdgst:TRUE', '-o', 'nvme-tcp.check_ddgst:TRUE'];
   const how = [
@@ -129,12 +120,87 @@ async function judged(capture: Buffer): Promise<{ wrong: string[]; types: Set<st
     .toString()
     .split('\n')
     .filter((line) => line !== '');
-  const rows = lines.map((line) => line.split('|'));
+  return lines.map((line) => line.split('|'));
+}
+
+/** What tshark finds wrong, and which types of PDU it saw (TCP transport specification, table of PDU types). */
+async function judged(capture: Buffer): Promise<{ wrong: string[]; types: Set<string>; digests: Set<string> }> {
+  const columns = [
+    'frame.number',
+    '_ws.malformed',
+    '_ws.expert.message',
+    'nvme-tcp.type',
+    'nvme-tcp.hdgst.status',
+    'nvme-tcp.ddgst.status',
+    'nvme-tcp.unknown_data',
+  ];
+  const rows = await read(capture, columns);
   const all = (column: string): Set<string> =>
     new Set(rows.flatMap((row) => (row[columns.indexOf(column)] ?? '').split(',').filter((text) => text !== '')));
   const wrong = rows.filter((row) => row[1] !== '' || row[2] !== '' || row[6] !== '').map((row) => row.join(' | '));
   const digests = new Set([...all('nvme-tcp.hdgst.status'), ...all('nvme-tcp.ddgst.status')]);
   return { wrong, types: all('nvme-tcp.type'), digests };
+}
+
+/** A host by hand: no client here reads a discovery log. */
+async function readDiscoveryLog(port: number, hostnqn: string): Promise<void> {
+  const socket = connect(port, '127.0.0.1');
+  const pdus = pdusOf(socket);
+  const request = Buffer.alloc(128);
+  request[2] = 128;
+  request.writeUInt32LE(128, 4);
+  socket.write(request);
+  expect((await pdus.next()).value?.[0]).toBe(1);
+  const hello = Buffer.alloc(1024);
+  hello[0] = 7;
+  hello.writeUInt16LE(0xffff, 16);
+  hello.write('nqn.2014-08.org.nvmexpress.discovery', 256);
+  hello.write(hostnqn, 512);
+  const connection = command(0x7f, 1, { fctype: 1, sgl: 0x01, dataBytes: 1024 });
+  connection.writeUInt16LE(31, 44);
+  const enabled = command(0x7f, 2, { fctype: 0, sgl: 0, dataBytes: 0 });
+  enabled.writeUInt32LE(0x14, 44);
+  enabled.writeUInt32LE(0x0046_0001, 48);
+  const log = command(0x02, 3, { fctype: 0, sgl: 0x5a, dataBytes: 4096 });
+  log.writeUInt32LE((1023 << 16) | 0x70, 40);
+  for (const [entry, data] of [
+    [connection, hello],
+    [enabled, Buffer.alloc(0)],
+    [log, Buffer.alloc(0)],
+  ] as const) {
+    const header = Buffer.from([4, 0, 72, data.length === 0 ? 0 : 72, 0, 0, 0, 0]);
+    header.writeUInt32LE(72 + data.length, 4);
+    socket.write(Buffer.concat([header, entry, data]));
+    const { value } = await pdus.next();
+    // A response, or data that stands for it too.
+    expect([5, 7]).toContain(value?.[0]);
+    if (value?.[0] === 5) expect(value.readUInt16LE(8 + 14) >> 1).toBe(0);
+  }
+  socket.destroy();
+}
+
+/** A submission queue entry; `fctype` and what follows are at home in those of fabrics. */
+function command(opcode: number, cid: number, of: { fctype: number; sgl: number; dataBytes: number }): Buffer {
+  const entry = Buffer.alloc(64);
+  entry[0] = opcode;
+  entry[1] = 0x40;
+  entry.writeUInt16LE(cid, 2);
+  entry[4] = of.fctype;
+  entry.writeUInt32LE(of.dataBytes, 32);
+  entry[39] = of.sgl;
+  return entry;
+}
+
+async function* pdusOf(socket: Socket): AsyncGenerator<Buffer, void, void> {
+  let held = Buffer.alloc(0);
+  for await (const piece of socket) {
+    held = Buffer.concat([held, piece as Buffer]);
+    while (held.length >= 8 && held.length >= held.readUInt32LE(4)) {
+      const length = held.readUInt32LE(4);
+      yield held.subarray(0, length);
+      held = held.subarray(length);
+    }
+  }
 }
 
 /** As tshark numbers what came of a checksum. */
@@ -165,6 +231,34 @@ describe("Wireshark's dissector", { timeout: 180_000 }, () => {
     expect(verdict.wrong).toEqual([]);
     for (const type of ordinary) expect([...verdict.types]).toContain(type);
     if (wishes.hdgst === true) expect([...verdict.digests]).toEqual([good]);
+  });
+
+  it('reads referrals as what they are', async () => {
+    const hostnqn = 'nqn.2026-01.io.basalt:host';
+    await target.rpc('nvmf_subsystem_add_host', { nqn, host: hostnqn });
+    for (const traddr of ['192.0.2.7', '2001:db8::7'])
+      await target.rpc('nvmf_discovery_add_referral', { address: { trtype: 'TCP', traddr, trsvcid: '4421' } });
+    await readDiscoveryLog(recorder.port, hostnqn);
+    const capture = recorder.capture();
+    expect((await judged(capture)).wrong).toEqual([]);
+    const columns = ['trtype', 'adrfam', 'subtype', 'portid', 'cntlid', 'asqsz', 'trsvcid', 'subnqn', 'traddr'];
+    const rows = await read(
+      capture,
+      columns.map((name) => `nvme.cmd.get_logpage.identify.rcrd.${name}`),
+    );
+    const log = rows.find((row) => row[0] !== '') ?? [];
+    const seen = Object.fromEntries(columns.map((name, index) => [name, (log[index] ?? '').split(',')]));
+    const discovery = 'nqn.2014-08.org.nvmexpress.discovery';
+    const numbers = (name: string): number[] | undefined => seen[name]?.map(Number);
+    expect(seen['subnqn']).toEqual([nqn, discovery, discovery]);
+    expect(numbers('trtype')).toEqual([3, 3, 3]);
+    expect(numbers('adrfam')).toEqual([1, 1, 2]);
+    expect(numbers('subtype')).toEqual([2, 1, 1]);
+    expect(numbers('cntlid')).toEqual([0xffff, 0xffff, 0xffff]);
+    expect(numbers('asqsz')).toEqual([32, 32, 32]);
+    expect(numbers('portid')?.slice(1)).toEqual([0, 0]);
+    expect(seen['traddr']).toEqual(['127.0.0.1', '192.0.2.7', '2001:db8::7']);
+    expect(seen['trsvcid']?.slice(1)).toEqual(['4421', '4421']);
   });
 
   it('finds nothing malformed in a termination', async () => {
