@@ -97,11 +97,19 @@ Task<void> LegBdev::scrub_chunk(ScrubChunk& chunk, const ScrubOptions& options) 
       unreadable |= bit(slot);
     }
   }
-  if (fenced_ || chunk.slots.empty()) co_return;
+  if (fenced_) co_return;
+  if (unreadable != 0 && chunk.count_blocks > 1) {
+    // Block by block: what else a member has is good, and another one may be bad at another block.
+    const uint64_t end_block = chunk.first_block + chunk.count_blocks;
+    for (chunk.count_blocks = 1; chunk.first_block < end_block && !fenced_; chunk.first_block++)
+      co_await scrub_chunk(chunk, options);
+    co_return;
+  }
+  scrub_info_.unreadable_blocks += unreadable != 0 ? 1 : 0;
+  if (chunk.slots.empty()) co_return;
   compare(chunk);
   scrub_info_.compared_blocks += chunk.count_blocks;
   scrub_info_.different_blocks += chunk.different_blocks;
-  if (unreadable != 0) scrub_info_.unreadable_blocks += chunk.count_blocks;
   chunk.unlike |= unreadable;
   if (chunk.unlike == 0 || !options.repair) co_return;
   // One that joins may have been copied from the wrong one.

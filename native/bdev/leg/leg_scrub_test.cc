@@ -113,9 +113,36 @@ TEST_F(LegCare, AScrubRewritesWhatCannotBeRead) {
   written(40, 7);
   b.bad_block = 40;
   scrub();
-  EXPECT_EQ(leg->scrub().unreadable_blocks, 64u);
+  EXPECT_EQ(leg->scrub().unreadable_blocks, 1u);
+  EXPECT_EQ(leg->scrub().repaired_blocks, 1u);
+  EXPECT_EQ(leg->scrub().compared_blocks, test_blocks);
   EXPECT_EQ(b.bad_block, UINT64_MAX);
   EXPECT_EQ(b.block(40)[0], 7);
+}
+
+// Both lie in what is read at once.
+TEST_F(LegCare, AScrubRewritesWhatOneMemberCannotReadHereAndTheOtherThere) {
+  serve({&a, &b});
+  written(40, 7);
+  written(44, 8);
+  a.bad_block = 40;
+  b.bad_block = 44;
+  scrub();
+  EXPECT_EQ(leg->scrub().unreadable_blocks, 2u);
+  for (const ScriptedMember* member : {&a, &b}) {
+    EXPECT_EQ(member->bad_block, UINT64_MAX);
+    EXPECT_EQ(member->block(40)[0], 7);
+    EXPECT_EQ(member->block(44)[0], 8);
+  }
+}
+
+TEST_F(LegCare, AScrubSaysWhatNobodyCanRead) {
+  serve({&a, &b});
+  a.bad_block = b.bad_block = 40;
+  scrub();
+  EXPECT_EQ(leg->scrub().unreadable_blocks, 1u);
+  EXPECT_EQ(leg->scrub().compared_blocks, test_blocks - 1);
+  EXPECT_EQ(leg->scrub().repaired_blocks, 0u);
 }
 
 TEST_F(LegCare, AScrubSeesNoDifferenceInWritesUnderWay) {
