@@ -3,6 +3,7 @@
 // members say is right; where none is most, the first one's word. Dirty regions are left to the equalizer.
 #include <algorithm>
 
+#include "base/probe.h"
 #include "bdev/leg/leg_internal.h"
 
 namespace basalt::bdev {
@@ -122,6 +123,7 @@ Task<void> LegBdev::scrub_chunk(ScrubChunk& chunk, const ScrubOptions& options) 
     const nvme::Status status = co_await member_io(slot, io);
     if (!status.ok() && !fenced_) member_failed(slot, status);
     if (!status.ok()) continue;
+    reach(Mark::scrub_rewrote);
     scrub_info_.repaired_blocks += chunk.count_blocks;
     members_[slot].repaired_blocks += chunk.count_blocks;
     if (events_.repaired) events_.repaired(members_[slot].handle.info().name, io.offset_blocks, io.count_blocks);

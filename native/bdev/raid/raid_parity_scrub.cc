@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/probe.h"
 #include "bdev/raid/raid_parity.h"
 #include "bdev/raid/raid_parity_internal.h"
 
@@ -286,6 +287,7 @@ Task<bool> RaidParityBdev::rewrite(Scrubbing& work, ParityBand band, Rewritten w
   bool all = true;
   for (size_t i = 0; i < writes.count(); i++) {
     if (writes.status(i).ok()) {
+      reach(Mark::scrub_rewrote);
       scrub_info_.repaired_blocks += band.column_count;
       parity_stats_.repaired_count++;
       if (events_.repaired && members_[asked[i]])

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "base/assert.h"
+#include "base/probe.h"
 
 namespace basalt::env {
 
@@ -50,6 +51,7 @@ bool SimDisk::misdirects(const Change& change, SimRandom& random) {
 int SimDisk::carry_out(FileIo& io, uint64_t flush_until, SimRandom& random) {
   if (io.type == FileIo::Type::flush) {
     if (fail_flushes) {
+      reach(Mark::fault_disk_failed);
       forget(flush_until);
       return EIO;
     }
@@ -61,10 +63,14 @@ int SimDisk::carry_out(FileIo& io, uint64_t flush_until, SimRandom& random) {
   if (io.offset_bytes + length > size_bytes()) return EIO;
   if (io.type != FileIo::Type::read) {
     if (!fail_writes) return write(io, random);
+    reach(Mark::fault_disk_failed);
     change_parts(change_of(io), random.chance(0.5) ? 0 : 50, random);
     return EIO;
   }
-  if (fail_reads || !readable(io.offset_bytes, length)) return EIO;
+  if (fail_reads || !readable(io.offset_bytes, length)) {
+    reach(fail_reads ? Mark::fault_disk_failed : Mark::fault_sector_unreadable);
+    return EIO;
+  }
   if (random.strikes(misdirect_read_chance)) {
     silent_fault_count_++;
     read(io, elsewhere(io.offset_bytes, length, random));
@@ -95,14 +101,21 @@ int SimDisk::write(const FileIo& io, SimRandom& random) {
   Change change = change_of(io);
   if (io.type == FileIo::Type::write && space_bytes != UINT64_MAX) {
     const uint64_t missing = current_.missing_pages(change.offset_bytes, change.length_bytes) * SimImage::page_bytes;
-    if (missing > 0 && current_.allocated_bytes() + missing > space_bytes) return ENOSPC;
+    if (missing > 0 && current_.allocated_bytes() + missing > space_bytes) {
+      reach(Mark::fault_disk_full);
+      return ENOSPC;
+    }
   }
   if (random.strikes(lose_write_chance)) {
     silent_fault_count_++;
+    reach(Mark::fault_write_lost);
     return 0;
   }
   if (io.type == FileIo::Type::write && misdirects(change, random)) {
     silent_fault_count_++;
+    const bool nowhere = random.strikes(misdirect_nowhere_chance);
+    reach(nowhere ? Mark::fault_write_lost : Mark::fault_write_elsewhere);
+    if (nowhere) return 0;
     change.offset_bytes = elsewhere(change.offset_bytes, change.length_bytes, random);
   }
   this->change(std::move(change), io.fua && io.type == FileIo::Type::write);
@@ -196,21 +209,29 @@ void SimDisk::forget(uint64_t until) {
 // ---- crashes -------------------------------------------------------------------------------------------------------
 
 // Each atomic unit of the change is there or not.
-void SimDisk::tear(SimImage& image, const Change& change, unsigned keep_percent, double shorn,
+bool SimDisk::tear(SimImage& image, const Change& change, unsigned keep_percent, double shorn,
                    SimRandom& random) const {
   const uint64_t end = change.offset_bytes + change.length_bytes;
+  bool kept = false;
+  bool lost = false;
   for (uint64_t at = change.offset_bytes; at < end;) {
     const uint64_t next = std::min<uint64_t>(end, (at / atomic_bytes + 1) * atomic_bytes);
     if (random.strikes(shorn)) {
+      kept = lost = true;
       for (; at < next; at += sizeof(uint64_t)) {
         const uint64_t garbage = random.next();
         image.write(at, &garbage, std::min<uint64_t>(sizeof(garbage), next - at));
       }
     } else if (random.below(100) < keep_percent) {
       apply(image, change, at, next);
+      kept = true;
+    } else {
+      lost = true;
     }
     at = next;
   }
+  if (kept && lost) reach(Mark::fault_write_torn);
+  return !lost;
 }
 
 void SimDisk::tear_in_flight(SimImage& image, unsigned keep_percent, double shorn, SimRandom& random) const {
@@ -219,7 +240,7 @@ void SimDisk::tear_in_flight(SimImage& image, unsigned keep_percent, double shor
     if (!changes || fail_writes) continue;
     const Change change = change_of(*io);
     if (change.offset_bytes + change.length_bytes > size_bytes()) continue;
-    tear(image, change, keep_percent, change.data == nullptr ? 0 : shorn, random);
+    (void)tear(image, change, keep_percent, change.data == nullptr ? 0 : shorn, random);
   }
 }
 
@@ -232,8 +253,9 @@ SimImage SimDisk::after_kill(SimRandom& random) const {
 
 SimImage SimDisk::after_power_cut(SimRandom& random, unsigned keep_percent) const {
   SimImage image = stable_;
-  for (const Change& change : unflushed_)
-    tear(image, change, keep_percent, 0, random);
+  for (const Change& change : unflushed_) {
+    if (!tear(image, change, keep_percent, 0, random)) reach(Mark::fault_cache_lost);
+  }
   tear_in_flight(image, keep_percent, shorn_chance, random);
   return image;
 }
@@ -265,6 +287,7 @@ void SimDisk::crash(SimRandom& random) {
 // Each atomic unit of a change that nobody was told of happens or does not.
 void SimDisk::change_parts(const Change& whole, unsigned keep_percent, SimRandom& random) {
   const uint64_t end = whole.offset_bytes + whole.length_bytes;
+  uint64_t kept_bytes = 0;
   for (uint64_t at = whole.offset_bytes; at < end;) {
     const uint64_t next = std::min<uint64_t>(end, (at / atomic_bytes + 1) * atomic_bytes);
     if (random.below(100) < keep_percent) {
@@ -273,9 +296,11 @@ void SimDisk::change_parts(const Change& whole, unsigned keep_percent, SimRandom
       part.offset_bytes = at;
       part.length_bytes = next - at;
       change(std::move(part), false);
+      kept_bytes += next - at;
     }
     at = next;
   }
+  if (kept_bytes > 0 && kept_bytes < whole.length_bytes) reach(Mark::fault_write_torn);
 }
 
 void SimDisk::power_cut(SimRandom& random) {

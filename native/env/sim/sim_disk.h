@@ -52,8 +52,9 @@ class SimDisk {
   uint64_t misdirect_first_byte = 0;
   uint64_t misdirect_end_byte = UINT64_MAX;
   uint64_t misdirect_count_max = UINT64_MAX;
-  double misdirect_read_chance = 0;  // the bytes of another place
-  bool ignore_flushes = false;       // acknowledged, and nothing was made stable
+  double misdirect_nowhere_chance = 0;  // of one of those to be at no other place either: lost
+  double misdirect_read_chance = 0;     // the bytes of another place
+  bool ignore_flushes = false;          // acknowledged, and nothing was made stable
   void flip_bit(uint64_t offset_bytes, unsigned bit);
   uint64_t silent_fault_count() const { return silent_fault_count_; }
 
@@ -98,7 +99,8 @@ class SimDisk {
   void trim(uint64_t from, uint64_t to, bool only_forgotten);
   uint64_t elsewhere(uint64_t offset_bytes, uint64_t length_bytes, SimRandom& random) const;
   bool misdirects(const Change& change, SimRandom& random);
-  void tear(SimImage& image, const Change& change, unsigned keep_percent, double shorn, SimRandom& random) const;
+  // False: something of it is not there.
+  bool tear(SimImage& image, const Change& change, unsigned keep_percent, double shorn, SimRandom& random) const;
   void tear_in_flight(SimImage& image, unsigned keep_percent, double shorn, SimRandom& random) const;
   static Change change_of(const FileIo& io);
   static void apply(SimImage& image, const Change& change, uint64_t from, uint64_t to);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files of the simulated world: requests wait for a random time, then the disk carries them out.
 #include "base/assert.h"
+#include "base/probe.h"
 #include "env/sim/sim_poller.h"
 
 namespace basalt::env {
@@ -21,7 +22,11 @@ class SimFile final : public BlockFile {
     SimWorld& world = poller_.node().world();
     const SimKnobs& knobs = world.knobs();
     Duration delay = world.random_delay(knobs.disk_delay_min, knobs.disk_delay_max) + disk_.extra_delay;
-    if (world.random().strikes(disk_.slow_chance)) delay = delay + disk_.slow_delay;
+    if (disk_.extra_delay > Duration{}) reach(Mark::fault_disk_slow);
+    if (world.random().strikes(disk_.slow_chance)) {
+      reach(Mark::fault_disk_slow);
+      delay = delay + disk_.slow_delay;
+    }
     disk_.in_flight_.push_back(io);
     // A flush covers what has completed by now; what completes while it waits, it need not.
     perform_later(io, delay, disk_.sequence_);
@@ -38,7 +43,10 @@ class SimFile final : public BlockFile {
   }
 
   void perform(FileIo* io, uint64_t flush_until) {
-    if (disk_.hang) return perform_later(io, milliseconds(1), flush_until);
+    if (disk_.hang) {
+      reach(Mark::fault_disk_hung);
+      return perform_later(io, milliseconds(1), flush_until);
+    }
     std::erase(disk_.in_flight_, io);
     io->error = disk_.carry_out(*io, flush_until, poller_.node().world().random());
     if (disk_.on_boundary && io->type != FileIo::Type::read) disk_.on_boundary(io->type);

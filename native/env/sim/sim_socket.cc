@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/assert.h"
+#include "base/probe.h"
 #include "env/sim/sim_listener.h"
 #include "env/sim/sim_poller.h"
 
@@ -68,6 +69,7 @@ void SimSocket::break_end() {
 }
 
 void SimSocket::reset() {
+  reach(Mark::fault_connection_cut);
   if (other_ != nullptr) other_->break_end();
   break_end();
 }
@@ -90,6 +92,7 @@ void SimSocket::vanished() {
   reader_ = writer_ = nullptr;
   if (other_ != nullptr) {
     SimSocket* other = std::exchange(other_, nullptr);
+    reach(Mark::fault_peer_vanished);
     other->other_ = nullptr;
     other->vanished_peer_ = node_;
     other->unanswered_bytes_ = on_the_way_bytes_;
@@ -220,8 +223,12 @@ void SimSocket::deliver_later() {
 
 void SimSocket::deliver() {
   SimWorld& world = node_->world();
-  if (state_ == State::broken || world.partitioned(peer_node_, node_->name())) return;  // healing delivers again
-  if (world.now() < held_until_) return;                                                // so does the end of the hold
+  if (state_ == State::broken) return;
+  if (world.partitioned(peer_node_, node_->name())) {  // healing delivers again
+    const bool both_ways = world.partitioned(node_->name(), peer_node_);
+    return reach(both_ways ? Mark::fault_link_partitioned : Mark::fault_link_one_way);
+  }
+  if (world.now() < held_until_) return;  // so does the end of the hold
   while (!on_the_way_.empty() && on_the_way_.front().arrives <= world.now()) {
     Segment& segment = on_the_way_.front();
     input_.insert(input_.end(), segment.bytes.begin(), segment.bytes.end());

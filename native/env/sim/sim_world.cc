@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/assert.h"
+#include "base/probe.h"
 #include "env/sim/sim_listener.h"
 #include "env/sim/sim_rdma_fabric.h"
 
@@ -135,8 +136,10 @@ Duration SimWorld::travel_time(const std::string& from, const std::string& to) {
   if (found == links_.end()) return time;
   const SimLink& link = found->second;
   time = time + link.extra_delay;
-  for (Duration again = link.retransmit; again < seconds(60) && random_.strikes(link.loss_chance); again = again * 2)
+  for (Duration again = link.retransmit; again < seconds(60) && random_.strikes(link.loss_chance); again = again * 2) {
+    reach(Mark::fault_packet_lost);
     time = time + again;
+  }
   return time;
 }
 

@@ -40,7 +40,7 @@ StackPlan fitting_plan(env::SimRandom& random, const DataBugs& bugs) {
   const auto& checksums = bugs.lvol.checksums;
   const bool checksummed = bugs.lvol.log_outlives_cluster || checksums.no_record || checksums.record_not_durable ||
                            checksums.trim_before_flush;
-  const bool misdirected = bugs.misdirect_below_checksums || checksums.no_verify;
+  const bool misdirected = bugs.misdirect_below_checksums || checksums.no_verify || bugs.scrub_mends_nothing;
   StackPlan plan = random_plan(random);
   while ((mirror && !has_marks(plan)) || (raid && raids_of(plan.top).empty()) || (lvol && !plan.pool) ||
          (checksummed && !plan.pool_checksums) || (misdirected && verified_members_of(plan.top).empty()))
@@ -64,15 +64,17 @@ class DataRun {
     // One disk of a mirror lies, drawn apart so that other runs stay as they are. Then no other member may fail.
     env::SimRandom apart(options.seed ^ 0x11a2);
     const std::vector<VerifiedMember> verified = verified_members_of(plan_.top);
-    const bool asked = bugs.misdirect_below_checksums || bugs.lvol.checksums.no_verify;
+    const bool asked = bugs.misdirect_below_checksums || bugs.lvol.checksums.no_verify || bugs.scrub_mends_nothing;
     if (!verified.empty() && (asked || apart.chance(0.5))) liar_ = verified[apart.below(verified.size())];
     if (liar_) losses_ = sectors_ = false;
+    // By an order of its own, too: whoever is damaged for certain is scrubbed.
+    scrubs_ = !alone_ && (sectors_ || liar_ || apart.chance(0.3));
   }
 
   RunResult run() {
     result_.summary = plan_.to_string() + "; " + mix_.to_string() + (shorn_ ? "; shorn" : "") +
                       (losses_ ? "; losses" : "") + (sectors_ ? "; bad sectors" : "") +
-                      (liar_ ? "; misdirected writes" : "");
+                      (liar_ ? "; misdirected writes" : "") + (scrubs_ ? "; scrubs" : "");
     CrashState state;
     state.in_sync = all_in_sync(plan_);
     const size_t lives = 2 + random_.below(lives_max - 1);
@@ -159,6 +161,7 @@ class DataRun {
       return false;
     }
     if (in_order && !data_.violation().empty()) fail(Failure::correctness, data_.violation());
+    if (in_order && scrubs_ && !failed()) scrub(stack);
     const bool lost = stack.member_lost();
     quiet(stack);
     const Outcome closed = stack.close();
@@ -168,6 +171,23 @@ class DataRun {
     for (uint32_t i = 0; i < stack.disk_count(); i++)
       left->images.push_back(stack.disk(i).contents());
     return true;
+  }
+
+  // What nobody damaged has nothing to be found; what was is right afterwards.
+  void scrub(Stack& stack) {
+    while (stack.return_member() || stack.returning()) {
+      if (!stack.world().run_until([&] { return !stack.returning(); }, drain_limit))
+        return fail(Failure::liveness, "a member does not come back");
+    }
+    const auto redundant = [&] { return !stack.raids_resyncing() && !stack.raids_degraded(); };
+    if (!stack.world().run_until(redundant, drain_limit)) return fail(Failure::liveness, "a raid stays degraded");
+    if (liar_) stack.misdirect_no_more(*liar_);
+    const bool damaged = sectors_ || liar_;
+    const Stack::Scrubbed scrubbed = stack.scrub(!bugs_.scrub_mends_nothing);
+    if (!scrubbed.wrong.empty()) fail(Failure::correctness, scrubbed.wrong);
+    if (scrubbed.found_blocks > 0 && !damaged)
+      fail(Failure::correctness,
+           "a scrub found " + std::to_string(scrubbed.found_blocks) + " wrong blocks, and nothing was damaged");
   }
 
   static void quiet(Stack& stack) {
@@ -295,6 +315,7 @@ class DataRun {
   const bool shorn_;
   bool losses_;
   bool sectors_;
+  bool scrubs_ = false;
   std::optional<VerifiedMember> liar_;  // whose disk puts writes elsewhere
   Arena arena_{size_t{256} << 20};
   Arena recovery_arenas_[2] = {Arena(size_t{256} << 20), Arena(size_t{256} << 20)};

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // One run of the data suite: seed -> a random stack of real bdevs over simulated disks, a random workload mix on it,
 // power cuts at every write and flush boundary (with members of raids that are gone afterwards), members that fail and
-// come back, sectors that cannot be read, disks that are full in the middle; after each, the stack is brought up
-// again from what the disks hold and everything is read and judged. One thread, virtual time, one seed one history.
+// come back, sectors that cannot be read, disks that are full in the middle; scrubs, which must leave nothing wrong and
+// find nothing where nothing was damaged. After each crash the stack is brought up again from what the disks hold, and
+// everything is read and judged. One thread, virtual time, one seed one history.
 #pragma once
 
 #include "bdev/leg/leg.h"
@@ -21,6 +22,7 @@ struct DataBugs {
   double misdirect_write_chance = 0;  // or happen elsewhere
   bool ignore_flushes = false;
   bool misdirect_below_checksums = false;  // no bug: runs in which that is done
+  bool scrub_mends_nothing = false;
 };
 
 RunResult run_data_stack(const RunOptions& options);

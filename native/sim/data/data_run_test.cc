@@ -7,6 +7,8 @@
 
 #include <cstdlib>
 
+#include "base/probe.h"
+
 namespace basalt::sim {
 namespace {
 
@@ -78,9 +80,11 @@ TEST(DataRun, BugsOfChecksumsAreCaught) {
   EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.trim_before_flush = true}}}, 40, 10), 0u);
 }
 
-// Tags belong to places: a write that went elsewhere is found where it should be and where it is, answered from the
-// other member of the mirror and rewritten. Without the verification it is read.
+// Tags belong to places: a write that went elsewhere, or nowhere, is found where it should be and where it is, answered
+// from the other member of the mirror and rewritten; what nobody read, by a scrub. Without the verification it is read.
 TEST(DataRun, MisdirectedWritesBelowChecksumsAreFoundAndRepairedAndNeverRead) {
+  MarkTable marks;
+  const CountMarks counting(marks);
   uint64_t misdirected = 0;
   uint64_t found = 0;
   for (uint64_t seed = 1; seed <= 4; seed++) {
@@ -95,7 +99,14 @@ TEST(DataRun, MisdirectedWritesBelowChecksumsAreFoundAndRepairedAndNeverRead) {
               static_cast<unsigned long long>(found));
   EXPECT_GT(misdirected, 10u);
   EXPECT_GT(found, 20u);
-  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.no_verify = true}}}, 40, 4), 0u);
+  EXPECT_GT(marks.count(Mark::fault_write_elsewhere), 10u);
+  EXPECT_GT(marks.count(Mark::fault_write_lost), 0u);
+  EXPECT_GT(marks.count(Mark::scrub_rewrote), 0u);
+  EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.no_verify = true}}}, 40, 5), 0u);
+}
+
+TEST(DataRun, DamageThatAScrubLeavesIsCaught) {
+  EXPECT_NE(seeds_until_caught({.scrub_mends_nothing = true}, 20), 0u);
 }
 
 TEST(DataRun, OneSeedGivesOneHistory) {

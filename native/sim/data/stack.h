@@ -64,11 +64,19 @@ class Stack {
   std::vector<uint32_t> absent_members(env::SimRandom& random) const;
   // Some sectors of a member become unreadable, where others can tell what they held. False: not now.
   bool spoil_sectors(env::SimRandom& random);
-  // From now on this disk puts some writes of data elsewhere, unnoticed. Metadata of its store is left alone: what is
-  // damaged there refuses the store.
+  // From now on this disk puts some writes of data elsewhere, unnoticed, or nowhere. Metadata of its store is left
+  // alone: what is damaged there refuses the store. When it does so with a repair, its member is given up.
   void misdirect_writes(const VerifiedMember& member);
+  void misdirect_no_more(const VerifiedMember& member) { disk(member.file->disk).misdirect_write_chance = 0; }
   uint64_t misdirected_count(const VerifiedMember& member) { return disk(member.file->disk).silent_fault_count(); }
   uint64_t mismatch_count(const VerifiedMember& member) const;  // blocks that it has read and not given out
+  // Everything redundant is compared, layer by layer from below, and made right; then once more, by when nothing may be
+  // found. Nobody writes, and no member is lost. What is wrong, or "".
+  struct Scrubbed {
+    std::string wrong;
+    uint64_t found_blocks = 0;  // by the first time: that differed or could not be read
+  };
+  Scrubbed scrub(bool mends = true);
   bool raids_degraded() const;
   bool raids_resyncing() const;
 
@@ -108,6 +116,7 @@ class Stack {
   size_t spare_count(const LayerPlan& raid) const;
   bool spoiled();
   void hurt(const LayerPlan& plan, bool hurt);
+  Task<Result<bdev::ScrubInfo>> scrub_all(bool repair);
   bdev::LegBdev& leg(const LayerPlan& plan) { return static_cast<bdev::LegBdev&>(*bdevs_.at(plan.id)); }
   bdev::RaidParityBdev* raid(const LayerPlan& plan) const;  // nullptr: it is not up
 
@@ -137,7 +146,8 @@ class Stack {
     size_t member;
   };
   std::vector<Lost> lost_;
-  bool returning_ = false;  // the layers of one of them are being made again, or copied to
+  const LayerPlan* liar_ = nullptr;  // a file whose disk puts writes elsewhere
+  bool returning_ = false;           // the layers of one of them are being made again, or copied to
 };
 
 }  // namespace basalt::sim

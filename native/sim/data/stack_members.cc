@@ -131,6 +131,53 @@ void Stack::misdirect_writes(const VerifiedMember& member) {
   liar.misdirect_end_byte = layout->cluster_block(layout->cluster_count) * block_bytes;
   liar.misdirect_count_max = 6;
   liar.misdirect_write_chance = 0.03;
+  liar_ = member.file;
+  liar.misdirect_nowhere_chance = 0.3;
+}
+
+// Those below first: what they read of their members is right then. Their sum.
+Task<Result<bdev::ScrubInfo>> Stack::scrub_all(bool repair) {
+  bdev::ScrubInfo sum;
+  const auto add = [&sum](const bdev::ScrubInfo& one) {
+    sum.different_blocks += one.different_blocks;
+    sum.unreadable_blocks += one.unreadable_blocks;
+    sum.repaired_blocks += one.repaired_blocks;
+  };
+  const auto raids = raids_of(plan_.top);
+  for (auto plan = raids.rbegin(); plan != raids.rend(); ++plan) {
+    auto scrubbed = co_await raid(**plan)->scrub({.repair = repair});
+    if (!scrubbed) co_return std::move(scrubbed).error();
+    add(*scrubbed);
+  }
+  const auto legs = legs_of(plan_.top);
+  for (auto plan = legs.rbegin(); plan != legs.rend(); ++plan) {
+    bdev::LegBdev& mirror = leg(**plan);
+    auto begun = mirror.start_scrub({.repair = repair});
+    if (!begun) co_return std::move(begun).error();
+    while (mirror.scrub().state == bdev::ScrubState::running)
+      co_await sleep_for(reactor_, milliseconds(1));
+    if (mirror.scrub().state != bdev::ScrubState::finished) co_return Error{Errc::busy, "the scrub was stopped"};
+    add(mirror.scrub());
+  }
+  co_return sum;
+}
+
+Stack::Scrubbed Stack::scrub(bool mends) {
+  const auto text = [](const bdev::ScrubInfo& info) {
+    return std::to_string(info.different_blocks) + " blocks that differ and " + std::to_string(info.unreadable_blocks) +
+           " that cannot be read";
+  };
+  Scrubbed out;
+  auto first = run(scrub_all(mends));
+  if (!first->ok()) return {first->error().message, 0};
+  out.found_blocks = (*first)->different_blocks + (*first)->unreadable_blocks;
+  if (out.found_blocks > 0 && (*first)->repaired_blocks == 0)
+    out.wrong = "a scrub found " + text(**first) + ", and rewrote none";
+  auto second = run(scrub_all(false));
+  if (!second->ok()) return {second->error().message, out.found_blocks};
+  if ((*second)->different_blocks + (*second)->unreadable_blocks > 0) out.wrong = "a scrub left " + text(**second);
+  if (out.wrong.empty() && spoiled()) out.wrong = "a scrub left sectors that cannot be read";
+  return out;
 }
 
 uint64_t Stack::mismatch_count(const VerifiedMember& member) const {
@@ -163,7 +210,12 @@ bool Stack::lose_member(env::SimRandom& random) {
 // Recorded first, then said: as the committed swap that the leg waits for.
 void Stack::member_failed(const LayerPlan* plan, const std::string& member) {
   const size_t index = index_of(*plan, member);
-  BASALT_ASSERT(is_lost(plan, index));
+  if (!is_lost(plan, index)) {
+    // What was rewritten there could not be read again.
+    const auto files = files_of(plan->below[index]);
+    BASALT_ASSERT(std::find(files.begin(), files.end(), liar_) != files.end());
+    lost_.push_back({plan, index});
+  }
   const auto delay = static_cast<int64_t>(world_.random().below(static_cast<uint64_t>(swap_max.ns)));
   world_.at(world_.now() + swap_min + nanoseconds(delay), [this, plan, member, index] {
     in_sync_.at(plan->id)[index] = false;
