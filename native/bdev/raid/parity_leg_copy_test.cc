@@ -3,6 +3,7 @@
 // there, whatever step a controller that makes them its own dies at; and what a place held is recomputed from others.
 // Method: members in memory; a cut takes their contents as they are. Controllers of the copy with a budget of steps,
 // two after one another, then members are lost, and what is left is compared with what may be read.
+#include <array>
 #include <bit>
 #include <map>
 #include <set>
@@ -86,6 +87,28 @@ TEST(ParityLegCopy, HasTheMembersThatTheCutHad) {
   copy.die();
   ASSERT_TRUE(copy.open({1, 2}).ok());
   expect_copied(copy, "from the one that was rebuilt");
+}
+
+// What it said before it was rebuilt is in neither slot by then: it would prove that nothing was written.
+TEST(ParityLegCopy, HasNoMemberThatStillNamesTheOriginOnceItWasRebuilt) {
+  for (const uint32_t page : parity::superblock_pages) {
+    ParityLegRig source(2, 1);
+    ASSERT_TRUE(source.open({0, 1, 2}).ok());
+    fill_copied(source);
+    ParityLegRig copy(2, 1);
+    cut_into(source, copy);
+    ASSERT_TRUE(copy.open({0, 2}).ok());
+    ASSERT_TRUE(copy.leg->add_member(copy.handle(1)).ok());
+    ASSERT_TRUE(copy.fixture.run_until([&] { return !copy.copied.empty(); }));
+    ASSERT_TRUE(copy.leg->commit_member("b").ok());
+    ASSERT_TRUE(copy.write(3, 0x33));
+    copy.die();
+    copy.members[1]->bad_block = page;
+    const Outcome opened = copy.open({0, 1, 2});
+    ASSERT_TRUE(opened.ok()) << opened.error().message;
+    EXPECT_EQ(copy.read(3), 0x33) << "without page " << page;
+    EXPECT_EQ(copy.leg->raid().parity_stats().replayed_count, 1u) << "without page " << page;
+  }
 }
 
 TEST(ParityLegCopy, IsACopyOfACopy) {
@@ -193,6 +216,58 @@ TEST(ParityLegCopy, SaysWhoseItIsInBothSlotsBeforeItIsWritten) {
   }
 }
 
+// One page that cannot be read, of each member in turn: what is there says enough.
+TEST(ParityLegCopy, OpensThoughASuperblockOfOneCannotBeRead) {
+  for (const bool written : {true, false}) {
+    for (size_t member = 0; member < 3; member++) {
+      for (const uint32_t page : parity::superblock_pages) {
+        const std::string when = std::string(written ? "" : "blank ") + "without page " + std::to_string(page) +
+                                 " of " + std::to_string(member);
+        ParityLegRig source(2, 1);
+        ASSERT_TRUE(source.open({0, 1, 2}).ok());
+        if (written) fill_copied(source);
+        ParityLegRig copy(2, 1);
+        cut_into(source, copy);
+        copy.members[member]->bad_block = page;
+        const Outcome begun = copy.open({0, 1, 2});
+        ASSERT_TRUE(begun.ok()) << when << ": " << begun.error().message;
+        if (written) expect_copied(copy, when);
+        ASSERT_TRUE(copy.write(1, 0x44));
+        copy.die();
+        copy.members[member]->bad_block = page;
+        const Outcome opened = copy.open({0, 1, 2});
+        ASSERT_TRUE(opened.ok()) << when << ": " << opened.error().message;
+        EXPECT_EQ(copy.read(1), 0x44) << when;
+        // Nor has it begun again: then what is in the log would not count.
+        EXPECT_EQ(copy.leg->raid().parity_stats().replayed_count, 1u) << when;
+      }
+    }
+  }
+}
+
+// The only one that names the origin by now: all others say the new name, in one slot.
+TEST(ParityLegCopy, BeginsAgainWhereTheOnlyOneThatNamesTheOriginHasASuperblockThatCannotBeRead) {
+  for (const uint32_t page : parity::superblock_pages) {
+    for (uint64_t steps = 1; steps < 6; steps++) {
+      ParityLegRig source(2, 1);
+      ASSERT_TRUE(source.open({0, 1, 2}).ok());
+      fill_copied(source);
+      ParityLegRig copy(2, 1);
+      cut_into(source, copy);
+      uint64_t left = steps;
+      for (auto& member : copy.members)
+        member->steps_left = &left;
+      ASSERT_FALSE(copy.open({0, 1, 2}).ok());
+      for (auto& member : copy.members)
+        member->steps_left = nullptr;
+      copy.members[2]->bad_block = page;
+      const Outcome opened = copy.open({0, 1, 2});
+      ASSERT_TRUE(opened.ok()) << steps << " steps, page " << page << ": " << opened.error().message;
+      expect_copied(copy, std::to_string(steps));
+    }
+  }
+}
+
 // Of a copy that was written to, a member that says it never was is not believed.
 TEST(ParityLegCopy, ThatWasWrittenToDoesNotBeginAgain) {
   ParityLegRig source(2, 1);
@@ -210,6 +285,12 @@ TEST(ParityLegCopy, ThatWasWrittenToDoesNotBeginAgain) {
   EXPECT_EQ(copy.read(0), 0x4b);
 }
 
+// A superblock that cannot be read; none.
+struct BadPage {
+  size_t member = SIZE_MAX;
+  uint32_t page = 0;
+};
+
 // One history: two controllers of the copy, each with so many steps, write beside and over each other.
 class CopyLives {
  public:
@@ -218,6 +299,10 @@ class CopyLives {
     rig_.planted.raid = bugs;
     for (uint64_t block = 0; block < copied_blocks; block++)
       may_[block] = {static_cast<int>(block + 1)};
+  }
+  // Until it is written.
+  void spoil(const BadPage& bad) {
+    if (bad.member < rig_.members.size()) rig_.members[bad.member]->bad_block = bad.page;
   }
   void live(uint64_t steps, uint8_t value) {
     for (auto& member : rig_.members)
@@ -259,8 +344,15 @@ struct CopyShape {
   uint32_t m;
 };
 
+// What they may lose in the end, and what cannot be read before the first, the second and the last opening.
+struct CopyLosses {
+  uint32_t lost;
+  std::array<BadPage, 3> bad;
+};
+
 // How many histories went wrong.
-int wrong_histories(const CopyShape& shape, const RaidPlantedBugs& bugs, std::string* first) {
+int wrong_histories(const CopyShape& shape, const std::vector<CopyLosses>& losses, const RaidPlantedBugs& bugs,
+                    std::string* first) {
   ParityLegRig source(shape.k, shape.m);
   EXPECT_TRUE(source.open(all_but(0, shape.k + shape.m)).ok());
   for (uint64_t block = 0; block < copied_blocks; block++)
@@ -271,16 +363,23 @@ int wrong_histories(const CopyShape& shape, const RaidPlantedBugs& bugs, std::st
   for (uint64_t steps = 0; steps <= steps_max; steps++) {
     // In the first slots, and in what comes after them.
     for (const uint64_t then : {uint64_t{2}, uint64_t{shape.k + shape.m + 4}}) {
-      for (uint32_t lost = 0; lost < 1u << (shape.k + shape.m); lost++) {
-        if (static_cast<uint32_t>(std::popcount(lost)) != shape.m) continue;
+      for (const CopyLosses& each : losses) {
         CopyLives lives(source, bugs);
+        lives.spoil(each.bad[0]);
         lives.live(steps, 0x60);
+        lives.spoil(each.bad[1]);
         lives.live(then, 0x61);
-        const std::string problem = lives.problem(lost);
+        lives.spoil(each.bad[2]);
+        const std::string problem = lives.problem(each.lost);
         if (problem.empty()) continue;
         if (wrong++ == 0) {
           *first = problem + " after " + std::to_string(steps) + " and " + std::to_string(then) + " steps without " +
-                   std::to_string(lost);
+                   std::to_string(each.lost);
+          for (const BadPage& bad : each.bad)
+            if (bad.member != SIZE_MAX) {
+              *first += ", page " + std::to_string(bad.page) + " of " + std::to_string(bad.member) +
+                        " unreadable before opening " + std::to_string(&bad - each.bad.data());
+            }
         }
       }
     }
@@ -288,16 +387,47 @@ int wrong_histories(const CopyShape& shape, const RaidPlantedBugs& bugs, std::st
   return wrong;
 }
 
+std::vector<CopyLosses> losses_of(const CopyShape& shape, uint32_t lost_count) {
+  std::vector<CopyLosses> all;
+  for (uint32_t lost = 0; lost < 1u << (shape.k + shape.m); lost++)
+    if (static_cast<uint32_t>(std::popcount(lost)) == lost_count) all.push_back({lost, {}});
+  return all;
+}
+
 TEST(ParityLegCopy, IsWholeWhateverStepItsControllersDieAt) {
   for (const CopyShape shape : {CopyShape{2, 1}, CopyShape{2, 2}}) {
     std::string first;
-    EXPECT_EQ(wrong_histories(shape, {}, &first), 0) << first;
+    EXPECT_EQ(wrong_histories(shape, losses_of(shape, shape.m), {}, &first), 0) << first;
+  }
+}
+
+// A page that cannot be read counts as one of the members that may be lost.
+TEST(ParityLegCopy, IsWholeWhateverStepItsControllersDieAtAndWhicheverSuperblockCannotBeRead) {
+  for (const CopyShape shape : {CopyShape{2, 1}, CopyShape{2, 2}}) {
+    std::vector<CopyLosses> losses;
+    for (const CopyLosses& some : losses_of(shape, shape.m - 1)) {
+      for (size_t member = 0; member < shape.k + shape.m; member++) {
+        for (const uint32_t page : parity::superblock_pages) {
+          for (size_t opening = 0; opening < some.bad.size(); opening++) {
+            // Of the larger shape, what a controller that died left.
+            if (shape.m > 1 && opening != 1) continue;
+            CopyLosses with = some;
+            with.bad[opening] = {member, page};
+            losses.push_back(with);
+          }
+        }
+      }
+    }
+    std::string first;
+    EXPECT_EQ(wrong_histories(shape, losses, {}, &first), 0) << first;
   }
 }
 
 TEST(ParityLegCopy, ThatIsWrittenBeforeItSaysWhoseItIsIsNoticed) {
   std::string first;
-  EXPECT_GT(wrong_histories({2, 1}, {.begin_unsaid = true}, &first), 0) << "or the test above finds nothing";
+  const CopyShape shape{2, 1};
+  EXPECT_GT(wrong_histories(shape, losses_of(shape, 1), {.begin_unsaid = true}, &first), 0)
+      << "or the test above finds nothing";
 }
 
 Task<nvme::Status> do_one(Handle handle, Io& io) {

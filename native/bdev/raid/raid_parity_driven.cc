@@ -12,9 +12,10 @@
 //
 // Beginning as copies of another leg (`origin`), which were cut at one instant while nothing was being written: their
 // strips fit each other, and of their superblocks only the places count. Before the first write all members of the set
-// have superblocks of this raid in both slots, durably. So a member of the record that still names the origin, or
-// members that tell of different beginnings, prove that nothing was ever written here: they begin (again). What is in
-// the log belongs to the origin, and was carried out before the cut.
+// have superblocks of this raid in both slots, durably, and whoever joins it later has so before it is on record. So a
+// member of the record that names the origin in one slot, whatever is in the other one, or members that tell of
+// different beginnings, prove that nothing was ever written here: they begin (again). What is in the log belongs to the
+// origin, and was carried out before the cut.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -35,19 +36,13 @@ struct Copied {
   bool used = false;       // something was
 };
 
-Result<Copied> judge_copied(const RaidParityOptions& options, const std::vector<Handle>& members,
-                            const std::vector<raid_open::FoundSuperblock>& found) {
+Copied judge_copied(const RaidParityOptions& options, const std::vector<raid_open::FoundSuperblock>& found) {
   Copied copied;
   if (options.origin.empty()) return copied;
   const parity::Superblock* own = nullptr;
-  for (size_t i = 0; i < found.size(); i++) {
-    const raid_open::FoundSuperblock& s = found[i];
+  for (const raid_open::FoundSuperblock& s : found) {
+    // One slot that says so is enough, also where the other one cannot be read: it may be this leg's, but not both are.
     if (raid_open::name_of(s) == options.origin) {
-      // The other slot may say that it is this leg's by now.
-      if (s.unsure) {
-        return Error{Errc::io, options.name + ": a superblock of " + members[i].info().name +
-                                   " cannot be read, and the other one is of what it is a copy of"};
-      }
       copied.untouched = true;
       continue;
     }
@@ -77,11 +72,13 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
   size_t blank_count = 0;
   size_t virgin_count = 0;
   bool used = false;
+  const bool begins_copied = !options.origin.empty();
   for (const Handle& member : from.members) {
     auto superblock = co_await raid_open::read_superblock(member);
     if (superblock) {
       const bool virgin = superblock->clean != 0;
-      if (virgin && superblock->unsure) {
+      // What the origin was is no matter here.
+      if (virgin && superblock->unsure && !begins_copied) {
         co_return Error{Errc::io, options.name + ": a superblock of " + member.info().name +
                                       " cannot be read, and the other one says that nothing was written"};
       }
@@ -94,7 +91,6 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
     if (superblock.error().code != Errc::not_found) co_return std::move(superblock).error();
     blank_count++;
   }
-  const bool begins_copied = !options.origin.empty();
   if (begins_copied && blank_count > 0) {
     co_return Error{Errc::corrupt, options.name + ": one of its members is blank, and no copy of " + options.origin};
   }
@@ -108,13 +104,12 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
   }
   auto fitted = raid_open::fit_size(options, from.found);
   if (!fitted) co_return std::move(fitted).error();
-  auto copied = judge_copied(options, from.members, from.found);
-  if (!copied) co_return std::move(copied).error();
-  if (copied->untouched && copied->used) {
+  const Copied copied = judge_copied(options, from.found);
+  if (copied.untouched && copied.used) {
     co_return Error{Errc::corrupt, options.name + ": one of its members was written to, and another one is a copy of " +
                                        options.origin};
   }
-  if (copied->untouched) {
+  if (copied.untouched) {
     auto beginning = begin_copied(home, std::move(options), std::move(from), std::move(events));
     auto begun = co_await beginning;
     co_return begun;
