@@ -11,6 +11,7 @@ import { cloneSnapshot, createSnapshot, deleteSnapshot, requireSnapshot } from '
 import { requireVolume } from '../api/volumes.js';
 import { systemClock } from '../env/clock.js';
 import type { SnapshotView, VolumeView } from '../model/api.js';
+import { nqns } from '../model/keys.js';
 import type { SnapshotObject } from '../model/snapshots.js';
 import { isReady } from '../reconcile/snapshot-copies.js';
 import { ClusterBed } from './testing/cluster-bed.js';
@@ -162,6 +163,33 @@ describe('copies of snapshots', () => {
     await reads('s1', 3, 1);
     await reads('s2', 3, 2);
   }, 180_000);
+
+  it('are read by the UUID of their lvol: what is made again under a name is not taken for what was there', async () => {
+    await begin();
+    const d3 = await bed.startDiskNode('d3');
+    const rpc = d3.engine.rpc.bind(d3.engine);
+    const seen: [shown: string | undefined, own: string | undefined][] = [];
+    Object.assign(d3.engine, {
+      rpc: async (...args: Parameters<typeof rpc>) => {
+        const answer = await rpc(...args);
+        if (args[0] !== 'bdev_nvme_attach_controller' || !JSON.stringify(args[1]).includes(nqns.snapshotCopy('')))
+          return answer;
+        const source = bed.node('d1').engine;
+        const lvols = await source.rpc('bdev_lvol_get_lvols', {});
+        for (const { nqn, namespaces } of await source.rpc('nvmf_get_subsystems', {})) {
+          if (!nqn.startsWith(nqns.snapshotCopy(''))) continue;
+          const own = lvols.find((lvol) => nqns.snapshotCopy(lvol.name) === nqn)?.uuid;
+          seen.push([namespaces[0]?.uuid, own]);
+        }
+        return answer;
+      },
+    });
+    await bed.kill('d2');
+    for (const name of ['s1', 's2']) await copiesOn(name, 'd1', 'd3');
+    expect(seen.length).toBeGreaterThan(0);
+    for (const [shown, own] of seen) expect(shown).toBe(own);
+    expect(new Set(seen.map(([, own]) => own)).has(undefined)).toBe(false);
+  }, 120_000);
 
   it('that are deleted while they are made leave nothing behind', async () => {
     await begin();

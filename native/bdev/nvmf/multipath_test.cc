@@ -270,6 +270,38 @@ TEST(MultipathLoss, AllPathsGoneForTooLongFailsRequestsAndAnAddedPathRevivesThem
   EXPECT_EQ(w.set->paths().size(), 2u);
 }
 
+// While its connection is away, another one gets its name and place: with another UUID it is not this one.
+TEST(MultipathLoss, NothingIsReadOfAnotherNamespaceThatHasItsNameByNow) {
+  NvmfWorld w("TCP", 6);
+  w.options.fast_io_fail_timeout = seconds(5);
+  ASSERT_TRUE(w.attach(false).ok());
+  TestDisk other(w.world.home, disk_blocks, 2);
+  std::fill(other.bytes.begin(), other.bytes.end(), 0x77);
+  const auto exchange = [&](const Uuid& uuid) {
+    w.world.net.cut(w.world.port(w.a));
+    EXPECT_TRUE(w.world.net.run(w.subsystem->remove_namespace(1)).ok());
+    ns::NamespaceOptions options;
+    options.nsid = 1;
+    options.uuid = uuid;
+    EXPECT_TRUE(w.world.net.run(w.subsystem->add_namespace(options, &other)).ok());
+  };
+  exchange({});
+  TestIo read(IoType::read, 3, 1);
+  w.bdev().submit(&read);
+  ASSERT_TRUE(w.world.net.run_until([&] { return read.ended; }, seconds(10)));
+  EXPECT_EQ(read.status.type(), nvme::StatusType::path) << nvme::to_string(read.status);
+  EXPECT_EQ(other.submit_count, 0u);
+  // Nothing but the UUID kept it away.
+  exchange(w.disk.info().uuid);
+  ASSERT_TRUE(w.world.net.run_until([&] { return w.set->paths()[0]->live(); }, seconds(60)));
+  TestIo again(IoType::read, 3, 1);
+  w.bdev().submit(&again);
+  ASSERT_TRUE(w.world.net.run_until([&] { return again.ended; }, seconds(10)));
+  EXPECT_TRUE(again.status.ok());
+  EXPECT_EQ(again.data[0], 0x77);
+  ASSERT_TRUE(w.world.net.run(w.subsystem->remove_namespace(1)).ok());
+}
+
 // However long it was away, and however slow the delays between its attempts had become.
 TEST(MultipathLoss, IsBackSoonAfterTheTargetIs) {
   for (const int away_ms : {50, 700, 5000, 60'000}) {
