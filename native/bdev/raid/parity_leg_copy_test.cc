@@ -490,7 +490,10 @@ TEST(ParityMember, RefusesWhatItCannotBeMadeOfAndSaysWhatCannotBeRead) {
         ParityMemberBdev::open(source.fixture.reactor, {.name = "r", .uuid = {}, .place = place}, std::move(copies)));
   };
   EXPECT_EQ(open(0, {source.handle(1)}).error().code, Errc::invalid_argument) << "too few";
-  EXPECT_EQ(open(0, {source.handle(0), source.handle(1)}).error().code, Errc::invalid_argument) << "itself";
+  source.members[3]->contents = source.members[1]->contents;
+  EXPECT_EQ(open(0, {source.handle(1), source.handle(2), source.handle(3)}).error().code, Errc::invalid_argument)
+      << "two of one place";
+  source.members[3]->fill(0, 0, 64);
   EXPECT_EQ(open(3, {source.handle(0), source.handle(1)}).error().code, Errc::invalid_argument) << "no such place";
   EXPECT_EQ(open(0, {source.handle(1), source.handle(3)}).error().code, Errc::not_found) << "a blank one";
   auto opened = open(0, {source.handle(1), source.handle(2)});
@@ -509,6 +512,82 @@ TEST(ParityMember, RefusesWhatItCannotBeMadeOfAndSaysWhatCannotBeRead) {
   io.offset_blocks = source.members[2]->bad_block;
   EXPECT_TRUE(source.fixture.run(do_one(handle, io)).is(nvme::status::unrecovered_read_error));
   EXPECT_TRUE(source.fixture.run((*opened)->close()).ok());
+}
+
+// What its place held, in strips, as `bdev` gives it.
+void expect_place(ParityLegRig& rig, const ParityLegRig& of, uint32_t place, Bdev& bdev, const std::string& when) {
+  const std::vector<uint8_t> bytes = read_whole(rig, bdev);
+  const uint64_t begin = of.leg->raid().layout().first_block * block_bytes;
+  const std::vector<uint8_t>& held = of.members[place]->contents;
+  EXPECT_TRUE(
+      std::equal(bytes.begin() + static_cast<int64_t>(begin), bytes.end(), held.begin() + static_cast<int64_t>(begin)))
+      << when;
+}
+
+// Each block of other copies: none of them could be read as a whole, nor those blocks by one request.
+TEST(ParityMember, IsReadThoughEveryCopyHasAPlaceThatCannotBeRead) {
+  ParityLegRig source(2, 2);
+  ASSERT_TRUE(source.open({0, 1, 2, 3}).ok());
+  fill_copied(source);
+  const uint64_t first = source.leg->raid().layout().first_block;
+  for (const bool having : {true, false}) {
+    ParityLegRig copy(2, 2);
+    cut_into(source, copy);
+    for (size_t i = 0; i < 4; i++)
+      copy.members[i]->bad_block = first + 2 * i + 5;
+    std::vector<Handle> copies{copy.handle(1), copy.handle(2), copy.handle(3)};
+    if (having) copies.push_back(copy.handle(0));
+    auto opened = copy.fixture.run(
+        ParityMemberBdev::open(copy.fixture.reactor, {.name = "r", .uuid = {}, .place = 0}, std::move(copies)));
+    ASSERT_TRUE(opened.ok()) << opened.error().message;
+    expect_place(copy, source, 0, **opened, having ? "with the one that has it" : "from others");
+    EXPECT_TRUE(copy.fixture.run((*opened)->close()).ok());
+  }
+}
+
+TEST(ParityMember, CountsACopyWhoseSuperblocksCannotBeReadForNothing) {
+  ParityLegRig source(2, 1);
+  ASSERT_TRUE(source.open({0, 1, 2}).ok());
+  fill_copied(source);
+  for (size_t dead = 0; dead < 3; dead++) {
+    ParityLegRig copy(2, 1);
+    cut_into(source, copy);
+    copy.members[dead]->status = nvme::status::unrecovered_read_error;
+    const auto open = [&](std::vector<Handle> copies) {
+      return copy.fixture.run(
+          ParityMemberBdev::open(copy.fixture.reactor, {.name = "r", .uuid = {}, .place = 1}, std::move(copies)));
+    };
+    auto opened = open({copy.handle(0), copy.handle(1), copy.handle(2)});
+    ASSERT_TRUE(opened.ok()) << opened.error().message;
+    expect_place(copy, source, 1, **opened, "without " + std::to_string(dead));
+    EXPECT_TRUE(copy.fixture.run((*opened)->close()).ok());
+    if (dead != 1) {
+      EXPECT_EQ(open({copy.handle(0), copy.handle(2)}).error().code, Errc::io) << "which is too few";
+    }
+  }
+}
+
+// A copy that has the place is read alone; one that is said to have it and does not is no source.
+TEST(ParityMember, IsTheCopyThatHasThePlaceByItsOwnWord) {
+  ParityLegRig source(2, 1);
+  ASSERT_TRUE(source.open({0, 1, 2}).ok());
+  fill_copied(source);
+  ParityLegRig copy(2, 1);
+  cut_into(source, copy);
+  const auto open = [&](uint32_t place) {
+    return copy.fixture.run(
+        ParityMemberBdev::open(copy.fixture.reactor, {.name = "r", .uuid = {}, .place = place}, {copy.handle(2)}));
+  };
+  auto opened = open(2);
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
+  EXPECT_TRUE(read_whole(copy, **opened) == copy.members[2]->contents);
+  // Its superblocks are made up where they cannot be read.
+  copy.members[2]->bad_block = parity::superblock_pages[1];
+  copy.members[0]->contents = read_whole(copy, **opened);
+  EXPECT_TRUE(copy.fixture.run((*opened)->close()).ok());
+  ASSERT_TRUE(copy.open({0, 1}).ok());
+  expect_copied(copy, "with a copy of a copy of which a superblock could not be read");
+  EXPECT_EQ(open(1).error().code, Errc::invalid_argument);
 }
 
 }  // namespace

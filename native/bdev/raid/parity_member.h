@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// ParityMemberBdev: what a member of a leg with parity holds at a given place, read-only, recomputed from members that
-// have other places. All of them are copies of one instant, which nobody writes.
+// ParityMemberBdev: what a member of a leg with parity holds at a given place, read-only: from the copy that has the
+// place, where there is one that can be read, and recomputed from k that have other places. All of them are copies of
+// one instant, which nobody writes.
 //
 // Owner: its home reactor, where the copies live too.
 //
-// Invariants: - copies of different legs, or of different sizes, are refused; so are fewer than k
-//             - the log reads as zeroes: what was in it was carried out before the instant
-//             - a copy that cannot be read is an error of the request, never other bytes
+// Invariants: - copies of different legs, or of different sizes, are refused; so are two of one place
+//             - which place a copy has is what its superblocks say
+//             - a copy that cannot be read costs nothing as long as others make up for it, range by range; where they
+//             do
+//               not, it is an error of the request, never other bytes
+//             - what is recomputed has no log (zeroes): what was in it was carried out before the instant
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,7 +36,8 @@ class ParityMemberBdev final : public Bdev {
  public:
   static constexpr const char* product = "parity_member";
 
-  // not_found, corrupt, io: as their superblocks are. invalid_argument: one has the place itself, or they are too few.
+  // Copies whose superblocks cannot be read count for nothing. Too few others: what is wrong with the first one of
+  // those, or invalid_argument.
   static Task<Result<std::unique_ptr<ParityMemberBdev>>> open(Reactor& home, ParityMemberOptions options,
                                                               std::vector<Handle> copies);
 
@@ -41,16 +47,22 @@ class ParityMemberBdev final : public Bdev {
  private:
   ParityMemberBdev(Reactor& home, const ParityMemberOptions& options, const parity::Superblock& geometry);
   Task<void> read(Io* io);
-  Task<nvme::Status> read_front(uint64_t block, uint32_t count_blocks, uint8_t* out);
-  Task<nvme::Status> recover(uint64_t block, uint32_t count_blocks, uint8_t* out);
+  Task<nvme::Status> read_piece(uint64_t block, uint32_t count_blocks, uint8_t* out);
+  void write_front(uint64_t block, uint32_t count_blocks, uint8_t* out) const;
+  Task<nvme::Status> recover(uint32_t places, uint64_t block, uint32_t count_blocks, uint8_t* out, uint32_t* failed);
+  uint32_t choose(uint32_t usable) const;
+  bool enough(uint32_t places) const;
+  const std::vector<ParityCodec::Recovery>& recoveries_of(uint32_t places);
 
   const uint32_t place_;
   parity::Superblock superblock_;  // as this member has it
   ParityLayout layout_;
   ParityCodec codec_;
-  uint32_t present_ = 0;                           // places whose copies are read, k of them
-  std::vector<Handle> members_;                    // by place; empty where there is no copy
-  std::vector<ParityCodec::Recovery> recoveries_;  // by stripe, modulo the number of members
+  std::vector<Handle> members_;  // by place; empty where there is no copy
+  uint32_t present_ = 0;         // places that have one
+  uint32_t doubtful_ = 0;        // those that something could not be read of: asked where there is no other way
+  // By the k places that they take, by stripe, modulo the number of members.
+  std::map<uint32_t, std::vector<ParityCodec::Recovery>> recoveries_;
   Gate gate_;
 };
 
