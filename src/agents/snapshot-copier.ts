@@ -7,6 +7,8 @@
 // Whoever dies at any of these steps leaves an lvol that the store names as being made; the next process of the disk goes
 // on with it, and what is equal already is not written again.
 //
+// A source that cannot be read makes place for the next one where that happens; for a while it is asked last.
+//
 // Invariants:  - an lvol is made only while the store names it, and written only until it is closed for writing
 //              - a name in `busy` may come to exist at any moment: who removes what is left over waits for it
 
@@ -56,6 +58,10 @@ const stepBlocks = 2048;
 const restMs = 20;
 const retryMinMs = 50;
 const retryMaxMs = 60_000;
+/** Whoever exports a copy hears of it when this node does: as long as attempts are this close it may not have done so yet. */
+const earlyRestMs = 1_000;
+/** So long a copy that could not be read is asked only where there is no other way. */
+const doubtMs = 60_000;
 /** For what must be known to have ended: giving up early would leave it to happen later. */
 const patientMs = 600_000;
 
@@ -66,6 +72,8 @@ export class SnapshotCopier {
   readonly #busy = new Set<string>();
   /** What could not be made, and when it is tried again. */
   readonly #failed = new Map<string, { restMs: number; notBeforeMs: number }>();
+  /** Lvols of copies that could not be read, and until when that is counted. */
+  readonly #doubted = new Map<string, number>();
   #timer: Timer | null = null;
   #unsubscribe: (() => void) | null = null;
   #seen = '';
@@ -254,30 +262,88 @@ export class SnapshotCopier {
 
   async #fill(making: Making, to: { name: string; blocks: number }, signal: AbortSignal): Promise<number> {
     const { engine } = this.#options.context;
-    const from = sourcesOf(this.#options.link.state, making.stored.value, making.entry);
-    if (from.length === 0) throw new Error('too few copies of it can be read');
-    const recomputed = `recomputed-${making.lvol}`;
-    const names = from.map((_, index) => `copy-${making.lvol}-${index}`);
-    // Left by an attempt whose answer never came.
-    await this.#forget(making, { recomputed, names }, signal);
+    const ways = sourcesOf(this.#options.link.state, making.stored.value, making.entry, this.#doubtful());
+    const [first] = ways;
+    if (first === undefined) throw new Error('too few copies of it can be read');
+    const longest = Math.max(...ways.map((way) => way.length));
+    const names = Array.from({ length: longest }, (_, index) => `copy-${making.lvol}-${index}`);
+    const used = { recomputed: `recomputed-${making.lvol}`, names };
+    let source: string | null = null;
+    let way = 0;
+    let failedCount = 0;
+    let written = 0;
     try {
-      const sources = [];
-      for (const [index, copy] of from.entries())
-        sources.push(await this.#connect(making, { copy, name: names[index] ?? '' }, signal));
-      const source = await this.#sourceOf(making, { from, sources, recomputed }, signal);
-      let written = 0;
-      for (let block = 0; block < to.blocks; block += stepBlocks) {
+      for (let block = 0; block < to.blocks; ) {
         signal.throwIfAborted();
         if (!this.#isWanted(making)) throw new Error('it is wanted no more');
-        const range = { offset_blocks: block, num_blocks: Math.min(stepBlocks, to.blocks - block) };
-        const flush = block + stepBlocks >= to.blocks;
-        const copy = { source, target: to.name, ...range, flush };
-        written += (await engine.rpc('basalt_bdev_copy', copy, { timeoutMs: patientMs, signal })).written_blocks;
+        const from = ways[way] ?? first;
+        try {
+          source ??= await this.#open(making, { from, ...used }, signal);
+          const range = { offset_blocks: block, num_blocks: Math.min(stepBlocks, to.blocks - block) };
+          const flush = block + stepBlocks >= to.blocks;
+          const copy = { source, target: to.name, ...range, flush };
+          written += (await engine.rpc('basalt_bdev_copy', copy, { timeoutMs: patientMs, signal })).written_blocks;
+          block += stepBlocks;
+          failedCount = 0;
+        } catch (error) {
+          signal.throwIfAborted();
+          if (source === null && this.#isEarly(making)) throw error;
+          const [only] = from;
+          if (only !== undefined && from.length === 1) this.#doubt(making, only);
+          // What is the target's fault ends here as well, after all of them.
+          if (++failedCount === ways.length) throw error;
+          way = (way + 1) % ways.length;
+          source = null;
+          const fields = { snapshot: making.stored.value.name, disk: making.entry.disk, block, error: reason(error) };
+          this.#log.warn(`source ${making.lvol}`, fields, 'a copy of a snapshot goes on from others');
+        }
       }
       return written;
     } finally {
-      await this.#forget(making, { recomputed, names }, signal);
+      await this.#forget(making, used, signal);
     }
+  }
+
+  #isEarly({ lvol }: Making): boolean {
+    return (this.#failed.get(lvol)?.restMs ?? 0) < earlyRestMs;
+  }
+
+  #doubt({ stored }: Making, copy: SnapshotCopy): void {
+    this.#doubted.set(copyLvol(stored.value, copy.replica), this.#options.context.clock.now() + doubtMs);
+  }
+
+  #doubtful(): Set<string> {
+    const now = this.#options.context.clock.now();
+    for (const [lvol, untilMs] of this.#doubted) if (untilMs <= now) this.#doubted.delete(lvol);
+    return new Set(this.#doubted.keys());
+  }
+
+  /** The bdev that shows what those copies make up. */
+  async #open(
+    making: Making,
+    way: { from: readonly SnapshotCopy[]; recomputed: string; names: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<string> {
+    const { from, recomputed, names } = way;
+    // Left by the way before, or by an attempt whose answer never came.
+    await this.#forget(making, { recomputed, names }, signal);
+    const connecting = from.map((copy, index) => this.#connect(making, { copy, name: names[index] ?? '' }, signal));
+    const connected = await Promise.allSettled(connecting);
+    const sources = connected.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+    const refused = connected.find((each) => each.status === 'rejected');
+    if (refused !== undefined && this.#isEarly(making)) throw refused.reason;
+    for (const [index, copy] of from.entries()) if (connected[index]?.status === 'rejected') this.#doubt(making, copy);
+    const [source] = sources;
+    if (source === undefined) throw refused?.reason ?? new Error('no copy of it can be read');
+    const { place } = making.entry;
+    if (place === undefined) return source;
+    // Also of a single one: its superblocks say whether it is what it is taken for.
+    await this.#options.context.engine.rpc(
+      'basalt_parity_member_create',
+      { name: recomputed, base_bdevs: sources, place },
+      { signal },
+    );
+    return recomputed;
   }
 
   async #forget(
@@ -307,19 +373,6 @@ export class SnapshotCopier {
     const [bdev] = await engine.rpc('bdev_nvme_attach_controller', connection, { signal });
     if (bdev === undefined) throw new Error(`the copy on ${to.copy.node} shows no namespace`);
     return bdev;
-  }
-
-  /** What holds it already, or what recomputes it from others. */
-  async #sourceOf(
-    { entry: { place } }: Making,
-    of: { from: readonly SnapshotCopy[]; sources: readonly string[]; recomputed: string },
-    signal: AbortSignal,
-  ): Promise<string> {
-    const [first = ''] = of.sources;
-    if (place === undefined || of.from[0]?.place === place) return first;
-    const params = { name: of.recomputed, base_bdevs: [...of.sources], place };
-    await this.#options.context.engine.rpc('basalt_parity_member_create', params, { signal });
-    return of.recomputed;
   }
 
   #addressOf(copy: SnapshotCopy): Address {

@@ -297,7 +297,84 @@ describe('copies of snapshots', () => {
     await bed.write(await active(), 'v1', 5, 5);
     await reads('s1', 3, 1);
   }, 180_000);
+
+  /** Three disk nodes have copies; a fourth one makes its own, of what `spoil` lets be read, while d3 is away for good. */
+  async function makeOnFourth(spoil: (call: SourceCall) => boolean): Promise<{ refused: string[]; read: string[] }> {
+    await start();
+    await bed.startDiskNode('d3');
+    await bed.create({ name: 'v1', copies: 3, sizeBytes: 64 * 2 ** 20 });
+    await bed.redundant('v1');
+    for (const block of [3, 9_000]) await bed.write(await active(), 'v1', block, 1);
+    await snapshot('s1');
+    await bed.write(await active(), 'v1', 3, 2);
+    const d4 = await bed.startDiskNode('d4');
+    const rpc = d4.engine.rpc.bind(d4.engine);
+    const nodes = new Map<string, string>();
+    const refused: string[] = [];
+    const read: string[] = [];
+    Object.assign(d4.engine, {
+      rpc: async (...args: Parameters<typeof rpc>) => {
+        const [method, params] = args;
+        const { name, subnqn, source, offset_blocks: block } = params as SourceParams;
+        let call: SourceCall | null = null;
+        if (method === 'bdev_nvme_attach_controller' && subnqn?.startsWith(nqns.snapshotCopy('')) === true) {
+          const { cut } = await stored('s1');
+          const copy = cut?.copies.find((each) => subnqn.endsWith(each.replica.replaceAll('-', '').slice(0, 16)));
+          nodes.set(`${name}n1`, copy?.node ?? '');
+          call = { node: copy?.node ?? '', block: null };
+        }
+        if (method === 'basalt_bdev_copy') call = { node: nodes.get(source ?? '') ?? '', block: block ?? null };
+        const isSpoilt = call !== null && spoil(call);
+        if (call === null || !isSpoilt) {
+          if (call !== null && call.block !== null) read.push(call.node);
+          return rpc(...args);
+        }
+        refused.push(call.node);
+        throw new Error('it cannot be read');
+      },
+    });
+    await bed.kill('d3');
+    await copiesOn('s1', 'd1', 'd2', 'd4');
+    await bed.kill('d1');
+    await bed.kill('d2');
+    await reads('s1', 3, 1);
+    await reads('s1', 9_000, 1);
+    return { refused, read };
+  }
+
+  it('are made of another one when the disk of a source is dead, and its node up', async () => {
+    // The first one that is asked.
+    let dead = '';
+    const { refused, read } = await makeOnFourth(({ node }) => {
+      if (dead === '') dead = node;
+      return node === dead;
+    });
+    expect(['d1', 'd2']).toContain(dead);
+    expect(new Set(refused)).toEqual(new Set([dead]));
+    expect(read.length).toBeGreaterThan(0);
+    expect(read).not.toContain(dead);
+  }, 180_000);
+
+  it('are made of all others together where none of them can be read as a whole', async () => {
+    const stepBlocks = 2_048;
+    const isOdd = (block: number): boolean => (block / stepBlocks) % 2 === 1;
+    const { refused } = await makeOnFourth(({ node, block }) => block !== null && isOdd(block) === (node === 'd1'));
+    expect(new Set(refused)).toEqual(new Set(['d1', 'd2']));
+  }, 180_000);
 });
+
+/** A call that reads a copy on that node; null: it connects to it. */
+interface SourceCall {
+  readonly node: string;
+  readonly block: number | null;
+}
+
+interface SourceParams {
+  readonly name?: string;
+  readonly subnqn?: string;
+  readonly source?: string;
+  readonly offset_blocks?: number;
+}
 
 describe('a clone', () => {
   it('that lacks a replica is served from the others, and gets it later', async () => {

@@ -5,7 +5,8 @@
 import type { SnapshotView } from '../model/api.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import type { VolumeObject } from '../model/objects.js';
-import type { SnapshotCopy, SnapshotObject } from '../model/snapshots.js';
+import type { SnapshotObject } from '../model/snapshots.js';
+import { copyIsUp } from '../reconcile/snapshot-copies.js';
 import { copiesUp } from '../reconcile/snapshots.js';
 
 /** Those that are not being deleted, oldest first. */
@@ -18,11 +19,6 @@ export function snapshotsOf(state: ClusterState, volumeId: string): SnapshotObje
 
 export function clonesOf(state: ClusterState, snapshotId: string): VolumeObject[] {
   return state.all('volumes').filter((volume) => volume.origin?.snapshotId === snapshotId);
-}
-
-/** Its disk is one of the cluster's, on a node that is up. */
-export function copyIsUp(state: ClusterState, copy: SnapshotCopy): boolean {
-  return state.get('disks', copy.disk)?.node === copy.node && state.get('lives', copy.node) !== null;
 }
 
 export function snapshotView(state: ClusterState, volume: VolumeObject, snapshot: SnapshotObject): SnapshotView {

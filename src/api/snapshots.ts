@@ -15,10 +15,10 @@ import { codecs, formatVersion, type ReplicaPlacement, type VolumeObject } from 
 import { copiesNeeded, type SnapshotObject, snapshotLvol } from '../model/snapshots.js';
 import { unmadeOf } from '../reconcile/clone-source.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
+import { copyIsUp } from '../reconcile/snapshot-copies.js';
 import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
-import { copyIsUp } from './snapshot-views.js';
 import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume, type VolumeDeps } from './volumes.js';
 
 /** Of one volume: so many layers an lvol may have below it. */

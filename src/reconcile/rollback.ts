@@ -23,7 +23,7 @@ import { awaitsSource } from './clone-source.js';
 import { volumeSize } from './growth.js';
 import { insteadOf } from './homes.js';
 import { isActive, type MoveStep } from './move-controller.js';
-import { copyLvol, isReady, type ReadySnapshot } from './snapshot-copies.js';
+import { copyIsUp, copyLvol, isReady, type ReadySnapshot } from './snapshot-copies.js';
 import { both, noStep, replace, type StoreStep } from './store-step.js';
 
 export interface Rollback {
@@ -134,10 +134,7 @@ function copiesAtHome(leg: LegPlacement, copies: readonly SnapshotCopy[]): Snaps
 
 /** On disks of the cluster that are up. */
 function copiesOf(state: ClusterState, snapshot: ReadySnapshot, leg: number): SnapshotCopy[] {
-  return snapshot.cut.copies.filter(
-    (copy) =>
-      copy.leg === leg && state.get('disks', copy.disk)?.node === copy.node && state.get('lives', copy.node) !== null,
-  );
+  return snapshot.cut.copies.filter((copy) => copy.leg === leg && copyIsUp(state, copy));
 }
 
 function swapOf(

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies of snapshots of legs with parity: each disk of the leg has one, and no two have the same place.
+// Copies of snapshots: each disk of the leg has one, of legs with parity none with another one's place; what cannot be read
+// is neither counted on nor waited for.
 
 import { beforeEach, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../env/seeded-random.js';
 import { ClusterState } from '../model/cluster-state.js';
 import { keys } from '../model/keys.js';
 import { codecs, type Leadership, type VolumeObject } from '../model/objects.js';
-import type { SnapshotObject } from '../model/snapshots.js';
+import type { SnapshotCopy, SnapshotObject } from '../model/snapshots.js';
 import {
   copyExports,
   copyLvol,
@@ -15,6 +16,7 @@ import {
   planMaking,
   planSource,
   planSurplus,
+  type ReadySnapshot,
   sourcesOf,
 } from './snapshot-copies.js';
 
@@ -24,13 +26,18 @@ const disk = (n: number): string => uuid(100 + n);
 const node = (n: number): string => `d${n}`;
 const mib = 2 ** 20;
 
-/** One leg of 2+1; replica n is on disk n % 10. */
+/** One leg, of 2+1 or three copies; replica n is on disk n % 10. */
 class Bed {
   readonly state = new ClusterState();
+  readonly #erasure: VolumeObject['erasure'] | undefined;
   #revision = 0;
 
-  constructor() {
-    for (let n = 0; n < 6; n++) this.up(n, true);
+  constructor(redundancy: 'coded' | 'mirrored' = 'coded') {
+    this.#erasure = redundancy === 'coded' ? { data: 2, parity: 1 } : undefined;
+    for (let n = 0; n < 6; n++) {
+      this.up(n, true);
+      this.has(n, true);
+    }
     this.place([0, 1, 2]);
     this.snapshot = {
       format: 1,
@@ -45,7 +52,10 @@ class Bed {
         attempt: 'abcdef01',
         epoch: 7,
         identity: uuid(1),
-        copies: [0, 1, 2].map((n) => ({ leg: 0, replica: replica(n), disk: disk(n), node: node(n), place: n })),
+        copies: [0, 1, 2].map((n) => {
+          const copy = { leg: 0, replica: replica(n), disk: disk(n), node: node(n) };
+          return this.#erasure === undefined ? copy : { ...copy, place: n };
+        }),
       },
     };
   }
@@ -70,8 +80,15 @@ class Bed {
     this.#put(keys.live(node(n)), isUp ? text : null);
   }
 
-  /** The leg's replicas, all in sync; `leaving` ones beside them. */
-  place(staying: readonly number[], leaving: readonly number[] = []): void {
+  /** Its disk is one of the cluster's. */
+  has(n: number, isThere: boolean): void {
+    const bytes = { clusterSizeBytes: mib, totalBytes: 8 * mib, freeBytes: 8 * mib, buffered: false };
+    const at = { id: disk(n), cluster: uuid(3), node: node(n), path: '/d', lvstore: 'l' };
+    this.#put(keys.disk(disk(n)), isThere ? codecs.disk.encode({ format: 1, ...at, ...bytes }) : null);
+  }
+
+  /** The leg's replicas, all in sync but those that are `out`; `leaving` ones beside them. */
+  place(staying: readonly number[], leaving: readonly number[] = [], out: readonly number[] = []): void {
     const placed = (n: number) => ({ replica: replica(n), disk: disk(n % 10), node: node(n % 10) });
     const replicas = [...staying.map(placed), ...leaving.map((n) => ({ ...placed(n), leaving: true as const }))];
     const volume: VolumeObject = {
@@ -81,8 +98,7 @@ class Bed {
       sizeBytes: 4 * mib,
       blockSizeBytes: 4096,
       stripeSizeBytes: 65536,
-      copies: 1,
-      erasure: { data: 2, parity: 1 },
+      ...(this.#erasure === undefined ? { copies: 3 } : { copies: 1, erasure: this.#erasure }),
       legSizeBytes: 5 * mib,
       legs: [{ replicas }],
       controllers: [],
@@ -98,11 +114,19 @@ class Bed {
       instance: uuid(2),
       clean: false,
       leaseMs: 300,
-      needs: 2,
-      legs: [{ inSync: staying.map((n) => ({ replica: replica(n), incarnation: 'i' })) }],
+      ...(this.#erasure === undefined ? {} : { needs: this.#erasure.data }),
+      legs: [
+        { inSync: staying.filter((n) => !out.includes(n)).map((n) => ({ replica: replica(n), incarnation: 'i' })) },
+      ],
     };
     this.#put(keys.volume(volume.id), codecs.volume.encode(volume));
     this.#put(keys.leadership(volume.id), codecs.leadership.encode(leadership));
+  }
+
+  copy(n: number): SnapshotCopy {
+    const found = this.snapshot.cut?.copies.find((each) => each.replica === replica(n));
+    if (found === undefined) throw new Error(`no copy ${n}`);
+    return found;
   }
 
   /** What is due on one disk, when it is up; a copy is made at once. */
@@ -139,6 +163,47 @@ class Bed {
   }
 }
 
+const placesOf = (ways: readonly SnapshotCopy[][]): (number | undefined)[][] =>
+  ways.map((way) => way.map(({ place }) => place).sort());
+
+function ready(bed: Bed): ReadySnapshot {
+  const { snapshot } = bed;
+  if (!isReady(snapshot)) throw new Error('it is not ready');
+  return snapshot;
+}
+
+describe('a copy', () => {
+  it('of a mirror is made of any other one, first of those that were read and serve', () => {
+    const bed = new Bed('mirrored');
+    bed.place([0, 1, 3], [2]);
+    const nodesOf = (doubtful: number[] = []): string[] =>
+      sourcesOf(
+        bed.state,
+        ready(bed),
+        { leg: 0, disk: disk(3) },
+        new Set(doubtful.map((n) => copyLvol(ready(bed), replica(n)))),
+      ).map((way) => way.map((each) => each.node).join());
+    expect(nodesOf()).toEqual(['d0', 'd1', 'd2']);
+    expect(nodesOf([0])).toEqual(['d1', 'd2', 'd0']);
+    // The disk is the cluster's no more, though the node is up.
+    bed.has(1, false);
+    expect(nodesOf()).toEqual(['d0', 'd2']);
+    bed.place([0, 3], [2], [0]);
+    expect(nodesOf(), 'nobody knows whether either can be read').toEqual(['d0', 'd2']);
+  });
+
+  it('of a mirror goes when all disks of the leg have theirs, and hold what is written', () => {
+    const bed = new Bed('mirrored');
+    bed.place([0, 1]);
+    expect(planSurplus(bed.state, bed.snapshot)?.leftovers.map((each) => each.node)).toEqual(['d2']);
+    bed.place([0, 1], [], [1]);
+    expect(planSurplus(bed.state, bed.snapshot), 'its disk may be dead').toBeNull();
+    bed.place([0, 1]);
+    bed.has(1, false);
+    expect(planSurplus(bed.state, bed.snapshot), 'its disk is gone').toBeNull();
+  });
+});
+
 describe('copies of a leg with parity', () => {
   let bed: Bed;
   beforeEach(() => {
@@ -164,12 +229,56 @@ describe('copies of a leg with parity', () => {
     const [entry] = snapshot.making ?? [];
     if (entry === undefined || !isReady(snapshot)) throw new Error('it is not made');
     expect(entry).toMatchObject({ place: 2, from: replica(0) });
-    expect(sourcesOf(bed.state, snapshot, entry).map(({ place }) => place)).toEqual([0, 1]);
+    expect(placesOf(sourcesOf(bed.state, snapshot, entry))).toEqual([[0, 1]]);
     const readable = copyExports(bed.state, new Set([disk(0), disk(1)]));
     expect(readable.map(({ lvol }) => lvol)).toEqual([0, 1].map((n) => copyLvol(snapshot, replica(n))));
     // The one that has the place is back: it is read instead.
     bed.up(2, true);
     expect(planSource(bed.state, snapshot, entry).making).toMatchObject([{ from: replica(2) }]);
+  });
+
+  it('are recomputed when the one that has the place could not be read, or its disk is gone while its node is up', () => {
+    bed.place([0, 1, 3], [2]);
+    const at = { leg: 0, disk: disk(3), place: 2 };
+    const ways = (...doubtful: number[]): (number | undefined)[][] => {
+      const lvols = new Set(doubtful.map((n) => copyLvol(ready(bed), replica(n))));
+      return placesOf(sourcesOf(bed.state, ready(bed), at, lvols));
+    };
+    // What can be read of it is still of use.
+    expect(ways()).toEqual([[2], [0, 1, 2]]);
+    expect(ways(2)).toEqual([[0, 1, 2]]);
+    expect(ways(0)).toEqual([[2], [0, 1, 2]]);
+    bed.up(1, false);
+    expect(ways(2), 'there is no other way').toEqual([[2]]);
+    bed.up(1, true);
+    bed.has(2, false);
+    expect(ways()).toEqual([[0, 1]]);
+    expect(planMaking(bed.state, bed.snapshot, disk(3))?.making).toMatchObject([{ place: 2, from: replica(0) }]);
+    bed.settle();
+    expect(bed.places).toEqual({ d0: 0, d1: 1, d3: 2 });
+  });
+
+  it('are kept while the only other one with their place is on a disk that may be dead', () => {
+    bed.place([0, 1, 3], [2]);
+    bed.snapshot = planMaking(bed.state, bed.snapshot, disk(3)) ?? bed.snapshot;
+    const [entry] = bed.snapshot.making ?? [];
+    if (entry === undefined) throw new Error('it is not made');
+    bed.snapshot = planMade(bed.snapshot, entry) ?? bed.snapshot;
+    bed.place([0, 1, 3], [2], [3]);
+    expect(planSurplus(bed.state, bed.snapshot)).toBeNull();
+    bed.place([0, 1, 3], [2]);
+    expect(planSurplus(bed.state, bed.snapshot)?.leftovers.map((each) => each.node)).toEqual(['d2']);
+  });
+
+  it('are made first of places that no disk has', () => {
+    bed.place([0, 3, 4], [1, 2]);
+    expect(planMaking(bed.state, bed.snapshot, disk(3))?.making).toMatchObject([{ place: 1, from: replica(1) }]);
+    bed.up(2, false);
+    expect(planMaking(bed.state, bed.snapshot, disk(3))?.making).toMatchObject([{ place: 2, from: replica(0) }]);
+    bed.up(0, false);
+    expect(planMaking(bed.state, bed.snapshot, disk(3))?.making, 'it cannot be recomputed').toMatchObject([
+      { place: 1, from: replica(1) },
+    ]);
   });
 
   it('are not begun where too few others can be read', () => {

@@ -9,9 +9,12 @@
 // Of a leg with parity each copy has a place (which strips it holds), whichever place the replica of its disk has by now. A
 // disk without a copy gets the place that no other disk of the leg has: from the copy that has it, or recomputed from others.
 //
+// A disk may be dead while its node is up, and nobody says so. What is known is who could not be read a moment ago (the
+// copier's `doubtful`), and that a replica in sync was written to: only a copy beside one counts when others go.
+//
 // Invariants:  - an lvol is named in the store before it is made, and counts as a copy only when it is whole and durable
-//              - a copy goes only while every disk of its leg's replicas has one, and is up; with parity while another one,
-//                up and on such a disk, has its place
+//              - a copy goes only while every disk of its leg's replicas has one, and serves; with parity while another one,
+//                on such a disk, has its place
 //              - a name is not made again while the same name is yet to be removed
 
 import type { ClusterState } from '../model/cluster-state.js';
@@ -33,9 +36,25 @@ export function isReady(snapshot: SnapshotObject): snapshot is ReadySnapshot {
   return snapshot.phase === 'ready' && snapshot.cut !== undefined;
 }
 
+const noDoubt: ReadonlySet<string> = new Set();
+
 /** What a copy is called on its disk. */
 export function copyLvol(snapshot: ReadySnapshot, replica: string): string {
   return snapshotLvol(snapshot.id, snapshot.cut.attempt, replica);
+}
+
+/** Its disk is one of the cluster's, on a node that is up. */
+export function copyIsUp(state: ClusterState, copy: Pick<SnapshotCopy, 'disk' | 'node'>): boolean {
+  return state.get('disks', copy.disk)?.node === copy.node && state.get('lives', copy.node) !== null;
+}
+
+/** It is up, on a disk that its leg stays on and that held all that was written when somebody last wrote. */
+export function copyServes(state: ClusterState, volume: VolumeObject, copy: SnapshotCopy): boolean {
+  const replicas = volume.legs[copy.leg]?.replicas ?? [];
+  return (
+    copyIsUp(state, copy) &&
+    replicas.some((entry) => entry.disk === copy.disk && isHome(state, volume, { leg: copy.leg, entry }))
+  );
 }
 
 /** The snapshot with a copy more to be made on that disk; null: it needs none there, or there is nothing to make it of. */
@@ -46,10 +65,12 @@ export function planMaking(state: ClusterState, snapshot: SnapshotObject, disk: 
   for (const [leg, { replicas }] of volume.legs.entries()) {
     const placed = replicas.find((entry) => entry.disk === disk && isHome(state, volume, { leg, entry }));
     if (placed === undefined || isCovered(snapshot, leg, disk)) continue;
-    const place = missingPlace(snapshot, volume, leg);
-    if (place === null) continue;
-    const [from] = sourcesOf(state, snapshot, { leg, disk, place });
-    if (from === undefined || isNamed(snapshot, copyLvol(snapshot, placed.replica))) continue;
+    const wanted = missingPlaces(state, snapshot, { volume, leg })
+      .map((place) => ({ place, sources: sourcesOf(state, snapshot, { leg, disk, place }) }))
+      .find(({ sources }) => sources.length > 0);
+    const from = wanted?.sources[0]?.[0];
+    if (wanted === undefined || from === undefined || isNamed(snapshot, copyLvol(snapshot, placed.replica))) continue;
+    const { place } = wanted;
     const { replica, node } = placed;
     const entry = { leg, replica, disk, node, from: from.replica };
     const making = [...(snapshot.making ?? []), place === undefined ? entry : { ...entry, place }];
@@ -58,15 +79,25 @@ export function planMaking(state: ClusterState, snapshot: SnapshotObject, disk: 
   return null;
 }
 
-/** Of a leg with parity, the first place that none of its disks has or gets; undefined: it is a mirror; null: there is none. */
-function missingPlace(snapshot: ReadySnapshot, volume: VolumeObject, leg: number): number | undefined | null {
+/**
+ * Of a leg with parity, the places that none of its disks has or gets, those first that no other disk has either: a copy of
+ * those is one more. Of a mirror: all of the leg.
+ */
+function missingPlaces(
+  state: ClusterState,
+  snapshot: ReadySnapshot,
+  at: { volume: VolumeObject; leg: number },
+): (number | undefined)[] {
+  const { volume, leg } = at;
   const { erasure } = volume;
-  if (erasure === undefined) return undefined;
+  if (erasure === undefined) return [undefined];
   const homes = homeDisks(volume, leg);
   const held = [...snapshot.cut.copies, ...(snapshot.making ?? [])].filter((each) => each.leg === leg);
   const taken = new Set(held.filter(({ disk }) => homes.has(disk)).map(({ place }) => place));
   const places = Array.from({ length: erasure.data + erasure.parity }, (_, place) => place);
-  return places.find((place) => !taken.has(place)) ?? null;
+  const missing = places.filter((place) => !taken.has(place));
+  const elsewhere = new Set(held.filter((each) => copyIsUp(state, each)).map(({ place }) => place));
+  return [...missing.filter((place) => !elsewhere.has(place)), ...missing.filter((place) => elsewhere.has(place))];
 }
 
 function homeDisks(volume: VolumeObject, leg: number): Set<string> {
@@ -90,30 +121,43 @@ function isNamed(snapshot: ReadySnapshot, lvol: string): boolean {
 }
 
 /**
- * Copies of the leg that can be read now and make up what is wanted: one that holds it, or as many others as a leg with parity
- * has data members. None: there are too few.
+ * Ways to have what is wanted, the best one first: each is copies of the leg that make it up, one that holds it, or as many
+ * others as a leg with parity has data members, and all that there are beside them. `doubtful`: lvols of copies that could not
+ * be read a moment ago. None: there are too few.
  */
 export function sourcesOf(
   state: ClusterState,
   snapshot: ReadySnapshot,
   at: { leg: number; disk: string; place?: number | undefined },
-): SnapshotCopy[] {
-  const able = snapshot.cut.copies.filter(
-    (copy) => copy.leg === at.leg && copy.disk !== at.disk && state.get('lives', copy.node)?.internal != null,
-  );
+  doubtful: ReadonlySet<string> = noDoubt,
+): SnapshotCopy[][] {
+  const volume = state.get('volumes', snapshot.volumeId);
+  const rank = (copy: SnapshotCopy): number =>
+    (doubtful.has(copyLvol(snapshot, copy.replica)) ? 2 : 0) +
+    (volume !== null && copyServes(state, volume, copy) ? 0 : 1);
+  const able = snapshot.cut.copies
+    .filter((copy) => copy.leg === at.leg && copy.disk !== at.disk && copyIsUp(state, copy))
+    .filter((copy) => state.get('lives', copy.node)?.internal != null)
+    .sort((a, b) => rank(a) - rank(b));
+  if (at.place === undefined) return able.map((copy) => [copy]);
   const same = able.find(({ place }) => place === at.place);
-  const needed = state.get('volumes', snapshot.volumeId)?.erasure?.data ?? 1;
-  const others = same === undefined ? onePerPlace(able).slice(0, needed) : [same];
-  return same === undefined && others.length < needed ? [] : others;
+  const isSure = same !== undefined && !doubtful.has(copyLvol(snapshot, same.replica));
+  const all = onePerPlace(able);
+  const others = all.filter((copy) => copy !== same);
+  const isEnough = others.length >= (volume?.erasure?.data ?? 1);
+  return [...(same !== undefined && (isSure || !isEnough) ? [[same]] : []), ...(isEnough ? [all] : [])];
 }
 
-/** Of what is being made: another source where the present one cannot be read; the same object: there is none better. */
+/**
+ * Of what is being made: another copy to be named as its source where the present one is not up; the same object: there is
+ * none better.
+ */
 export function planSource(state: ClusterState, snapshot: SnapshotObject, entry: SnapshotMaking): SnapshotObject {
   if (!isReady(snapshot)) return snapshot;
   const present = snapshot.cut.copies.find((copy) => copy.leg === entry.leg && copy.replica === entry.from);
   const isNeeded = entry.place === undefined || present?.place === entry.place;
-  if (present !== undefined && isNeeded && state.get('lives', present.node) !== null) return snapshot;
-  const [from] = sourcesOf(state, snapshot, entry);
+  if (present !== undefined && isNeeded && copyIsUp(state, present)) return snapshot;
+  const from = sourcesOf(state, snapshot, entry)[0]?.[0];
   if (from === undefined || from.replica === entry.from) return snapshot;
   const making = (snapshot.making ?? []).map((each) => (isSame(each, entry) ? { ...each, from: from.replica } : each));
   return { ...snapshot, making };
@@ -144,13 +188,12 @@ export function planSurplus(state: ClusterState, snapshot: SnapshotObject): Snap
   if (!isReady(snapshot) || volume === null || volume.phase !== 'live') return null;
   const homes = volume.legs.map((_, leg) => homeDisks(volume, leg));
   const isHomely = (entry: { leg: number; disk: string }): boolean => homes[entry.leg]?.has(entry.disk) === true;
+  const serving = snapshot.cut.copies.filter((copy) => copyServes(state, volume, copy));
   const covered = homes.map((disks, leg) => {
-    const up = snapshot.cut.copies.filter((copy) => copy.leg === leg && state.get('lives', copy.node) !== null);
-    const held = new Set(up.map((copy) => copy.disk));
+    const held = new Set(serving.filter((copy) => copy.leg === leg).map((copy) => copy.disk));
     return disks.size > 0 && [...disks].every((disk) => held.has(disk));
   });
-  const isUp = (copy: SnapshotCopy): boolean => state.get('lives', copy.node) !== null;
-  const kept = onePerPlace(snapshot.cut.copies.filter((copy) => isHomely(copy) && isUp(copy)));
+  const kept = onePerPlace(serving);
   const hasOther = (copy: SnapshotCopy): boolean =>
     !kept.includes(copy) && kept.some((each) => each.leg === copy.leg && each.place === copy.place);
   const unneeded = snapshot.cut.copies.filter((copy) =>
@@ -185,15 +228,13 @@ export interface CopyExport {
   readonly readers: readonly string[];
 }
 
-/** Copies on these disks that others are made of. */
+/** Copies on these disks that others may be made of: any of a leg of which one is being made, since some cannot be read. */
 export function copyExports(state: ClusterState, disks: ReadonlySet<string>): CopyExport[] {
   return state.all('snapshots').flatMap((snapshot) => {
     if (!isReady(snapshot) || snapshot.making === undefined) return [];
     const { making } = snapshot;
     return snapshot.cut.copies.flatMap((copy) => {
-      const wanted = making.filter(
-        (entry) => entry.leg === copy.leg && (entry.from === copy.replica || entry.place !== undefined),
-      );
+      const wanted = making.filter((entry) => entry.leg === copy.leg);
       if (wanted.length === 0 || !disks.has(copy.disk)) return [];
       const readers = [...new Set(wanted.map((entry) => entry.node))];
       return [{ lvol: copyLvol(snapshot, copy.replica), disk: copy.disk, readers }];

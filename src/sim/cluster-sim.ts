@@ -269,15 +269,19 @@ export class ClusterSim {
     return this.scrubber.judge({ damage, read: () => host.readEverything(0) });
   }
 
-  /** Some of the blocks that hosts wrote, all on one disk, wherever that has them: also in logs and below snapshots. */
-  damageDisk(random: SeededRandom): number {
-    const { node, disk } = random.pick(this.view.legs.flat());
+  /**
+   * Some of the blocks that hosts wrote, all on one disk, wherever that has them: also in logs and below snapshots.
+   * `of`: which disk's; otherwise any of the volume's.
+   */
+  damageDisk(random: SeededRandom, { of, share = damagedShare }: { of?: string; share?: number } = {}): number {
+    const candidates = this.view.legs.flat().filter((entry) => of === undefined || entry.node === of);
+    const { node, disk } = random.pick(candidates);
     const path = this.process(node).config.disks[0]?.path ?? '';
     const written = this.#writtenBlocks(node, path);
     // Unnoticed damage is told from what is right by checksums, or by most of the members.
     const { checksums = false, copies, erasure } = this.shape;
     const isTold = checksums || (erasure === undefined && copies > 2);
-    const chosen = [...written.keys()].filter(() => random.chance(damagedShare));
+    const chosen = [...written.keys()].filter(() => random.chance(share));
     for (const lba of chosen) {
       const how: AddonDiskDamage = isTold && random.chance(0.5) ? 'changed' : 'unreadable';
       for (const offsetBytes of written.get(lba) ?? []) this.world.damageDisk(node, path, { offsetBytes, how });

@@ -6,6 +6,7 @@
 // snapshot is judged by the history of the writes.
 
 import { describe, expect, it } from 'vitest';
+import { SeededRandom } from '../env/seeded-random.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
 import { run } from './run.js';
 import type { WorkloadMix } from './sim-host.js';
@@ -70,6 +71,24 @@ class CodedRun {
   }
 }
 
+/** Of how many others each copy is made that disk nodes begin to make from now on. */
+function sourceCounts(cluster: ClusterSim): number[] {
+  const counts: number[] = [];
+  for (const { engine } of cluster.diskNodes) {
+    if (engine === null) continue;
+    const rpc = engine.rpc.bind(engine);
+    Object.assign(engine, {
+      rpc: (...args: Parameters<typeof rpc>) => {
+        const [method, params] = args;
+        if (method === 'basalt_parity_member_create')
+          counts.push((params as { base_bdevs: readonly string[] }).base_bdevs.length);
+        return rpc(...args);
+      },
+    });
+  }
+  return counts;
+}
+
 describe('snapshots of a volume with erasure coding', { timeout: 900_000 }, () => {
   it.each([1n, 2n])('are instants while hosts write (seed %s)', async (seed) => {
     const coded = new CodedRun(seed);
@@ -112,6 +131,7 @@ describe('snapshots of a volume with erasure coding', { timeout: 900_000 }, () =
     await coded.start();
     for (let count = 0; count < 2; count++) await coded.snapshot();
     const { cluster } = coded;
+    const sources = sourceCounts(cluster);
     for (const name of ['d1', 'd3']) {
       cluster.drainer.drain({ kind: 'node', name });
       await coded.rest();
@@ -121,6 +141,25 @@ describe('snapshots of a volume with erasure coding', { timeout: 900_000 }, () =
       expect(await cluster.runUntil(() => !cluster.drainer.isBusy, 30_000)).toBe(true);
     }
     for (const places of coded.places) expect([...places].sort()).toEqual([0, 1, 2]);
+    expect(sources.length).toBeGreaterThan(0);
+    expect(new Set(sources), 'nothing is recomputed of what can be read').toEqual(new Set([1]));
+    expect(await coded.judge()).toBeNull();
+    cluster.close();
+  });
+
+  it('leave a disk that cannot be read any more, while its node is up', async () => {
+    const coded = new CodedRun(5n);
+    await coded.start();
+    for (let count = 0; count < 2; count++) await coded.snapshot();
+    const { cluster } = coded;
+    const sources = sourceCounts(cluster);
+    expect(cluster.damageDisk(new SeededRandom(5n), { of: 'd1', share: 1 })).toBeGreaterThan(0);
+    cluster.drainer.drain({ kind: 'node', name: 'd1' });
+    await coded.rest();
+    const on = cluster.state.all('snapshots').flatMap(({ cut }) => (cut?.copies ?? []).map(({ node }) => node));
+    expect(on).not.toContain('d1');
+    for (const places of coded.places) expect([...places].sort()).toEqual([0, 1, 2]);
+    expect(new Set(sources)).toEqual(new Set([1, 3]));
     expect(await coded.judge()).toBeNull();
     cluster.close();
   });
