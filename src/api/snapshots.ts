@@ -12,10 +12,10 @@ import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { codecs, formatVersion, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
-import { copiesNeeded, type SnapshotObject, snapshotLvol } from '../model/snapshots.js';
+import { copiesNeeded, type SnapshotObject, snapshotLvol, tooFewCopies } from '../model/snapshots.js';
 import { unmadeOf } from '../reconcile/clone-source.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
-import { copyIsUp } from '../reconcile/snapshot-copies.js';
+import { copyIsUp, copyServes } from '../reconcile/snapshot-copies.js';
 import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
@@ -194,10 +194,16 @@ function draw(
   const fullName = `${volume.name}@${snapshot.name}`;
   if (snapshot.phase !== 'ready' || cut === undefined || shape === undefined)
     throw new BasaltError('BUSY', { kind: 'snapshot', name: fullName, detail: 'it is not made yet' });
-  const up = copiesUp(snapshot, volume.legs.length, (copy) => copyIsUp(state, copy));
+  const up = copiesUp(
+    snapshot,
+    volume.legs.length,
+    (copy) => copyIsUp(state, copy),
+    // What begins elsewhere has to move.
+    (copy) => copyServes(state, volume, copy),
+  );
   const bare = up.flatMap((copies, leg) => (copies.length < copiesNeeded(volume) ? [leg] : []));
   if (bare.length > 0)
-    throw unavailable(volume, `${tooFew(volume)} of leg ${bare.join(', ')} of ${fullName} can be reached`);
+    throw unavailable(volume, `${tooFewCopies(volume)} of leg ${bare.join(', ')} of ${fullName} can be reached`);
   const legs = up.map((copies) => ({
     replicas: copies.map(
       ({ replica, disk, node }): ReplicaPlacement => ({
@@ -253,11 +259,6 @@ function checkRoom(
       `${bytes} there: add disks, or delete volumes`;
     throw new BasaltError('PLACEMENT_IMPOSSIBLE', { field: 'name', problem });
   }
-}
-
-function tooFew(volume: VolumeObject): string {
-  const needed = copiesNeeded(volume);
-  return needed === 1 ? 'no copy' : `fewer than ${needed} copies`;
 }
 
 function unavailable(volume: VolumeObject, detail: string): BasaltError {

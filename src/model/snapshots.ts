@@ -161,10 +161,24 @@ export function copiesNeeded(volume: { readonly erasure?: Erasure | undefined })
   return volume.erasure?.data ?? 1;
 }
 
-/** Of copies with the same place, the first. */
-export function onePerPlace(copies: readonly SnapshotCopy[]): SnapshotCopy[] {
-  const places = copies.map(({ leg, place }) => `${leg}/${place}`);
-  return copies.filter(({ place }, index) => place === undefined || places.indexOf(places[index] ?? '') === index);
+/** What is wrong where a leg cannot be had. */
+export function tooFewCopies(volume: { readonly erasure?: Erasure | undefined }): string {
+  const needed = copiesNeeded(volume);
+  return needed === 1 ? 'no copy' : `fewer than ${needed} copies`;
+}
+
+/** Of copies of a leg with the same place, the first one that is preferred, or the first. */
+export function onePerPlace(
+  copies: readonly SnapshotCopy[],
+  isPreferred: (copy: SnapshotCopy) => boolean = () => false,
+): SnapshotCopy[] {
+  const chosen = new Map<string, SnapshotCopy>();
+  for (const copy of copies) {
+    const key = `${copy.leg}/${copy.place}`;
+    const present = chosen.get(key);
+    if (present === undefined || (!isPreferred(present) && isPreferred(copy))) chosen.set(key, copy);
+  }
+  return copies.filter((copy) => copy.place === undefined || chosen.get(`${copy.leg}/${copy.place}`) === copy);
 }
 
 /** What a copy is called on its disk: 62 characters, one fewer than an lvol's name may have. */

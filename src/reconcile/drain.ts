@@ -10,10 +10,12 @@
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import type { CordonKind } from '../model/jobs.js';
 import { codecs, type VolumeObject } from '../model/objects.js';
+import { type SnapshotCopy, tooFewCopies } from '../model/snapshots.js';
 import { controllerNodes, withController, withoutController } from './controllers.js';
 import { cordonOf } from './cordons.js';
 import { notReady } from './hand-over.js';
 import { isActive, type MoveStep, planMoveController } from './move-controller.js';
+import { isReady, sourcesOf } from './snapshot-copies.js';
 import { both, removal, replace } from './store-step.js';
 
 export interface DrainTarget {
@@ -153,15 +155,18 @@ export function copyWaitingFor(
   disks: ReadonlySet<string>,
   only: (volumeId: string, leg: number) => boolean = () => true,
 ): string | null {
-  for (const { name, volumeId, phase, cut, leftovers } of state.all('snapshots')) {
-    const copies = phase === 'ready' ? (cut?.copies ?? []).filter((copy) => only(volumeId, copy.leg)) : [];
+  for (const snapshot of state.all('snapshots')) {
+    const { name, volumeId, leftovers } = snapshot;
+    const copies = isReady(snapshot) ? snapshot.cut.copies.filter((copy) => only(volumeId, copy.leg)) : [];
     const going = copies.filter((copy) => disks.has(copy.disk));
     if (going.length === 0 && !leftovers.some((entry) => disks.has(entry.disk))) continue;
-    const full = `${state.get('volumes', volumeId)?.name ?? volumeId}@${name}`;
-    const isReadable = (leg: number): boolean =>
-      copies.some((copy) => copy.leg === leg && state.get('lives', copy.node) !== null);
-    if (going.some((copy) => !isReadable(copy.leg)))
-      return `no copy of ${full} can be read: delete it, or bring one back`;
+    const volume = state.get('volumes', volumeId);
+    const full = `${volume?.name ?? volumeId}@${name}`;
+    // Each is read itself, or recomputed from others.
+    const isReadable = ({ leg, place }: SnapshotCopy): boolean =>
+      isReady(snapshot) && sourcesOf(state, snapshot, { leg, disk: '', place }).length > 0;
+    if (going.some((copy) => !isReadable(copy)))
+      return `${tooFewCopies(volume ?? {})} of ${full} can be read: delete it, or bring one back`;
     return going.length > 0 ? `copies of ${full} are made on other disks` : `copies of ${full} are being deleted`;
   }
   return null;

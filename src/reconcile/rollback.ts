@@ -18,7 +18,7 @@ import {
   type ReplicaPlacement,
   type VolumeObject,
 } from '../model/objects.js';
-import { copiesNeeded, onePerPlace, type SnapshotCopy, type SnapshotObject } from '../model/snapshots.js';
+import { copiesNeeded, onePerPlace, type SnapshotCopy, type SnapshotObject, tooFewCopies } from '../model/snapshots.js';
 import { awaitsSource } from './clone-source.js';
 import { volumeSize } from './growth.js';
 import { insteadOf } from './homes.js';
@@ -113,8 +113,7 @@ export function whyNot(
     return `it has ${size.servedBytes} bytes and had ${then} then: make a clone of the snapshot instead`;
   const needed = copiesNeeded(volume);
   const bare = volume.legs.flatMap((_, leg) => (copiesOf(state, snapshot, leg).length < needed ? [leg] : []));
-  if (bare.length > 0)
-    return `${needed === 1 ? 'no copy' : `fewer than ${needed} copies`} of leg ${bare.join(', ')} of the snapshot can be reached`;
+  if (bare.length > 0) return `${tooFewCopies(volume)} of leg ${bare.join(', ')} of the snapshot can be reached`;
   const away = volume.legs.flatMap((leg, index) =>
     copiesAtHome(leg, copiesOf(state, snapshot, index)).length < needed ? [index] : [],
   );

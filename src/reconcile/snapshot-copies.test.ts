@@ -7,7 +7,8 @@ import { SeededRandom } from '../env/seeded-random.js';
 import { ClusterState } from '../model/cluster-state.js';
 import { keys } from '../model/keys.js';
 import { codecs, type Leadership, type VolumeObject } from '../model/objects.js';
-import type { SnapshotCopy, SnapshotObject } from '../model/snapshots.js';
+import { onePerPlace, type SnapshotCopy, type SnapshotObject } from '../model/snapshots.js';
+import { copyWaitingFor } from './drain.js';
 import {
   copyExports,
   copyLvol,
@@ -202,6 +203,14 @@ describe('a copy', () => {
     bed.has(1, false);
     expect(planSurplus(bed.state, bed.snapshot), 'its disk is gone').toBeNull();
   });
+
+  it('is preferred where the leg stays, among those of one place', () => {
+    const bed = new Bed();
+    const second = { ...bed.copy(2), disk: disk(4), node: node(4), replica: replica(4) };
+    const copies = [bed.copy(0), bed.copy(2), second];
+    expect(onePerPlace(copies)).toEqual([bed.copy(0), bed.copy(2)]);
+    expect(onePerPlace(copies, (copy) => copy === second)).toEqual([bed.copy(0), second]);
+  });
 });
 
 describe('copies of a leg with parity', () => {
@@ -299,6 +308,18 @@ describe('copies of a leg with parity', () => {
     bed.up(3, false);
     const planned = planSurplus(bed.state, bed.snapshot);
     expect(planned, 'the only one with its place').toBeNull();
+  });
+
+  it('keep a drain waiting as long as too few can be read, which it says', () => {
+    const why = (): string | null => copyWaitingFor(bed.state, new Set([disk(2)]));
+    bed.up(0, false);
+    bed.up(1, false);
+    expect(why(), 'it is read itself').toBe('copies of v@s are made on other disks');
+    bed.up(2, false);
+    bed.up(1, true);
+    expect(why()).toBe('fewer than 2 copies of v@s can be read: delete it, or bring one back');
+    bed.up(0, true);
+    expect(why()).toBe('copies of v@s are made on other disks');
   });
 
   it('have one of each place on the disks of the leg whatever way replicas went', () => {

@@ -162,9 +162,13 @@ export function copiesUp(
   snapshot: SnapshotObject,
   legCount: number,
   isUp: (copy: SnapshotCopy) => boolean,
+  isPreferred?: (copy: SnapshotCopy) => boolean,
 ): SnapshotCopy[][] {
   const copies = snapshot.phase === 'ready' ? (snapshot.cut?.copies ?? []) : [];
   return Array.from({ length: legCount }, (_, leg) =>
-    onePerPlace(copies.filter((copy) => copy.leg === leg && isUp(copy))),
+    onePerPlace(
+      copies.filter((copy) => copy.leg === leg && isUp(copy)),
+      isPreferred,
+    ),
   );
 }
