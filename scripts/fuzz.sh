@@ -42,8 +42,8 @@ done
 bash scripts/setup.sh fuzz --no-build
 
 folder=build/fuzz
-# Half the time to compile; the line tables are enough for reports.
-options=(-DBASALT_FUZZ=ON -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14
+# Whole units at once, as in every build from nothing. Half the time to compile; the line tables are enough for reports.
+options=(-DBASALT_FUZZ=ON -DBASALT_ONCE=ON -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14
   -DCMAKE_BUILD_TYPE=Fuzz '-DCMAKE_CXX_FLAGS_FUZZ=-O1 -gline-tables-only')
 if $coverage; then
   folder=build/fuzz-cov
