@@ -179,7 +179,7 @@ class DataRun {
       if (!stack.world().run_until([&] { return !stack.returning(); }, drain_limit))
         return fail(Failure::liveness, "a member does not come back");
     }
-    const auto redundant = [&] { return !stack.raids_resyncing() && !stack.raids_degraded(); };
+    const auto redundant = [&] { return !stack.raids_resyncing() && !stack.raids_degraded() && stack.legs_equal(); };
     if (!stack.world().run_until(redundant, drain_limit)) return fail(Failure::liveness, "a raid stays degraded");
     if (liar_) stack.misdirect_no_more(*liar_);
     const bool damaged = sectors_ || liar_;

@@ -79,6 +79,7 @@ class Stack {
   Scrubbed scrub(bool mends = true);
   bool raids_degraded() const;
   bool raids_resyncing() const;
+  bool legs_equal();  // nothing is left that may differ after a crash
 
   template <class T>
   std::optional<T> run(Task<T> task, Duration limit = seconds(600)) {
@@ -115,6 +116,7 @@ class Stack {
   bool absent(const LayerPlan& member) const;
   size_t spare_count(const LayerPlan& raid) const;
   bool spoiled();
+  bool data_readable();
   void hurt(const LayerPlan& plan, bool hurt);
   Task<Result<bdev::ScrubInfo>> scrub_all(bool repair);
   bdev::LegBdev& leg(const LayerPlan& plan) { return static_cast<bdev::LegBdev&>(*bdevs_.at(plan.id)); }

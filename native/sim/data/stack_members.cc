@@ -38,6 +38,10 @@ bool Stack::raids_resyncing() const {
     return found != nullptr && found->resyncing();
   });
 }
+bool Stack::legs_equal() {
+  const auto legs = legs_of(plan_.top);
+  return std::all_of(legs.begin(), legs.end(), [this](const auto* plan) { return leg(*plan).equal(); });
+}
 bool Stack::absent(const LayerPlan& member) const {
   return std::find(options_.absent.begin(), options_.absent.end(), member.id) != options_.absent.end();
 }
@@ -90,6 +94,26 @@ bool Stack::spoiled() {
     if (disk(i).unreadable_count() > 0) return true;
   }
   return false;
+}
+
+// A leg uses of its members what the smallest one has.
+bool Stack::data_readable() {
+  for (const LayerPlan* plan : legs_of(plan_.top)) {
+    const bdev::BdevInfo& info = leg(*plan).info();
+    for (const LayerPlan& member : plan->below) {
+      if (member.kind != LayerKind::file) continue;
+      if (!disk(member.disk).readable(0, info.count_blocks * info.block_size_bytes)) return false;
+    }
+  }
+  for (const LayerPlan* plan : raids_of(plan_.top)) {
+    const bdev::ParityLayout& layout = raid(*plan)->layout();
+    for (const LayerPlan& member : plan->below) {
+      if (member.kind != LayerKind::file) continue;
+      if (!disk(member.disk).readable(layout.first_block * layout.block_bytes, layout.strip_count * plan->strip_bytes))
+        return false;
+    }
+  }
+  return true;
 }
 
 // One disk at a time, and in its data alone: what is unreadable of a store's metadata or a superblock takes the member.
@@ -176,7 +200,7 @@ Stack::Scrubbed Stack::scrub(bool mends) {
   auto second = run(scrub_all(false));
   if (!second->ok()) return {second->error().message, out.found_blocks};
   if ((*second)->different_blocks + (*second)->unreadable_blocks > 0) out.wrong = "a scrub left " + text(**second);
-  if (out.wrong.empty() && spoiled()) out.wrong = "a scrub left sectors that cannot be read";
+  if (out.wrong.empty() && !data_readable()) out.wrong = "a scrub left sectors that cannot be read";
   return out;
 }
 
