@@ -156,7 +156,11 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     ...defined({ logLevel: options.logLevel }),
   };
   const described = options.disk.length > 0 || options.roles !== undefined || options.config === undefined;
-  if (!described) return common;
+  if (options.disk.length === 0) refuse(ofDisks(options), 'says something of disks, and there is no --disk');
+  if (!described) {
+    refuse(ofNode(options), 'belongs into the configuration file, which describes the node');
+    return common;
+  }
   if (options.name === undefined) throw invalid('--name', 'is missing');
   const createBytes = options.diskSize === undefined ? undefined : parseBytes(options.diskSize, '--disk-size');
   const disks = options.disk.map((path) => ({
@@ -177,6 +181,31 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     location: options.location === undefined ? undefined : locationOf(options.location),
   });
   return { ...common, nodes: [node] };
+}
+
+/** Options that say more of the disks that others name, and of a node that others describe. */
+const ofDisks = ({ diskSize, buffered, class: diskClass, tags }: NodeOptions): object => ({
+  '--disk-size': diskSize,
+  '--buffered': buffered,
+  '--class': diskClass,
+  '--tags': tags,
+});
+
+const ofNode = (options: NodeOptions): object => ({
+  '--location': options.location,
+  '--address': options.address,
+  '--internal-port': options.internalPort,
+  '--host-port': options.hostPort,
+  '--tls-address': options.tlsAddress,
+  '--tls-port': options.tlsPort,
+  '--discovery': options.discovery,
+  '--engine': options.engine,
+});
+
+/** @throws INVALID_ARGUMENT rather than leave out what somebody asked for */
+function refuse(given: object, problem: string): void {
+  const [option] = Object.keys(defined(given));
+  if (option !== undefined) throw invalid(option, problem);
 }
 
 /** `spdk:/var/tmp/spdk.sock`; what else there is is for the configuration's schema to say. */
