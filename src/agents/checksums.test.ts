@@ -4,7 +4,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { cloneSnapshot, createSnapshot } from '../api/snapshots.js';
 import { createVolume } from '../api/volumes.js';
-import type { LvolDescription } from '../engine/methods.js';
+import type { LvolDescription } from '../engine/descriptions.js';
 import { systemClock } from '../env/clock.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 

@@ -7,8 +7,8 @@
 // Invariants:  - hosts that are connected hear of each change; one that changes nothing is no news to them
 //              - a host is sent from plain listeners to plain ones, and from TLS to TLS (the engine's rule)
 
+import type { Referral } from '../engine/descriptions.js';
 import type { Engine } from '../engine/engine.js';
-import type { Referral } from '../engine/methods.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import { nqns } from '../model/keys.js';
 import type { Address } from '../model/objects.js';

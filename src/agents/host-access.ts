@@ -6,8 +6,8 @@
 // Invariants:  - a host whose keys cannot be had is not admitted; one that was admitted keeps the keys that it had
 //              - a key stands in the engine's keyring only while a host gets it
 
+import type { KeyNames } from '../engine/descriptions.js';
 import type { Engine } from '../engine/engine.js';
-import type { KeyNames } from '../engine/methods.js';
 import type { KeySource } from '../model/cluster-key.js';
 import { BasaltError } from '../model/errors.js';
 import { type HostKeyKind, hostKeyKinds, unwrapHostKeys } from '../model/hosts.js';

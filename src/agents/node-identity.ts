@@ -10,8 +10,8 @@
 //                their keys, and under no name without one
 //              - nobody falls back to doing without
 
+import type { AuthenticationPolicy, KeyNames } from '../engine/descriptions.js';
 import type { Engine } from '../engine/engine.js';
-import type { AuthenticationPolicy, KeyNames } from '../engine/methods.js';
 import { nqns } from '../model/keys.js';
 import type { NodeKey, NodeKeyRing } from '../model/node-key.js';
 

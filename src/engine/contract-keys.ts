@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { expectRefusal, pattern, refusal } from './contract-tools.js';
+import type { AuthenticationPolicy, KeyNames, ListenAddress } from './descriptions.js';
 import { type Engine, engineErrorCodes } from './engine.js';
-import type { AuthenticationPolicy, KeyNames, ListenAddress } from './methods.js';
 
 /** Two secrets in files that only their owner may read. */
 async function secretFiles(folder: string): Promise<[string, string]> {

@@ -10,6 +10,7 @@
 
 import type { EngineEvent, Method, MethodResult, Params } from './methods.js';
 
+export type * from './descriptions.js';
 export * from './errors.js';
 export type * from './methods.js';
 

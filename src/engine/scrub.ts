@@ -8,8 +8,8 @@
 //              - a leg's scrub runs in the engine: it is stopped when its end is asked for
 
 import type { Clock } from '../env/clock.js';
+import type { LegScrub } from './descriptions.js';
 import type { Engine } from './engine.js';
-import type { LegScrub } from './methods.js';
 
 export interface ScrubRequest {
   readonly name: string;

@@ -5,7 +5,7 @@
 // Method: agents on native engines in virtual time, under hosts whose histories are judged.
 
 import { afterEach, describe, expect, it } from 'vitest';
-import type { LinkDescription } from '../engine/methods.js';
+import type { LinkDescription } from '../engine/descriptions.js';
 import { nqns } from '../model/keys.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
 

@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
 import { NodeIdentity, noIdentity } from '../../src/agents/node-identity.js';
 import { commandPath } from '../../src/bin/command-path.js';
-import type { KeyNames } from '../../src/engine/methods.js';
+import type { KeyNames } from '../../src/engine/descriptions.js';
 import { createNativeEngine } from '../../src/engine/native/native-engine.js';
 import { systemRandom } from '../../src/env/random.js';
 import { Cluster } from '../../src/index.js';

@@ -7,6 +7,7 @@
 // as by SIGSTOP: what is in flight parks and goes on later), and the network's partition() and heal(). A restart is a
 // new FakeEngine on the same network.
 
+import type { ReactorMode } from '../descriptions.js';
 import {
   type BdevHandle,
   type Engine,
@@ -19,7 +20,6 @@ import {
   type MethodResult,
   type RpcArguments,
 } from '../engine.js';
-import type { ReactorMode } from '../methods.js';
 import { waitForAnswer } from '../rpc-wait.js';
 import type { FakeBdev } from './bdev.js';
 import { Fields } from './fields.js';

@@ -3,7 +3,7 @@
 // A leg of the fake: a mirror over members, with the rules that the control plane depends on: writes wait for the word
 // about a failed member, a conflict fences, a joining member receives writes while it is copied.
 
-import type { LegScrub } from '../methods.js';
+import type { LegScrub } from '../descriptions.js';
 import type { FakeBdev, FakeIo } from './bdev.js';
 import { anaInaccessible, IoStatus, Refused } from './refusal.js';
 

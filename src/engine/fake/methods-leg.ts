@@ -2,7 +2,7 @@
 //
 // The fake's members, legs and peer watches: what reaches from one engine to another.
 
-import type { LegResync, LinkDescription } from '../methods.js';
+import type { LegResync, LinkDescription } from '../descriptions.js';
 import { Association } from './association.js';
 import { type FakeBdev, followSize, makeBdev } from './bdev.js';
 import { Fields } from './fields.js';

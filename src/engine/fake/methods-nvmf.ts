@@ -2,8 +2,8 @@
 //
 // The fake's nvmf_* methods: subsystems, namespaces, listeners, hosts.
 
+import type { KeyNames, Referral } from '../descriptions.js';
 import type { AnaState } from '../engine.js';
-import type { KeyNames, Referral } from '../methods.js';
 import type { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
 import { Refused } from './refusal.js';

@@ -2,7 +2,7 @@
 //
 // The fake's methods for reservations: the keeper's side of a namespace, and those of its own host.
 
-import type { HostReservationAction, HostReservationResult, ReservationState } from '../methods.js';
+import type { HostReservationAction, HostReservationResult, ReservationState } from '../descriptions.js';
 import { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
 import { Refused } from './refusal.js';

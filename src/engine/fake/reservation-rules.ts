@@ -2,7 +2,7 @@
 //
 // The fake's rules of NVMe reservations, as pure functions.
 
-import type { HostReservationAction, ReservationNotice, ReservationState } from '../methods.js';
+import type { HostReservationAction, ReservationNotice, ReservationState } from '../descriptions.js';
 
 /** NVMe statuses, without the phase tag. */
 export const reservationStatus = Object.freeze({

@@ -3,7 +3,8 @@
 // Hosts' reservations on a namespace of the fake: the protocol with their keeper, as native/ns/shared_reservation.h has
 // it. Without a keeper they live here.
 
-import type { EngineEvent, HostReservationResult, ReservationNotice, ReservationState } from '../methods.js';
+import type { HostReservationResult, ReservationNotice, ReservationState } from '../descriptions.js';
+import type { EngineEvent } from '../methods.js';
 import { type FakeIo, isIoStatus } from './bdev.js';
 import type { FakeNetwork } from './network.js';
 import { anaInaccessible, reservationConflict } from './refusal.js';

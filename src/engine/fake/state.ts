@@ -2,8 +2,8 @@
 //
 // What one fake engine holds in memory: all of it goes with a crash. Handlers of every family work on it.
 
+import type { HostReservationResult, KeyNames, ReactorMode, Referral } from '../descriptions.js';
 import type { AnaState, EngineEvent } from '../engine.js';
-import type { HostReservationResult, KeyNames, ReactorMode, Referral } from '../methods.js';
 import type { Association } from './association.js';
 import type { FakeBdev, FaultIo, SlotIo } from './bdev.js';
 import type { StoredDisk, StoredLvol } from './disk.js';

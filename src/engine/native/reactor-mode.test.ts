@@ -4,7 +4,7 @@
 // sleeps is seen to, one that is busy turns on and on and never does.
 
 import { expect, it, vi } from 'vitest';
-import type { ReactorDescription } from '../methods.js';
+import type { ReactorDescription } from '../descriptions.js';
 import { createNativeEngine } from './native-engine.js';
 
 it('a reactor that is made busy never sleeps while the other one does, and sleeps again when it may', async () => {
