@@ -60,12 +60,15 @@ describe.each(kernelSeries)('kernel %s', (kernel) => {
     process.stderr.write(`cluster, kernel ${kernel}: longest write of the guest over the kill ${run.writeMsMax} ms\n`);
   });
 
-  test('discovery shows a host its volumes and a stranger none', () => {
+  test('discovery shows a host its volumes and where to ask on, and a stranger nothing', () => {
     const records = (key: string) =>
-      (saidJson(key)['records'] as { subnqn: string; trsvcid: string }[]).map(
-        (record) => `${record.subnqn} ${record.trsvcid.trim()}`,
+      (saidJson(key)['records'] as { subtype: string; subnqn: string; trsvcid: string }[]).map(
+        (record) => `${record.subtype}: ${record.subnqn} ${record.trsvcid.trim()}`,
       );
-    expect(records('discovery')).toEqual([`${paths.nqn} ${paths.ports[0]}`]);
+    expect(records('discovery')).toEqual([
+      `nvme subsystem: ${paths.nqn} ${paths.ports[0]}`,
+      `discovery subsystem referral: nqn.2014-08.org.nvmexpress.discovery ${paths.ports[1]}`,
+    ]);
     expect(records('discovery_stranger')).toEqual([]);
   });
 
