@@ -54,7 +54,8 @@ class Link final : nvmf::HostController::Listener {
   const nvmf::HostController& controller() const { return controller_; }
   size_t user_count() const { return users_.size(); }
 
-  void add(uint32_t number, User* user) { users_[number] = user; }
+  // False: another one has that number.
+  bool add(uint32_t number, User* user) { return users_.emplace(number, user).second; }
   void remove(uint32_t number) { users_.erase(number); }
   size_t next_queue() { return queue_next_++ % std::max<size_t>(1, controller_.io_queue_count()); }
   void abort(Error reason) { controller_.abort(std::move(reason)); }

@@ -141,8 +141,12 @@ Task<Outcome> LinkReach::attach() {
   if (!answer.status.ok()) {
     co_return Error{errc_of(answer.status), options_.subnqn + ": Attach: " + nvme::to_string(answer.status)};
   }
-  number_ = static_cast<uint32_t>(answer.value);
-  link_->add(number_, this);
+  const auto number = static_cast<uint32_t>(answer.value);
+  // Neither can be told from others: changes and the link's end would reach the wrong one, or one that is gone.
+  if (number == 0 || number == UINT32_MAX || !link_->add(number, this)) {
+    co_return Error{Errc::io, options_.subnqn + ": Attach: the node answered a number that cannot be"};
+  }
+  number_ = number;
   co_return success();
 }
 

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Members that share a link, against the real target over sockets in memory: what one does, or suffers, is its own;
 // what an old epoch left behind on the shared connections reaches nobody.
+#include <cstring>
+
 #include "bdev/nvmf/link_world_testing.h"
+#include "nvmf/transport/tcp/fake_target_testing.h"
 
 namespace basalt::bdev {
 namespace {
 
+using basalt::testing::FakeConnection;
 using basalt::testing::TargetWorld;
 using basalt::testing::test_hostnqn;
 using basalt::testing::test_link_nqn;
@@ -376,6 +380,97 @@ TEST_F(LinkTest, TheLinkOfAnEngineThatStopsEndsWithItsMembers) {
   ASSERT_TRUE(world.net.run(world.target->delete_subsystem(test_link_nqn)).ok());
   EXPECT_TRUE(await([&] { return recorder.failed.size() == 1; }));
   EXPECT_FALSE(a.taken());
+}
+
+// A node that numbers attachments as it likes. A number is what tells them apart here as well: one that is none, or
+// that another has, must hurt only who got it.
+class OddNumbersTest : public ::testing::Test {
+ protected:
+  OddNumbersTest() {
+    world.net.run_for(milliseconds(1));
+    node.on_command = [this](FakeConnection& connection, const nvme::Command& command, const std::vector<uint8_t>&) {
+      if (command.opcode == static_cast<uint8_t>(nvme::NvmOpcode::reservation_report)) {
+        connection.give(command, std::vector<uint8_t>(command.sgl.length_bytes));
+        return true;
+      }
+      if (connection.qid != 0) return false;
+      switch (static_cast<nvme::AdminOpcode>(command.opcode)) {
+        case nvme::AdminOpcode::link_attach:
+          connection.respond(command.cid, nvme::status::success, numbers[attach_count++ % numbers.size()]);
+          return true;
+        case nvme::AdminOpcode::link_detach:
+          detached.push_back(command.nsid);
+          return false;
+        case nvme::AdminOpcode::link_describe: {
+          nvme::LinkDescription description{};
+          description.block_size_bytes = 4096;
+          description.count_blocks = 1024;
+          std::vector<uint8_t> bytes(sizeof(description));
+          std::memcpy(bytes.data(), &description, sizeof(description));
+          connection.give(command, bytes);
+          return true;
+        }
+        default:
+          return false;
+      }
+    };
+  }
+  ~OddNumbersTest() override {
+    for (auto& member : members)
+      (void)world.net.run(member->close());
+    world.net.run_void(links.close());
+    world.close();
+  }
+  Member& add() {
+    MemberOptions options;
+    options.name = "m" + std::to_string(members.size());
+    options.address = {"127.0.0.1", "5555"};
+    options.subnqn = "nqn.2026-01.test:replica";
+    options.hostnqn = test_hostnqn;
+    options.link_nqn = test_link_nqn;
+    members.push_back(std::make_unique<Member>(world.host, world.tcp, options, &links));
+    members.back()->set_listener(&recorder);
+    return *members.back();
+  }
+  Result<MemberInfo> take(Member& member) { return world.net.run(member.takeover(5, seconds(3))); }
+
+  TargetWorld world{45};
+  basalt::testing::FakeTarget node{world.net, world.home, 5555};
+  std::vector<uint32_t> numbers = {1};
+  size_t attach_count = 0;
+  std::vector<uint32_t> detached;
+  testing::Recorder recorder;
+  Links links{world.host, world.tcp};
+  std::vector<std::unique_ptr<Member>> members;
+};
+
+TEST_F(OddNumbersTest, ANumberThatIsNoneIsNoAttachment) {
+  for (const uint32_t none : {0u, UINT32_MAX}) {
+    numbers = {none};
+    const auto refused = take(add());
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, Errc::io);
+    EXPECT_NE(refused.error().message.find("number"), std::string::npos) << refused.error().message;
+  }
+  EXPECT_TRUE(detached.empty());
+}
+
+TEST_F(OddNumbersTest, ANumberThatAnotherHasStaysTheOthers) {
+  Member& first = add();
+  const auto took = take(first);
+  ASSERT_TRUE(took.ok()) << took.error().message;
+  Member& second = add();
+  const auto refused = take(second);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, Errc::io);
+  ASSERT_TRUE(world.net.run(second.close()).ok());
+  EXPECT_TRUE(detached.empty());
+  EXPECT_TRUE(first.taken());
+  EXPECT_TRUE(world.write(first, 0, 1, 1).ok());
+  // It is the first one that is told.
+  node.connections.clear();
+  ASSERT_TRUE(world.net.run_until([&] { return recorder.failed.size() == 1; }));
+  EXPECT_EQ(recorder.failed[0], "m0");
 }
 
 }  // namespace
