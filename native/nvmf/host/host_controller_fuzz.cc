@@ -201,7 +201,14 @@ class Listener final : public HostController::Listener {
     lost_count++;
   }
   void namespaces_changed() override {}
+  void attachments_changed(const std::vector<uint32_t>& numbers, bool all) override {
+    for (const uint32_t number : numbers)
+      BASALT_ASSERT(number != 0);
+    BASALT_ASSERT(!all || numbers.front() == UINT32_MAX);
+    changed_count++;
+  }
   int lost_count = 0;
+  int changed_count = 0;
 };
 
 void check_namespaces(const HostController& controller) {
@@ -235,6 +242,7 @@ void read_one_block(FuzzWorld& world, HostController& controller) {
 }
 
 constexpr uint8_t mode_calls = 8;
+constexpr uint8_t mode_node_link = 16;
 
 // The control path's commands, on either kind of queue: each has an answer, or is lost.
 void call(FuzzWorld& world, HostController& controller) {
@@ -264,6 +272,7 @@ void run(std::span<const uint8_t> bytes) {
   options.hostid.bytes[0] = 1;
   options.io_queue_count = static_cast<uint16_t>(1 + (mode & 3));
   options.discovery = (mode & 4) != 0;
+  options.node_link = (mode & mode_node_link) != 0 && !options.discovery;
   options.admin_timeout = options.command_timeout = seconds(2);
   AnyTransport transport(input);
   Listener listener;
@@ -278,9 +287,13 @@ void run(std::span<const uint8_t> bytes) {
     if (controller.live() && !options.discovery) read_one_block(world, controller);
     if ((mode & mode_calls) != 0 && !options.discovery) call(world, controller);
     controller.refresh_ana();
+    if (options.node_link) controller.refresh_namespaces();
+    if (options.node_link) controller.ask();
     world.world.run_for(seconds(1));
     check_namespaces(controller);
   }
+  BASALT_ASSERT(options.node_link || listener.changed_count == 0);
+  BASALT_ASSERT(!options.node_link || controller.namespaces().empty());
   world.run_void(controller.close());
   BASALT_ASSERT(!controller.live() && listener.lost_count <= 1);
 }
@@ -295,6 +308,25 @@ std::vector<FuzzSeed> seeds() {
       output.u8(i < 24 ? reply_good + 0u : reply);
     out.push_back({"calls-" + std::to_string(reply), output.bytes()});
   }
+  // A node's link: which attachments have changed - none, some, any - and a node that answers nothing more.
+  for (const unsigned reply : {reply_good, reply_patched, reply_status, reply_silent, reply_lost}) {
+    for (unsigned at = 8; at < 24; at++) {
+      FuzzOutput output;
+      output.u8(mode_node_link);
+      for (unsigned i = 0; i < at; i++)
+        output.u8(reply_good);
+      output.u8(reply);
+      const FuzzBytes numbers = {1, 0, 0, 0, 7, 0, 0, 0};
+      if (reply == reply_patched) output.patch_one(0, numbers).no_patch();
+      if (reply == reply_status) output.u16(0x0b);
+      out.push_back({"link-" + std::to_string(at) + "-" + std::to_string(reply), output.bytes()});
+    }
+  }
+  FuzzOutput any;
+  any.u8(mode_node_link);
+  for (unsigned i = 0; i < 40; i++)
+    any.u8(reply_patched).patch_one(0, FuzzBytes(4, 0xff)).no_patch();
+  out.push_back({"link-any", any.bytes()});
   // Commands of a connect with one I/O queue, in order; each fails, is silent, ends it, or is patched.
   constexpr unsigned commands = 16;
   for (unsigned at = 0; at < commands; at++) {
