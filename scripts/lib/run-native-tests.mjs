@@ -83,7 +83,7 @@ const all = test_targets(scan_native(join(root, 'native')));
 const unknown = only.filter((name) => !all.includes(name));
 if (unknown.length > 0) throw new Error(`no such test program: ${unknown.join(', ')}`);
 // What takes longest begins first, so that nothing runs alone at the end.
-const long = ['test_sim_data', 'test_bdev_lvol', 'test_bdev_raid', 'test_bdev_leg', 'test_sim'];
+const long = ['test_sim_data', 'test_bdev_lvol', 'test_bdev_raid', 'test_nvmf_transport', 'test_bdev_leg', 'test_sim'];
 const wanted = only.length > 0 ? only : all;
 const waiting = [...long.filter((name) => wanted.includes(name)), ...wanted.filter((name) => !long.includes(name))];
 async function worker() {
