@@ -9,7 +9,6 @@ import { constants } from 'node:fs';
 import { access, mkdtemp, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DemoCluster } from '../scripts/demo/cluster.js';
-import { commandPath } from '../src/bin/command-path.js';
 import { Cluster, type Volume } from '../src/cluster.js';
 import { systemClock } from '../src/env/clock.js';
 import type { VolumeView } from '../src/model/api.js';
@@ -47,8 +46,7 @@ export async function benchVolume(
 ): Promise<void> {
   const folder = await mkdtemp(join(await placeOfDisks(), 'basalt-bench-'));
   process.stderr.write(`disks: files in ${folder}\n`);
-  const basalt = commandPath();
-  const cluster = await DemoCluster.plan({ folder, diskBytes, basalt });
+  const cluster = await DemoCluster.plan({ folder, diskBytes });
   const floors: Server[] = [];
   try {
     await cluster.start();

@@ -5,7 +5,6 @@
 
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { commandPath } from '../src/bin/command-path.js';
 import { packageRoot } from '../src/engine/native/addon.js';
 import { spdkMissing, spdkProgram } from '../src/engine/spdk/testing/spdk-process.js';
 import { systemClock } from '../src/env/clock.js';
@@ -131,9 +130,8 @@ class Demo {
     this.#say('starting the store, an API server, three disk nodes and two controller nodes');
     const sizeBytes = Math.ceil(image.bytes / MiB) * MiB;
     const diskBytes = Math.max(2 * sizeBytes, 256 * MiB);
-    const basalt = commandPath();
     const { keep, spdk } = this.#options;
-    const common = { folder: this.#folder, diskBytes, basalt, stays: keep };
+    const common = { folder: this.#folder, diskBytes, stays: keep };
     const cluster = await DemoCluster.plan(spdk === null ? common : { ...common, spdk });
     this.#cluster = cluster;
     await cluster.start();

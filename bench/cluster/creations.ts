@@ -4,7 +4,6 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
-import { commandPath } from '../../src/bin/command-path.js';
 import { ApiClient } from '../../src/client/api-client.js';
 import { systemClock } from '../../src/env/clock.js';
 import type { VolumeView } from '../../src/model/api.js';
@@ -42,8 +41,7 @@ async function measure(
 ): Promise<Figure> {
   // Not /tmp, which may be a file system without O_DIRECT.
   const folder = await mkdtemp(join('/var/tmp', 'basalt-bench-'));
-  const basalt = commandPath();
-  const cluster = await DemoCluster.plan({ folder, diskBytes, basalt, store: at.store });
+  const cluster = await DemoCluster.plan({ folder, diskBytes, store: at.store });
   try {
     await cluster.start();
     const client = new ApiClient({ endpoint: cluster.api.endpoint, timeoutMs: servedMsMax });

@@ -108,6 +108,16 @@ class FuzzOutput {
 };
 
 using FuzzRun = void (*)(std::span<const uint8_t>);
+
+// Of a target that plays one world for its bytes, the first of which seeds that world.
+template <class Play>
+void fuzz_play(std::span<const uint8_t> bytes) {
+  FuzzInput input(bytes);
+  const uint8_t seed = input.u8();
+  Play play(input, seed);
+  play.perform();
+}
+
 using FuzzSeeds = std::vector<FuzzSeed> (*)();
 
 inline FuzzBytes read_fuzz_file(const std::filesystem::path& path) {

@@ -8,6 +8,7 @@ import { ApiClient } from '../../src/client/api-client.js';
 import { attachEngine } from '../../src/engine/attached/attached-engine.js';
 import type { VolumeView } from '../../src/model/api.js';
 import type { JobView } from '../../src/model/jobs.js';
+import { commandPath } from './command-path.js';
 import { pollUntil } from './poll.js';
 import { Daemon, freePorts } from './processes.js';
 
@@ -26,8 +27,6 @@ export interface ClusterOptions {
   readonly folder: string;
   /** Size of each disk file. */
   readonly diskBytes: number;
-  /** The command line's script. */
-  readonly basalt: string;
   /** Added to every daemon's. */
   readonly environment?: Readonly<Record<string, string>>;
   /** `etcd`: three members of Debian's etcd. @default embedded */
@@ -76,7 +75,7 @@ export class DemoCluster {
         folder,
       );
     const basalt = (name: string, ...args: readonly string[]): Daemon =>
-      daemon(name, [process.execPath, options.basalt, ...args, '--log-level', 'info', '--json']);
+      daemon(name, [process.execPath, commandPath(), ...args, '--log-level', 'info', '--json']);
     const node = (name: string, ...args: readonly string[]): Daemon => {
       const where = ['--address', place(name).address, '--internal-port', `${port()}`, '--host-port', `${port()}`];
       return basalt(name, 'node', '--name', name, ...args, ...where, ...keys, ...nodeArguments, '--store', endpoints);

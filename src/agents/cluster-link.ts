@@ -2,7 +2,7 @@
 //
 // An agent's connection to the store: the cluster's state as it changes, and the few ways of writing.
 
-import type { ClusterState } from '../model/cluster-state.js';
+import type { ClusterState, Kind } from '../model/cluster-state.js';
 import type { LeadershipPort } from './leadership-register.js';
 import type { ReservationPort } from './reservation-port.js';
 
@@ -21,4 +21,19 @@ export interface ClusterLink {
   commit(commit: Commit, signal: AbortSignal): Promise<boolean>;
   leadership(volumeId: string): LeadershipPort;
   reservations(volumeId: string): ReservationPort;
+}
+
+/** `link.onChange`, for who looks at objects of some kinds only: called after the first change, then when one of these did. */
+export function onChangeOf(
+  link: Pick<ClusterLink, 'state' | 'onChange'>,
+  kinds: readonly Kind[],
+  listener: () => void,
+): () => void {
+  let seen = '';
+  return link.onChange(() => {
+    const now = kinds.map((kind) => link.state.version(kind)).join(' ');
+    if (now === seen) return;
+    seen = now;
+    listener();
+  });
 }

@@ -4,7 +4,7 @@
 
 import type { Address, VolumeObject } from '../model/objects.js';
 import { linkOf } from '../reconcile/node-links.js';
-import type { ClusterLink } from './cluster-link.js';
+import { type ClusterLink, onChangeOf } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import type { HostAccess } from './host-access.js';
 import { PeerWatcher } from './peer-watcher.js';
@@ -56,7 +56,6 @@ export class ControllerAgent {
   readonly #peers: PeerWatcher;
   readonly #loop: ReconcileLoop;
   #unsubscribe: (() => void) | null = null;
-  #seen = '';
   /** Of each volume, what it was shown last: the objects that are its own, versions of what is everybody's. */
   readonly #shown = new Map<string, readonly unknown[]>();
   readonly #promotions: Slots;
@@ -83,7 +82,10 @@ export class ControllerAgent {
 
   start(): void {
     this.#peers.start();
-    this.#unsubscribe = this.#options.link.onChange(() => this.#changed());
+    this.#unsubscribe = onChangeOf(this.#options.link, [...ownKinds, ...sharedKinds], () => {
+      this.#peers.wake();
+      this.#loop.wake();
+    });
     this.#loop.start();
   }
 
@@ -98,15 +100,6 @@ export class ControllerAgent {
     await Promise.all([...this.#volumes.values()].map((volume) => volume.stop()));
     await Promise.all(this.#retiring);
     await this.#peers.stop();
-  }
-
-  #changed(): void {
-    const { state } = this.#options.link;
-    const seen = [...ownKinds, ...sharedKinds].map((kind) => state.version(kind)).join(' ');
-    if (seen === this.#seen) return;
-    this.#seen = seen;
-    this.#peers.wake();
-    this.#loop.wake();
   }
 
   #peersChanged(): void {

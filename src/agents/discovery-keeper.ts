@@ -12,7 +12,7 @@ import type { Engine } from '../engine/engine.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import { nqns } from '../model/keys.js';
 import type { Address } from '../model/objects.js';
-import type { ClusterLink } from './cluster-link.js';
+import { type ClusterLink, onChangeOf } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog } from './context.js';
 import { listenAddress } from './listener.js';
 import { ReconcileLoop } from './reconcile-loop.js';
@@ -80,7 +80,6 @@ export class DiscoveryKeeper {
   readonly #loop: ReconcileLoop;
   readonly #told = { referrals: new Map<string, Required<Referral>>(), hosts: new Set<string>() };
   #unsubscribe: (() => void) | null = null;
-  #seen = '';
 
   constructor(options: DiscoveryKeeperOptions) {
     this.#options = options;
@@ -95,21 +94,13 @@ export class DiscoveryKeeper {
   }
 
   start(): void {
-    this.#unsubscribe = this.#options.link.onChange(() => this.#changed());
+    this.#unsubscribe = onChangeOf(this.#options.link, watchedKinds, () => this.#loop.wake());
     this.#loop.start();
   }
 
   async stop(): Promise<void> {
     this.#unsubscribe?.();
     await this.#loop.stop();
-  }
-
-  #changed(): void {
-    const { state } = this.#options.link;
-    const seen = watchedKinds.map((kind) => state.version(kind)).join(' ');
-    if (seen === this.#seen) return;
-    this.#seen = seen;
-    this.#loop.wake();
   }
 
   async #pass(): Promise<void> {

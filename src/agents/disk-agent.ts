@@ -27,7 +27,7 @@ import {
 } from '../reconcile/disk-node.js';
 import { replicaBytes } from '../reconcile/growth.js';
 import { strayReports } from '../reconcile/stray-reports.js';
-import type { ClusterLink } from './cluster-link.js';
+import { type ClusterLink, onChangeOf } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
 import { listenAddress } from './listener.js';
@@ -100,7 +100,6 @@ export class DiskAgent {
   readonly #identity: Identity;
   #disks: OpenDisk[] = [];
   #unsubscribe: (() => void)[] = [];
-  #seen = '';
 
   constructor(options: DiskAgentOptions) {
     this.#options = options;
@@ -134,7 +133,7 @@ export class DiskAgent {
       this.#disks.push(await openDisk(this.#opener, config, index));
     }
     this.#unsubscribe = [
-      this.#options.link.onChange(() => this.#changed()),
+      onChangeOf(this.#options.link, seenKinds, () => this.#loop.wake()),
       this.#options.context.engine.on('event', (event) => {
         if (event.method !== 'lvstore_space') return;
         this.#lookedAtMs = Number.NEGATIVE_INFINITY;
@@ -151,15 +150,6 @@ export class DiskAgent {
     this.#wholeTimer?.cancel();
     await this.#copier.stop();
     await this.#loop.stop();
-  }
-
-  /** Wakes the loop only for what concerns replicas. */
-  #changed(): void {
-    const { state } = this.#options.link;
-    const seen = seenKinds.map((kind) => state.version(kind)).join(' ');
-    if (seen === this.#seen) return;
-    this.#seen = seen;
-    this.#loop.wake();
   }
 
   async #pass(signal: AbortSignal): Promise<void> {

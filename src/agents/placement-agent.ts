@@ -16,7 +16,7 @@ import { madeFor, mapOf, poolDisks, problemOf, promisedPerPg } from '../placemen
 import { cordonedOf, cordonOf, isEmptied } from '../reconcile/cordons.js';
 import { planRebuild, type RebuildLimits, type VolumeChange } from '../reconcile/rebuild.js';
 import { planSurplus } from '../reconcile/snapshot-copies.js';
-import type { ClusterLink } from './cluster-link.js';
+import { type ClusterLink, onChangeOf } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 
@@ -70,7 +70,6 @@ export class PlacementAgent {
   readonly #refused = new Map<string, { question: string; atMs: number }>();
   #unsubscribe: (() => void) | null = null;
   #timer: { cancel(): void } | null = null;
-  #seen = '';
 
   constructor(options: PlacementAgentOptions) {
     this.#options = options;
@@ -87,7 +86,7 @@ export class PlacementAgent {
   }
 
   start(): void {
-    this.#unsubscribe = this.#options.link.onChange(() => this.#changed());
+    this.#unsubscribe = onChangeOf(this.#options.link, watched, () => this.#loop.wake());
     this.#loop.start();
   }
 
@@ -95,14 +94,6 @@ export class PlacementAgent {
     this.#unsubscribe?.();
     await this.#loop.stop();
     this.#timer?.cancel();
-  }
-
-  #changed(): void {
-    const { state } = this.#options.link;
-    const seen = watched.map((kind) => state.version(kind)).join(' ');
-    if (seen === this.#seen) return;
-    this.#seen = seen;
-    this.#loop.wake();
   }
 
   async #pass(signal: AbortSignal): Promise<void> {

@@ -30,7 +30,7 @@ import {
   type ReadySnapshot,
   sourcesOf,
 } from '../reconcile/snapshot-copies.js';
-import type { ClusterLink } from './cluster-link.js';
+import { type ClusterLink, onChangeOf } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import type { OpenDisk } from './disks.js';
 import { noIdentity } from './node-identity.js';
@@ -65,6 +65,8 @@ const doubtMs = 60_000;
 /** For what must be known to have ended: giving up early would leave it to happen later. */
 const patientMs = 600_000;
 
+const watchedKinds = ['snapshots', 'volumes', 'leaderships', 'lives'] as const;
+
 export class SnapshotCopier {
   readonly #options: CopierOptions;
   readonly #loop: ReconcileLoop;
@@ -76,7 +78,6 @@ export class SnapshotCopier {
   readonly #doubted = new Map<string, number>();
   #timer: Timer | null = null;
   #unsubscribe: (() => void) | null = null;
-  #seen = '';
 
   constructor(options: CopierOptions) {
     this.#options = options;
@@ -98,7 +99,9 @@ export class SnapshotCopier {
   }
 
   start(): void {
-    this.#unsubscribe = this.#options.link.onChange(() => this.#changed());
+    this.#unsubscribe = onChangeOf(this.#options.link, watchedKinds, () => {
+      if (this.#options.link.state.all('snapshots').length > 0) this.#loop.wake();
+    });
     this.#loop.start();
   }
 
@@ -106,16 +109,6 @@ export class SnapshotCopier {
     this.#unsubscribe?.();
     await this.#loop.stop();
     this.#timer?.cancel();
-  }
-
-  #changed(): void {
-    const { state } = this.#options.link;
-    if (state.all('snapshots').length === 0) return;
-    const kinds = ['snapshots', 'volumes', 'leaderships', 'lives'] as const;
-    const seen = kinds.map((kind) => state.version(kind)).join(' ');
-    if (seen === this.#seen) return;
-    this.#seen = seen;
-    this.#loop.wake();
   }
 
   async #pass(signal: AbortSignal): Promise<void> {

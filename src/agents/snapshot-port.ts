@@ -6,7 +6,7 @@ import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { keys } from '../model/keys.js';
 import { codecs } from '../model/objects.js';
 import type { SnapshotObject } from '../model/snapshots.js';
-import type { ClusterLink, Commit } from './cluster-link.js';
+import { type ClusterLink, type Commit, onChangeOf } from './cluster-link.js';
 
 export interface SnapshotPort {
   /** The whole of the store, as the watch last showed it. */
@@ -30,15 +30,7 @@ const watched = ['snapshots', 'snapshotGroups', 'snapshotHolds'] as const;
 export function snapshotPort(link: ClusterLink, volumeId: string): SnapshotPort {
   return {
     state: () => link.state,
-    onChange: (listener) => {
-      let seen = '';
-      return link.onChange(() => {
-        const now = watched.map((kind) => link.state.version(kind)).join(' ');
-        if (now === seen) return;
-        seen = now;
-        listener();
-      });
-    },
+    onChange: (listener) => onChangeOf(link, watched, listener),
     commit: (commit, signal) => link.commit(commit, signal),
     all: () =>
       link.state

@@ -7,7 +7,6 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
-import { commandPath } from '../../src/bin/command-path.js';
 import { packageRoot } from '../../src/engine/native/addon.js';
 import { systemClock } from '../../src/env/clock.js';
 import type { VolumeView } from '../../src/model/api.js';
@@ -144,7 +143,6 @@ export class ChaosRun {
     this.#cluster = await DemoCluster.plan({
       folder: this.#folder,
       diskBytes,
-      basalt: commandPath(),
       store: this.#options.store,
       // What a process holds open is counted, which it refuses otherwise where this is not root.
       environment: { BASALT_CORE_DUMPS: '1' },

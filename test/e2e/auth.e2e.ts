@@ -10,7 +10,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { commandPath } from '../../src/bin/command-path.js';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import { RunningCluster, TestHost, volumeName } from '../integration/running-cluster.js';
 import { Guest } from '../lab/guest.js';
 import { hostNqn } from '../lab/init.js';

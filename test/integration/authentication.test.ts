@@ -11,8 +11,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import { NodeIdentity, noIdentity } from '../../src/agents/node-identity.js';
-import { commandPath } from '../../src/bin/command-path.js';
 import type { KeyNames } from '../../src/engine/descriptions.js';
 import { createNativeEngine } from '../../src/engine/native/native-engine.js';
 import { systemRandom } from '../../src/env/random.js';
@@ -56,7 +56,6 @@ describe('hosts and nodes of a cluster of processes that prove who they are', { 
       keyFile: file('cluster.key'),
       nodeArguments: ['--node-key-file', file('node.key')],
       diskBytes: 128 * MiB,
-      basalt: basaltScript,
       // Their environment is looked at in the end, which they refuse otherwise.
       environment: { BASALT_CORE_DUMPS: '1' },
     });

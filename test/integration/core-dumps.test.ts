@@ -11,7 +11,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { commandPath } from '../../src/bin/command-path.js';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import { type EmbeddedStore, startEmbeddedStore } from '../../src/store/embedded/server.js';
 import { findBytes, formsOf } from './find-bytes.js';
 

@@ -11,9 +11,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import { ClusterKeyFile } from '../../src/agents/cluster-key-file.js';
 import { readState } from '../../src/api/read-state.js';
-import { commandPath } from '../../src/bin/command-path.js';
 import { systemRandom } from '../../src/env/random.js';
 import { Cluster } from '../../src/index.js';
 import { unwrapDataKey } from '../../src/model/cluster-key.js';
@@ -47,7 +47,7 @@ describe('an encrypted volume of a cluster of processes', { timeout: 180_000 }, 
     expect(made.status, String(made.stderr)).toBe(0);
     // Their environment is looked at in the end, which they refuse otherwise.
     const environment = { BASALT_CORE_DUMPS: '1' };
-    cluster = await DemoCluster.plan({ folder, keyFile: keyPath, diskBytes: 128 * MiB, basalt, environment });
+    cluster = await DemoCluster.plan({ folder, keyFile: keyPath, diskBytes: 128 * MiB, environment });
     await cluster.start();
     for (const name of ['plain', 'secret']) {
       const shape = { sizeBytes: 16 * MiB, copies: 2, legs: 2, controllers };

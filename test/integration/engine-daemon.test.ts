@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { commandPath } from '../../src/bin/command-path.js';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import { attachEngine } from '../../src/engine/attached/attached-engine.js';
 
 const basalt = commandPath();

@@ -9,8 +9,8 @@ import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import { freePorts } from '../../scripts/demo/processes.js';
-import { commandPath } from '../../src/bin/command-path.js';
 import { packageRoot } from '../../src/engine/native/addon.js';
 
 function shownCommands(): string[] {

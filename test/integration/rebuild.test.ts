@@ -7,7 +7,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DemoCluster } from '../../scripts/demo/cluster.js';
-import { commandPath } from '../../src/bin/command-path.js';
 import type { VolumeView } from '../../src/model/api.js';
 import { hostNqn, TestHost } from './running-cluster.js';
 import { BlockOracle, VerifyingLoad } from './verifying-load.js';
@@ -25,8 +24,7 @@ describe('a disk node that stays away', { timeout: 180_000 }, () => {
   beforeAll(async () => {
     // Not /tmp, which may be a file system without O_DIRECT.
     folder = await mkdtemp(join('/var/tmp', 'basalt-rebuild-'));
-    const basalt = commandPath();
-    cluster = await DemoCluster.plan({ folder, diskBytes: 256 * MiB, basalt, nodeArguments: ['--grace', '2'] });
+    cluster = await DemoCluster.plan({ folder, diskBytes: 256 * MiB, nodeArguments: ['--grace', '2'] });
     await cluster.start();
   }, 120_000);
 

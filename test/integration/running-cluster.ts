@@ -8,7 +8,6 @@ import { existsSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ClusterOptions, DemoCluster } from '../../scripts/demo/cluster.js';
-import { commandPath } from '../../src/bin/command-path.js';
 import type { KeyNames } from '../../src/engine/descriptions.js';
 import type { BdevHandle, Engine } from '../../src/engine/engine.js';
 import { createNativeEngine } from '../../src/engine/native/native-engine.js';
@@ -50,10 +49,9 @@ export class RunningCluster {
   static async start(options: RunningClusterOptions = {}): Promise<RunningCluster> {
     // Not /tmp, which may be a file system without O_DIRECT.
     const folder = await mkdtemp(join('/var/tmp', 'basalt-cluster-'));
-    const basalt = commandPath();
     const sizeBytes = options.sizeBytes ?? volumeBytes;
     const diskBytes = Math.max(256 * MiB, 2 * sizeBytes);
-    const cluster = await DemoCluster.plan({ ...options, folder, diskBytes, basalt });
+    const cluster = await DemoCluster.plan({ ...options, folder, diskBytes });
     const running = new RunningCluster(cluster, folder, options);
     try {
       await cluster.start();

@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import { freePorts } from '../../scripts/demo/processes.js';
-import { commandPath } from '../../src/bin/command-path.js';
 import { systemClock } from '../../src/env/clock.js';
 
 const basalt = commandPath();

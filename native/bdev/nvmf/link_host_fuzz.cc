@@ -280,13 +280,6 @@ struct Play final : Member::Listener {
   size_t takeovers_count = 0;
 };
 
-void run(std::span<const uint8_t> bytes) {
-  FuzzInput input(bytes);
-  const uint8_t seed = input.u8();
-  Play play(input, seed);
-  play.perform();
-}
-
 // ---- seeds ----------------------------------------------------------------------------------------------------------
 
 FuzzOutput& take_over(FuzzOutput& out, unsigned member, unsigned epoch = 5) {
@@ -378,7 +371,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
-BASALT_FUZZ_TARGET(link_host, run, seeds)
+BASALT_FUZZ_TARGET(link_host, basalt::testing::fuzz_play<Play>, seeds)
 
 }  // namespace
 }  // namespace basalt::bdev

@@ -271,13 +271,6 @@ class Play {
   std::deque<nvme::Command> heard_;
 };
 
-void run(std::span<const uint8_t> bytes) {
-  FuzzInput input(bytes);
-  const uint8_t seed = input.u8();
-  Play play(input, seed);
-  play.perform();
-}
-
 // ---- seeds ----------------------------------------------------------------------------------------------------------
 
 FuzzOutput accepted() {
@@ -343,7 +336,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
-BASALT_FUZZ_TARGET(rdma_host, run, seeds)
+BASALT_FUZZ_TARGET(rdma_host, basalt::testing::fuzz_play<Play>, seeds)
 
 }  // namespace
 }  // namespace basalt::nvmf

@@ -394,13 +394,6 @@ class Play {
   uint16_t next_cid_ = 1000;
 };
 
-void run(std::span<const uint8_t> bytes) {
-  FuzzInput input(bytes);
-  const uint8_t seed = input.u8();
-  Play play(input, seed);
-  play.perform();
-}
-
 // ---- seeds ----------------------------------------------------------------------------------------------------------
 
 FuzzOutput associated(unsigned seed = 1) {
@@ -482,7 +475,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
-BASALT_FUZZ_TARGET(rdma_target, run, seeds)
+BASALT_FUZZ_TARGET(rdma_target, basalt::testing::fuzz_play<Play>, seeds)
 
 }  // namespace
 }  // namespace basalt::nvmf

@@ -530,13 +530,6 @@ class Play {
   uint16_t next_cid_ = 1000;
 };
 
-void run(std::span<const uint8_t> bytes) {
-  FuzzInput input(bytes);
-  const uint8_t seed = input.u8();
-  Play play(input, seed);
-  play.perform();
-}
-
 // ---- seeds ----------------------------------------------------------------------------------------------------------
 
 // Association 0 with attachments 1 (replica a) and 2 (replica b), of identities 1 and 2, taken over under epoch 3.
@@ -638,7 +631,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
-BASALT_FUZZ_TARGET(node_link, run, seeds)
+BASALT_FUZZ_TARGET(node_link, basalt::testing::fuzz_play<Play>, seeds)
 
 }  // namespace
 }  // namespace basalt::nvmf

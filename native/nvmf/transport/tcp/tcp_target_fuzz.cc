@@ -484,13 +484,6 @@ class Play {
   uint16_t next_cid_ = 1000;
 };
 
-void run(std::span<const uint8_t> bytes) {
-  FuzzInput input(bytes);
-  const uint8_t seed = input.u8();
-  Play play(input, seed);
-  play.perform();
-}
-
 // ---- seeds ----------------------------------------------------------------------------------------------------------
 
 // An association: an admin queue on connection 0 and an I/O queue on connection 1, of the subsystem by its place in
@@ -680,7 +673,7 @@ std::vector<FuzzSeed> seeds() {
   return out;
 }
 
-BASALT_FUZZ_TARGET(tcp_target, run, seeds)
+BASALT_FUZZ_TARGET(tcp_target, basalt::testing::fuzz_play<Play>, seeds)
 
 }  // namespace
 }  // namespace basalt::nvmf

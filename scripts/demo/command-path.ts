@@ -2,7 +2,7 @@
 
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../engine/native/addon.js';
+import { packageRoot } from '../../src/engine/native/addon.js';
 
 /**
  * The command `basalt` for who starts it as a process: scripts/build-command.mjs makes it of what tsc wrote.
