@@ -122,6 +122,8 @@ class Poller {
   // Sleeps until something is ready, wake() was called, or the deadline. Then poll() again.
   virtual void wait(Instant deadline) = 0;
   virtual void wake() = 0;  // any thread
+  // Between two polls that found nothing: lets a thread that wants this processor have it. At once back when none does.
+  virtual void give_way() {}
 
   virtual Result<std::unique_ptr<StreamListener>> listen(const Address& address) = 0;
   virtual Result<std::unique_ptr<StreamSocket>> connect(const Address& address) = 0;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/reactor.h"
 
-#include "runtime/spin_time.h"
-
 namespace basalt {
 namespace {
 constexpr unsigned deferred_per_turn_max = 4096;
@@ -96,7 +94,11 @@ void Reactor::run() {
       was_idle = true;
       idle_since = now_;
     }
-    if (options_.mode == PollMode::interrupt || now_ - idle_since >= spin.current()) sleep();
+    if (options_.mode == PollMode::interrupt || now_ - idle_since >= spin.current()) {
+      sleep();
+    } else {
+      poller_->give_way();
+    }
   }
   asleep_.store(true, std::memory_order_seq_cst);
 }

@@ -22,6 +22,7 @@
 #include "memory/arena.h"
 #include "memory/buffer_pool.h"
 #include "runtime/mailbox.h"
+#include "runtime/spin_time.h"
 #include "runtime/timer.h"
 
 namespace basalt {
@@ -31,7 +32,7 @@ enum class PollMode : uint8_t { adaptive, busy, interrupt };
 struct ReactorOptions {
   unsigned index = 0;
   PollMode mode = PollMode::adaptive;
-  Duration spin = microseconds(50);  // at most
+  Duration spin = SpinTime::longest_default;  // at most
   size_t buffer_bytes_max = size_t{128} << 20;
   env::PollerOptions poller;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "env/linux/poller.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -77,6 +78,8 @@ class LinuxPoller final : public Poller, public SocketPoller {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t put = write(wake_fd_, &one, sizeof(one));
   }
+
+  void give_way() override { sched_yield(); }
 
   Result<std::unique_ptr<StreamListener>> listen(const Address& address) override {
     return listen_socket(*this, address);
