@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // basalt_floor: the bytes of NVMe/TCP reads or writes between a minimal server and client, with nothing above the
-// sockets: what a target is compared with. Both spin for 50 us and then sleep, as reactors do.
+// sockets: what a target is compared with. Both look for work for 200 us and then sleep, as reactors do.
 //
 //   basalt_floor serve                  prints its port, serves one client after the other until killed
 //   basalt_floor relay --to N,...       the same, by asking others: reads the first of them, writes all
@@ -35,7 +35,7 @@ constexpr size_t command_bytes = 72;
 constexpr size_t data_header_bytes = 24;  // carries the success flag: a read's answer has no response of its own
 constexpr size_t response_bytes = 24;
 constexpr size_t iovec_count_max = 1020;
-constexpr int64_t spin_ns = 50'000;
+constexpr int64_t spin_ns = 200'000;
 constexpr size_t connection_count_max = 64;
 // With more of them, those that are ready are asked for first.
 constexpr size_t scanned_count_max = 8;
