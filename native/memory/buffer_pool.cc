@@ -9,6 +9,7 @@ namespace basalt {
 namespace {
 
 static_assert(BufferPool::buffer_bytes_min << (BufferPool::class_count - 1) == BufferPool::buffer_bytes_max);
+static_assert(BufferPool::kept_count(BufferPool::class_count - 1, BufferUse::middle) > 0);
 static_assert(Arena::slab_bytes % BufferPool::buffer_bytes_max == 0);
 
 uint32_t class_of(size_t bytes) {
@@ -25,7 +26,9 @@ BufferPool::~BufferPool() {
 
 Buffer* BufferPool::take(size_t bytes, BufferUse use) {
   const uint32_t size_class = class_of(bytes);
-  if (!has(size_class, use) && !grow(size_class)) return nullptr;
+  while (!has(size_class, use)) {
+    if (!grow(size_class)) return nullptr;
+  }
   Buffer* buffer = free_[size_class];
   free_[size_class] = buffer->next_free;
   free_count_[size_class]--;
@@ -62,13 +65,13 @@ void BufferPool::stop_waiting(BufferWaiter* waiter) {
 }
 
 bool BufferPool::grow(uint32_t size_class) {
-  // A slab serves one class. Every class may have one slab; beyond that, classes share what is left.
-  const bool first_of_class = (grown_classes_ & 1u << size_class) == 0;
-  if (!first_of_class && mapped_bytes_ + Arena::slab_bytes > bytes_max_) return false;
+  // A slab serves one class. Every class may have its least; beyond that, classes share what is left.
+  const bool owed = slab_count_[size_class] < slabs_min(size_class);
+  if (!owed && mapped_bytes_ + Arena::slab_bytes > bytes_max_) return false;
   void* slab = arena_.map(Arena::slab_bytes);
   if (slab == nullptr) return false;
   mapped_bytes_ += Arena::slab_bytes;
-  grown_classes_ |= 1u << size_class;
+  slab_count_[size_class]++;
   const size_t buffer_bytes = buffer_bytes_min << size_class;
   const size_t count = Arena::slab_bytes / buffer_bytes;
   auto chunk = std::make_unique<Buffer[]>(count);

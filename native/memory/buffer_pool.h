@@ -5,7 +5,9 @@
 //
 // A request whose end needs a peer (a volume's: its replicas are elsewhere) takes with BufferUse::upper, and leaves the
 // last buffers of a size to those that end here. Otherwise two nodes that are each other's replicas could both be full
-// of requests that wait for the other's buffers, for ever.
+// of requests that wait for the other's buffers, for ever. Requests of a part (decision 020) are waited for by volumes
+// on other nodes, and wait for replicas: BufferUse::middle leaves some to those that end here, and upper leaves it
+// some.
 #pragma once
 
 #include <array>
@@ -29,7 +31,7 @@ struct Buffer {
   Buffer* next_free = nullptr;
 };
 
-enum class BufferUse : uint8_t { local, upper };
+enum class BufferUse : uint8_t { local, middle, upper };
 
 struct BufferWaiter : Work {
   ListNode node;
@@ -43,6 +45,16 @@ class BufferPool {
   static constexpr size_t buffer_bytes_min = 4096;
   static constexpr size_t buffer_bytes_max = size_t{1} << 20;
   static constexpr uint32_t class_count = 9;  // 4 KiB << 0..8
+  // Whatever the limit is, every class gets one slab, and the largest one two: each use finds a buffer.
+  static constexpr size_t bytes_min = (class_count + 1) * Arena::slab_bytes;
+
+  static constexpr uint32_t slabs_min(uint32_t size_class) { return size_class + 1 == class_count ? 2 : 1; }
+  // From that use, for those below: a half, or a quarter, of what every class gets.
+  static constexpr uint32_t kept_count(uint32_t size_class, BufferUse use) {
+    const auto count =
+        static_cast<uint32_t>(slabs_min(size_class) * Arena::slab_bytes / (buffer_bytes_min << size_class));
+    return use == BufferUse::upper ? count / 2 : use == BufferUse::middle ? count / 4 : 0;
+  }
 
   BufferPool(Arena& arena, size_t bytes_max) : arena_(arena), bytes_max_(bytes_max) {}
   ~BufferPool();
@@ -63,20 +75,14 @@ class BufferPool {
 
  private:
   bool grow(uint32_t size_class);
-  // Of a class: half of the slab that every class gets.
-  static constexpr uint32_t kept_count(uint32_t size_class) {
-    return static_cast<uint32_t>(Arena::slab_bytes / 2 / (buffer_bytes_min << size_class));
-  }
-  bool has(uint32_t size_class, BufferUse use) const {
-    return free_count_[size_class] > (use == BufferUse::upper ? kept_count(size_class) : 0);
-  }
+  bool has(uint32_t size_class, BufferUse use) const { return free_count_[size_class] > kept_count(size_class, use); }
   Arena& arena_;
   const size_t bytes_max_;
   std::array<Buffer*, class_count> free_{};
   std::array<uint32_t, class_count> free_count_{};
   std::vector<std::unique_ptr<Buffer[]>> chunks_;
   List<BufferWaiter, &BufferWaiter::node> waiters_;
-  uint32_t grown_classes_ = 0;
+  std::array<uint32_t, class_count> slab_count_{};
   size_t in_use_count_ = 0;
   size_t in_use_bytes_ = 0;
   size_t mapped_bytes_ = 0;

@@ -22,7 +22,9 @@ Access access_of(bdev::IoType type) {
 
 Task<Result<std::unique_ptr<Namespace>>> Namespace::open(bdev::Bdev* bdev, NamespaceOptions options) {
   GateRecord record;
-  if (options.one_writer && !options.planted_forget_epoch) {
+  if (options.one_writer && options.gate_epoch != 0) {
+    record.highest_epoch = options.planted_forget_epoch ? 0 : options.gate_epoch;
+  } else if (options.one_writer && !options.planted_forget_epoch) {
     const std::string attribute = bdev->attribute();
     auto decoded = decode_gate(attribute);
     if (!decoded) co_return Error{decoded.error().code, bdev->info().name + ": " + decoded.error().message};
@@ -230,8 +232,12 @@ Task<nvme::Status> Namespace::apply(Reservation next, HostId host) {
   if (drain.count > 0) reach(Mark::gate_closed);
   co_await drain;
   co_await snapshots_;
-  std::string encoded = encode_gate(record);
-  auto stored = co_await bdev_.set_attribute(std::move(encoded));
+  Outcome stored = success();
+  if (options_.gate_epoch == 0) {
+    std::string encoded = encode_gate(record);
+    auto storing = bdev_.set_attribute(std::move(encoded));
+    stored = co_await storing;
+  }
   reservation_ = std::move(next);
   // Which of the two records the medium holds is unknown now.
   if (!stored) reservation_.close_gate(record.highest_epoch);

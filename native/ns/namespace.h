@@ -77,6 +77,8 @@ struct NamespaceOptions {
   uint64_t eui64 = 0;
   uint32_t ana_group = 0;  // 0: same as nsid
   bool one_writer = false;
+  // Of a gate whose record lives as long as this does, and nowhere else: it obeys no epoch below. 0: the bdev keeps it.
+  uint64_t gate_epoch = 0;
   // Whether hosts may use reservations.
   bool reservations = true;
   // Who keeps them where several controllers serve the namespace; nullptr: they live and end here.

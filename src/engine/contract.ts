@@ -5,6 +5,7 @@
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { copies } from './contract-copy.js';
+import { partExports } from './contract-export.js';
 import { encryption, keys } from './contract-keys.js';
 import { nodeLinks } from './contract-link.js';
 import { reservations } from './contract-reservation.js';
@@ -48,6 +49,7 @@ export function engineContract(name: string, makeWorld: () => Promise<ContractWo
     fabric(start, () => world);
     keys(start);
     nodeLinks(start, (disk) => world.diskPath(disk));
+    partExports(start, (disk) => world.diskPath(disk));
     volumeSnapshots(start, (disk) => world.diskPath(disk));
     copies(start, (disk) => world.diskPath(disk));
     reservations(start);

@@ -276,6 +276,8 @@ export interface MethodMap {
         uuid?: string;
         anagrpid?: number;
         one_writer?: boolean;
+        /** With one_writer: the gate is kept in memory, by this namespace alone, and obeys no epoch below. */
+        gate_epoch?: Epoch;
         reservations?: boolean;
         /** Reservations of hosts are kept by whoever hears nvmf_reservation_change. */
         shared_reservations?: boolean;
@@ -343,6 +345,8 @@ export interface MethodMap {
       hostnqn: string;
       epoch: Epoch;
       timeout_ms: number;
+      /** How long an I/O command may take before the member has failed. @default 1000 */
+      command_timeout_ms?: number;
     } & KeyNames &
       AuthenticationPolicy;
     /** Fenced: EngineError -116 with `data.epoch`, the higher one. */

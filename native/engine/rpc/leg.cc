@@ -123,6 +123,8 @@ class Leg final : public Module {
     options.hostnqn = read_nqn(in, "hostnqn");
     if (in.has("link_nqn")) options.link_nqn = read_nqn(in, "link_nqn");
     const uint64_t epoch = in.epoch("epoch");
+    options.command_timeout =
+        milliseconds(static_cast<int64_t>(in.natural_or("command_timeout_ms", 1000, {.min = 1, .max = 600'000})));
     const auto timeout = milliseconds(static_cast<int64_t>(in.natural("timeout_ms", {.min = 1, .max = 600'000})));
     const KeyNames key_names = read_key_names(in);
     read_policy(in, &options.authentication.policy);

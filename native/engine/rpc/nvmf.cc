@@ -157,6 +157,10 @@ class Nvmf final : public Module {
     options.nguid = read_nguid(nested);
     options.ana_group = static_cast<uint32_t>(nested.natural_or("anagrpid", 0, {.min = 1, .max = 1024}));
     options.one_writer = nested.boolean_or("one_writer", false);
+    if (nested.has("gate_epoch")) {
+      options.gate_epoch = nested.epoch("gate_epoch");
+      if (!options.one_writer) nested.refuse("gate_epoch", "goes with one_writer only");
+    }
     options.reservations = nested.boolean_or("reservations", true);
     if (options.one_writer && !options.reservations)
       nested.refuse("reservations", "must be true: one_writer rests on them");
@@ -174,10 +178,11 @@ class Nvmf final : public Module {
     auto subsystem = find(nqn);
     if (!subsystem) co_return std::move(subsystem).error();
 
-    // Behind a gate nothing else may write: the bdev is claimed. Otherwise exports share it.
+    // Behind the bdev's own gate nothing else may write: it is claimed. Otherwise exports share it.
     const std::string user = namespace_user(nqn, bdev_name);
     BdevRegistry& bdevs = engine_.bdevs();
-    auto bdev = options.one_writer ? bdevs.claim(bdev_name, user) : bdevs.open(bdev_name, user);
+    const bool alone = options.one_writer && options.gate_epoch == 0;
+    auto bdev = alone ? bdevs.claim(bdev_name, user) : bdevs.open(bdev_name, user);
     if (!bdev) co_return std::move(bdev).error();
     if (options.keeper != nullptr && &(*bdev)->home() != &engine_.management()) {
       bdevs.release(bdev_name, user);

@@ -68,7 +68,10 @@ BufferUse TargetQueue::buffer_use(const Request& request) const {
   if (!connected() || qid_ == 0 || fabrics) return BufferUse::local;
   Addressee to;
   const bool found = find_addressee(request.command, &to).ok();
-  return !found || to.space->options().one_writer ? BufferUse::local : BufferUse::upper;
+  if (!found) return BufferUse::local;
+  const ns::NamespaceOptions& options = to.space->options();
+  if (!options.one_writer) return BufferUse::upper;
+  return options.gate_epoch == 0 ? BufferUse::local : BufferUse::middle;
 }
 
 // Read, Write and Compare: the data must be what the block count says, before any of it moves.

@@ -58,7 +58,7 @@ class HostShares {
       return share.get();
     }
     // The pool grows every class by one slab whatever its limit says.
-    const size_t pool_bytes = std::max(buffers.bytes_max(), BufferPool::class_count * Arena::slab_bytes);
+    const size_t pool_bytes = std::max(buffers.bytes_max(), BufferPool::bytes_min);
     shares_.push_back(std::make_unique<HostShare>(hostnqn, pool_bytes / 2));
     shares_.back()->user_count_ = 1;
     return shares_.back().get();

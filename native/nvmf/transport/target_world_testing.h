@@ -161,7 +161,8 @@ class TargetWorld {
     EXPECT_EQ(net.rdma().counts(), env::SimRdmaCounts{});
   }
 
-  nvmf::Subsystem* add_subsystem(const std::string& nqn, bdev::Bdev* disk, bool one_writer = false) {
+  nvmf::Subsystem* add_subsystem(const std::string& nqn, bdev::Bdev* disk, bool one_writer = false,
+                                 uint64_t gate_epoch = 0) {
     nvmf::SubsystemOptions options;
     options.nqn = nqn;
     options.serial_number = "incarnation-1";
@@ -172,6 +173,7 @@ class TargetWorld {
     ns::NamespaceOptions ns_options;
     ns_options.nsid = 1;
     ns_options.one_writer = one_writer;
+    ns_options.gate_epoch = gate_epoch;
     BASALT_ASSERT(net.run(subsystem->add_namespace(ns_options, disk)).ok());
     return subsystem;
   }

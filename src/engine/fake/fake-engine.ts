@@ -80,6 +80,8 @@ interface Connection {
   readonly lvol: string;
   /** The node link that it came by; null: a connection of its own. */
   readonly link: string | null;
+  /** What keeps the gate's record; null: the lvol. */
+  readonly keeper: FakeNamespace | null;
 }
 
 export class FakeEngine implements Engine {
@@ -231,16 +233,17 @@ export class FakeEngine implements Engine {
     epoch: bigint,
   ): { bdev: FakeBdev; incarnation: string; connection: string } {
     const { subsystem, namespace } = this.#admitted(nqn, hostnqn, secret);
-    const stored = this.#state.lvols.get(namespace.bdev.name);
-    if (!namespace.oneWriter || stored === undefined)
+    const keeper = namespace.gate === null ? null : namespace;
+    const gated = keeper ?? this.#state.lvols.get(namespace.bdev.name)?.lvol;
+    const gate = gated?.gate ?? null;
+    if (!namespace.oneWriter || gated === undefined || gate === null)
       throw new Refused('unsupported', `namespace 1 of ${nqn} has no one-writer gate`);
-    const { gate } = stored.lvol;
     if (epoch < gate.epoch) {
       const message = `${nqn} obeys epoch ${gate.epoch}, not ${epoch}`;
       throw new Refused('fenced', message, { epoch: gate.epoch.toString() });
     }
-    const connection = { id: this.network.random.uuid(), nqn, hostnqn, lvol: namespace.bdev.name, link };
-    stored.lvol.gate = { epoch, holder: connection.id };
+    const connection = { id: this.network.random.uuid(), nqn, hostnqn, lvol: namespace.bdev.name, link, keeper };
+    gated.gate = { epoch, holder: connection.id };
     this.#connections.set(connection.id, connection);
     return { bdev: namespace.bdev, incarnation: subsystem.serial, connection: connection.id };
   }
@@ -255,8 +258,8 @@ export class FakeEngine implements Engine {
   admit(connectionId: string): void {
     const connection = this.#connections.get(connectionId);
     if (connection === undefined) throw new IoStatus(0x370, 'Host Path Error (0x370)');
-    const stored = this.#state.lvols.get(connection.lvol);
-    if (stored?.lvol.gate.holder !== connectionId) throw reservationConflict();
+    const gate = connection.keeper?.gate ?? this.#state.lvols.get(connection.lvol)?.lvol.gate;
+    if (gate?.holder !== connectionId) throw reservationConflict();
   }
 
   /** A command like others: judged by `admit` before. */

@@ -35,6 +35,7 @@ async function attachMember(state: EngineState, fields: Fields): Promise<unknown
   const names = keyNames(fields);
   readPolicy(fields);
   const timeoutMs = fields.natural('timeout_ms', 1, 600_000);
+  fields.naturalOr('command_timeout_ms', 1000, 1, 600_000);
   assertPort(fields, request.trsvcid);
   fields.end();
   needKeys(state, names);

@@ -101,6 +101,8 @@ function addNamespace(state: EngineState, fields: Fields): number {
   const uuid = nested.uuidOr('uuid', () => '');
   const anagrpid = nested.has('anagrpid') ? nested.natural('anagrpid', 1, 1024) : 0;
   const oneWriter = nested.booleanOr('one_writer', false);
+  const gateEpoch = nested.has('gate_epoch') ? nested.epoch('gate_epoch') : null;
+  if (gateEpoch !== null && !oneWriter) nested.refuse('gate_epoch', 'goes with one_writer only');
   const offered = nested.booleanOr('reservations', true);
   const shared = nested.booleanOr('shared_reservations', false);
   if (shared && (oneWriter || !offered))
@@ -115,16 +117,19 @@ function addNamespace(state: EngineState, fields: Fields): number {
   if (subsystem.namespaces.has(nsid)) throw new Refused('exists', `namespace ${nsid} of ${nqn} exists`);
   if (nsid > subsystem.namespacesMax)
     throw new Refused('invalid', `${nqn} takes ${subsystem.namespacesMax} namespaces`);
-  if (oneWriter && state.bdev(bdevName).product !== 'lvol')
+  // Behind the bdev's own gate nothing else may write.
+  const alone = oneWriter && gateEpoch === null;
+  if (alone && state.bdev(bdevName).product !== 'lvol')
     throw new Refused('unsupported', `${bdevName}: a ${state.bdev(bdevName).product} bdev keeps no attribute`);
   const user = namespaceUser(nqn, nsid);
-  if (oneWriter) state.claim([bdevName], user);
-  const bdev = oneWriter ? state.bdev(bdevName) : state.open(bdevName, user);
+  if (alone) state.claim([bdevName], user);
+  const bdev = alone ? state.bdev(bdevName) : state.open(bdevName, user);
   const identity = { uuid: uuid === '' ? bdev.uuid : uuid, nguid };
   const { network, emit } = state;
   const read = (): Promise<unknown> => bdev.read(0, 1);
   const reservation = new FakeReservation({ nqn, nsid, shared, offered, timeoutMs, network, emit, read });
-  const shape = { nsid, bdev, ...identity, anagrpid: anagrpid === 0 ? nsid : anagrpid, oneWriter, reservation };
+  const gate = gateEpoch === null ? null : { epoch: gateEpoch, holder: '' };
+  const shape = { nsid, bdev, ...identity, anagrpid: anagrpid === 0 ? nsid : anagrpid, oneWriter, gate, reservation };
   subsystem.namespaces.set(nsid, shape);
   return nsid;
 }
@@ -135,7 +140,7 @@ function dropNamespace(state: EngineState, subsystem: FakeSubsystem, nsid: numbe
   const namespace = subsystem.namespaces.get(nsid);
   if (namespace === undefined) throw new Refused('notFound', `namespace ${nsid} of ${subsystem.nqn} does not exist`);
   subsystem.namespaces.delete(nsid);
-  if (namespace.oneWriter) namespace.bdev.claimedBy = null;
+  if (namespace.oneWriter && namespace.gate === null) namespace.bdev.claimedBy = null;
   else state.closeUse(namespace.bdev, namespaceUser(subsystem.nqn, nsid));
 }
 

@@ -6,7 +6,7 @@ import type { HostReservationResult, KeyNames, ReactorMode, Referral } from '../
 import type { AnaState, EngineEvent } from '../engine.js';
 import type { Association } from './association.js';
 import type { FakeBdev, FaultIo, SlotIo } from './bdev.js';
-import type { StoredDisk, StoredLvol } from './disk.js';
+import type { GateRecord, StoredDisk, StoredLvol } from './disk.js';
 import type { FakeEngine } from './fake-engine.js';
 import type { LegIo } from './leg.js';
 import type { FakeNetwork } from './network.js';
@@ -28,6 +28,8 @@ export interface FakeNamespace {
   readonly nguid: string;
   readonly anagrpid: number;
   readonly oneWriter: boolean;
+  /** Of a one-writer gate that lives as long as the namespace; null: the lvol keeps it. */
+  gate: GateRecord | null;
   readonly reservation: FakeReservation;
 }
 

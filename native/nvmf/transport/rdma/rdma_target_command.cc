@@ -82,7 +82,7 @@ nvme::Status RdmaTargetConnection::take_in_capsule_data(Slot* slot, RdmaTargetDe
     (void)slot->payload.leave_line();
     // One that ends here may keep its receive: it gives it back whatever others do. One that waits for another node may
     // not: that node may wait for a receive of this one.
-    if (queue_.buffer_use(request) == BufferUse::upper) {
+    if (queue_.buffer_use(request) != BufferUse::local) {
       stats.refused_count.fetch_add(1, std::memory_order_relaxed);
       return nvme::status::internal_path_error;
     }

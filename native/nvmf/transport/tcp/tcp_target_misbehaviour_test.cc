@@ -287,7 +287,7 @@ TEST_F(Misbehaviour, M34APeerThatNeverReadsHoldsNoMoreThanItsShareAndIsClosedInT
     EXPECT_TRUE(other.write(1, 5, pattern(4096, 1), true).status.ok());
     EXPECT_TRUE(other.read(1, 0, 8).status.ok());
   }
-  const size_t pool_bytes = BufferPool::class_count * Arena::slab_bytes;
+  const size_t pool_bytes = BufferPool::bytes_min;
   EXPECT_LE(reactors_[0]->buffers().in_use_bytes(), pool_bytes / 2 + (1 << 20));
   EXPECT_LE(reactors_[1]->buffers().in_use_bytes(), pool_bytes / 2 + (1 << 20));
   run_for(seconds(60));  // it read nothing in all this time
