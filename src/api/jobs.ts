@@ -9,12 +9,13 @@
 import type { Clock } from '../env/clock.js';
 import { systemClock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
-import type { MoveReplicaRequest, ScrubVolumeRequest } from '../model/api.js';
+import type { ChangePoolRequest, MoveReplicaRequest, ScrubVolumeRequest } from '../model/api.js';
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { hasEnded, type JobKind, type JobObject, type JobView } from '../model/jobs.js';
 import { keys } from '../model/keys.js';
 import { codecs, formatVersion, type VolumeObject } from '../model/objects.js';
+import { restOfChange, whyNotChange } from '../reconcile/change-pool.js';
 import { controllerNodes } from '../reconcile/controllers.js';
 import { legsOn, restOfMove, whyNotMove } from '../reconcile/move-replica.js';
 import { whyNot } from '../reconcile/rollback.js';
@@ -138,6 +139,37 @@ export function moveController(deps: JobDeps, name: string, to: string): Promise
   });
 }
 
+/** Jobs that decide where a volume's replicas are, or make others of them: one at a time. */
+const placing: ReadonlySet<string> = new Set<JobKind>(['volume.move-replica', 'volume.change-pool', 'volume.rollback']);
+
+/** Gives the volume to another pool, while it is used. Refused with what stands in the way. */
+export function changePool(deps: JobDeps, name: string, request: ChangePoolRequest): Promise<JobView> {
+  return attempt<JobView>(deps.store, async ({ state }) => {
+    const stored = requireVolume(state, name);
+    const { value: volume } = stored;
+    const pool = state.poolByName(request.pool);
+    if (pool === null) throw new BasaltError('NOT_FOUND', { kind: 'pool', name: request.pool });
+    const open = state.all('jobs').filter((job) => !hasEnded(job) && job.arguments['volumeId'] === volume.id);
+    const same = open.find((job) => job.kind === 'volume.change-pool' && job.arguments['to'] === pool.id);
+    if (same !== undefined && !same.cancelling) return { txn: null, result: jobView(same) };
+    const other = open.find(({ kind }) => placing.has(kind));
+    if (other !== undefined)
+      throw new BasaltError('BUSY', {
+        kind: 'volume',
+        name: volume.name,
+        detail: `job ${other.id} (${other.kind}) is under way`,
+      });
+    const why = volume.pool === pool.id ? `it is in pool ${pool.name} already` : whyNotChange(state, volume, pool.id);
+    if (why !== null) throw new BasaltError('MOVE_REFUSED', { name: volume.name, problem: why });
+    const asked = { volumeId: volume.id, volume: volume.name, pool: pool.name, from: volume.pool ?? '', to: pool.id };
+    const rest = restOfChange(state, asked);
+    const wish = { kind: 'volume.change-pool' as const, arguments: asked };
+    const total = rest.replicas + rest.snapshotCopies;
+    const { job, changes, conditions } = jobFor(deps, state, { ...wish, total, unit: 'replicas and copies' });
+    return { txn: onVolume(stored, { conditions, changes }), result: jobView(job) };
+  });
+}
+
 /** Has the volume's replicas on one disk move to another one, while it is used. Refused with what stands in the way. */
 export function moveReplica(deps: JobDeps, name: string, request: MoveReplicaRequest): Promise<JobView> {
   const { leg: only, from, to } = request;
@@ -157,7 +189,7 @@ export function moveReplica(deps: JobDeps, name: string, request: MoveReplicaReq
     const open = state.all('jobs').filter((job) => !hasEnded(job) && job.arguments['volumeId'] === volume.id);
     const same = open.find((job) => Object.entries(asked).every(([field, value]) => job.arguments[field] === value));
     if (same !== undefined && !same.cancelling) return { txn: null, result: jobView(same) };
-    const other = open.find((job) => job.kind === 'volume.move-replica' || job.kind === 'volume.rollback');
+    const other = open.find(({ kind }) => placing.has(kind));
     if (other !== undefined) throw busy(`job ${other.id} (${other.kind}) is under way`);
     for (const disk of [from, to])
       if (state.get('disks', disk) === null) throw new BasaltError('NOT_FOUND', { kind: 'disk', name: disk });

@@ -385,6 +385,17 @@ describe('basalt', () => {
     for (const name of ['moved/', 'moved/0/1', '/0', 'moved/x'])
       expect(await basalt(['volume', 'move-replica', name, '--from', disk, '--to', other])).toMatchObject({ code: 2 });
     expect(await basalt(['volume', 'move-replica', 'moved', '--from', 'd1', '--to', other])).toMatchObject({ code: 2 });
+    expect((await basalt(['pool', 'create', 'apart', '--copies', '2'])).code).toBe(0);
+    const given = await basalt(['volume', 'change-pool', 'moved', '--to', 'apart', '--wait', '60']);
+    expect([given.code, given.err]).toEqual([0, '']);
+    expect(given.out).toMatch(/^kind +volume\.change-pool$/m);
+    expect((await basalt(['volume', 'show', 'moved'])).out).toMatch(/^pool +apart$/m);
+    expect(await basalt(['volume', 'change-pool', 'moved', '--to', 'apart'])).toMatchObject({
+      code: 8,
+      err: expect.stringMatching(/it is in pool apart already.*MOVE_REFUSED/),
+    });
+    expect(await basalt(['volume', 'change-pool', 'moved', '--to', 'none'])).toMatchObject({ code: 3 });
+    expect(await basalt(['volume', 'change-pool', 'moved'])).toMatchObject({ code: 2 });
     expect((await basalt(['volume', 'delete', 'moved'])).code).toBe(0);
   });
 

@@ -4,6 +4,7 @@
 
 import type {
   AttachRequest,
+  ChangePoolRequest,
   CloneRequest,
   ClusterKeyView,
   DiskView,
@@ -239,6 +240,11 @@ export class ApiClient {
   /** Answers when the wish is written down, as above. */
   moveReplica(name: string, request: MoveReplicaRequest): Promise<JobView> {
     return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/move-replica`, request);
+  }
+
+  /** Answers when the wish is written down, as above. */
+  changePool(name: string, request: ChangePoolRequest): Promise<JobView> {
+    return this.#call('POST', `/v1/volumes/${encodeURIComponent(name)}/change-pool`, request);
   }
 
   /** Answers when the wish is written down, as above. */

@@ -183,6 +183,15 @@ export const MoveReplicaRequest = Type.Object(
 );
 export type MoveReplicaRequest = Static<typeof MoveReplicaRequest>;
 
+export const ChangePoolRequest = Type.Object(
+  {
+    /** The pool that it goes to. */
+    pool: Name,
+  },
+  strict,
+);
+export type ChangePoolRequest = Static<typeof ChangePoolRequest>;
+
 export const ScrubVolumeRequest = Type.Object(
   {
     /** Of each leg, one after the other. @default as fast as it goes */

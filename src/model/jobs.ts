@@ -19,6 +19,7 @@ const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 export const jobKinds = [
   'volume.move-controller',
   'volume.move-replica',
+  'volume.change-pool',
   'volume.rollback',
   'volume.scrub',
   'disk.drain',

@@ -9,6 +9,7 @@
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { hasEnded, type JobObject, type JobState, jobEventsMax } from '../model/jobs.js';
 import { codecs } from '../model/objects.js';
+import { type PoolChange, planCallOffChange, planChangePool, restOfChange } from './change-pool.js';
 import { type DrainTarget, planVacating, restOf, waitingFor } from './drain.js';
 import { planMoveController } from './move-controller.js';
 import { planCallOff, planMoveReplica, type ReplicaMove, restOfMove } from './move-replica.js';
@@ -55,6 +56,8 @@ function stepOf(moment: JobMoment, queued: JobObject): Outcome | null {
       return moveStep(moment, job);
     case 'volume.move-replica':
       return replicaStep(moment, job);
+    case 'volume.change-pool':
+      return poolStep(moment, job);
     case 'volume.rollback':
       return rollbackStep(moment, job);
     case 'volume.scrub':
@@ -160,6 +163,27 @@ function replicaStep(moment: JobMoment, job: JobObject): Outcome {
   }
   if (plan.do === 'fail')
     return { job: ended(counted, moment, { state: 'failed', text: plan.why, code: 'JOB_FAILED' }), step };
+  if (plan.do === 'wait') return { job: { ...counted, waitsFor: plan.why } };
+  return { job: noted({ ...counted, waitsFor: null }, moment, plan.why), step: plan.step };
+}
+
+function poolStep(moment: JobMoment, job: JobObject): Outcome {
+  const { state } = moment;
+  const { volumeId = '', from = '', to = '', pool = '' } = job.arguments;
+  const change: PoolChange = { volumeId, from, to };
+  const rest = restOfChange(state, change);
+  const left = rest.replicas + rest.snapshotCopies;
+  const total = Math.max(job.progress.total, left);
+  const counted = { ...job, progress: { ...job.progress, total, done: total - left } };
+  const plan = planChangePool(state, change);
+  if (plan.do === 'done')
+    return { job: ended(counted, moment, { state: 'done', text: `all of it is in pool ${pool}` }) };
+  if (job.cancelling) {
+    const { step, text } = planCallOffChange(state, change);
+    return { job: ended(counted, moment, { state: 'cancelled', text: `cancelled: ${text}` }), step };
+  }
+  if (plan.do === 'fail')
+    return { job: ended(counted, moment, { state: 'failed', text: plan.why, code: 'JOB_FAILED' }) };
   if (plan.do === 'wait') return { job: { ...counted, waitsFor: plan.why } };
   return { job: noted({ ...counted, waitsFor: null }, moment, plan.why), step: plan.step };
 }

@@ -269,7 +269,12 @@ function isInSync(leadership: Leadership, leg: number, entry: ReplicaPlacement):
   return leadership.legs[leg]?.inSync.some((member) => member.replica === entry.replica) === true;
 }
 
-function whyUndriven(state: ClusterState, volume: VolumeObject, { epoch, controller }: Leadership): string | null {
+/** Why nobody copies now; null: somebody does, or nothing has to be copied. */
+export function whyUndriven(
+  state: ClusterState,
+  volume: VolumeObject,
+  { epoch, controller }: Leadership,
+): string | null {
   // What was never driven holds nothing: its replicas are exchanged.
   if (epoch === 0 || (controller !== null && state.get('lives', controller) !== null)) return null;
   return `nobody drives ${volume.name}: its replicas are copied when it is served`;

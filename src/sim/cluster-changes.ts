@@ -6,6 +6,7 @@
 import { SeededRandom } from '../env/seeded-random.js';
 import { moves } from './cluster-moves.js';
 import { operations } from './cluster-operations.js';
+import { pools } from './cluster-pools.js';
 import { scrubs } from './cluster-scrubs.js';
 import type { ClusterSim } from './cluster-sim.js';
 
@@ -44,7 +45,8 @@ const changes = {
       const name = cluster.operator.freePool;
       if (name === null) return null;
       const pgCount = random.pick([1, 4, 16]);
-      cluster.operator.makePool(name, { copies: random.between(1, cluster.shape.copies), pgCount });
+      const redundancy = { kind: 'copies' as const, copies: random.between(1, cluster.shape.copies) };
+      cluster.operator.makePool(name, { redundancy, pgCount });
       return `make pool ${name} of ${pgCount} groups`;
     },
   },
@@ -70,7 +72,7 @@ const changes = {
   },
 } satisfies Readonly<Record<string, Change>>;
 
-const all = { ...changes, ...operations, ...moves, ...scrubs };
+const all = { ...changes, ...operations, ...moves, ...scrubs, ...pools };
 
 export type ChangeName = keyof typeof all;
 
@@ -80,6 +82,7 @@ const groups = [
   { names: Object.keys(operations) as ChangeName[], stream: 0x0bn, share: 0.5, stepMix: 0x94d049bb133111ebn },
   { names: Object.keys(moves) as ChangeName[], stream: 0x30fen, share: 0.3, stepMix: 0xd6e8feb86659fd93n },
   { names: Object.keys(scrubs) as ChangeName[], stream: 0x5c2bn, share: 0.35, stepMix: 0xa0761d6478bd642fn },
+  { names: Object.keys(pools) as ChangeName[], stream: 0x9001n, share: 0.3, stepMix: 0xe7037ed1a0b428dbn },
 ];
 const stepShare = 0.6;
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Somebody who cordons and drains disks and nodes while everything else goes wrong, and lets them be used again; and who moves
-// replicas from one disk to another, and calls that off.
+// replicas from one disk to another, gives volumes to other pools, and calls that off.
 //
 // Rules:  - a drain ends when everything is up; what was drained holds nothing, and no volume is driven from it
-//         - a move ends when everything is up
+//         - a move ends when everything is up, and so does a change of pools
 //         - a drain may wait for room that a cordon keeps from it, made after it began; then it ends once that is lifted
 //         - volumes become redundant without it, and hosts see nothing of it (judged elsewhere)
 
 import { type CordonDeps, cordon, drain, uncordon } from '../api/cordons.js';
-import { cancelJob, moveReplica } from '../api/jobs.js';
+import { cancelJob, changePool, moveReplica } from '../api/jobs.js';
 import type { VirtualClock } from '../env/virtual-clock.js';
 import type { MoveReplicaRequest } from '../model/api.js';
 import type { ClusterState } from '../model/cluster-state.js';
@@ -67,6 +67,12 @@ export class Drainer {
     });
   }
 
+  changePool(volume: string, pool: string): void {
+    this.#ask(`pool of ${volume}`, async () => {
+      await changePool(this.#deps, volume, { pool });
+    });
+  }
+
   callOff(jobId: string): void {
     this.#ask(`end of job ${jobId}`, async () => {
       await cancelJob(this.#deps, jobId);
@@ -103,9 +109,12 @@ export class Drainer {
   #count(state: ClusterState): void {
     for (const { id, kind, state: end } of state.all('jobs')) {
       const isMove = kind === 'volume.move-replica';
-      if ((end !== 'done' && !(isMove && end === 'cancelled')) || this.#counted.has(id)) continue;
+      const isChange = kind === 'volume.change-pool';
+      const counts = end === 'done' || ((isMove || isChange) && end === 'cancelled');
+      if (!counts || this.#counted.has(id)) continue;
       this.#counted.add(id);
       if (isMove) this.#rareEvents.reach(end === 'done' ? 'replica_moved_by_hand' : 'move_called_off');
+      if (isChange) this.#rareEvents.reach(end === 'done' ? 'pool_changed' : 'pool_change_called_off');
       if (kind === 'disk.drain') this.#rareEvents.reach('disk_drained');
       if (kind === 'node.drain') this.#rareEvents.reach('node_drained');
     }

@@ -51,7 +51,7 @@ describe('the operator', () => {
   it('keeps a pool that holds a volume, and deletes it when the volume is gone', async () => {
     const cluster = await started(4n);
     const { operator } = cluster;
-    operator.makePool('p1', { copies: 2, pgCount: 4 });
+    operator.makePool('p1', { redundancy: { kind: 'copies', copies: 2 }, pgCount: 4 });
     expect(operator.unrest(cluster.state)).toBe('no answer about p1');
     expect(await cluster.runUntil(atRest(cluster), 10_000)).toBe(true);
     expect([operator.madePools, operator.freePool]).toEqual([['p1'], 'p2']);

@@ -14,6 +14,7 @@ import { volumeView } from '../api/views.js';
 import { createVolume, deleteVolume, type VolumeDeps } from '../api/volumes.js';
 import type { VirtualClock } from '../env/virtual-clock.js';
 import type { ClusterState } from '../model/cluster-state.js';
+import type { Redundancy } from '../model/pools.js';
 import { askUntilAnswered, codeOf } from './asking.js';
 import type { RareEvents } from './rare-events.js';
 
@@ -68,9 +69,9 @@ export class Operator {
     return there.map(([name]) => name);
   }
 
-  makePool(name: string, { copies, pgCount }: { copies: number; pgCount: number }): void {
+  makePool(name: string, { redundancy, pgCount }: { redundancy: Redundancy; pgCount: number }): void {
     this.#ask({ wishes: this.#pools, name, wish: 'there' }, async () => {
-      await createPool(this.#deps, { name, redundancy: { kind: 'copies', copies }, pgCount });
+      await createPool(this.#deps, { name, redundancy, pgCount });
       this.#rareEvents.reach('pool_made');
     });
   }

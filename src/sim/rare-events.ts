@@ -19,6 +19,8 @@ export const rareEventTexts = {
   move_called_off: 'a move of a replica by hand was called off',
   move_refused: 'a move of a replica that could not be was refused',
   node_drained: 'a node was drained while volumes were in use',
+  pool_change_called_off: 'a change of the pool of a volume in use was called off',
+  pool_changed: 'a volume in use was given to another pool',
   pool_deleted: 'a pool was deleted while volumes were in use',
   pool_made: 'a pool was made while volumes were in use',
   replica_moved: 'a replica was given to another disk',

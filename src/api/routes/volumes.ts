@@ -3,6 +3,7 @@
 import Type from 'typebox';
 import {
   AttachRequest,
+  ChangePoolRequest,
   MoveControllerRequest,
   MoveReplicaRequest,
   ScrubVolumeRequest,
@@ -13,7 +14,7 @@ import {
 import { checker } from '../../model/check.js';
 import { BasaltError } from '../../model/errors.js';
 import { JobView } from '../../model/jobs.js';
-import { moveController, moveReplica, scrubVolume } from '../jobs.js';
+import { changePool, moveController, moveReplica, scrubVolume } from '../jobs.js';
 import { readState } from '../read-state.js';
 import { volumeView } from '../views.js';
 import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume, resizeVolume } from '../volumes.js';
@@ -24,6 +25,7 @@ const checkResize = checker(VolumeResizeRequest);
 const checkAttach = checker(AttachRequest);
 const checkMove = checker(MoveControllerRequest);
 const checkMoveReplica = checker(MoveReplicaRequest);
+const checkChangePool = checker(ChangePoolRequest);
 const checkScrub = checker(ScrubVolumeRequest);
 
 async function show(deps: ApiDeps, name: string): Promise<VolumeView> {
@@ -128,6 +130,20 @@ export const volumeRoutes: readonly Route[] = [
     run: async (deps, request) => ({
       status: 202,
       body: await moveReplica(deps, nameOf(request), checkMoveReplica(request.body)),
+    }),
+  },
+  {
+    method: 'POST',
+    role: 'operator',
+    path: '/v1/volumes/:name/change-pool',
+    summary:
+      'Gives a volume to another pool (another class, domain or number of copies) while hosts use it, as a job. Refused where that pool cannot hold it, with the reason.',
+    body: ChangePoolRequest,
+    response: JobView,
+    status: 202,
+    run: async (deps, request) => ({
+      status: 202,
+      body: await changePool(deps, nameOf(request), checkChangePool(request.body)),
     }),
   },
   {

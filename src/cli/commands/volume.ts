@@ -83,6 +83,18 @@ export function addVolumeCommands(parent: Command, world: CliWorld, exit: Exit):
     .option('--wait <seconds>', 'how long to wait until they have moved; 0: not at all', '0')
     .action((name: string, _options, command: Command) => moveReplica(world, name, command.optsWithGlobals()));
   volume
+    .command('change-pool <name>')
+    .description('give a volume to a pool of another class, domain or number of copies while hosts use it')
+    .requiredOption('--to <pool>', 'the pool that it goes to')
+    .option('--wait <seconds>', 'how long to wait until all of it is there; 0: not at all', '0')
+    .action(async (name: string, _options, command: Command) => {
+      const options: CommonOptions & { readonly to: string; readonly wait: string } = command.optsWithGlobals();
+      const client = await apiClient(world, options);
+      const asked = await client.changePool(name, { pool: options.to });
+      const job = await waitForJob(world, client, { job: asked, wait: options.wait });
+      print(world, options, job, jobText(job));
+    });
+  volume
     .command('scrub <name>')
     .description('compare all members of a volume while hosts use it, and rewrite what differs or cannot be read')
     .option('--rate <bytes>', 'bytes per second at most, such as 50M (default: as fast as it goes)')
