@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Goal: replicas of volumes with erasure coding move while hosts write, by drains and by name; their legs never have fewer
-// members by that, and nothing is lost, whoever dies meanwhile. Method: simulated clusters with native engines; a bug that is
+// Goal: replicas of volumes with erasure coding move while hosts write, by drains, by name and to other pools; their legs never
+// have fewer members by that, and nothing is lost, whoever dies meanwhile. Method: simulated clusters with native engines; a bug that is
 // planted must be found.
 
 import { describe, expect, it } from 'vitest';
@@ -54,6 +54,47 @@ describe('a volume with erasure coding', { timeout: 900_000 }, () => {
       mix,
       faults: ['kill', 'kill the active', 'pause', 'slow disk'],
       changes: ['move a replica', 'call a move off', 'drain a disk', 'uncordon'],
+    });
+    expect(result, result.explanation).toMatchObject({ failure: 'none' });
+  });
+});
+
+describe('a volume with erasure coding that is given to another pool', { timeout: 900_000 }, () => {
+  it('has all of its members in sync all the time', async () => {
+    const cluster = new ClusterSim(1n, { ...shape, disks: 5 });
+    await cluster.start();
+    const redundancy = { kind: 'erasure', data: 2, parity: 1 } as const;
+    cluster.operator.makePool('p1', { redundancy, pgCount: 16 });
+    expect(await cluster.runUntil(() => cluster.operator.madePools.includes('p1'), 30_000)).toBe(true);
+    cluster.startWorkload(mix);
+    const before = cluster.view.legs.flat().map(({ replica }) => replica);
+    cluster.drainer.changePool(cluster.volumeName, 'p1');
+    let least = 3;
+    let seen = -1;
+    const ended = (): boolean => {
+      if (cluster.server.revision === seen) return false;
+      seen = cluster.server.revision;
+      least = Math.min(least, fewest(cluster));
+      return cluster.rareEvents.count('pool_changed') > 0 || cluster.drainer.unrest(cluster.state) === null;
+    };
+    expect(await cluster.runUntil(ended, 60_000), cluster.drainer.unrest(cluster.state) ?? '').toBe(true);
+    expect(cluster.rareEvents.count('pool_changed')).toBe(1);
+    expect(least).toBe(3);
+    expect(cluster.view.pool).toBe('p1');
+    expect(cluster.view.legs.flat().map(({ replica }) => replica)).not.toEqual(before);
+    cluster.stopWorkload();
+    expect(await cluster.runUntil(() => cluster.history.pending === 0 && cluster.redundant, 30_000)).toBe(true);
+    expect(cluster.violation).toBeNull();
+    cluster.close();
+  });
+
+  it.each([1n, 2n, 3n])('keeps every byte while nodes die and it is called off (seed %s)', async (seed) => {
+    const result = await run({
+      seed,
+      shape: { ...shape, disks: 5, rebuildAfterMs: 300 },
+      mix,
+      faults: ['kill', 'kill the active', 'pause', 'slow disk'],
+      changes: ['make a pool like the volume', 'change the pool', 'call a change of pools off', 'delete a pool'],
     });
     expect(result, result.explanation).toMatchObject({ failure: 'none' });
   });
