@@ -30,6 +30,7 @@ import { type Random, systemRandom } from './env/random.js';
 import type { KeySource } from './model/cluster-key.js';
 import { BasaltError, isBasaltError } from './model/errors.js';
 import { keys } from './model/keys.js';
+import { refuseMultiActive } from './model/multi-active.js';
 import { codecs, formatVersion, type VolumeObject } from './model/objects.js';
 import { isReserved } from './model/reservations.js';
 import type { StoreFiles } from './store/etcd/credentials.js';
@@ -139,6 +140,7 @@ export class Cluster {
     this.#assertOpen();
     const object = this.#parts.link.state.volumeByName(name);
     if (object === null || object.phase !== 'live') throw new BasaltError('NOT_FOUND', { kind: 'volume', name });
+    refuseMultiActive(object, 'being opened in a program');
     if (this.#volumes.has(object.id) || this.#opening.has(object.id))
       throw new BasaltError('BUSY', { kind: 'volume', name, detail: 'open in this process already' });
     this.#opening.add(object.id);

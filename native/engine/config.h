@@ -15,11 +15,12 @@ constexpr unsigned reactor_count_max = 64;
 
 // Bugs for the simulator to catch; nothing else sets them.
 struct PlantedBugs {
-  bool no_gate = false;       // replicas let every controller in, whatever its epoch
-  bool forget_epoch = false;  // a restarted replica does not remember what it had accepted
-  bool ignore_lease = false;  // reads are answered however old the members' last word is
-  bool cut_unheld = false;    // members cut their snapshots one after another, while requests go on
-  bool cut_joining = false;   // a member cuts with the others while it is being copied
+  bool no_gate = false;         // replicas let every controller in, whatever its epoch
+  bool no_export_gate = false;  // exports of parts let every front in, whatever its epoch
+  bool forget_epoch = false;    // a restarted replica does not remember what it had accepted
+  bool ignore_lease = false;    // reads are answered however old the members' last word is
+  bool cut_unheld = false;      // members cut their snapshots one after another, while requests go on
+  bool cut_joining = false;     // a member cuts with the others while it is being copied
 };
 
 struct EngineConfig {

@@ -114,7 +114,8 @@ Napi::Value SimWorldHandle::create_engine(const Napi::CallbackInfo& info) {
   if (!info[2].IsObject()) return throw_type_error(env, "planted", "an object"), env.Undefined();
   const auto bugs = info[2].As<Napi::Object>();
   auto seat = std::make_unique<SimSeat>(SimSeat{state_, *node, {}});
-  if (!read_flag(bugs, "noGate", &seat->bugs.no_gate) || !read_flag(bugs, "forgetEpoch", &seat->bugs.forget_epoch) ||
+  if (!read_flag(bugs, "noGate", &seat->bugs.no_gate) || !read_flag(bugs, "noExportGate", &seat->bugs.no_export_gate) ||
+      !read_flag(bugs, "forgetEpoch", &seat->bugs.forget_epoch) ||
       !read_flag(bugs, "ignoreLease", &seat->bugs.ignore_lease) ||
       !read_flag(bugs, "cutUnheld", &seat->bugs.cut_unheld) ||
       !read_flag(bugs, "cutJoining", &seat->bugs.cut_joining)) {

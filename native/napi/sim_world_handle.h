@@ -3,7 +3,7 @@
 // never makes one.
 //
 //   new SimWorld({seed, networkDelayMinNs, networkDelayMaxNs, diskDelayMinNs, diskDelayMaxNs, shortTransferChance})
-//   createEngine(node, config, planted) → Engine   planted: {noGate, forgetEpoch, ignoreLease, cutUnheld,
+//   createEngine(node, config, planted) → Engine   planted: {noGate, noExportGate, forgetEpoch, ignoreLease, cutUnheld,
 //                                                           cutJoining}
 //   step(limitNs) → nowNs   runs until an engine has something for JavaScript, which is delivered before step()
 //   returns,

@@ -2,11 +2,16 @@
 //
 // The controller side of a node: serves every volume that names the node among its controllers, as active or standby.
 
+import { nqns } from '../model/keys.js';
+import { type DrivenVolume, exportId, frontsOf } from '../model/multi-active.js';
 import type { Address, VolumeObject } from '../model/objects.js';
 import { linkOf } from '../reconcile/node-links.js';
+import { partSizeBytes } from '../reconcile/parts.js';
 import { type ClusterLink, onChangeOf } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import type { HostAccess } from './host-access.js';
+import { NodeLink } from './node-link.js';
+import { frontName } from './part-exports.js';
 import { PeerWatcher } from './peer-watcher.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { ServedVolume } from './served-volume.js';
@@ -20,6 +25,8 @@ export interface ControllerAgentOptions {
   readonly node: string;
   /** Where hosts reach this node. */
   readonly hosts: Address;
+  /** Where other nodes reach it; null: where hosts do. */
+  readonly internal: Address | null;
   /** This process', as the store shows it. */
   readonly incarnation: string;
   readonly access: HostAccess;
@@ -38,6 +45,31 @@ export function replicaResolver(link: ClusterLink): ResolveReplica {
     for (const each of node === undefined ? state.all('volumes') : []) node ??= nodeIn(each, replica);
     const live = node === undefined ? null : state.lastLive(node);
     return live?.internal == null ? null : { ...live.internal, linkNqn: linkOf(state, live) };
+  };
+}
+
+/** Longer than its owner takes to go on without a replica. */
+const exportTimeoutMs = 4_000;
+
+/** Where a front's exports are: at whoever drives the parts. */
+export function exportResolver(
+  link: ClusterLink,
+  front: { id: string; volumeId: string; node: string },
+): ResolveReplica {
+  const { state } = link;
+  return (id) => {
+    const part = state.get('volumes', front.volumeId)?.parts?.find((each) => exportId(each, front.id) === id);
+    const owner = part === undefined ? null : (state.get('leaderships', part)?.controller ?? null);
+    const live = owner === null ? null : state.lastLive(owner);
+    const at = live?.internal ?? live?.hosts ?? null;
+    if (at === null || part === undefined) return null;
+    return {
+      ...at,
+      linkNqn: nqns.partLink,
+      subnqn: nqns.partExport(part, front.id),
+      as: frontName(front.node),
+      commandTimeoutMs: exportTimeoutMs,
+    };
   };
 }
 
@@ -60,11 +92,15 @@ export class ControllerAgent {
   readonly #shown = new Map<string, readonly unknown[]>();
   readonly #promotions: Slots;
   #peerChanges = 0;
+  readonly #partLink: NodeLink;
+  /** Of a volume's object: what follows from it alone. */
+  readonly #fronts = new WeakMap<VolumeObject, readonly DrivenVolume[]>();
 
   constructor(options: ControllerAgentOptions) {
     this.#options = options;
     const { context, link, node } = options;
     this.#promotions = new Slots({ ...promotions, clock: context.clock });
+    this.#partLink = new NodeLink({ context, link, nqn: nqns.partLink, nameOf: frontName });
     this.#peers = new PeerWatcher({ context, link, node, onChange: () => this.#peersChanged() });
     this.#loop = new ReconcileLoop({
       name: 'controller agent',
@@ -108,7 +144,7 @@ export class ControllerAgent {
   }
 
   /** A node with a thousand volumes does not look at all of them whenever one of them changes. */
-  #show(served: ServedVolume, volume: VolumeObject): void {
+  #show(served: ServedVolume, volume: DrivenVolume): void {
     const { state } = this.#options.link;
     const shown: unknown[] = [
       volume,
@@ -119,6 +155,9 @@ export class ControllerAgent {
       state.stored('scrubs', volume.id),
       this.#peerChanges,
     ];
+    const whole = state.stored('volumes', volume.partOf ?? volume.front?.volumeId ?? '');
+    const { parts = [], fronts = [] } = whole?.value ?? {};
+    shown.push(whole, ...[...parts, ...fronts].map((id) => state.stored('leaderships', id)));
     for (const { replicas } of volume.legs)
       for (const { replica } of replicas) shown.push(state.stored('observedReplicas', replica));
     for (const kind of sharedKinds) shown.push(state.version(kind));
@@ -133,7 +172,8 @@ export class ControllerAgent {
     const lookedAtMs = context.clock.now();
     const wanted = link.state
       .all('volumes')
-      .filter((volume) => volume.phase === 'live' && volume.controllers.includes(node));
+      .filter((volume) => volume.phase === 'live' && volume.controllers.includes(node))
+      .flatMap((volume) => (volume.fronts === undefined ? [volume] : this.#frontsOf(volume)));
     const wantedIds = new Set(wanted.map((volume) => volume.id));
     const gone = [...this.#volumes].filter(([id]) => !wantedIds.has(id));
     for (const [id, served] of gone) {
@@ -151,15 +191,21 @@ export class ControllerAgent {
     for (const volume of wanted) {
       const known = this.#volumes.get(volume.id);
       if (known !== undefined) this.#show(known, volume);
-      else this.#serve(volume.id);
+      else this.#serve(volume);
     }
     this.#loop.looked(context.clock.now() - lookedAtMs, { share: 4, mostMs: 200 });
   }
 
-  #serve(id: string): void {
-    const { context, link, node, hosts, incarnation, access, timing } = this.#options;
-    const volume = link.state.get('volumes', id);
-    if (volume === null) return;
+  #frontsOf(volume: VolumeObject): readonly DrivenVolume[] {
+    const known = this.#fronts.get(volume) ?? frontsOf(volume, partSizeBytes);
+    this.#fronts.set(volume, known);
+    return known;
+  }
+
+  #serve(volume: DrivenVolume): void {
+    const { context, link, node, hosts, internal, incarnation, access, timing } = this.#options;
+    const { id, front } = volume;
+    const exported = front === undefined ? null : exportResolver(link, { id, volumeId: front.volumeId, node });
     const served = new ServedVolume(
       {
         context,
@@ -168,7 +214,8 @@ export class ControllerAgent {
         hosts,
         incarnation,
         access,
-        resolve: replicaResolver(link),
+        parts: { address: internal ?? hosts, link: this.#partLink },
+        resolve: exported ?? replicaResolver(link),
         peers: () => this.#peers,
         promotions: this.#promotions,
         ...(timing === undefined ? {} : { timing }),

@@ -111,7 +111,7 @@ export class NodeAgent {
         keys: context.keys ?? null,
         tls: { traddr: node.tlsAddress, trsvcid: String(node.tlsPort) },
       });
-      const common = { context, link: this.#link, node: node.name, hosts, incarnation, access };
+      const common = { context, link: this.#link, node: node.name, hosts, internal, incarnation, access };
       this.#controllers = new ControllerAgent({ ...common, ...(timing === undefined ? {} : { timing }) });
       this.#controllers.start();
       if (node.discovery !== 'off') {

@@ -21,6 +21,10 @@ import { type Identity, noIdentity } from './node-identity.js';
 export interface NodeLinkOptions {
   readonly context: AgentContext;
   readonly link: ClusterLink;
+  /** Of another link of the node, for other subsystems than replicas'; by default the one for replicas. */
+  readonly nqn?: string;
+  /** What a controller goes by there; by default its name. */
+  readonly nameOf?: (controller: string) => string;
 }
 
 export class NodeLink {
@@ -41,7 +45,17 @@ export class NodeLink {
 
   /** Null: there is none. */
   get nqn(): string | null {
-    return this.#internal === null ? null : nqns.nodeLink;
+    return this.#internal === null ? null : this.#nqn;
+  }
+
+  get #nqn(): string {
+    return this.#options.nqn ?? nqns.nodeLink;
+  }
+
+  /** It listens there, or cannot be had, and has let in whom the node knows. */
+  async ensure(address: Address, signal: AbortSignal): Promise<void> {
+    if (this.#internal === null) await this.open(address, signal);
+    await this.pass(false, signal);
   }
 
   /**
@@ -58,7 +72,7 @@ export class NodeLink {
       log.warn({ error: reason(error) }, 'no node link: controllers connect to each replica');
       return address;
     }
-    this.#internal = (await this.#listens(address)) ?? (await openListener(engine, address, { nqn: nqns.nodeLink }));
+    this.#internal = (await this.#listens(address)) ?? (await openListener(engine, address, { nqn: this.#nqn }));
     return this.#internal;
   }
 
@@ -70,26 +84,27 @@ export class NodeLink {
     await this.#make(signal);
     const listen_address = listenAddress(this.#internal);
     const { engine } = this.#options.context;
-    await engine.rpc('nvmf_subsystem_add_listener', { nqn: nqns.nodeLink, listen_address }).catch(unlessExists);
+    await engine.rpc('nvmf_subsystem_add_listener', { nqn: this.#nqn, listen_address }).catch(unlessExists);
   }
 
   /** What an engine has of it already is kept: connections go by it. */
   async #make(signal: AbortSignal): Promise<void> {
     const { engine } = this.#options.context;
     const names = { model_number: 'Basalt node link', max_namespaces: 1, internal: true, node_link: true };
-    await engine.rpc('nvmf_create_subsystem', { nqn: nqns.nodeLink, ...names }).catch(unlessExists);
+    await engine.rpc('nvmf_create_subsystem', { nqn: this.#nqn, ...names }).catch(unlessExists);
     await this.#admit(signal);
   }
 
   async #admit(signal: AbortSignal): Promise<void> {
     const { state } = this.#options.link;
     const { engine } = this.#options.context;
+    const { nameOf = (name: string): string => name } = this.#options;
     if (this.#version() === this.#seen && this.#hosts !== null) return;
-    const nqn = nqns.nodeLink;
+    const nqn = this.#nqn;
     const { present: known, driving } = linkControllers(state);
     this.#holds = driving.length > 0;
     const seen = this.#version();
-    const wanted = new Set([...known, ...driving].flatMap((name) => this.#identity.hostNqns(name)));
+    const wanted = new Set([...known, ...driving].flatMap((name) => this.#identity.hostNqns(nameOf(name))));
     const present = this.#hosts ?? (await this.#ask());
     // After a failure nobody knows.
     this.#hosts = null;
@@ -128,7 +143,7 @@ export class NodeLink {
   }
 
   async #subsystem(): Promise<SubsystemDescription | undefined> {
-    const [found] = await this.#options.context.engine.rpc('nvmf_get_subsystems', { nqn: nqns.nodeLink });
+    const [found] = await this.#options.context.engine.rpc('nvmf_get_subsystems', { nqn: this.#nqn });
     return found;
   }
 }

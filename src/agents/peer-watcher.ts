@@ -191,16 +191,18 @@ export class PeerWatcher {
     const wanted = new Map<string, Wanted>();
     for (const volume of link.state.all('volumes')) {
       if (!volume.controllers.includes(node)) continue;
-      const leadership = link.state.stored('leaderships', volume.id);
+      const leaderships = [volume.id, ...(volume.fronts ?? [])].flatMap(
+        (id) => link.state.stored('leaderships', id) ?? [],
+      );
       for (const peer of volume.controllers) {
         const live = peer === node ? null : link.state.lastLive(peer);
         if (live?.hosts == null) continue;
-        const held = leadership?.value.controller === peer ? leadership.revision : 0;
+        const held = leaderships.filter(({ value }) => value.controller === peer).map(({ revision }) => revision);
         const before = wanted.get(peer)?.sign.leadership ?? 0;
         wanted.set(peer, {
           target: `${live.incarnation} ${live.hosts.traddr}:${live.hosts.trsvcid}`,
           address: live.hosts,
-          sign: { live: link.state.stored('lives', peer)?.revision ?? 0, leadership: Math.max(before, held) },
+          sign: { live: link.state.stored('lives', peer)?.revision ?? 0, leadership: Math.max(before, ...held) },
         });
       }
     }

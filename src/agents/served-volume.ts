@@ -8,14 +8,8 @@ import type { Timer } from '../env/clock.js';
 import { BasaltError } from '../model/errors.js';
 import { grantInstance } from '../model/grant.js';
 import { cntlidRange, keys, nguidOf, nqns, volumeSerial } from '../model/keys.js';
-import {
-  type Address,
-  codecs,
-  formatVersion,
-  type Leadership,
-  type ObservedVolume,
-  type VolumeObject,
-} from '../model/objects.js';
+import type { DrivenVolume } from '../model/multi-active.js';
+import { type Address, codecs, formatVersion, type Leadership, type ObservedVolume } from '../model/objects.js';
 import { isReserved } from '../model/reservations.js';
 import { madeOf } from '../reconcile/clone-source.js';
 import { controllerSlot } from '../reconcile/controllers.js';
@@ -37,6 +31,8 @@ import { followed } from './followed.js';
 import type { HostAccess } from './host-access.js';
 import type { Versioned } from './leadership-register.js';
 import { listenAddress } from './listener.js';
+import type { NodeLink } from './node-link.js';
+import { PartExports } from './part-exports.js';
 import { publishSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { ReservationKeeper } from './reservation-keeper.js';
@@ -56,6 +52,8 @@ export interface ServedVolumeOptions {
   readonly link: ClusterLink;
   readonly node: string;
   readonly hosts: Address;
+  /** Where other controllers reach what this node exports of parts, and by what link. */
+  readonly parts: { readonly address: Address; readonly link: NodeLink };
   readonly access: HostAccess;
   /** This process'. */
   readonly incarnation: string;
@@ -90,7 +88,9 @@ export class ServedVolume {
   readonly #promotions: ReconcileLoop;
   readonly #reports: ReconcileLoop;
   readonly #log: RateLimitedLog;
-  #volume: VolumeObject;
+  #volume: DrivenVolume;
+  /** Null: it is no part. */
+  readonly #partExports: PartExports | null;
   #present: ObservedExport = noExport;
   #nbdUris = new Map<string, string>();
   /** Why an export is not as it is wanted. */
@@ -114,13 +114,16 @@ export class ServedVolume {
   #pass: Promise<void> = Promise.resolve();
   #unsubscribe: (() => void) | null = null;
 
-  constructor(options: ServedVolumeOptions, volume: VolumeObject) {
+  constructor(options: ServedVolumeOptions, volume: DrivenVolume) {
     this.#options = options;
     this.#volume = volume;
     const { clock, log } = options.context;
     this.#log = new RateLimitedLog(log, clock);
     const loop = (name: string, pass: (signal: AbortSignal) => Promise<void>): ReconcileLoop =>
       new ReconcileLoop({ name: `${name} of ${volume.name}`, clock, log: this.#log, pass });
+    const { context, link, incarnation, parts } = options;
+    const common = { context, link, incarnation, part: volume, partLink: parts.link, address: parts.address };
+    this.#partExports = volume.partOf === undefined ? null : new PartExports(common);
     this.#exports = loop('exports', () => this.#applyExports());
     this.#promotions = loop('promotion', (signal) => this.#consider(signal));
     this.#reports = loop('report', (signal) => this.#report(signal));
@@ -172,7 +175,7 @@ export class ServedVolume {
   }
 
   /** The store changed, or a peer came or went. */
-  update(volume: VolumeObject): void {
+  update(volume: DrivenVolume): void {
     this.#volume = volume;
     const leadership = this.#options.link.state.get('leaderships', volume.id);
     this.#controller.update(volume, leadership);
@@ -282,7 +285,7 @@ export class ServedVolume {
     this.#again?.cancel();
     this.#lentTimer?.cancel();
     await this.#promotions.stop();
-    const stays = this.#options.link.state.get('volumes', this.#volume.id)?.phase === 'live';
+    const stays = this.#options.link.state.get('volumes', this.#shownAs)?.phase === 'live';
     const next = this.#nextInLine();
     if (stays) await this.#controller.handOver(next, { instance: this.#instanceOf(next) });
     await this.#controller.demote('volume left this node');
@@ -320,7 +323,7 @@ export class ServedVolume {
     if (this.#serving === serving) return;
     this.#serving = serving;
     try {
-      if (serving || this.#present.listener) await this.#applyExports();
+      if (serving || this.#present.listener || this.#partExports !== null) await this.#applyExports();
     } catch (error) {
       // An export that cannot be opened is no reason not to serve the others; the loop goes on trying.
       this.#log.warn('exports', { volume: this.#volume.name, error: reason(error) }, 'not every export follows yet');
@@ -356,6 +359,8 @@ export class ServedVolume {
 
   async #exportPass(): Promise<void> {
     await ensureSlot(this.#options.context.engine, this.#volume);
+    if (this.#partExports !== null)
+      return this.#serving && !this.#retired ? this.#partExports.open() : this.#partExports.close();
     const wanted = this.#retired
       ? null
       : {
@@ -397,18 +402,18 @@ export class ServedVolume {
           namespace: {
             bdev_name: slotName(this.#volume.id),
             nsid: 1,
-            uuid: this.#volume.id,
-            nguid: nguidOf(this.#volume.id),
+            uuid: this.#shownAs,
+            nguid: nguidOf(this.#shownAs),
             anagrpid: 1,
-            shared_reservations: true,
-            reservation_timeout_ms: this.#reservationMs + engineSlackMs,
+            ...this.#reservationMode(),
           },
         });
         this.#present = { ...present, namespace: true };
         return;
       case 'set-reservation': {
         const { reservation } = action;
-        await engine.rpc('basalt_ns_set_reservation', { nqn, nsid: 1, reservation });
+        if (this.#volume.front === undefined)
+          await engine.rpc('basalt_ns_set_reservation', { nqn, nsid: 1, reservation });
         this.#present = { ...present, reservation: reservationName(reservation) };
         return;
       }
@@ -474,11 +479,22 @@ export class ServedVolume {
     }
   }
 
+  /** What hosts know it as: whatever front they are served by, it is one volume. */
+  get #shownAs(): string {
+    return this.#volume.front?.volumeId ?? this.#volume.id;
+  }
+
+  /** Fronts of one volume know nothing of each other's hosts: none are offered. */
+  #reservationMode(): { reservations: false } | { shared_reservations: true; reservation_timeout_ms: number } {
+    if (this.#volume.front !== undefined) return { reservations: false };
+    return { shared_reservations: true, reservation_timeout_ms: this.#reservationMs + engineSlackMs };
+  }
+
   async #createSubsystem(nqn: string): Promise<void> {
     const range = cntlidRange(controllerSlot(this.#volume, this.#options.node));
     await this.#options.context.engine.rpc('nvmf_create_subsystem', {
       nqn,
-      serial_number: volumeSerial(this.#volume.id),
+      serial_number: volumeSerial(this.#shownAs),
       model_number: 'Basalt volume',
       allow_any_host: false,
       min_cntlid: range.min,
@@ -585,6 +601,8 @@ export class ServedVolume {
 
   /** A clone that lacks a replica of a leg is served without it after a while; it gets one by a copy. */
   #isMade(leadership: Leadership): boolean {
+    // What a front stands on are volumes; as long as they are not served it is taken over by nobody.
+    if (this.#volume.front !== undefined) return true;
     const made = madeOf(this.#options.link.state, this.#volume, leadership);
     const { clock } = this.#options.context;
     if (made !== 'enough') this.#halfMadeSinceMs = null;
@@ -600,7 +618,7 @@ export class ServedVolume {
     const { link, node, hosts } = this.#options;
     const { view } = this.#controller;
     // A path is shown when hosts can connect to it, or why they cannot.
-    if (!this.#present.listener && this.#exportProblem === null) return;
+    if (!this.#present.listener && this.#exportProblem === null && this.#partExports === null) return;
     const active = view.state === 'active' || view.state === 'closing';
     const tlsAddress = this.#present.tlsListener ? this.#options.access.tlsAddress : null;
     const object: ObservedVolume = {

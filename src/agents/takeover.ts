@@ -15,6 +15,11 @@ import { pause } from './signal.js';
 export interface ReplicaAddress extends Address {
   /** Of the node's link, which all members there share; null: it has none. */
   readonly linkNqn: string | null;
+  /** The subsystem, and what the controller goes by there; absent: the replica's, and its own name. */
+  readonly subnqn?: string;
+  readonly as?: string;
+  /** How long I/O may take before the member has failed; absent: the engine's word. */
+  readonly commandTimeoutMs?: number;
 }
 
 /** Where a replica can be reached now; null: its node is not known to be up. */
@@ -54,14 +59,15 @@ export async function attachMember(
 ): Promise<AttachOutcome> {
   const address = attacher.resolve(request.member.replica);
   if (address === null) return { kind: 'unreached', detail: 'its node is not up', refused: false };
-  const { traddr, trsvcid, linkNqn } = address;
+  const { traddr, trsvcid, linkNqn, subnqn, commandTimeoutMs } = address;
   const params = {
     name: request.name,
     traddr,
     trsvcid,
-    subnqn: nqns.replica(request.member.replica),
+    subnqn: subnqn ?? nqns.replica(request.member.replica),
     ...(linkNqn === null ? {} : { link_nqn: linkNqn }),
-    ...(await attacher.identity.credentials(attacher.engine, attacher.controller)),
+    ...(commandTimeoutMs === undefined ? {} : { command_timeout_ms: commandTimeoutMs }),
+    ...(await attacher.identity.credentials(attacher.engine, address.as ?? attacher.controller)),
     epoch: request.epoch,
     timeout_ms: request.timeoutMs,
   };

@@ -14,6 +14,7 @@ import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { hasEnded, type JobKind, type JobObject, type JobView } from '../model/jobs.js';
 import { keys } from '../model/keys.js';
+import { refuseMultiActive } from '../model/multi-active.js';
 import { codecs, formatVersion, type VolumeObject } from '../model/objects.js';
 import { restOfChange, whyNotChange } from '../reconcile/change-pool.js';
 import { controllerNodes } from '../reconcile/controllers.js';
@@ -115,6 +116,7 @@ export function moveController(deps: JobDeps, name: string, to: string): Promise
   return attempt<JobView>(deps.store, async ({ state }) => {
     const stored = requireVolume(state, name);
     const { value: volume } = stored;
+    if (volume.parts !== undefined) refuseMultiActive(volume, 'moving its controllers by hand');
     assertController(state, to);
     const others = state
       .all('jobs')
@@ -147,6 +149,7 @@ export function changePool(deps: JobDeps, name: string, request: ChangePoolReque
   return attempt<JobView>(deps.store, async ({ state }) => {
     const stored = requireVolume(state, name);
     const { value: volume } = stored;
+    if (volume.parts !== undefined) refuseMultiActive(volume, 'another pool for all of it');
     const pool = state.poolByName(request.pool);
     if (pool === null) throw new BasaltError('NOT_FOUND', { kind: 'pool', name: request.pool });
     const open = state.all('jobs').filter((job) => !hasEnded(job) && job.arguments['volumeId'] === volume.id);
@@ -176,6 +179,7 @@ export function moveReplica(deps: JobDeps, name: string, request: MoveReplicaReq
   return attempt<JobView>(deps.store, async ({ state }) => {
     const stored = requireVolume(state, name);
     const { value: volume } = stored;
+    if (volume.parts !== undefined) refuseMultiActive(volume, 'moving replicas of all of it');
     const asked = {
       volumeId: volume.id,
       volume: volume.name,
@@ -213,6 +217,7 @@ export function scrubVolume(deps: JobDeps, name: string, request: ScrubVolumeReq
   return attempt<JobView>(deps.store, async ({ state }) => {
     const stored = requireVolume(state, name);
     const { value: volume } = stored;
+    if (volume.parts !== undefined) refuseMultiActive(volume, 'a scrub of all of it');
     const wish = {
       kind: 'volume.scrub' as const,
       arguments: { volumeId: volume.id, volume: volume.name, bytesPerS: String(bytesPerS), repair: String(repair) },
@@ -233,6 +238,7 @@ export function rollBack(deps: JobDeps, at: { volume: string; snapshot: string }
   return attempt<JobView>(deps.store, async ({ state }) => {
     const stored = requireVolume(state, at.volume);
     const { value: volume } = stored;
+    refuseMultiActive(volume, 'going back to a snapshot');
     const { value: snapshot } = requireSnapshot(state, volume, at.snapshot);
     const full = `${volume.name}@${snapshot.name}`;
     const wish = {

@@ -11,6 +11,7 @@ import type { SnapshotGroupCreateRequest, SnapshotGroupView } from '../model/api
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
+import { refuseMultiActive } from '../model/multi-active.js';
 import { codecs, formatVersion, type VolumeObject } from '../model/objects.js';
 import type { SnapshotGroupObject, SnapshotObject } from '../model/snapshots.js';
 import { unmadeOf } from '../reconcile/clone-source.js';
@@ -42,6 +43,7 @@ export function createGroup(
     const existing = state.stored('snapshotGroups', request.name);
     if (existing !== null) assertSame(existing.value, request.name, volumes);
     if (existing !== null && existing.value.phase !== 'failed') return { txn: null, result: false };
+    for (const { value } of volumes) refuseMultiActive(value, 'a snapshot');
     for (const { value } of volumes) assertCuttable(state, value);
     if (existing !== null) return { txn: again(state, existing), result: true };
     return { txn: draw(deps, state, { name: request.name, volumes, atMs: Math.floor(clock.wallMs()) }), result: true };

@@ -11,6 +11,7 @@ import type { CloneRequest, SnapshotCreateRequest } from '../model/api.js';
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
+import { refuseMultiActive } from '../model/multi-active.js';
 import { codecs, formatVersion, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
 import { copiesNeeded, type SnapshotObject, snapshotLvol, tooFewCopies } from '../model/snapshots.js';
 import { unmadeOf } from '../reconcile/clone-source.js';
@@ -42,6 +43,7 @@ export function createSnapshot(
 ): Promise<{ made: boolean; id: string }> {
   return attempt<{ made: boolean; id: string }>(deps.store, async ({ state }) => {
     const { value: volume, key, revision } = requireVolume(state, wish.volume);
+    refuseMultiActive(volume, 'a snapshot');
     const { name } = wish.request;
     const known = state.get('snapshotNames', `${volume.id}/${name}`);
     const existing = known === null ? null : state.stored('snapshots', known.snapshotId);

@@ -7,6 +7,7 @@ import type { DiskView, NodeView, ReplicaView, VolumeView } from '../model/api.j
 import type { ClusterState } from '../model/cluster-state.js';
 import { nqns } from '../model/keys.js';
 import { diskClassDefault } from '../model/location.js';
+import { frontsOf } from '../model/multi-active.js';
 import type {
   DiskObject,
   GrowingSize,
@@ -18,6 +19,7 @@ import type {
 import { cordonOf } from '../reconcile/cordons.js';
 import { volumeSize } from '../reconcile/growth.js';
 import { linkOf } from '../reconcile/node-links.js';
+import { partSizeBytes } from '../reconcile/parts.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
 
 export function nodeView(state: ClusterState, name: string): NodeView | null {
@@ -60,6 +62,39 @@ export function diskViews(state: ClusterState): DiskView[] {
 }
 
 export function volumeView(state: ClusterState, volume: VolumeObject): VolumeView {
+  return volume.parts === undefined ? drivenView(state, volume) : multiActiveView(state, volume);
+}
+
+/** What users have made: parts are shown with their volume. */
+export function shownVolumes(state: ClusterState): VolumeObject[] {
+  return state.all('volumes').filter((volume) => volume.partOf === undefined || volume.phase === 'deleting');
+}
+
+/** From the worst to the best. */
+const healths = ['unserved', 'degraded', 'resyncing', 'redundant'] as const;
+
+function multiActiveView(state: ClusterState, volume: VolumeObject): VolumeView {
+  const parts = (volume.parts ?? [])
+    .flatMap((id) => state.get('volumes', id) ?? [])
+    .map((part) => drivenView(state, part));
+  const fronts = frontsOf(volume, partSizeBytes).map((front) => drivenView(state, front));
+  const all = [...parts, ...fronts];
+  const legsEach = Math.max(0, ...parts.map((part) => part.legs.length));
+  const legs = Array.from({ length: legsEach }, (_, leg) => parts.flatMap((part) => part.legs.slice(leg, leg + 1)));
+  return {
+    ...drivenView(state, volume),
+    pool: parts[0]?.pool ?? null,
+    phase: all.some(({ phase }) => phase === 'creating') ? 'creating' : 'live',
+    health: healths.find((health) => all.some((each) => each.health === health)) ?? 'unserved',
+    epoch: Math.max(0, ...all.map(({ epoch }) => epoch)),
+    legs: legs.flat(),
+    paths: [],
+    fronts: fronts.map(({ nqn, hosts, controller, epoch, paths }) => ({ nqn, hosts, controller, epoch, paths })),
+    parts: parts.map(({ id, controller, epoch }) => ({ id, controller, epoch })),
+  };
+}
+
+function drivenView(state: ClusterState, volume: VolumeObject): VolumeView {
   const leadership = state.get('leaderships', volume.id);
   const observed = observedOf(state, volume);
   const active = observed.find((entry) => entry.state === 'active' && entry.epoch === leadership?.epoch) ?? null;

@@ -15,6 +15,7 @@ import {
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
+import { refuseMultiActive, withHostFronts } from '../model/multi-active.js';
 import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
 import { erasureOf, type PgMapObject, type PoolObject, redundancyText } from '../model/pools.js';
 import { chooseSeed } from '../placement/choose-seed.js';
@@ -23,11 +24,12 @@ import type { PgPlanner } from '../placement/planner.js';
 import { cordonOf } from '../reconcile/cordons.js';
 import { volumeSize } from '../reconcile/growth.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
-import type { Store, Txn } from '../store/store.js';
+import type { Change, Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { encryptNew } from './encryption.js';
 import { attachedHost, type HostPart } from './hosts.js';
 import type { Line } from './line.js';
+import { deletionOf, drawParts, type MultiActiveWish, putsOf } from './multi-active.js';
 import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
 import { snapshotsOf } from './snapshot-views.js';
 import type { KeyStore } from './wrapping-key.js';
@@ -62,11 +64,19 @@ function create(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made:
       return { txn: null, result: { made: false, id: existing.id } };
     }
     const { pool, map, isNew } = await poolFor(deps, state, request);
-    const drawn = draw(deps, state, { request, pool, map });
+    const shape = multiActiveShape(state, request);
+    const several =
+      shape === null
+        ? null
+        : drawParts(
+            { state, random: deps.random, draw: (scratch, part) => draw(deps, scratch, { request: part, pool, map }) },
+            shape,
+          );
+    const drawn = several?.volume ?? draw(deps, state, { request, pool, map });
     const secret = request.encrypt === true ? await encryptNew(deps, state, drawn.id) : null;
     const volume = secret === null ? drawn : { ...drawn, encryption: secret.encryption };
-    const text = codecs.volume.encode(volume);
-    const leadership = codecs.leadership.encode(firstLeadership(volume, request.leaseMs ?? defaultLeaseMs));
+    const driven = (several?.parts ?? [volume]).flatMap((each) => puts(each, request.leaseMs ?? defaultLeaseMs));
+    const whole = several === null ? [] : [volumePut(volume), ...putsOf(several)];
     const name = codecs.volumeName.encode({ format: formatVersion, volumeId: volume.id });
     const txn: Txn = {
       conditions: [
@@ -80,14 +90,32 @@ function create(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made:
       changes: [
         ...(isNew ? poolPuts({ pool, map }) : []),
         ...(secret?.changes ?? []),
-        { kind: 'put', key: keys.volume(volume.id), value: text },
-        { kind: 'put', key: keys.leadership(volume.id), value: leadership },
+        ...whole,
+        ...driven,
         { kind: 'put', key: keys.volumeName(request.name), value: name },
         { kind: 'put', key: keys.placement, value: JSON.stringify({ format: formatVersion, volumeId: volume.id }) },
       ],
     };
     return { txn, result: { made: true, id: volume.id } };
   });
+}
+
+/** Of a volume that is to have several active controllers; null: it has one. */
+function multiActiveShape(state: ClusterState, request: VolumeCreateRequest): MultiActiveWish | null {
+  const { active = 1, legs = defaultLegs, stripeSizeBytes = defaultStripeBytes, leaseMs = defaultLeaseMs } = request;
+  if (active === 1) return null;
+  const controllers = chooseControllers(state, request.controllers, active + 1);
+  return { request, active, legs, stripeSizeBytes, controllers, leaseMs };
+}
+
+function volumePut(volume: VolumeObject): Change {
+  return { kind: 'put', key: keys.volume(volume.id), value: codecs.volume.encode(volume) };
+}
+
+/** Of a volume that is driven: itself, and what its first controller takes over. */
+function puts(volume: VolumeObject, leaseMs: number): Change[] {
+  const leadership = codecs.leadership.encode(firstLeadership(volume, leaseMs));
+  return [volumePut(volume), { kind: 'put', key: keys.leadership(volume.id), value: leadership }];
 }
 
 /** `force`: without waiting for nodes that are away; those delete what they hold when they are back. */
@@ -107,8 +135,20 @@ export function deleteVolume(
     }
     const stored = requireVolume(state, name);
     const volume = stored.value;
+    if (volume.partOf !== undefined) refuseMultiActive(volume, 'deleting one of its parts');
     const leadership = state.stored('leaderships', volume.id);
     checkUnused(state, volume, leadership?.value ?? null);
+    if (volume.parts !== undefined) {
+      const whole = deletionOf(state, volume, (part, led) => ({
+        volume: { ...part, ...forced, phase: 'deleting' },
+        leadership: led === null ? null : fence(led),
+      }));
+      const txn: Txn = {
+        conditions: [{ key: stored.key, modRevision: stored.revision }, ...whole.conditions],
+        changes: [{ kind: 'delete', key: keys.volumeName(volume.name) }, ...whole.changes],
+      };
+      return { txn, result: undefined };
+    }
     // The new epoch fences whoever still drives it, and is what the replicas are deleted under.
     const fenced =
       leadership === null
@@ -135,10 +175,12 @@ export function attachVolume(deps: VolumeDeps, name: string, request: AttachRequ
   const beside = (state: ClusterState): Promise<HostPart | null> =>
     host === undefined ? Promise.resolve(null) : attachedHost(deps, state, { nqn: host, keys: hostKeys });
   return change(deps, name, beside, (state, volume) => {
+    if (volume.partOf !== undefined) refuseMultiActive(volume, 'attaching one of its parts');
+    if (request.nbd !== undefined) refuseMultiActive(volume, 'NBD');
     if (request.host === undefined && request.nbd === undefined)
       throw invalid('host', 'is missing; name a host NQN or an NBD path');
     const hosts = request.host === undefined ? volume.hosts : unique([...volume.hosts, request.host]);
-    if (request.nbd === undefined) return { ...volume, hosts };
+    if (request.nbd === undefined) return withHostFronts({ ...volume, hosts });
     const node = request.nbd.node ?? nbdNode(state, volume);
     if (!volume.controllers.includes(node)) {
       throw invalid(
@@ -166,6 +208,7 @@ export function detachVolume(deps: VolumeDeps, name: string, request: AttachRequ
 export function resizeVolume(deps: VolumeDeps, name: string, request: VolumeResizeRequest): Promise<void> {
   return attempt<void>(deps.store, async ({ state, placementRevision }) => {
     const stored = requireVolume(state, name);
+    refuseMultiActive(stored.value, 'growing');
     const leadership = state.stored('leaderships', stored.value.id);
     if (leadership === null) throw new BasaltError('NOT_FOUND', { kind: 'volume', name });
     const size = volumeSize(stored.value, leadership.value);
@@ -359,7 +402,11 @@ function spaceOf(
   return { availableBytes, capacityBytes, awayText: awayText + cordonText };
 }
 
-export function chooseControllers(state: ClusterState, asked: readonly string[] | undefined): string[] {
+export function chooseControllers(
+  state: ClusterState,
+  asked: readonly string[] | undefined,
+  count: number = defaultControllers,
+): string[] {
   const known = state
     .all('nodes')
     .filter((node) => node.roles.includes('controller'))
@@ -379,7 +426,7 @@ export function chooseControllers(state: ClusterState, asked: readonly string[] 
       field: 'controllers',
       problem: 'no controller node is up: start one',
     });
-  return up.sort((a, b) => load(a) - load(b) || (a < b ? -1 : 1)).slice(0, defaultControllers);
+  return up.sort((a, b) => load(a) - load(b) || (a < b ? -1 : 1)).slice(0, count);
 }
 
 export function firstLeadership(volume: VolumeObject, leaseMs: number): Leadership {
@@ -404,13 +451,26 @@ function checkSame(state: ClusterState, existing: VolumeObject, request: VolumeC
   const same =
     volumeSize(existing, state.get('leaderships', existing.id)).wantedBytes === request.sizeBytes &&
     existing.copies === (request.copies ?? (request.pool === undefined ? defaultCopies : existing.copies)) &&
-    (request.pool === undefined || existing.pool === state.poolByName(request.pool)?.id) &&
-    existing.legs.length === (request.legs ?? defaultLegs) &&
+    (request.pool === undefined || poolOf(state, existing) === state.poolByName(request.pool)?.id) &&
+    (existing.parts?.length ?? 1) === (request.active ?? 1) &&
+    legCountOf(state, existing) === (request.legs ?? defaultLegs) &&
     existing.stripeSizeBytes === (request.stripeSizeBytes ?? defaultStripeBytes) &&
     (existing.encryption !== undefined) === (request.encrypt === true) &&
     (existing.checksums === true) === (request.checksums === true) &&
     (request.controllers === undefined || JSON.stringify(existing.controllers) === JSON.stringify(request.controllers));
   if (!same) throw new BasaltError('ALREADY_EXISTS', { kind: 'volume', name: existing.name, field: 'name' });
+}
+
+function partsOf(state: ClusterState, volume: VolumeObject): VolumeObject[] {
+  return (volume.parts ?? []).flatMap((id) => state.get('volumes', id) ?? []);
+}
+
+function legCountOf(state: ClusterState, volume: VolumeObject): number {
+  return volume.legs.length + partsOf(state, volume).reduce((sum, part) => sum + part.legs.length, 0);
+}
+
+function poolOf(state: ClusterState, volume: VolumeObject): string | undefined {
+  return volume.pool ?? partsOf(state, volume)[0]?.pool;
 }
 
 function checkUnused(state: ClusterState, volume: VolumeObject, leadership: Leadership | null): void {

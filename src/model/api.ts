@@ -5,6 +5,7 @@
 import Type, { type Static } from 'typebox';
 import { CordonKind, CordonMode } from './jobs.js';
 import { DiskClass, DiskSelector, DiskTags, DiskWeight, DomainLevel, Location } from './location.js';
+import { activeMax } from './multi-active.js';
 import { Address, ClusterKeyId, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
 import { Erasure, pgCountMax, Redundancy } from './pools.js';
 import { legsMax } from './route.js';
@@ -27,6 +28,8 @@ export const VolumeCreateRequest = Type.Object(
     legs: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })),
     stripeSizeBytes: Type.Optional(Type.Integer({ minimum: 16 * 1024, maximum: 16 * MiB })),
     controllers: Type.Optional(Type.Array(Name, { maxItems: 15, uniqueItems: true })),
+    /** Controllers that drive it and serve hosts at once, each a share of the legs and of the hosts. @default 1 */
+    active: Type.Optional(Type.Integer({ minimum: 1, maximum: activeMax })),
     leaseMs: Type.Optional(Type.Integer({ minimum: 10, maximum: 1000 })),
     /** What is written is stored encrypted, under a key of the volume's own that the cluster key wraps. @default false */
     encrypt: Type.Optional(Type.Boolean()),
@@ -333,6 +336,23 @@ export const PathView = Type.Object(
 
 export const ReplicaView = Type.Object({ replica: Uuid, node: Name, disk: Uuid, state: MemberState }, strict);
 
+/** One of the active controllers of a volume that has several, as the hosts see it that belong to it. */
+export const FrontView = Type.Object(
+  {
+    nqn: Type.String(),
+    hosts: Type.Array(Type.String()),
+    controller: Type.Union([Name, Type.Null()]),
+    epoch: Type.Integer(),
+    paths: Type.Array(PathView),
+  },
+  strict,
+);
+
+export const PartView = Type.Object(
+  { id: Uuid, controller: Type.Union([Name, Type.Null()]), epoch: Type.Integer() },
+  strict,
+);
+
 export const VolumeView = Type.Object(
   {
     id: Uuid,
@@ -371,6 +391,10 @@ export const VolumeView = Type.Object(
     origin: Type.Union([Type.String(), Type.Null()]),
     legs: Type.Array(Type.Array(ReplicaView)),
     paths: Type.Array(PathView),
+    /** Of a volume with several active controllers: by which NQN and paths its hosts find it, instead of `nqn` and `paths`. */
+    fronts: Type.Optional(Type.Array(FrontView)),
+    /** Of the same: who drives which share of its legs. Leg i is of part i mod the number of parts. */
+    parts: Type.Optional(Type.Array(PartView)),
   },
   strict,
 );

@@ -216,6 +216,12 @@ export const errorTable = Object.freeze({
     5,
     'leave the keys out to use those that it has, or change them with `basalt host set-keys`',
   ),
+  VOLUME_MULTI_ACTIVE: row(
+    'volume {name} has several active controllers: {operation} is not supported for it yet',
+    422,
+    8,
+    'use a volume with one active controller for that',
+  ),
   VOLUME_SHRINK: row(
     'volume {name} has {servedBytes} bytes and cannot become smaller: a host may use what would be cut off',
     422,

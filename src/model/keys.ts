@@ -81,6 +81,9 @@ export const nqns = Object.freeze({
   replica: (replicaId: string) => `${authority}:replica:${replicaId}`,
   /** Of every disk node: by it controllers reach all replicas there over one association. */
   nodeLink: `${authority}:node-link`,
+  /** A part of a volume with several active controllers, for one of that volume's fronts; and by what link. */
+  partExport: (partId: string, frontId: string) => `${authority}:part:${partId}:${frontId}`,
+  partLink: `${authority}:part-link`,
   /** A copy of a snapshot, for disk nodes that make another one of it. */
   snapshotCopy: (lvol: string) => `${authority}:snapshot-copy:${lvol}`,
   volume: (volumeId: string) => `${authority}:volume:${volumeId}`,

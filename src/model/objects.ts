@@ -173,6 +173,16 @@ export const VolumeObject = Type.Object(
     /** Of a clone: the snapshot that it began as, and what that was called. */
     origin: Type.Optional(Type.Object({ snapshotId: Uuid, volume: Name, snapshot: Name }, strict)),
     phase: Type.Union([Type.Literal('live'), Type.Literal('deleting')]),
+    /**
+     * Of a volume with several active controllers (decision 020): the volumes that it is a stripe of, and what serves hosts.
+     * It has no legs itself. Versions that do not know the fields refuse it.
+     */
+    parts: Type.Optional(Type.Array(Uuid, { minItems: 2, maxItems: 8 })),
+    fronts: Type.Optional(Type.Array(Uuid, { minItems: 2, maxItems: 8 })),
+    /** Which front each host belongs to, also of those that were detached. */
+    hostFronts: Type.Optional(Type.Array(Type.Object({ host: Nqn, front: Type.Integer({ minimum: 0 }) }, strict))),
+    /** It is a part of that volume: it has no name, and no hosts. */
+    partOf: Type.Optional(Uuid),
     /** The job that nobody may drive it for: who does hands it back. */
     suspended: Type.Optional(Uuid),
     /** Deleted without waiting for nodes that are away. */

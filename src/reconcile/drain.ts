@@ -9,12 +9,14 @@
 
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import type { CordonKind } from '../model/jobs.js';
-import { codecs, type VolumeObject } from '../model/objects.js';
+import { frontsOf } from '../model/multi-active.js';
+import { codecs, type Leadership, type VolumeObject } from '../model/objects.js';
 import { type SnapshotCopy, tooFewCopies } from '../model/snapshots.js';
 import { controllerNodes, withController, withoutController } from './controllers.js';
 import { cordonOf } from './cordons.js';
 import { notReady } from './hand-over.js';
-import { isActive, type MoveStep, planMoveController } from './move-controller.js';
+import { isActive, type MoveStep, planHandTo } from './move-controller.js';
+import { partSizeBytes } from './parts.js';
 import { isReady, sourcesOf } from './snapshot-copies.js';
 import { both, removal, replace } from './store-step.js';
 
@@ -90,9 +92,13 @@ const othersWanted = 2;
 
 function vacate(state: ClusterState, stored: Stored<VolumeObject>, node: string): MoveStep {
   const volume = stored.value;
-  const led = state.stored('leaderships', volume.id);
-  if (led === null) return { do: 'wait', why: `${volume.name} is being made` };
-  const leadership = led.value;
+  // Each has an epoch of its own.
+  const driven = volume.fronts === undefined ? [volume] : frontsOf(volume, partSizeBytes);
+  const led = driven.flatMap((each) => {
+    const found = state.stored('leaderships', each.id);
+    return found === null ? [] : [{ volume: each, key: found.key, revision: found.revision, leadership: found.value }];
+  });
+  if (led.length < driven.length) return { do: 'wait', why: `${volume.name} is being made` };
   const able = controllerNodes(state).filter((name) => name !== node);
   const others = volume.controllers.filter((name) => able.includes(name));
   const spare = able.find((name) => !volume.controllers.includes(name));
@@ -101,23 +107,26 @@ function vacate(state: ClusterState, stored: Stored<VolumeObject>, node: string)
     return { do: 'change', why: `${spare} becomes a standby of ${volume.name}`, step: replace(stored, encode(more)) };
   if (others.length === 0)
     return { do: 'wait', why: `${volume.name} has no other controller node that is up and not cordoned` };
-  if (leadership.controller === node) {
+  const held = led.find(({ leadership }) => leadership.controller === node);
+  if (held !== undefined) {
     // In the volume's order: hosts are connected to those that were there before.
-    const to = others.find((name) => notReady(state, volume, name) === null) ?? others[0] ?? '';
-    return planMoveController(state, { volumeId: volume.id, to });
+    const to = others.find((name) => notReady(state, held.volume, name) === null) ?? others[0] ?? '';
+    return planHandTo(state, { ...held, to });
   }
   const exported = volume.nbd.find((entry) => entry.node === node);
   if (exported !== undefined) return { do: 'wait', why: `${volume.name} is exported over NBD at ${exported.path}` };
-  const holder = leadership.controller;
-  const driven = holder !== null && (isActive(state, leadership, holder) || isEmbedded(state, holder));
-  if (leadership.epoch > 0 && !driven) return { do: 'wait', why: `nobody drives ${volume.name} for now` };
-  const leaves = both(
-    replace(stored, encode(withoutController(volume, node))),
-    removal(state.stored('handOvers', volume.id)),
-  );
+  const idle = led.find(({ leadership }) => leadership.epoch > 0 && !isDriven(state, leadership));
+  if (idle !== undefined) return { do: 'wait', why: `nobody drives ${idle.volume.name} for now` };
+  let leaves = replace(stored, encode(withoutController(volume, node)));
+  for (const { id } of driven) leaves = both(leaves, removal(state.stored('handOvers', id)));
   // It may be handed over to this very node at this moment.
-  const step = { ...leaves, expect: [...leaves.expect, { key: led.key, revision: led.revision }] };
+  const step = { ...leaves, expect: [...leaves.expect, ...led.map(({ key, revision }) => ({ key, revision }))] };
   return { do: 'change', why: `${node} serves ${volume.name} no more`, step };
+}
+
+function isDriven(state: ClusterState, leadership: Leadership): boolean {
+  const { controller } = leadership;
+  return controller !== null && (isActive(state, leadership, controller) || isEmbedded(state, controller));
 }
 
 function isEmbedded(state: ClusterState, name: string): boolean {

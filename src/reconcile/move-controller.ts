@@ -27,9 +27,18 @@ export function planMoveController(state: ClusterState, at: { volumeId: string; 
   if (stored === null || stored.value.phase !== 'live' || leadership === null)
     return { do: 'fail', why: 'the volume is gone' };
   const { to } = at;
-  const { name } = stored.value;
   if (isActive(state, leadership, to)) return { do: 'done' };
   if (!stored.value.controllers.includes(to)) return admit(stored, to);
+  return planHandTo(state, { volume: stored.value, leadership, to });
+}
+
+/** The same for one that `to` is a controller of already; also for a front, which is driven like a volume. */
+export function planHandTo(
+  state: ClusterState,
+  at: { volume: VolumeObject; leadership: Leadership; to: string },
+): MoveStep {
+  const { volume, leadership, to } = at;
+  const { name } = volume;
   // It was given to it, or it took it: the rest is its own work.
   if (leadership.controller === to) return { do: 'wait', why: `${to} is being promoted` };
   const holder = leadership.controller;
@@ -37,7 +46,7 @@ export function planMoveController(state: ClusterState, at: { volumeId: string; 
     return { do: 'fail', why: `the program ${holder} drives ${name}: close it there` };
   if (holder === null || !isActive(state, leadership, holder))
     return { do: 'wait', why: `nobody drives ${name} for now` };
-  const why = notReady(state, stored.value, to);
+  const why = notReady(state, volume, to);
   if (why !== null) return { do: 'wait', why };
   return ask(state, { leadership, holder, to });
 }

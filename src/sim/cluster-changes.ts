@@ -86,6 +86,9 @@ const groups = [
 ];
 const stepShare = 0.6;
 
+/** What operators do to volumes is refused for one with several active controllers; this is not. */
+export const changesAround = Object.keys(changes) as readonly ChangeName[];
+
 /** Of one run: which kinds of changes; none: nobody changes anything. */
 export function drawChanges(seed: bigint): readonly ChangeName[] {
   return groups.flatMap(({ names, stream, share }) => {

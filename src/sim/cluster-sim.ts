@@ -26,6 +26,7 @@ import { ClusterState } from '../model/cluster-state.js';
 import { type CompiledNode, compileConfig } from '../model/config.js';
 import { hasEnded } from '../model/jobs.js';
 import { nqns } from '../model/keys.js';
+import { frontIdOf } from '../model/multi-active.js';
 import type { Address, VolumeObject } from '../model/objects.js';
 import type { Erasure } from '../model/pools.js';
 import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
@@ -68,6 +69,8 @@ export interface ClusterShape {
   readonly withoutLinks?: readonly string[];
   /** Of the volume that hosts use: its replicas verify what they read. @default false */
   readonly checksums?: boolean;
+  /** Controllers of the volume that hosts use that drive it at once, each a share of its legs and hosts. @default 1 */
+  readonly active?: number;
   /** A second volume of the same form, which prefers another controller, with a host of its own. */
   readonly twin?: boolean;
 }
@@ -254,6 +257,7 @@ export class ClusterSim {
   judgeSnapshots(): Promise<string | null> {
     const [host] = this.hosts;
     if (host === undefined) throw new Error('no host');
+    if (this.view.parts !== undefined) return Promise.resolve(null);
     return this.snapshots.judge({
       state: () => this.state,
       host: SimHost.nqn(host.name),
@@ -265,8 +269,23 @@ export class ClusterSim {
   judgeMembers(random: SeededRandom | null): Promise<string | null> {
     const [host] = this.hosts;
     if (host === undefined) throw new Error('no host');
+    if (this.view.parts !== undefined) return this.#judgeParts(this.view.parts.map(({ id }) => id));
     const damage = random === null ? null : () => this.damageDisk(random);
     return this.scrubber.judge({ damage, read: () => host.readEverything(0) });
+  }
+
+  /** Each is scrubbed like a volume. */
+  async #judgeParts(parts: readonly string[]): Promise<string | null> {
+    const { admin: deps, rareEvents } = this;
+    for (const volume of parts) {
+      const clock = this.#clockwork.time.clock();
+      const problem = await new Scrubber({ deps, clock, volume, rareEvents }).judge({
+        damage: null,
+        read: async () => {},
+      });
+      if (problem !== null) return problem;
+    }
+    return null;
   }
 
   /**
@@ -346,7 +365,8 @@ export class ClusterSim {
       await this.#await('the pool was not made', createPool(admin, pool));
     }
     const common = { name: volumeName, sizeBytes, legs, leaseMs, controllers: names, stripeSizeBytes: 65536 };
-    const request = { ...common, ...redundancy, checksums };
+    const { active = 1 } = this.shape;
+    const request = { ...common, ...redundancy, checksums, active };
     const made = await this.#await('the volume was not made', createVolume(admin, request));
     this.#volumeId = made.id;
     for (let index = 1; index <= this.shape.hosts; index++) {
@@ -356,10 +376,31 @@ export class ClusterSim {
     this.#makeHosts();
     await this.#must('the volume did not become redundant', 30_000, () => this.redundant);
     const paths = this.#pathsOf({ controllers: names });
-    const connecting = this.hosts.map((host) => host.connect(nqns.volume(this.#volumeId), paths));
+    const connecting = this.hosts.map((host) => host.connect(this.#nqnFor(host), paths));
     await this.#await('hosts did not connect', Promise.all(connecting));
     if (this.twin !== null) await this.#startTwin(this.twin, { ...request, controllers: [...names].reverse() });
     this.server.knobs = this.shape.store;
+  }
+
+  #nqnFor(host: SimHost): string {
+    const volume = this.state.get('volumes', this.#volumeId);
+    if (volume === null) throw new Error('the volume is not there');
+    return nqns.volume(frontIdOf(volume, SimHost.nqn(host.name)));
+  }
+
+  /** Whoever drives the volume; where several do, one after another. */
+  get driver(): string | null {
+    const { controller, fronts, parts } = this.view;
+    if (fronts === undefined || parts === undefined) return controller;
+    const names = [...fronts, ...parts].map((each) => each.controller);
+    return names[Math.floor(this.nowMs) % names.length] ?? null;
+  }
+
+  /** That a replica of the volume obeys, as far as the store knows. */
+  epochOf(replica: string): number {
+    const { epoch, legs, parts } = this.view;
+    const leg = legs.findIndex((members) => members.some((member) => member.replica === replica));
+    return parts === undefined ? epoch : (parts[leg % parts.length]?.epoch ?? 0);
   }
 
   startWorkload(mix: WorkloadMix, limits: ClientLimits = {}): void {
@@ -436,7 +477,7 @@ export class ClusterSim {
 
   /** How fast the one who drives volumes now copies to members that return; its successors do as they like. */
   async paceCopying(pace: { bytes_per_s?: number; paused?: boolean }): Promise<void> {
-    const engine = this.processes.get(this.view.controller ?? '')?.engine ?? null;
+    const engine = this.processes.get(this.driver ?? '')?.engine ?? null;
     const bdevs = (await engine?.rpc('bdev_get_bdevs', {})) ?? [];
     const legs = bdevs.filter(({ product_name }) => product_name === 'leg');
     await Promise.all(legs.map(({ name }) => engine?.rpc('basalt_leg_set_resync', { name, ...pace })));

@@ -5,7 +5,7 @@
 
 import { describe, expect, it } from 'vitest';
 import type { PlantedBugs } from './planted-bugs.js';
-import { recipes } from './recipes.js';
+import { multiActiveRecipe, recipes } from './recipes.js';
 import { type RunOptions, type RunResult, run } from './run.js';
 
 const seedsMax = 150;
@@ -24,6 +24,7 @@ const planted: readonly Planted[] = [
   { bug: 'ignoreLeftoverLease', first: 11n, options: recipes.splitLongLease },
   { bug: 'ignoreReadLease', first: 18n, options: recipes.splitReaders },
   { bug: 'forgetEpoch', first: 1n, options: recipes.intruders },
+  { bug: 'skipExportFence', first: 1n, options: multiActiveRecipe },
   { bug: 'resyncHeadOnly', first: 2n, options: recipes.returning },
 ];
 

@@ -9,6 +9,8 @@ import type { AddonPlantedBugs } from '../engine/native/addon.js';
 export interface PlantedBugs extends ControlBugs {
   /** Replicas let every controller in, whatever its epoch. */
   readonly skipFence?: boolean;
+  /** A part lets every controller in that ever had a front, whatever its epoch. */
+  readonly skipExportFence?: boolean;
   /** A restarted replica does not remember what it had accepted. */
   readonly forgetEpoch?: boolean;
   /** Reads are answered however old the members' last word is. */
@@ -22,6 +24,7 @@ export const noBugs: PlantedBugs = Object.freeze({});
 export function enginePlants(bugs: PlantedBugs): AddonPlantedBugs {
   return {
     noGate: bugs.skipFence === true,
+    noExportGate: bugs.skipExportFence === true,
     forgetEpoch: bugs.forgetEpoch === true,
     ignoreLease: bugs.ignoreReadLease === true,
     cutUnheld: bugs.cutLegByLeg === true,

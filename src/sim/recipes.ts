@@ -17,6 +17,13 @@ export interface Recipe {
   readonly changes?: readonly ChangeName[];
 }
 
+/** Not drawn: plans in test/sim remain what they were when they were found. */
+export const multiActiveRecipe: Recipe = {
+  faults: ['parked fronts'],
+  mix: { writers: 2, readers: 0, readChance: 0.2, flushChance: 0, blocksMax: 1, blocksOwn: 1, thinkMaxMs: 5 },
+  shape: { disks: 2, copies: 2, controllers: 3, hosts: 2, legs: 2, active: 2 },
+};
+
 const small = { disks: 2, copies: 2, controllers: 2, hosts: 2, legs: 1 };
 const busy = { writers: 2, readers: 0, readChance: 0.5, flushChance: 0, blocksMax: 1, blocksOwn: 2, thinkMaxMs: 5 };
 const readers = { ...busy, readers: 6, readChance: 0, blocksOwn: 64 };

@@ -4,8 +4,11 @@
 // whoever asks, and however often it was restarted in between.
 
 import type { Engine } from '../engine/engine.js';
+import { nqns } from '../model/keys.js';
 
 interface AttachParams {
+  readonly traddr: string;
+  readonly trsvcid: string;
   readonly subnqn: string;
   readonly hostnqn: string;
   readonly epoch: number;
@@ -26,7 +29,7 @@ export class ReplicaMonitor {
       if (method !== 'basalt_member_attach') return call(method, ...rest);
       const params = rest[0] as AttachParams;
       // Epochs that were accepted before this one was asked for.
-      const before = this.#highest.get(params.subnqn) ?? 0;
+      const before = this.#highest.get(placeOf(params)) ?? 0;
       const answer = await call(method, ...rest);
       this.#accepted(params, before);
       return answer;
@@ -40,9 +43,18 @@ export class ReplicaMonitor {
     });
   }
 
-  #accepted({ subnqn, hostnqn, epoch }: AttachParams, before: number): void {
+  #accepted(params: AttachParams, before: number): void {
+    const { subnqn, hostnqn, epoch } = params;
     if (epoch < before)
       this.#violation ??= `epoch: ${subnqn} let ${hostnqn} in with epoch ${epoch} after epoch ${before}`;
-    this.#highest.set(subnqn, Math.max(epoch, this.#highest.get(subnqn) ?? 0));
+    const place = placeOf(params);
+    this.#highest.set(place, Math.max(epoch, this.#highest.get(place) ?? 0));
   }
 }
+
+/** Replicas are where they are. A part's export is wherever the part is driven: one that is left behind is no part's any more. */
+function placeOf({ subnqn, traddr, trsvcid }: AttachParams): string {
+  return subnqn.startsWith(partPrefix) ? `${subnqn} ${traddr}:${trsvcid}` : subnqn;
+}
+
+const partPrefix = nqns.partExport('', '').slice(0, -1);

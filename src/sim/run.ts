@@ -4,7 +4,7 @@
 // bounded time, and what hosts saw is judged.
 
 import { SeededRandom } from '../env/seeded-random.js';
-import { type ChangeName, ClusterChanges, drawChanges } from './cluster-changes.js';
+import { type ChangeName, ClusterChanges, changesAround, drawChanges } from './cluster-changes.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
 import { drawNemesis, type FaultName, Nemesis } from './nemesis.js';
 import type { Reduction } from './plan.js';
@@ -62,8 +62,10 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const mix = { ...drawMix(random), ...recipe?.mix, ...options.mix };
   const plan = drawNemesis(random, options.faults ?? recipe?.faults ?? null);
   const drawnChanges = recipe === null ? drawChanges(options.seed) : (recipe.changes ?? []);
-  const kinds = options.changes ?? (named === undefined ? drawnChanges : []);
-  const shape = { withoutLinks: drawOlder(options.seed), ...reduced(drawn, reduction) };
+  const kindsDrawn = options.changes ?? (named === undefined ? drawnChanges : []);
+  const several = named === undefined && recipe === null && coded === null ? drawActive(options.seed, drawn) : null;
+  const shape = { withoutLinks: drawOlder(options.seed), ...reduced({ ...drawn, ...several }, reduction) };
+  const kinds = (shape.active ?? 1) === 1 ? kindsDrawn : kindsDrawn.filter((kind) => changesAround.includes(kind));
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
   let summary = shapeText(shape);
@@ -104,7 +106,8 @@ export async function run(options: RunOptions): Promise<RunResult> {
 function reduced(shape: ClusterShape, reduction: Reduction): ClusterShape {
   const least = (drawn: number, wanted: number | undefined): number => Math.max(1, Math.min(drawn, wanted ?? drawn));
   const copies = least(shape.copies, reduction.copies);
-  const legs = least(shape.legs, reduction.legs);
+  const { active = 1 } = shape;
+  const legs = Math.ceil(least(shape.legs, reduction.legs) / active) * active;
   const { legBlocks = Number.POSITIVE_INFINITY } = reduction;
   const width = shape.erasure === undefined ? copies : shape.erasure.data + shape.erasure.parity;
   return {
@@ -113,7 +116,7 @@ function reduced(shape: ClusterShape, reduction: Reduction): ClusterShape {
     legs,
     disks: Math.max(width, Math.min(shape.disks, width + 1)),
     hosts: least(shape.hosts, reduction.hosts),
-    controllers: least(shape.controllers, reduction.controllers),
+    controllers: Math.max(active, least(shape.controllers, reduction.controllers)),
     sizeBytes: Math.min(shape.sizeBytes, Math.max(16, legBlocks) * legs * blockBytes),
   };
 }
@@ -159,9 +162,19 @@ async function judged(cluster: ClusterSim, what: string, judge: () => Promise<st
 }
 
 function standstill(cluster: ClusterSim): string {
-  const { health, controller, epoch, legs, paths } = cluster.view;
+  const { health, controller, epoch, legs, paths, fronts, parts } = cluster.view;
   const { unrest } = cluster;
-  return JSON.stringify({ pending: cluster.history.pending, unrest, health, controller, epoch, legs, paths });
+  return JSON.stringify({
+    pending: cluster.history.pending,
+    unrest,
+    health,
+    controller,
+    epoch,
+    legs,
+    paths,
+    fronts,
+    parts,
+  });
 }
 
 function drawShape(random: SeededRandom): ClusterShape {
@@ -224,6 +237,17 @@ function drawErasure(seed: bigint): Pick<ClusterShape, 'erasure' | 'disks'> | nu
   return { erasure, disks: erasure.data + erasure.parity + random.between(0, 1) };
 }
 
+const activeStream = 0xac72n;
+const activeShare = 0.15;
+
+/** Several active controllers, and hosts for each; legs to divide among them. */
+function drawActive(seed: bigint, { controllers, legs }: ClusterShape): Partial<ClusterShape> | null {
+  const random = new SeededRandom(seed ^ activeStream);
+  if (!random.chance(activeShare)) return null;
+  const active = random.between(2, controllers);
+  return { active, legs: legs * active, hosts: random.between(2, 3) };
+}
+
 function drawMix(random: SeededRandom): WorkloadMix {
   return {
     writers: random.between(1, 3),
@@ -237,9 +261,9 @@ function drawMix(random: SeededRandom): WorkloadMix {
 }
 
 function shapeText(shape: ClusterShape): string {
-  const { copies, erasure, legs, disks, controllers, hosts, leaseMs, withoutLinks = [], checksums } = shape;
+  const { copies, erasure, legs, disks, controllers, hosts, leaseMs, withoutLinks = [], checksums, active = 1 } = shape;
   const redundancy = erasure === undefined ? `${copies} copies` : `${erasure.data}+${erasure.parity}`;
   const older = withoutLinks.length === 0 ? '' : `, no links with ${withoutLinks.join(' ')}`;
   const checked = checksums === true ? ' with checksums' : '';
-  return `${redundancy}${checked}, ${legs} legs, ${disks} disk nodes, ${controllers} controllers, ${hosts} hosts, lease ${leaseMs} ms${older}`;
+  return `${redundancy}${checked}, ${legs} legs, ${disks} disk nodes, ${controllers} controllers${active > 1 ? `, ${active} active` : ''}, ${hosts} hosts, lease ${leaseMs} ms${older}`;
 }

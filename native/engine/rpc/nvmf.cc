@@ -171,8 +171,10 @@ class Nvmf final : public Module {
       options.reservation_timeout = milliseconds(
           static_cast<int64_t>(nested.natural_or("reservation_timeout_ms", 10'000, {.min = 1, .max = 600'000})));
     }
-    options.planted_no_gate = engine_.config().planted.no_gate && options.one_writer;
-    options.planted_forget_epoch = engine_.config().planted.forget_epoch && options.one_writer;
+    const auto& planted = engine_.config().planted;
+    options.planted_no_gate =
+        (planted.no_gate && options.one_writer) || (planted.no_export_gate && options.gate_epoch != 0);
+    options.planted_forget_epoch = planted.forget_epoch && options.one_writer;
     in.adopt(nested);
     if (auto error = in.error()) co_return *error;
     auto subsystem = find(nqn);

@@ -4,7 +4,7 @@ import Type from 'typebox';
 import { StatusView } from '../../model/api.js';
 import { BasaltError } from '../../model/errors.js';
 import { readState } from '../read-state.js';
-import { diskViews, nodeView, volumeView } from '../views.js';
+import { diskViews, nodeView, shownVolumes, volumeView } from '../views.js';
 import { type ApiDeps, ok, type Route } from './route.js';
 
 async function status(deps: ApiDeps): Promise<StatusView> {
@@ -12,7 +12,7 @@ async function status(deps: ApiDeps): Promise<StatusView> {
   const cluster = state.get('cluster', '');
   if (cluster === null) throw new BasaltError('NOT_FOUND', { kind: 'cluster', name: '(not initialised yet)' });
   const nodes = state.all('nodes').flatMap((node) => nodeView(state, node.name) ?? []);
-  const volumes = state.all('volumes').map((volume) => volumeView(state, volume));
+  const volumes = shownVolumes(state).map((volume) => volumeView(state, volume));
   const healthy =
     nodes.every((node) => node.state === 'up') &&
     volumes.every(

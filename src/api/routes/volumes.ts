@@ -16,7 +16,7 @@ import { BasaltError } from '../../model/errors.js';
 import { JobView } from '../../model/jobs.js';
 import { changePool, moveController, moveReplica, scrubVolume } from '../jobs.js';
 import { readState } from '../read-state.js';
-import { volumeView } from '../views.js';
+import { shownVolumes, volumeView } from '../views.js';
 import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume, resizeVolume } from '../volumes.js';
 import { type ApiDeps, ok, type Route } from './route.js';
 
@@ -63,7 +63,7 @@ export const volumeRoutes: readonly Route[] = [
     status: 200,
     run: async (deps) => {
       const { state } = await readState(deps.store);
-      return ok(state.all('volumes').map((volume) => volumeView(state, volume)));
+      return ok(shownVolumes(state).map((volume) => volumeView(state, volume)));
     },
   },
   {

@@ -53,7 +53,7 @@ async function attach(world: CliWorld, name: string, options: AttachOptions): Pr
   const host = wish.host === undefined ? null : await client.host(wish.host);
   if (wish.nbd !== undefined && waitMs > 0)
     volume = await waitNbd(world, client, { volume, path: wish.nbd.path, waitMs });
-  if (host?.tlsPsk === true && waitMs > 0) volume = await waitTls(world, client, { volume, waitMs });
+  if (host?.tlsPsk === true && waitMs > 0) volume = await waitTls(world, client, { volume, waitMs, host: host.nqn });
   print(world, options, volume, attachText(volume, { host, options, nbd: wish.nbd?.path ?? null }));
 }
 
@@ -84,8 +84,13 @@ async function waitNbd(
 }
 
 /** Until each path says where hosts connect by TLS. */
-function waitTls(world: CliWorld, client: ApiClient, at: { volume: VolumeView; waitMs: number }): Promise<VolumeView> {
-  const open = ({ paths }: VolumeView): boolean => paths.every((path) => path.tlsAddress !== null);
+function waitTls(
+  world: CliWorld,
+  client: ApiClient,
+  at: { volume: VolumeView; waitMs: number; host: string },
+): Promise<VolumeView> {
+  const open = (volume: VolumeView): boolean =>
+    asSeenBy(volume, at.host).paths.every((path) => path.tlsAddress !== null);
   return waitUntil(world, client, { ...at, what: `serving ${at.volume.name} by TLS`, holds: open });
 }
 
@@ -110,11 +115,17 @@ async function waitUntil(
   return volume;
 }
 
+/** By the front that the host belongs to, where there are several. */
+function asSeenBy(volume: VolumeView, host: string): VolumeView {
+  const front = volume.fronts?.find(({ hosts }) => hosts.includes(host));
+  return front === undefined ? volume : { ...volume, nqn: front.nqn, paths: front.paths };
+}
+
 function attachText(
   volume: VolumeView,
   wish: { host: HostView | null; options: HostKeyOptions; nbd: string | null },
 ): string {
-  const lines = wish.host === null ? [] : connectLines(volume, wish.host, wish.options);
+  const lines = wish.host === null ? [] : connectLines(asSeenBy(volume, wish.host.nqn), wish.host, wish.options);
   const nbd = volume.paths.flatMap((path) => path.nbd).filter((entry) => entry.path === wish.nbd);
   lines.push(...nbd.map((entry) => entry.uri));
   return lines.join('\n') || `attached to ${volume.name}`;

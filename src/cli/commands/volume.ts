@@ -20,6 +20,7 @@ interface CreateOptions extends CommonOptions {
   readonly legs?: string;
   readonly stripe?: string;
   readonly controllers?: string;
+  readonly active?: string;
   readonly encrypt?: boolean;
   readonly checksums?: boolean;
   readonly wait: string;
@@ -37,6 +38,7 @@ export function addVolumeCommands(parent: Command, world: CliWorld, exit: Exit):
     .option('--legs <number>', 'placement groups to stripe over (default: 4)')
     .option('--stripe <bytes>', 'stripe size (default: 64K)')
     .option('--controllers <names>', 'nodes that may serve it, by preference, with commas; "" for none')
+    .option('--active <number>', 'controllers that drive it and serve hosts at once (default: 1)')
     .option('--encrypt', 'store its data encrypted (AES-XTS), under a key that the cluster key wraps')
     .option('--checksums', 'verify each 4 KiB block when it is read, and repair it from the other replicas')
     .option('--wait <seconds>', 'how long to wait until it is served; 0: not at all', '30')
@@ -156,7 +158,7 @@ async function create(world: CliWorld, name: string, options: CreateOptions): Pr
 }
 
 /** What a snapshot decides is not to be said again. */
-const decidedBySnapshot = ['size', 'pool', 'copies', 'legs', 'stripe', 'encrypt', 'checksums'] as const;
+const decidedBySnapshot = ['size', 'pool', 'copies', 'legs', 'stripe', 'active', 'encrypt', 'checksums'] as const;
 
 function createClone(client: ApiClient, name: string, options: CreateOptions): Promise<VolumeView> {
   for (const option of decidedBySnapshot) {
@@ -185,6 +187,7 @@ function createNew(client: ApiClient, name: string, options: CreateOptions): Pro
     ...(options.legs === undefined ? {} : { legs: parseCount(options.legs, '--legs') }),
     ...(options.stripe === undefined ? {} : { stripeSizeBytes: parseBytes(options.stripe, '--stripe') }),
     ...(options.controllers === undefined ? {} : { controllers: parseWords(options.controllers) }),
+    ...(options.active === undefined ? {} : { active: parseCount(options.active, '--active') }),
     ...(options.encrypt === true ? { encrypt: true } : {}),
     ...(options.checksums === true ? { checksums: true } : {}),
   };
@@ -246,6 +249,28 @@ function growthFacts(volume: VolumeView): string[][] {
   return [['grows to', `${formatBytes(sizeBytes)}${problem === null ? '' : ` (waits: ${problem})`}`]];
 }
 
+/** Who serves hosts. */
+function controllersOf({ controller, fronts }: VolumeView): string {
+  if (fronts === undefined) return controller ?? '-';
+  return fronts.map((front) => front.controller ?? '-').join(', ');
+}
+
+function frontFacts({ fronts = [], parts = [] }: VolumeView): string[][] {
+  const shown = fronts.flatMap(({ nqn, hosts, controller, paths }, index) => [
+    [`front ${index}`, `${controller ?? '-'}, for ${hosts.join(', ') || 'no host'}: ${nqn}`],
+    ...paths.map((path) => pathFact(path, `front ${index} path`)),
+  ]);
+  return [
+    ...shown,
+    ...parts.map((part, index) => [`part ${index}`, `${part.controller ?? '-'} (epoch ${part.epoch})`]),
+  ];
+}
+
+function pathFact(path: VolumeView['paths'][number], what: string): string[] {
+  const at = path.address === null ? '-' : `${path.address.traddr}:${path.address.trsvcid}`;
+  return [`${what} ${path.node}`, `${at} ${path.state}${path.problem === null ? '' : ` (${path.problem})`}`];
+}
+
 export function volumeTable(volumes: readonly VolumeView[]): string {
   if (volumes.length === 0) return 'no volumes';
   const head = ['NAME', 'SIZE', 'LEGS', 'COPIES', 'HEALTH', 'CONTROLLER', 'EPOCH'];
@@ -255,7 +280,7 @@ export function volumeTable(volumes: readonly VolumeView[]): string {
     String(volume.legs.length),
     volume.erasure === undefined ? String(volume.copies) : `${volume.erasure.data}+${volume.erasure.parity}`,
     volume.phase === 'live' ? volume.health : volume.phase,
-    volume.controller ?? '-',
+    controllersOf(volume),
     String(volume.epoch),
   ]);
   return table([head, ...rows]);
@@ -265,7 +290,7 @@ export function volumeText(volume: VolumeView): string {
   const facts = [
     ['name', volume.name],
     ['id', volume.id],
-    ['nqn', volume.nqn],
+    ...(volume.fronts === undefined ? [['nqn', volume.nqn]] : []),
     ['pool', volume.pool ?? '-'],
     ['encryption', volume.encryptedBy === null ? 'none' : `AES-256-XTS, by cluster key ${volume.encryptedBy}`],
     ...(volume.checksums ? [['checksums', 'CRC32C of each 4 KiB, verified on every read']] : []),
@@ -273,17 +298,14 @@ export function volumeText(volume: VolumeView): string {
     ['size', `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ...growthFacts(volume),
     ['state', volume.phase === 'live' ? volume.health : volume.phase],
-    ['controller', `${volume.controller ?? '-'} (epoch ${volume.epoch})`],
+    ['controller', `${controllersOf(volume)} (epoch ${volume.epoch})`],
     ['hosts', volume.hosts.join(', ') || 'none'],
   ];
   const legs = volume.legs.map((leg, index) => [
     `leg ${index}`,
     leg.map((entry) => `${entry.node}: ${entry.state}`).join(', '),
   ]);
-  const paths = volume.paths.map((path) => [
-    `path ${path.node}`,
-    `${path.address === null ? '-' : `${path.address.traddr}:${path.address.trsvcid}`} ${path.state}${path.problem === null ? '' : ` (${path.problem})`}`,
-  ]);
+  const paths = volume.paths.map((path) => pathFact(path, 'path'));
   const nbd = volume.paths.flatMap((path) => path.nbd.map((entry) => [`nbd ${path.node}`, entry.uri]));
-  return table([...facts, ...legs, ...paths, ...nbd]);
+  return table([...facts, ...legs, ...frontFacts(volume), ...paths, ...nbd]);
 }

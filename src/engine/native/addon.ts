@@ -47,6 +47,7 @@ export interface AddonSimWorldConfig {
 /** Bugs for the simulator to catch. */
 export interface AddonPlantedBugs {
   noGate: boolean;
+  noExportGate: boolean;
   forgetEpoch: boolean;
   ignoreLease: boolean;
   cutUnheld: boolean;

@@ -39,6 +39,7 @@ export interface SimEngineOptions extends Omit<NativeEngineOptions, 'clock' | 'c
 
 const noBugs: AddonPlantedBugs = {
   noGate: false,
+  noExportGate: false,
   forgetEpoch: false,
   ignoreLease: false,
   cutUnheld: false,

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// Volumes with several active controllers, in whole clusters on the memory store and fake engines: who drives which part,
+// who serves which host, and what an earlier controller can still do.
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { drain } from '../api/cordons.js';
+import { changePool, moveController, scrubVolume } from '../api/jobs.js';
+import { createSnapshot } from '../api/snapshots.js';
+import { attachVolume, deleteVolume, detachVolume, resizeVolume } from '../api/volumes.js';
+import type { SubsystemDescription } from '../engine/engine.js';
+import { systemClock } from '../env/clock.js';
+import type { VolumeView } from '../model/api.js';
+import { slotName } from './assembly.js';
+import { ClusterBed } from './testing/cluster-bed.js';
+
+let bed: ClusterBed;
+
+beforeEach(async () => {
+  bed = new ClusterBed();
+  await Promise.all(['d1', 'd2', 'd3'].map((name) => bed.startDiskNode(name)));
+  await Promise.all(['c1', 'c2', 'c3'].map((name) => bed.startController(name)));
+});
+
+afterEach(() => bed.close());
+
+const hostnqn = (name: string): string => `nqn.2026-01.io.basalt:host:${name}`;
+const controllersOf = (view: VolumeView): (string | null)[] => view.fronts?.map(({ controller }) => controller) ?? [];
+const frontId = (view: VolumeView, index: number): string => view.fronts?.[index]?.nqn.split(':').at(-1) ?? '';
+
+async function make(active: number, legs = 4): Promise<VolumeView> {
+  const controllers = ['c1', 'c2', 'c3'];
+  await bed.create({ name: 'v1', active, legs, controllers });
+  return bed.until('v1', 'served by all', (view) => view.health === 'redundant' && isSpread(view));
+}
+
+function isSpread(view: VolumeView): boolean {
+  const fronts = controllersOf(view);
+  return fronts.every((name) => name !== null) && new Set(fronts).size === fronts.length;
+}
+
+/** Through the slot of a front, at the node that serves it. */
+async function write(
+  view: VolumeView,
+  front: number,
+  at: { block: number; fill: number; node?: string },
+): Promise<void> {
+  const node = at.node ?? view.fronts?.[front]?.controller ?? '';
+  const handle = await bed.node(node).engine.openBdev(slotName(frontId(view, front)));
+  try {
+    await handle.write(at.block * 4096, new Uint8Array(4096).fill(at.fill));
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Hosts try again on a path that says it is inaccessible; so does this, until the front is served. */
+async function read(view: VolumeView, front: number, block: number): Promise<number> {
+  const endMs = systemClock.now() + 10_000;
+  for (;;) {
+    const now = await bed.view('v1');
+    const node = now.fronts?.[front]?.controller ?? '';
+    const handle = await bed.node(node).engine.openBdev(slotName(frontId(view, front)));
+    const into = new Uint8Array(4096);
+    try {
+      await handle.read(block * 4096, into);
+      return into[0] ?? -1;
+    } catch (error) {
+      if (systemClock.now() > endMs) throw error;
+      await systemClock.sleep(20);
+    } finally {
+      await handle.close();
+    }
+  }
+}
+
+describe('a volume with several active controllers', () => {
+  it('has its legs and its fronts spread over them, and each sees what the others wrote', async () => {
+    const view = await make(3, 6);
+    expect(controllersOf(view)).toEqual(['c1', 'c2', 'c3']);
+    expect(view.parts?.map(({ controller }) => controller)).toEqual(['c1', 'c2', 'c3']);
+    expect(view.legs).toHaveLength(6);
+    expect(new Set(view.fronts?.map(({ nqn }) => nqn)).size).toBe(3);
+    // Every stripe, so that all parts are written through each front.
+    for (let block = 0; block < 96; block += 8) await write(view, block % 3, { block, fill: (block % 250) + 1 });
+    for (let block = 0; block < 96; block += 8)
+      for (const front of [0, 1, 2]) expect(await read(view, front, block), `${block}`).toBe((block % 250) + 1);
+  });
+
+  it('gives each host one front, the emptiest, and the same one again when it comes back', async () => {
+    await make(2);
+    for (const name of ['h1', 'h2', 'h3']) await attachVolume(bed.api, 'v1', { host: hostnqn(name) });
+    const frontsWith = async (name: string): Promise<number[]> =>
+      (await bed.view('v1')).fronts?.flatMap(({ hosts }, index) => (hosts.includes(hostnqn(name)) ? [index] : [])) ??
+      [];
+    expect([await frontsWith('h1'), await frontsWith('h2'), await frontsWith('h3')]).toEqual([[0], [1], [0]]);
+    await detachVolume(bed.api, 'v1', { host: hostnqn('h1') });
+    await detachVolume(bed.api, 'v1', { host: hostnqn('h2') });
+    await attachVolume(bed.api, 'v1', { host: hostnqn('h4') });
+    await attachVolume(bed.api, 'v1', { host: hostnqn('h1') });
+    await attachVolume(bed.api, 'v1', { host: hostnqn('h2') });
+    expect([await frontsWith('h1'), await frontsWith('h2'), await frontsWith('h4')]).toEqual([[0], [1], [1]]);
+    // Each host is admitted by every controller node, in the subsystem of its front alone; one path is optimized.
+    const view = await bed.view('v1');
+    for (const [index, front] of view.fronts?.entries() ?? []) {
+      const states = front.paths.map(({ node, state }) => `${node} ${state}`);
+      expect(states).toEqual(['c1', 'c2', 'c3'].map((c) => `${c} ${c === `c${index + 1}` ? 'active' : 'standby'}`));
+      for (const node of ['c1', 'c2', 'c3']) {
+        const seen = async (): Promise<SubsystemDescription | undefined> =>
+          (await bed.node(node).engine.rpc('nvmf_get_subsystems', { nqn: front.nqn }))[0];
+        const hosts = async (): Promise<string[] | undefined> => (await seen())?.hosts.map(({ nqn }) => nqn).sort();
+        await expect.poll(hosts, { timeout: 10_000 }).toEqual([...front.hosts].sort());
+        const subsystem = await seen();
+        const optimized = subsystem?.listen_addresses.some(({ ana_state }) => ana_state === 'optimized');
+        expect(optimized, `${front.nqn} at ${node}`).toBe(node === front.controller);
+      }
+    }
+  });
+
+  it('moves the part and the front of a controller that was killed, and keeps what was written', async () => {
+    const view = await make(2);
+    for (let block = 0; block < 64; block++) await write(view, block % 2, { block, fill: block + 1 });
+    await bed.acquainted('c1', 'c2', 'c3');
+    await bed.kill('c1');
+    const after = await bed.until(
+      'v1',
+      'served by the others',
+      (now) =>
+        now.health === 'redundant' &&
+        [...controllersOf(now), ...(now.parts ?? []).map((p) => p.controller)].every((c) => c !== 'c1' && c !== null),
+    );
+    for (let block = 0; block < 64; block++)
+      for (const front of [0, 1]) expect(await read(after, front, block), `${block} by ${front}`).toBe(block + 1);
+    await write(after, 0, { block: 5, fill: 99 }).catch(() => {});
+  });
+
+  // Founding systems, S0 0.22: A gets a write and stalls, the host writes elsewhere, A wakes.
+  it('refuses what a controller that stalled sends late, to its own part and to others', async () => {
+    const view = await make(2);
+    await bed.acquainted('c1', 'c2', 'c3');
+    const stalled = bed.node('c1');
+    const late = await stalled.engine.openBdev(slotName(frontId(view, 0)));
+    stalled.engine.pause();
+    const parked = Array.from({ length: 64 }, (_, block) => block).map((block) =>
+      late.write(block * 4096, new Uint8Array(4096).fill(1)).then(
+        () => 'acknowledged',
+        () => 'refused',
+      ),
+    );
+    const after = await bed.until('v1', 'the front elsewhere', (now) => {
+      const all = [...controllersOf(now), ...(now.parts ?? []).map(({ controller }) => controller)];
+      return now.health !== 'unserved' && all.every((name) => name !== null && name !== 'c1');
+    });
+    for (let block = 0; block < 64; block++) {
+      expect(await read(after, 0, block)).toBe(0);
+      await write(await bed.view('v1'), 0, { block, fill: 2 });
+    }
+    stalled.engine.resume();
+    expect(new Set(await Promise.all(parked))).toEqual(new Set(['refused']));
+    await late.close();
+    for (let block = 0; block < 64; block++)
+      for (const front of [0, 1]) expect(await read(after, front, block), `${block}`).toBe(2);
+  });
+
+  it('serves the same bytes after everything was killed and started in another order', async () => {
+    const view = await make(2);
+    for (let block = 0; block < 32; block++) await write(view, 1, { block: block * 8, fill: block + 1 });
+    for (const name of ['c1', 'd1', 'c2', 'd2', 'c3', 'd3']) await bed.kill(name);
+    for (const name of ['c3', 'c2']) await bed.startController(name);
+    for (const name of ['d3', 'd1']) await bed.startDiskNode(name);
+    await bed.startController('c1');
+    await bed.startDiskNode('d2');
+    const after = await bed.redundant('v1');
+    for (let block = 0; block < 32; block++)
+      for (const front of [0, 1]) expect(await read(after, front, block * 8)).toBe(block + 1);
+  });
+
+  it('is handed over by a controller that stops, without anybody waiting for its lease', async () => {
+    const view = await make(2);
+    await write(view, 0, { block: 1, fill: 7 });
+    await bed.stop('c2');
+    const after = await bed.until(
+      'v1',
+      'served without c2',
+      (now) => now.health === 'redundant' && !controllersOf(now).includes('c2') && !controllersOf(now).includes(null),
+    );
+    for (const front of [0, 1]) expect(await read(after, front, 1)).toBe(7);
+  });
+
+  it('leaves a node that is drained, whole, with its hosts looked after by others', async () => {
+    const view = await make(2);
+    await write(view, 0, { block: 3, fill: 9 });
+    await drain(bed.api, { kind: 'node', name: 'c1' });
+    const after = await bed.until(
+      'v1',
+      'drained from c1',
+      (now) =>
+        now.health === 'redundant' &&
+        !now.controllers.includes('c1') &&
+        controllersOf(now).every((name) => name !== null && name !== 'c1') &&
+        now.parts?.every(({ controller }) => controller !== 'c1') === true,
+    );
+    for (const front of [0, 1]) expect(await read(after, front, 3)).toBe(9);
+  });
+
+  it('goes with everything that it is made of', async () => {
+    const view = await make(2);
+    await deleteVolume(bed.api, 'v1');
+    await expect(bed.view('v1')).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    const left = (prefix: string): string[] => bed.server.list(`/basalt/v1/${prefix}/`).map(({ key }) => key);
+    const endMs = systemClock.now() + 20_000;
+    while ([...left('volumes'), ...left('leadership'), ...left('observed/replicas')].length > 0) {
+      if (systemClock.now() > endMs) expect([...left('volumes'), ...left('leadership')]).toEqual([]);
+      await systemClock.sleep(10);
+    }
+    for (const node of ['c1', 'c2', 'c3']) {
+      const bdevs = await bed.node(node).engine.rpc('bdev_get_bdevs', {});
+      expect(bdevs.filter(({ name }) => name.includes(frontId(view, 0)))).toEqual([]);
+    }
+  });
+
+  it('is refused what it cannot do yet, by name', async () => {
+    await make(2);
+    const refused = { code: 'VOLUME_MULTI_ACTIVE' };
+    await expect(resizeVolume(bed.api, 'v1', { sizeBytes: 2 ** 30 })).rejects.toMatchObject(refused);
+    await expect(attachVolume(bed.api, 'v1', { nbd: { path: '/run/x' } })).rejects.toMatchObject(refused);
+    await expect(bed.create({ name: 'v2', active: 2, encrypt: true })).rejects.toMatchObject(refused);
+    await expect(createSnapshot(bed.api, systemClock, { volume: 'v1', request: { name: 's1' } })).rejects.toMatchObject(
+      refused,
+    );
+    await expect(moveController(bed.api, 'v1', 'c3')).rejects.toMatchObject(refused);
+    await expect(scrubVolume(bed.api, 'v1', {})).rejects.toMatchObject(refused);
+    await expect(changePool(bed.api, 'v1', { pool: 'default' })).rejects.toMatchObject(refused);
+    const undivided = bed.create({ name: 'v2', active: 2, legs: 3 });
+    await expect(undivided).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', fields: { field: 'active' } });
+    const few = bed.create({ name: 'v2', active: 3, legs: 3, controllers: ['c1', 'c2'] });
+    await expect(few).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', fields: { field: 'active' } });
+  });
+});

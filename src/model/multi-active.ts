@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Volumes with several active controllers (decision 020): parts, which are volumes of their own, and fronts, which are
+// driven like volumes and stand on exports of the parts.
+//
+// Invariants:  - a host belongs to one front for as long as the volume is there, also while it is detached
+//              - part i and front i prefer the same controller, and no two parts do while there are enough of them
+
+import { createHash } from 'node:crypto';
+import { BasaltError } from './errors.js';
+import type { VolumeObject } from './objects.js';
+
+/** What a controller drives: a volume, a part, or a front, which is stored nowhere as such. */
+export interface DrivenVolume extends VolumeObject {
+  readonly front?: { readonly volumeId: string; readonly index: number };
+}
+
+export const activeMax = 8;
+
+/** By which a front's leadership names the export of a part. */
+export function exportId(partId: string, frontId: string): string {
+  const hex = createHash('sha256').update(`${partId} ${frontId}`).digest('hex');
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)].join('-');
+}
+
+/** Beginning at `first`, in the same order. */
+export function rotated<T>(values: readonly T[], first: number): T[] {
+  const at = values.length === 0 ? 0 : first % values.length;
+  return [...values.slice(at), ...values.slice(0, at)];
+}
+
+/** Of a volume that has fronts; none: it is driven itself. */
+export function frontsOf(volume: VolumeObject, partSizeBytes: (volume: VolumeObject) => number): DrivenVolume[] {
+  const { parts = [], fronts = [] } = volume;
+  return fronts.map((id, index) => {
+    const { pool: _pool, route: _route, erasure: _erasure, checksums: _checksums, ...common } = volume;
+    const { parts: _parts, fronts: _fronts, hostFronts: _hostFronts, ...plain } = common;
+    const slots = volume.controllers.map((_, at) => volume.controllerSlots?.[at] ?? at);
+    return {
+      ...plain,
+      id,
+      name: `${volume.name}/front${index}`,
+      copies: 1,
+      // As large as what it stands on: exports have no room for tails, and parts keep marks of their own.
+      legSizeBytes: partSizeBytes(volume),
+      legs: parts.map((part) => ({ replicas: [{ replica: exportId(part, id), disk: part, node: volume.name }] })),
+      controllers: rotated(volume.controllers, index),
+      controllerSlots: rotated(slots, index),
+      hosts: volume.hosts.filter((host) => frontOf(volume, host) === index),
+      nbd: [],
+      front: { volumeId: volume.id, index },
+    };
+  });
+}
+
+function frontOf(volume: VolumeObject, host: string): number | null {
+  return volume.hostFronts?.find((entry) => entry.host === host)?.front ?? null;
+}
+
+/** The front's id that a host of the volume finds it by; the volume's own where it has no fronts. */
+export function frontIdOf(volume: VolumeObject, host: string): string {
+  return volume.fronts?.[frontOf(volume, host) ?? 0] ?? volume.id;
+}
+
+/** With a front for each host: the one that the fewest hosts have that are attached now. */
+export function withHostFronts(volume: VolumeObject): VolumeObject {
+  if (volume.fronts === undefined) return volume;
+  const known = [...(volume.hostFronts ?? [])];
+  const load = volume.fronts.map(
+    (_, index) => known.filter((entry) => entry.front === index && volume.hosts.includes(entry.host)).length,
+  );
+  for (const host of volume.hosts) {
+    if (known.some((entry) => entry.host === host)) continue;
+    const front = load.indexOf(Math.min(...load));
+    load[front] = (load[front] ?? 0) + 1;
+    known.push({ host, front });
+  }
+  if (known.length > hostFrontsMax)
+    throw new BasaltError('VOLUME_MULTI_ACTIVE', {
+      name: volume.name,
+      operation: `more than ${hostFrontsMax} hosts, counted over all its life,`,
+    });
+  return { ...volume, hostFronts: known };
+}
+
+/** In one object of the store, which is bounded. */
+const hostFrontsMax = 1024;
+
+/** @throws VOLUME_MULTI_ACTIVE for a volume with several active controllers, and for the parts of one */
+export function refuseMultiActive(volume: VolumeObject, operation: string): void {
+  if (volume.parts === undefined && volume.partOf === undefined) return;
+  throw new BasaltError('VOLUME_MULTI_ACTIVE', { name: volume.name, operation });
+}
