@@ -32,9 +32,9 @@
 #include "bdev/driven_leg.h"
 #include "bdev/handle.h"
 #include "bdev/leg/leg_tail.h"
-#include "bdev/leg/region_map.h"
 #include "bdev/pace.h"
 #include "bdev/range_lock.h"
+#include "bdev/region_map.h"
 
 namespace basalt::bdev {
 

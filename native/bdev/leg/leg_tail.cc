@@ -38,11 +38,6 @@ constexpr size_t at_entry_state = 112;
 static_assert(at_replica + name_bytes_max <= at_roster);
 static_assert(at_roster + roster_count_max * roster_entry_bytes <= page_bytes);
 
-// Offsets in a sector of marks.
-constexpr size_t at_sector_crc = 0;
-constexpr size_t at_sector_index = 4;
-constexpr size_t at_sector_stay = 8;
-
 void put_name(char* to, const std::string& name) {
   BASALT_ASSERT(name.size() <= name_bytes_max);
   std::memcpy(to, name.data(), name.size());
@@ -61,10 +56,6 @@ uint32_t page_crc(const char* page) {
   uint32_t crc = crc32c(0, page, at_crc);
   crc = crc32c(crc, zeroes, sizeof zeroes);
   return crc32c(crc, page + at_version, page_bytes - at_version);
-}
-
-uint32_t sector_crc(const char* sector) {
-  return crc32c(0, sector + at_sector_index, sector_bytes - at_sector_index);
 }
 
 }  // namespace
@@ -139,47 +130,6 @@ Page decode_superblock(const void* from, Superblock& superblock) {
     superblock.roster.push_back(std::move(entry));
   }
   return Page::whole;
-}
-
-void encode_marks(const RegionMap& marks, const RegionMap* more, uint64_t mark_page, uint64_t stay, void* to) {
-  char* page = static_cast<char*>(to);
-  std::memset(page, 0, page_bytes);
-  const uint64_t first = mark_page * page_region_count;
-  const auto put = [&](const RegionMap& map) {
-    const uint64_t end = std::min(first + page_region_count, map.region_count());
-    for (uint64_t region = map.next(first); region < end; region = map.next(region + 1)) {
-      const uint64_t at = region - first;
-      char* bits = page + at / sector_region_count * sector_bytes + sector_header_bytes;
-      const uint64_t bit = at % sector_region_count;
-      bits[bit / 8] = static_cast<char>(bits[bit / 8] | 1 << (bit % 8));
-    }
-  };
-  put(marks);
-  if (more != nullptr) put(*more);
-  for (uint32_t i = 0; i < page_bytes / sector_bytes; i++) {
-    char* sector = page + i * sector_bytes;
-    store_le<uint32_t>(sector + at_sector_index, static_cast<uint32_t>(mark_page * (page_bytes / sector_bytes) + i));
-    store_le<uint64_t>(sector + at_sector_stay, stay);
-    store_le<uint32_t>(sector + at_sector_crc, sector_crc(sector));
-  }
-}
-
-bool decode_marks(const void* from, uint64_t mark_page, uint64_t stay, RegionMap& marks) {
-  const char* page = static_cast<const char*>(from);
-  for (uint32_t i = 0; i < page_bytes / sector_bytes; i++) {
-    const char* sector = page + i * sector_bytes;
-    const auto index = static_cast<uint32_t>(mark_page * (page_bytes / sector_bytes) + i);
-    if (load_le<uint32_t>(sector + at_sector_crc) != sector_crc(sector)) return false;
-    if (load_le<uint32_t>(sector + at_sector_index) != index) return false;
-    if (load_le<uint64_t>(sector + at_sector_stay) != stay) return false;
-    for (uint64_t bit = 0; bit < sector_region_count; bit++) {
-      if ((sector[sector_header_bytes + bit / 8] >> (bit % 8) & 1) == 0) continue;
-      const uint64_t region = index * sector_region_count + bit;
-      if (region >= marks.region_count()) return false;
-      marks.set(region);
-    }
-  }
-  return true;
 }
 
 Image decode_image(const char* bytes, const Expected& expected) {

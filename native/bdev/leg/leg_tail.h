@@ -12,20 +12,25 @@
 #include <string>
 #include <vector>
 
-#include "bdev/leg/region_map.h"
+#include "bdev/mark_pages.h"
+#include "bdev/region_map.h"
 
 namespace basalt::bdev::leg_tail {
 
 constexpr uint64_t tail_bytes = uint64_t{1} << 20;
-constexpr uint32_t page_bytes = 4096;
-constexpr uint32_t sector_bytes = 512;
-constexpr uint32_t sector_header_bytes = 32;
-constexpr uint64_t sector_region_count = (sector_bytes - sector_header_bytes) * 8;
-constexpr uint64_t page_region_count = sector_region_count * (page_bytes / sector_bytes);
-constexpr uint64_t region_count_max = uint64_t{1} << 18;
+using mark_pages::decode_marks;
+using mark_pages::encode_marks;
+using mark_pages::mark_page_count;
+using mark_pages::mark_page_count_max;
+using mark_pages::mark_page_of;
+using mark_pages::page_bytes;
+using mark_pages::page_region_count;
+using mark_pages::region_count_max;
+using mark_pages::sector_bytes;
+using mark_pages::sector_header_bytes;
+using mark_pages::sector_region_count;
 constexpr uint32_t superblock_pages[2] = {0, 1};
 constexpr uint32_t mark_page_first = 8;  // 2 to 7 are reserved, and zero
-constexpr uint64_t mark_page_count_max = (region_count_max + page_region_count - 1) / page_region_count;
 static_assert((mark_page_first + mark_page_count_max) * page_bytes <= tail_bytes);
 
 constexpr size_t name_bytes_max = 96;  // an NQN of a replica
@@ -56,22 +61,11 @@ struct Superblock {
 
 // Regions of the marks: 1 MiB, larger where that would be too many.
 uint64_t region_blocks_for(uint64_t count_blocks, uint32_t block_size_bytes, uint64_t region_bytes_min);
-inline uint64_t mark_page_count(const RegionMap& marks) {
-  return (marks.region_count() + page_region_count - 1) / page_region_count;
-}
-inline uint64_t mark_page_of(uint64_t region) {
-  return region / page_region_count;
-}
 
 void encode_superblock(const Superblock& superblock, void* page);
 enum class Page : uint8_t { blank, whole, damaged, unknown };
 // unknown: written by a later version; nobody may write over it.
 Page decode_superblock(const void* page, Superblock& superblock);
-
-// `more`: further regions that this member alone lacks, or null.
-void encode_marks(const RegionMap& marks, const RegionMap* more, uint64_t mark_page, uint64_t stay, void* page);
-// Adds the page's marks; false: damaged.
-bool decode_marks(const void* page, uint64_t mark_page, uint64_t stay, RegionMap& marks);
 
 // What the beginning of a tail (both superblocks and all mark pages) says.
 struct Image {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RegionMap: a set of equal regions of a leg, one bit each. In memory. Used for what may differ between the members
+// RegionMap: a set of equal regions, one bit each. In memory. Used for what may differ between the members of a leg
 // (dirty), for the write-intent marks, and for what a joining member still lacks.
 #pragma once
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "bdev/leg/region_map.h"
+#include "bdev/region_map.h"
 
 #include <algorithm>
 #include <bit>
