@@ -21,6 +21,7 @@ struct PlantedBugs {
   bool ignore_lease = false;    // reads are answered however old the members' last word is
   bool cut_unheld = false;      // members cut their snapshots one after another, while requests go on
   bool cut_joining = false;     // a member cuts with the others while it is being copied
+  bool away_unmarked = false;   // legs with parity do not mark what members that are away miss
 };
 
 struct EngineConfig {

@@ -118,7 +118,8 @@ Napi::Value SimWorldHandle::create_engine(const Napi::CallbackInfo& info) {
       !read_flag(bugs, "forgetEpoch", &seat->bugs.forget_epoch) ||
       !read_flag(bugs, "ignoreLease", &seat->bugs.ignore_lease) ||
       !read_flag(bugs, "cutUnheld", &seat->bugs.cut_unheld) ||
-      !read_flag(bugs, "cutJoining", &seat->bugs.cut_joining)) {
+      !read_flag(bugs, "cutJoining", &seat->bugs.cut_joining) ||
+      !read_flag(bugs, "awayUnmarked", &seat->bugs.away_unmarked)) {
     return {};
   }
   const auto external = Napi::External<SimSeat>::New(env, seat.get());

@@ -4,7 +4,7 @@
 //
 //   new SimWorld({seed, networkDelayMinNs, networkDelayMaxNs, diskDelayMinNs, diskDelayMaxNs, shortTransferChance})
 //   createEngine(node, config, planted) → Engine   planted: {noGate, noExportGate, forgetEpoch, ignoreLease, cutUnheld,
-//                                                           cutJoining}
+//                                                           cutJoining, awayUnmarked}
 //   step(limitNs) → nowNs   runs until an engine has something for JavaScript, which is delivered before step()
 //   returns,
 //                           or the time is `limitNs`

@@ -531,6 +531,7 @@ export class ClusterSim {
       knowsLinks: () => !this.withoutLinks.has(config.name),
       replicas: this.replicas,
       restartAfterMs,
+      rareEvents: this.rareEvents,
       trace: (what, text) => this.#trace.add(config.name, what, text),
       makeAgent: (context, store) => {
         const { timing, rebuildAfterMs, leaseTtlSeconds = leaseTtlSecondsDefault } = this.shape;

@@ -15,6 +15,8 @@ export interface PlantedBugs extends ControlBugs {
   readonly forgetEpoch?: boolean;
   /** Reads are answered however old the members' last word is. */
   readonly ignoreReadLease?: boolean;
+  /** What a member of a leg with parity misses while it is away is not marked. */
+  readonly forgetAbsent?: boolean;
   /** The members of a volume cut their snapshots one after another, while requests go on. */
   readonly cutLegByLeg?: boolean;
 }
@@ -29,5 +31,6 @@ export function enginePlants(bugs: PlantedBugs): AddonPlantedBugs {
     ignoreLease: bugs.ignoreReadLease === true,
     cutUnheld: bugs.cutLegByLeg === true,
     cutJoining: bugs.resyncHeadOnly === true,
+    awayUnmarked: bugs.forgetAbsent === true,
   };
 }

@@ -16,6 +16,8 @@ export const rareEventTexts = {
   leg_on_one_member: 'a leg went on with a single member',
   member_let_go: 'the store let a member of a leg go',
   member_taken_back: 'the store took a member back',
+  member_copied_by_marks: 'a member that came back was given what it missed',
+  member_copied_in_full: 'a member was given everything',
   move_called_off: 'a move of a replica by hand was called off',
   move_refused: 'a move of a replica that could not be was refused',
   node_drained: 'a node was drained while volumes were in use',

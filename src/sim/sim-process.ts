@@ -14,6 +14,7 @@ import type { VirtualClock, VirtualTime } from '../env/virtual-clock.js';
 import type { CompiledNode } from '../model/config.js';
 import type { Store } from '../store/store.js';
 import { enginePlants, type PlantedBugs } from './planted-bugs.js';
+import type { RareEvents } from './rare-events.js';
 import type { ReplicaMonitor } from './replica-monitor.js';
 import type { SimStoreServer } from './sim-store.js';
 
@@ -28,6 +29,7 @@ export interface SimProcessOptions {
   readonly knowsLinks: () => boolean;
   readonly replicas: ReplicaMonitor;
   readonly restartAfterMs: number;
+  readonly rareEvents: RareEvents;
   readonly trace: (what: string, text: string) => void;
   readonly makeAgent: (context: AgentContext, store: Store) => NodeAgent;
 }
@@ -81,10 +83,15 @@ export class SimProcess {
 
   start(): void {
     if (this.#running !== null) return;
-    const { config, world, time, server, random, bugs, knowsLinks, replicas, trace, makeAgent } = this.#options;
+    const { config, world, time, server, random, bugs, knowsLinks, replicas, rareEvents, trace, makeAgent } =
+      this.#options;
     trace('start', '');
     const clock = time.clock();
     const engine = world.createEngine(config.name, { clock, planted: enginePlants(bugs), onTrace: trace });
+    engine.on('event', ({ method, params }) => {
+      if (method !== 'leg_member_copied') return;
+      rareEvents.reach(params.resync === 'delta' ? 'member_copied_by_marks' : 'member_copied_in_full');
+    });
     const log = loggerOf(trace);
     const watched = replicas.watch(knowsLinks() ? engine : withoutLinks(engine));
     const context = { engine: watched, clock, random: random.fork(), log, planted: bugs };

@@ -30,7 +30,8 @@ class ScriptedMember final : public Bdev {
   void submit(Io* io) override {
     const Instant sent = home().now();
     submitted_count++;
-    if (hold && (!hold_writes_only || io->type != IoType::read)) return held.push_back(io);
+    const bool held_back = hold && io->offset_blocks >= hold_from_block;
+    if (held_back && (!hold_writes_only || io->type != IoType::read)) return held.push_back(io);
     if (hold_reads_only && io->type == IoType::read) return held.push_back(io);
     answer(io, sent);
   }
@@ -57,6 +58,7 @@ class ScriptedMember final : public Bdev {
   uint64_t bad_block = UINT64_MAX;
   bool hold = false;
   bool hold_writes_only = false;
+  uint64_t hold_from_block = 0;
   bool hold_reads_only = false;
   List<Io, &Io::node> held;
   std::vector<uint8_t> contents;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // On-disk format of raid5 and raid6 members, version 1; docs/on-disk/raid.md describes it field by field.
 //
-// In pages of 4 KiB from the beginning of a member: superblock A at page 0, B at page 32, the log from page 64, strips
-// after it. Superblocks are written in turn with a growing generation; the newer valid one counts. A log slot is a
-// header page and a payload; what it is for: parity_log.cc.
+// In pages of 4 KiB from the beginning of a member: superblock A at page 0, marks from page 1 (raid_parity_marks.cc),
+// superblock B at page 32, the log from page 64, strips after it. Superblocks are written in turn with a growing
+// generation; the newer valid one counts. A log slot is a header page and a payload; what it is for: parity_log.cc.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,8 @@
 
 #include "base/result.h"
 #include "base/uuid.h"
+#include "bdev/mark_pages.h"
+#include "bdev/raid/codec.h"
 #include "bdev/raid/parity_layout.h"
 
 namespace basalt::bdev::parity {
@@ -21,7 +23,9 @@ constexpr uint32_t format_version = 1;
 constexpr uint64_t superblock_magic = 0x44494152544c5342;  // "BSLTRAID"
 constexpr uint64_t record_magic = 0x474f4c50544c5342;      // "BSLTPLOG"
 constexpr uint32_t superblock_pages[2] = {0, 32};
+constexpr uint32_t mark_first_page = 1;
 constexpr uint32_t log_first_page = 64;
+static_assert(mark_first_page + mark_pages::mark_page_count_max <= superblock_pages[1]);
 constexpr uint32_t log_slot_count_max = 1024;
 constexpr size_t name_bytes_max = 63;
 
@@ -50,10 +54,17 @@ struct Superblock {
   uint16_t name_length_bytes;
   uint8_t reserved0[6];
   char name[64];
-  uint8_t reserved[page_bytes - 192];
+  // Driven: the epoch up to which the rest is kept, and so this one's own. Older code keeps nothing, and lets it be.
+  uint64_t kept_epoch;
+  uint64_t marks_stay;  // of the mark pages that count
+  uint64_t mark_region_stripes;
+  // By place: the epoch at which who has it, or had it last, had come to it; 0: marks say nothing about it.
+  uint64_t joined_epoch[ParityCodec::strip_count_max];
+  uint8_t reserved[page_bytes - 216 - sizeof(uint64_t) * ParityCodec::strip_count_max];
 };
 static_assert(sizeof(Superblock) == page_bytes && offsetof(Superblock, generation) == 48 &&
-              offsetof(Superblock, log_tail) == 104 && offsetof(Superblock, name) == 128);
+              offsetof(Superblock, log_tail) == 104 && offsetof(Superblock, name) == 128 &&
+              offsetof(Superblock, kept_epoch) == 192 && offsetof(Superblock, joined_epoch) == 216);
 
 struct RecordHeader {
   uint64_t magic;

@@ -63,7 +63,7 @@ class ParityLegBdev final : public DrivenLeg {
   Outcome commit_member(const std::string& name) override;
   Outcome abandon_member(const std::string& name) override;
   void fence() override;
-  void keep_marks_for(const std::vector<std::string>&) override {}  // there are none
+  void keep_marks_for(const std::vector<std::string>&) override {}  // by places, not by names
   void member_lost(const std::string& name) override { raid_->member_lost(name); }
   Task<void> released(const Bdev& member) override;
   Task<Outcome> grow(uint64_t count_blocks) override;
@@ -78,7 +78,7 @@ class ParityLegBdev final : public DrivenLeg {
   bool fenced() const override { return fenced_; }
   bool waiting() const override;
   std::vector<LegMemberInfo> members() const override;
-  LegCounts counts() const override { return {}; }
+  LegCounts counts() const override;
 
   const RaidParityBdev& raid() const { return *raid_; }
   size_t attachment_count() const { return slots_.size(); }  // those that requests may refer to yet

@@ -106,6 +106,7 @@ class ParityMachine {
 
   std::string problem;
   uint64_t join_count = 0;
+  uint64_t delta_count = 0;
   uint64_t exchange_count = 0;
 
  private:
@@ -294,6 +295,8 @@ class ParityMachine {
     in_set_[i] = true;
     if (!to_the_end && below(6) == 0) return steps_end();  // or the leg never heard of it
     join_count++;
+    for (const LegMemberInfo& info : rig_.leg->members())
+      delta_count += info.name == name && info.resync == Resync::delta ? 1 : 0;
     if (!rig_.leg->commit_member(name).ok()) problem = "a copied member cannot be committed";
   }
   void steps_end() { steps_left_ = 0; }
@@ -346,8 +349,13 @@ uint64_t parity_base_seed() {
   return text == nullptr ? 20261121 : std::strtoull(text, nullptr, 0);
 }
 
-std::string run_parity(uint64_t seed, const RaidPlantedBugs& bugs, uint64_t* joins = nullptr,
-                       uint64_t* exchanges = nullptr) {
+struct ParityCounts {
+  uint64_t joins = 0;
+  uint64_t deltas = 0;
+  uint64_t exchanges = 0;
+};
+
+std::string run_parity(uint64_t seed, const RaidPlantedBugs& bugs, ParityCounts* counts = nullptr) {
   ParityMachine machine(seed, 2, seed % 2 == 0 ? 1 : 2, bugs);
   const size_t lives = 2 + machine.below(6);
   for (size_t life = 0; life < lives && machine.problem.empty(); life++) {
@@ -357,8 +365,11 @@ std::string run_parity(uint64_t seed, const RaidPlantedBugs& bugs, uint64_t* joi
     if (machine.problem.empty()) machine.take_over_at_random();
   }
   if (machine.problem.empty()) machine.end_well();
-  if (joins != nullptr) *joins += machine.join_count;
-  if (exchanges != nullptr) *exchanges += machine.exchange_count;
+  if (counts != nullptr) {
+    counts->joins += machine.join_count;
+    counts->deltas += machine.delta_count;
+    counts->exchanges += machine.exchange_count;
+  }
   return machine.problem;
 }
 
@@ -380,12 +391,13 @@ TEST(ParityLegCrash, EveryStepOfAWritingControllerCanBeItsLast) {
 }
 
 TEST(ParityLegCrash, RandomLivesOfControllersKeepEveryAcknowledgedByte) {
-  uint64_t joins = 0;
-  uint64_t exchanges = 0;
+  ParityCounts counts;
   for (uint64_t seed = parity_base_seed(); seed < parity_base_seed() + parity_seeds_of_a_run; seed++)
-    ASSERT_EQ(run_parity(seed, {}, &joins, &exchanges), "") << "seed " << seed;
-  EXPECT_GT(joins, parity_seeds_of_a_run / 4) << "members come back, too";
-  EXPECT_GT(exchanges, parity_seeds_of_a_run / 8) << "and are exchanged";
+    ASSERT_EQ(run_parity(seed, {}, &counts), "") << "seed " << seed;
+  EXPECT_GT(counts.joins, parity_seeds_of_a_run / 4) << "members come back, too";
+  EXPECT_GT(counts.deltas, parity_seeds_of_a_run / 4) << "by what they missed";
+  EXPECT_LT(counts.deltas, counts.joins) << "or in full";
+  EXPECT_GT(counts.exchanges, parity_seeds_of_a_run / 8) << "and are exchanged";
 }
 
 bool parity_caught(const RaidPlantedBugs& bugs) {
@@ -402,6 +414,16 @@ TEST(ParityLegCrash, EachPlantedBugIsCaught) {
   EXPECT_TRUE(parity_caught({.keep_old_records = true}));
   EXPECT_TRUE(parity_caught({.whole_without_record = true}));
   EXPECT_TRUE(parity_caught({.leave_unasked = true}));
+}
+
+TEST(ParityLegCrash, EachPlantedBugOfMarksIsCaught) {
+  EXPECT_TRUE(parity_caught({.away_unmarked = true})) << "away_unmarked";
+  EXPECT_TRUE(parity_caught({.marks_not_durable = true})) << "marks_not_durable";
+  EXPECT_TRUE(parity_caught({.marks_without_log = true})) << "marks_without_log";
+  EXPECT_TRUE(parity_caught({.marks_without_own = true})) << "marks_without_own";
+  EXPECT_TRUE(parity_caught({.marks_cleared_early = true})) << "marks_cleared_early";
+  EXPECT_TRUE(parity_caught({.any_may_return = true})) << "any_may_return";
+  EXPECT_TRUE(parity_caught({.no_erasing = true})) << "no_erasing";
 }
 
 TEST(ParityLegCrash, EachPlantedBugOfAnExchangeIsCaught) {

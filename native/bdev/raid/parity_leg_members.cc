@@ -205,20 +205,29 @@ bool ParityLegBdev::waiting() const {
 
 LegMemberInfo ParityLegBdev::info_of(const Slot& slot) const {
   LegMemberInfo info{slot.member.handle.info().name, slot.state, slot.failed, Resync::none, 0, 0, 0, {}};
-  uint64_t rebuilt_blocks = 0;
+  RaidMemberInfo found;
   for (uint32_t seat = 0; seat < raid_->seat_count(); seat++) {
     const RaidMemberInfo below = raid_->member(seat);
     if (below.name != info.name) continue;
     info.place = below.place;
-    rebuilt_blocks = below.rebuilt_blocks;
+    found = below;
   }
   if (slot.state == MemberState::in_sync) return info;
-  info.resync = Resync::full;
-  info.to_copy_blocks = info_.count_blocks;
-  info.copied_blocks = slot.state == MemberState::copied
-                           ? info_.count_blocks
-                           : std::min(rebuilt_blocks * options_.data_count, info_.count_blocks);
+  // In blocks of the leg.
+  const auto of_leg = [&](uint64_t blocks) { return std::min(blocks * options_.data_count, info_.count_blocks); };
+  info.resync = found.delta ? Resync::delta : Resync::full;
+  info.to_copy_blocks = found.delta ? of_leg(found.to_rebuild_blocks) : info_.count_blocks;
+  info.copied_blocks = slot.state == MemberState::copied ? info.to_copy_blocks
+                                                         : std::min(of_leg(found.rebuilt_blocks), info.to_copy_blocks);
   return info;
+}
+
+// No region is dirty: after the replay all members fit each other.
+LegCounts ParityLegBdev::counts() const {
+  LegCounts counts;
+  counts.marked_regions = raid_->marks().count();
+  counts.mark_region_count = raid_->marks().region_count();
+  return counts;
 }
 
 std::vector<LegMemberInfo> ParityLegBdev::members() const {

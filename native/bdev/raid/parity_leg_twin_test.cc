@@ -231,12 +231,15 @@ TEST_F(ParityTwin, AValueThatWasReadStaysWhenTheOldOneIsLetGo) {
   ASSERT_TRUE(exchange("a").ok());
   ASSERT_TRUE(is_copied());
   ASSERT_TRUE(rig.leg->commit_member("d").ok());
+  // Not its superblocks: that the old one is let go is written there.
+  rig.members[3]->hold_from_block = rig.leg->raid().layout().first_block;
   rig.members[3]->hold = rig.members[3]->hold_writes_only = true;
   PendingIo& write = rig.start(IoType::write, 0, 99);
   rig.settle();
   ASSERT_FALSE(write.done);
   ASSERT_EQ(rig.read(0), 99) << "the old one has it";
   ASSERT_TRUE(rig.leg->remove_member("a").ok());
+  rig.settle();
   PendingIo& again = rig.start(IoType::read, 0, 0xee);
   // What it cannot read meanwhile is recovered, and rewritten.
   rig.members[3]->bad_block = rig.leg->raid().layout().member_block(0, 1);

@@ -124,6 +124,7 @@ Task<nvme::Status> RaidParityBdev::replay() {
       const uint8_t* payload = slot + parity::page_bytes;
       if (crc32c(0, payload, header.payload_bytes) != header.payload_crc32c) continue;
       next_sequence_ = std::max(next_sequence_, header.sequence + 1);
+      if (driven_ && !bugs_.marks_without_log) stripes_to_mark_.push_back(header.stripe);
       FoundRecord& record = found[header.sequence];
       // Members tell the same of one write. Where they do not, one of them was out and has a record of before: the
       // newer set's counts.

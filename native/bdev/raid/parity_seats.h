@@ -9,6 +9,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <utility>
 
 #include "base/assert.h"
 #include "bdev/raid/codec.h"
@@ -48,6 +49,13 @@ class ParitySeats {
     places_[spare_] = static_cast<uint8_t>(place);
   }
   void end_twin() { has_twin_ = false; }
+  // Nothing is known by these seats yet: they exchange their places.
+  void exchange(uint32_t seat, uint32_t other) {
+    BASALT_ASSERT(seat != spare_ && other != spare_);
+    std::swap(places_[seat], places_[other]);
+    seats_[places_[seat]] = static_cast<uint8_t>(seat);
+    seats_[places_[other]] = static_cast<uint8_t>(other);
+  }
   // The place is the twin's; whose it was leaves the spare seat.
   void promote_twin() {
     BASALT_ASSERT(has_twin_);

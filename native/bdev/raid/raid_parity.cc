@@ -51,6 +51,7 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
       seats_(uint32_t{geometry.data_count} + geometry.parity_count),
       members_(size_t{geometry.data_count} + geometry.parity_count + 1),
       rebuilt_blocks_(members_.size()),
+      to_rebuild_blocks_(members_.size()),
       attachments_(members_.size()),
       slots_(geometry.log_slot_count),
       ops_(std::make_unique<Pool<Op>>(child_io_count_max)),
@@ -237,6 +238,8 @@ RaidMemberInfo RaidParityBdev::member(uint32_t seat) const {
   const uint32_t bit = 1u << seat;
   if (members_[seat]) info.name = members_[seat].info().name;
   info.place = seats_.place_of(seat);
+  info.delta = (delta_ & bit) != 0;
+  info.to_rebuild_blocks = to_rebuild_blocks_[seat];
   if ((failed_ & bit) != 0) {
     info.state = RaidMemberState::failed;
   } else if ((joining_ & bit) != 0) {

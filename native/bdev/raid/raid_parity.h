@@ -25,6 +25,10 @@
 //  - a member that takes over from another one (its twin) has all that this one has before that is said, and from then
 //    on nothing is acknowledged without either; this one leaves when it was released, and its place is the twin's
 //  - `clean` says that nothing was ever written: no member of the set says so when something was
+//  - what is written while a member of it is away is marked first, durably, on all of the set; so is, as it leaves,
+//  what
+//    it may not have flushed. One that comes back to its place gets what is marked and what its own log names
+//    (raid_parity_marks.cc), and is known by nothing else: whoever gets everything has no superblock until then
 #pragma once
 
 #include <bit>
@@ -44,6 +48,7 @@
 #include "bdev/raid/parity_seats.h"
 #include "bdev/raid/unflushed_map.h"
 #include "bdev/range_lock.h"
+#include "bdev/region_map.h"
 #include "bdev/scrub.h"
 
 namespace basalt::bdev {
@@ -71,6 +76,13 @@ struct RaidPlantedBugs {
   bool twin_without_records = false;        // driven: or copies and writes, but no records
   bool grow_unsaid = false;                 // driven: a new size is in force before members know of it
   bool begin_unsaid = false;                // driven: copies of another leg are written before they say whose they are
+  bool away_unmarked = false;               // driven: what is written while a member is away is not marked
+  bool marks_not_durable = false;           // driven: marks are kept in memory alone
+  bool marks_without_log = false;           // driven: a member that left is believed to have flushed all that it had
+  bool marks_without_own = false;           // driven: what the log of one that comes back names is not marked
+  bool marks_cleared_early = false;         // driven: when one of several that are away is back
+  bool any_may_return = false;              // driven: what a superblock says of a place is believed, however old it is
+  bool no_erasing = false;                  // driven: one that gets everything keeps its superblocks meanwhile
 
   bool any() const { return *this != RaidPlantedBugs{}; }
   bool operator==(const RaidPlantedBugs&) const = default;
@@ -118,7 +130,9 @@ struct RaidMemberInfo {
   std::string name;    // "" when missing
   uint32_t place = 0;  // which of its strips are data and which parity follows from it
   RaidMemberState state = RaidMemberState::missing;
-  uint64_t rebuilt_blocks = 0;
+  bool delta = false;           // it comes, or came, back: what is marked alone is rebuilt
+  uint64_t rebuilt_blocks = 0;  // of its own
+  uint64_t to_rebuild_blocks = 0;
 };
 
 class RaidParityBdev final : public Bdev {
@@ -189,6 +203,8 @@ class RaidParityBdev final : public Bdev {
   uint64_t resync_stripe() const { return resync_stripe_; }
   uint64_t epoch() const { return superblock_.epoch; }
   const RaidParityStats& parity_stats() const { return parity_stats_; }
+  // Regions that a member which is away may lack.
+  const RegionMap& marks() const { return marks_; }
 
  private:
   struct Op;
@@ -217,6 +233,26 @@ class RaidParityBdev final : public Bdev {
   void adopt(std::vector<Handle> members);
   struct Assembled;
   static Task<Result<std::unique_ptr<RaidParityBdev>>> assemble(Reactor& home, Assembled from, RaidParityEvents events);
+
+  // raid_parity_marks.cc
+  void shape_marks();
+  bool is_away(uint32_t place) const { return (seats_.places_of(in_sync_) >> place & 1) == 0; }
+  void look_who_is_away();
+  bool is_marked(const Band& band) const;
+  void wait_for_mark(Band* band);
+  bool marks_are_waited_for() const;
+  Task<uint32_t> put_marks(const RegionMap& marks, uint32_t members, bool all_pages);
+  Task<void> write_marks();
+  Task<void> begin_marks(uint32_t members);
+  Task<void> find_marks();
+  Task<Outcome> keep_marks_at_open();
+  Task<bool> arrive(Rebuild& rebuild);
+  bool may_return(const parity::Superblock& superblock) const;
+  bool give_place(uint32_t member, uint32_t place);
+  void give_unmarked_place(uint32_t member);
+  Task<Result<std::vector<uint64_t>>> stripes_in_log(Handle device, uint64_t log_tail);
+  Task<bool> erase_superblocks(Rebuild& rebuild, Handle device);
+  Task<void> mark_own(const Rebuild& rebuild, std::vector<uint64_t> stripes);
 
   // raid_parity_driven.cc
   static Task<Result<std::unique_ptr<RaidParityBdev>>> format_driven(Reactor& home, RaidParityOptions options,
@@ -356,6 +392,8 @@ class RaidParityBdev final : public Bdev {
   Task<bool> rewrite(Scrubbing& work, ParityBand band, Rewritten which);
 
   bool logs_all() const { return driven_ && !bugs_.whole_without_record; }
+  // Those that get what is written.
+  uint32_t receiving() const { return (in_sync_ | (joining_ & ~arriving_)) & ~failed_; }
   bool usable(uint32_t member) const { return ((in_sync_ & ~failed_) >> member & 1) != 0; }
   // Those that the record may name: a twin's joining swap may have been made.
   uint32_t set() const { return in_sync_ | second_; }
@@ -385,11 +423,16 @@ class RaidParityBdev final : public Bdev {
   uint32_t second_ = 0;   // of copied_: the twin, that is equal, of a member of in_sync_
   uint32_t failed_ = 0;   // of in_sync_ or joining_: broken, will leave
   uint32_t joining_ = 0;  // receives all writes, is being rebuilt
+  uint32_t arriving_ =
+      0;  // of joining_: gets nothing yet, nor has it a place for good; what it lacks is being found out
   uint32_t logging_ = 0;  // of joining_: its log is blank and gets records
   uint32_t copied_ = 0;   // of joining_: equal; flushes count it, and the set that holds it may be on disk
   std::vector<uint64_t> rebuilt_blocks_;
-  std::vector<uint32_t> attachments_;  // by member: which one has the seat, of those that have come to it
-  uint64_t resync_stripe_ = 0;         // parity is right before it
+  std::vector<uint64_t> to_rebuild_blocks_;
+  uint32_t delta_ = 0;                      // of joining_: gets what is marked
+  std::vector<const Bdev*> arriving_from_;  // devices whose rebuild may look at them yet
+  std::vector<uint32_t> attachments_;       // by member: which one has the seat, of those that have come to it
+  uint64_t resync_stripe_ = 0;              // parity is right before it
   bool resync_runs_ = false;
   uint64_t resync_next_ = 0;  // the stripe that it looks at next
   // After an unclean end, or when the resync had to leave a stripe as it is: stripes from resync_stripe_ on whose
@@ -420,6 +463,10 @@ class RaidParityBdev final : public Bdev {
   uint64_t durable_tail_ = 1;  // records before it are done with, durably
   std::vector<LogSlot> slots_;
   UnflushedMap unflushed_;
+  // Driven. Durable on all of the set, but for members that have failed; in stripes.
+  RegionMap marks_{1, RegionMap::RegionSize{1}};
+  std::vector<uint64_t> stripes_to_mark_;
+  bool tracked_ = false;  // somebody is away that can come back by marks
   Pace resync_pace_{home()};
   Pace scrub_pace_{home()};
   ScrubInfo scrub_info_;

@@ -175,6 +175,9 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::begin_copied(React
   geometry.generation += generation_margin;
   geometry.log_tail = 1;
   geometry.clean = 0;
+  // Nobody has left this leg yet.
+  std::memset(geometry.joined_epoch, 0, sizeof(geometry.joined_epoch));
+  for_each_bit(geometry.in_sync, [&](uint32_t place) { geometry.joined_epoch[place] = geometry.epoch; });
   std::memset(geometry.name, 0, sizeof(geometry.name));
   std::memcpy(geometry.name, options.name.data(), options.name.size());
   geometry.name_length_bytes = static_cast<uint16_t>(options.name.size());
@@ -182,6 +185,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::begin_copied(React
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, geometry, std::move(events)));
   raid->driven_ = true;
   raid->bugs_ = options.bugs;
+  raid->shape_marks();
   raid->may_write_ = true;
   raid->resync_stripe_ = raid->layout_.strip_count;
   raid->adopt(std::move(places));
@@ -202,9 +206,11 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::format_driven(Reac
   home.env().random(geometry->uuid, sizeof(geometry->uuid));
   geometry->in_sync = (1u << from.members.size()) - 1;
   geometry->clean = 1;
+  for_each_bit(geometry->in_sync, [&](uint32_t place) { geometry->joined_epoch[place] = geometry->epoch; });
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, *geometry, std::move(events)));
   raid->driven_ = true;
   raid->bugs_ = options.bugs;
+  raid->shape_marks();
   from.members.resize(raid->member_count());
   raid->adopt(std::move(from.members));
   auto sealing = sealed(std::move(raid), 2);
@@ -238,7 +244,8 @@ Outcome RaidParityBdev::add_twin(const Bdev& of, Handle device) {
 
 bool RaidParityBdev::uses(const Bdev& device) const {
   return std::any_of(members_.begin(), members_.end(),
-                     [&](const Handle& member) { return member && &member.bdev() == &device; });
+                     [&](const Handle& member) { return member && &member.bdev() == &device; }) ||
+         std::find(arriving_from_.begin(), arriving_from_.end(), &device) != arriving_from_.end();
 }
 
 void RaidParityBdev::release_member(const Bdev& device) {

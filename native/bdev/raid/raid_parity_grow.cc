@@ -85,6 +85,10 @@ Task<void> RaidParityBdev::carry_out_growth() {
 Task<Outcome> RaidParityBdev::lengthen(uint64_t strip_count) {
   // Their rebuild has begun with the old size.
   if (broken() || joining_ != 0) co_return Error{Errc::busy, info_.name + ": a member has failed or is joining"};
+  // Marks are of a shape: whoever is away gets everything.
+  for (uint32_t place = 0; place < member_count(); place++) {
+    if (is_away(place)) superblock_.joined_epoch[place] = 0;
+  }
   const uint32_t told = set();
   for (int slot = 0; slot < 2 && !bugs_.grow_unsaid; slot++) {
     set_strips(superblock_, strip_count);
@@ -94,6 +98,8 @@ Task<Outcome> RaidParityBdev::lengthen(uint64_t strip_count) {
     co_return Error{Errc::io, info_.name + ": a member was not told of the new size"};
   }
   layout_.strip_count = strip_count;
+  shape_marks();
+  look_who_is_away();
   resync_stripe_ = strip_count;  // parity of zeroes is zeroes
   set_size(layout_.count_blocks());
   co_return success();

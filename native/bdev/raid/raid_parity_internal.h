@@ -8,7 +8,9 @@
 #include <coroutine>
 #include <cstdlib>
 #include <map>
+#include <optional>
 
+#include "base/countdown.h"
 #include "bdev/member_failure.h"
 #include "bdev/raid/raid_parity.h"
 
@@ -94,6 +96,7 @@ struct RaidParityBdev::Lists {
   List<Band, &Band::node> settle_waits;   // reads of stripes whose parity may be wrong
   List<Band, &Band::node> settle_parked;  // those that a failed member has to leave the set for
   List<Band, &Band::node> dirty_waits;    // for `not clean` to be on disk
+  List<Band, &Band::node> mark_waits;     // for the mark of what they write
   List<Op, &Op::node> parked_flushes;
   struct TaskWaiter {
     std::coroutine_handle<> coroutine;
@@ -109,6 +112,22 @@ struct RaidParityBdev::Lists {
     RaidParityBdev* raid = nullptr;
     uint64_t activity = 0;
   } rest_timer;
+};
+
+// For requests to members.
+class PageMemory {
+ public:
+  explicit PageMemory(uint64_t count = 1)
+      : pages_(static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, count * parity::page_bytes))) {
+    BASALT_ASSERT(pages_ != nullptr);
+  }
+  uint8_t* page(uint64_t index) const { return pages_.get() + index * parity::page_bytes; }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<uint8_t, Free> pages_;
 };
 
 // co_await: several requests at once; resumes with the statuses in `ios` when all have ended.
@@ -212,6 +231,16 @@ struct RaidParityBdev::Assembled {
   std::vector<raid_open::FoundSuperblock> found;  // theirs
   RaidPlantedBugs bugs;
   bool driven = false;
+};
+
+// What the workers of one rebuild share.
+struct RaidParityBdev::Rebuild {
+  uint32_t member;
+  uint32_t attachment;            // another one may have its seat by now
+  std::optional<RegionMap> left;  // what it lacks; none: everything
+  uint64_t next_band = 0;         // of those that nobody has begun with
+  uint64_t told_percent = 0;
+  Countdown countdown{};
 };
 
 // Nobody else may drive these members: one that obeys another is lost, too.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The keeper: one coroutine that writes superblocks, so that what is durable about the set changes in one order. What
 // it does when asked, most urgent first: a failed member leaves, a rebuilt one joins, more stripes, `not clean` before
-// the first write, a checkpoint of the log, `clean` after a rest.
+// the first write, marks for members that are away, a checkpoint of the log, `clean` after a rest.
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "bdev/raid/raid_parity.h"
@@ -55,6 +56,11 @@ Task<bool> RaidParityBdev::keep_once() {
     wake_all();
     co_return true;
   }
+  if (marks_are_waited_for() && !broken()) {
+    co_await write_marks();
+    wake_all();
+    co_return true;
+  }
   if (want_checkpoint_) {
     want_checkpoint_ = false;
     const uint64_t before = durable_tail_;
@@ -84,17 +90,13 @@ Task<bool> RaidParityBdev::keep_once() {
 // The present superblock, one generation on, to these members. Gives those that have it; the others have failed.
 Task<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
   superblock_.generation++;
+  if (driven_) superblock_.kept_epoch = superblock_.epoch;
   const uint32_t page = parity::superblock_pages[superblock_.generation % 2];
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  const std::unique_ptr<parity::Superblock, Free> pages(static_cast<parity::Superblock*>(
-      std::aligned_alloc(parity::page_bytes, seat_count() * sizeof(parity::Superblock))));
-  BASALT_ASSERT(pages != nullptr);
+  const PageMemory pages(seat_count());
   Fan writes(seat_count());
   uint32_t order[ParitySeats::seat_count_max];
   for_each_bit(targets, [&](uint32_t member) {
-    parity::Superblock& copy = pages.get()[member];
+    auto& copy = *new (pages.page(member)) parity::Superblock;
     copy = superblock_;
     copy.member = static_cast<uint8_t>(seats_.place_of(member));
     parity::seal(&copy);
@@ -121,12 +123,16 @@ Task<void> RaidParityBdev::shrink() {
   const uint32_t heirs = inherited ? second_ & ~leaving : 0;
   const uint32_t staying = (in_sync_ & ~leaving) | heirs;
   want_join_ &= ~leaving;
-  if (seats_.places_of(staying) != superblock_.in_sync) {
+  const bool smaller = seats_.places_of(staying) != superblock_.in_sync;
+  if (smaller || heirs != 0) {
     if (static_cast<uint32_t>(std::popcount(staying)) < layout_.data_count) {
       offline_ = true;
       co_return;
     }
+    if (smaller && driven_) co_await begin_marks((staying | second_) & ~failed_);
     superblock_.epoch++;
+    // Whose place it was does not come back by marks that were not kept for it.
+    if (heirs != 0) superblock_.joined_epoch[seats_.place_of(seats_.spare())] = superblock_.epoch;
     superblock_.in_sync = seats_.places_of(staying);
     const uint32_t told = driven_ ? (staying | second_) & ~failed_ : staying;
     const uint32_t having = co_await write_superblocks(told);
@@ -150,6 +156,7 @@ Task<void> RaidParityBdev::shrink() {
     handed_write_count_ = write_count_;
     handed_until_ = activity_;
   }
+  look_who_is_away();
   if (!resyncing()) co_return;
   if (redundant(in_sync_)) {
     suspect_from(resync_stripe_);
@@ -160,6 +167,7 @@ Task<void> RaidParityBdev::shrink() {
 
 void RaidParityBdev::no_longer_joining(uint32_t members) {
   joining_ &= ~members;
+  arriving_ &= ~members;
   logging_ &= ~members;
   copied_ &= ~members;
   second_ &= ~members;
@@ -180,8 +188,11 @@ Task<void> RaidParityBdev::join() {
       co_return;
     }
   }
+  // Marks for others that are away are on all of the set.
+  if (tracked_) coming &= co_await put_marks(marks_, coming, true);
   superblock_.epoch++;
   superblock_.in_sync = seats_.places_of(in_sync_ | coming);
+  for_each_bit(coming, [&](uint32_t member) { superblock_.joined_epoch[seats_.place_of(member)] = superblock_.epoch; });
   // Itself first: it is complete, and must know its place before another member names it.
   coming = co_await write_superblocks(coming);
   const uint32_t having = coming == 0 ? 0 : co_await write_superblocks(set() | coming);
@@ -192,6 +203,8 @@ Task<void> RaidParityBdev::join() {
   in_sync_ |= joined & ~twins;
   no_longer_joining(joined & ~twins);
   second_ |= twins;
+  look_who_is_away();
+  if (bugs_.marks_cleared_early && joined != 0) marks_.clear_all();
   for_each_bit(joined, [&](uint32_t member) {
     if (events_.member_rebuilt) events_.member_rebuilt(members_[member].info().name);
   });
@@ -273,6 +286,7 @@ void RaidParityBdev::wake_all() {
   bands.splice_back(lists_->parked);
   bands.splice_back(lists_->checkpoint_waits);
   bands.splice_back(lists_->dirty_waits);
+  bands.splice_back(lists_->mark_waits);
   while (Band* band = bands.pop_front())
     resume_parked(band);
   List<Band, &Band::node> reads;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/countdown.h"
 #include "bdev/raid/raid_parity.h"
 #include "bdev/raid/raid_parity_internal.h"
 
@@ -67,19 +66,13 @@ Outcome RaidParityBdev::check_device(const Handle& device) const {
 void RaidParityBdev::begin_rebuild(uint32_t member, Handle device) {
   members_[member] = device;
   joining_ |= 1u << member;
+  if (driven_) arriving_ |= 1u << member;
+  delta_ &= ~(1u << member);
   rebuilt_blocks_[member] = 0;
+  to_rebuild_blocks_[member] = layout_.strip_count * layout_.strip_blocks;
   attachments_[member]++;
   spawn(rebuild(member));
 }
-
-// What the workers of one rebuild share.
-struct RaidParityBdev::Rebuild {
-  uint32_t member;
-  uint32_t attachment;     // another one may have its seat by now
-  uint64_t next_band = 0;  // of those that nobody has begun with
-  uint64_t told_percent = 0;
-  Countdown countdown;
-};
 
 bool RaidParityBdev::rebuild_goes_on(const Rebuild& rebuild) const {
   return !closing_ && !offline_ && ((joining_ & ~failed_) >> rebuild.member & 1) != 0 &&
@@ -88,13 +81,23 @@ bool RaidParityBdev::rebuild_goes_on(const Rebuild& rebuild) const {
 
 // Band by band, some of them at once, in no order that anybody counts on: writes have gone to the new member as well
 // since it came, and records since its log is blank. The writes that it has no record of end before their range is
-// rebuilt, since both lock it.
+// rebuilt, since both lock it. Where only what is marked is rebuilt, that holds as well: what was begun while the
+// member was away is marked by now (raid_parity_marks.cc).
 Task<void> RaidParityBdev::rebuild(uint32_t member) {
   const uint32_t bit = 1u << member;
-  Rebuild rebuild{member, attachments_[member]};
-  const bool blank = bugs_.keep_old_records || co_await blank_log(member);
+  const Bdev* device = &members_[member].bdev();
+  arriving_from_.push_back(device);
+  Rebuild rebuild{member, attachments_[member], {}};
+  const bool arrived = !driven_ || co_await arrive(rebuild);
+  const bool blank = arrived && (bugs_.keep_old_records || co_await blank_log(member));
+  std::erase(arriving_from_, device);
   if (blank && rebuild_goes_on(rebuild)) {
     if (!bugs_.no_record_for_joining) logging_ |= bit;
+    if (rebuild.left) {
+      rebuild.left = marks_;
+      to_rebuild_blocks_[member] = marks_.count_blocks() * layout_.strip_blocks;
+    }
+    if (driven_ && events_.rebuild_progress) events_.rebuild_progress(members_[member].info().name, 0);
     const bool early = bugs_.twin_before_equal && member == seats_.spare();
     for (uint32_t i = 0; i < rebuild_worker_count() && !early; i++) {
       rebuild.countdown.add();
@@ -120,11 +123,17 @@ uint32_t RaidParityBdev::rebuild_worker_count() const {
 
 Task<void> RaidParityBdev::rebuild_bands(Rebuild& rebuild) {
   const uint64_t strip_bands = (layout_.strip_blocks + columns_max_ - 1) / columns_max_;
-  const uint64_t member_blocks = layout_.strip_count * layout_.strip_blocks;
+  const uint64_t band_count = layout_.strip_count * strip_bands;
   const auto goes_on = [this, &rebuild] { return rebuild_goes_on(rebuild); };
   Workspace workspace(layout_, columns_max_);
-  while (goes_on() && rebuild.next_band < layout_.strip_count * strip_bands) {
-    const uint64_t next = rebuild.next_band++;
+  while (goes_on()) {
+    uint64_t next = rebuild.next_band;
+    if (rebuild.left && next < band_count && !rebuild.left->has(rebuild.left->region_of(next / strip_bands))) {
+      const uint64_t region = rebuild.left->next(rebuild.left->region_of(next / strip_bands));
+      next = region < rebuild.left->region_count() ? rebuild.left->first_block(region) * strip_bands : band_count;
+    }
+    rebuild.next_band = std::min(next + 1, band_count);
+    if (next >= band_count) break;
     ParityBand band;
     band.stripe = next / strip_bands;
     band.column = static_cast<uint32_t>(next % strip_bands) * columns_max_;
@@ -138,7 +147,7 @@ Task<void> RaidParityBdev::rebuild_bands(Rebuild& rebuild) {
       break;
     }
     rebuilt_blocks_[rebuild.member] += band.column_count;
-    const uint64_t percent = rebuilt_blocks_[rebuild.member] * 100 / member_blocks;
+    const uint64_t percent = rebuilt_blocks_[rebuild.member] * 100 / to_rebuild_blocks_[rebuild.member];
     if (percent < rebuild.told_percent + 10) continue;
     rebuild.told_percent = percent;
     if (events_.rebuild_progress) events_.rebuild_progress(members_[rebuild.member].info().name, percent);

@@ -12,18 +12,6 @@ namespace basalt::bdev {
 using parity::Superblock;
 using raid_open::FoundSuperblock;
 
-namespace {
-
-struct PageMemory {
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<uint8_t, Free> bytes{
-      static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, parity::page_bytes))};
-};
-
-}  // namespace
-
 Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
   PageMemory memory;
   Result<FoundSuperblock> newest = Error{Errc::not_found, device.info().name + ": no raid superblock"};
@@ -33,7 +21,7 @@ Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
   if (device.info().count_blocks < (parity::superblock_pages[1] + 1) * factor) co_return newest;
   for (const uint32_t page : parity::superblock_pages) {
     Io io;
-    Iovec iov{memory.bytes.get(), parity::page_bytes};
+    Iovec iov{memory.page(0), parity::page_bytes};
     io.type = IoType::read;
     io.offset_blocks = page * factor;
     io.count_blocks = static_cast<uint32_t>(factor);
@@ -45,7 +33,7 @@ Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
       continue;
     }
     FoundSuperblock found;
-    std::memcpy(static_cast<Superblock*>(&found), memory.bytes.get(), sizeof(Superblock));
+    std::memcpy(static_cast<Superblock*>(&found), memory.page(0), sizeof(Superblock));
     const parity::PageState state = parity::check(found);
     damaged |= state == parity::PageState::damaged;
     if (state == parity::PageState::valid && (!newest || found.generation > newest->generation)) newest = found;
@@ -307,7 +295,12 @@ void RaidParityBdev::adopt(std::vector<Handle> members) {
 
 // Replays the log under the new epoch, then serves. `shrunk`: members of the last set are not here.
 Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
+  if (driven_) co_await find_marks();
   if (!clean && shrunk && !bugs_.leave_after_replay) {
+    if (driven_) {
+      auto kept = co_await keep_marks_at_open();
+      if (!kept) co_return kept;
+    }
     // They have left, before anything changes: with other members at the next try their records would be judged anew.
     superblock_.epoch++;
     superblock_.in_sync = in_sync_;
@@ -326,9 +319,17 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
       }
     }
   }
+  if (driven_) {
+    // Before the log forgets it: what is in it may not have been flushed by a member that is away.
+    auto kept = co_await keep_marks_at_open();
+    if (!kept) co_return kept;
+  }
   // Every load begins a new epoch: what a member that is away may still say is older.
   superblock_.epoch++;
   superblock_.in_sync = in_sync_;
+  if (driven_) {
+    for_each_bit(in_sync_, [&](uint32_t place) { superblock_.joined_epoch[place] = superblock_.epoch; });
+  }
   superblock_.log_tail = durable_tail_ = next_sequence_;
   const uint32_t having = co_await write_superblocks(in_sync_);
   if (having != in_sync_) co_return Error{Errc::io, info_.name + ": writing the superblocks failed"};

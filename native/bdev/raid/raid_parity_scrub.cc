@@ -277,7 +277,7 @@ Task<bool> RaidParityBdev::rewrite(Scrubbing& work, ParityBand band, Rewritten w
   uint32_t attached[ParitySeats::seat_count_max];
   for_each_bit(which.roles, [&](uint32_t role) {
     // Also one that joins: it may have a copy of what was wrong.
-    for_each_having(band.stripe, role, (in_sync_ | joining_) & ~failed_, [&](uint32_t member) {
+    for_each_having(band.stripe, role, receiving(), [&](uint32_t member) {
       asked[writes.count()] = member;
       attached[writes.count()] = attachments_[member];
       writes.add(members_[member], IoType::write, block, band.column_count, work.workspace.strip(role) + at, true);

@@ -63,6 +63,7 @@ void RaidParityBdev::prepare(Band* band) {
     write_count_++;
     band->number = ++activity_;
   }
+  if (!is_marked(*band)) return wait_for_mark(band);
   plan(band);
   if (band->method == Band::Method::plain || band->method == Band::Method::full) {
     // A record of older data under it must not come back.
@@ -94,8 +95,7 @@ void RaidParityBdev::plan(Band* band) {
   const uint32_t data = layout_.data_roles();
   const uint32_t changed = band->shape.roles();
   const uint32_t present = roles_of(stripe, in_sync_ & ~failed_) & ~band->unreadable;
-  const uint32_t receiving = roles_of(stripe, (in_sync_ | joining_) & ~failed_);
-  band->parities = receiving & layout_.parity_roles();
+  band->parities = roles_of(stripe, receiving()) & layout_.parity_roles();
   band->sources = 0;
   band->recovery = nullptr;
   if (changed == data) {
@@ -203,6 +203,7 @@ void RaidParityBdev::source_child_done(Io* io) {
 void RaidParityBdev::sources_read(Band* band) {
   if ((band->sources & band->unreadable) != 0) {
     // Without those. Every round loses at least one role, so it ends.
+    if (!is_marked(*band)) return wait_for_mark(band);
     plan(band);
     if (band->method != Band::Method::plain) return read_sources(band);
     return write_in_place(band);
@@ -278,6 +279,9 @@ void RaidParityBdev::compute_full(Band* band) {
 // The record goes to the parity members of the set, and to those that will be of it: what is in the log then counts.
 void RaidParityBdev::write_record(Band* band) {
   if (offline_) return fail_band(band, nvme::status::internal_path_error);
+  // What is in the log when a failed member leaves is marked for it; and for one that has left since this was planned.
+  if (driven_ && broken()) return lists_->parked.push_back(band);
+  if (!is_marked(*band)) return wait_for_mark(band);
   const ParityBand& shape = band->shape;
   const uint32_t logging = (in_sync_ | logging_) & ~failed_;
   const uint32_t logged = band->parities & roles_of(shape.stripe, logging);
@@ -363,7 +367,7 @@ void RaidParityBdev::write_in_place(Band* band) {
   const bool all_data = shape.role_count == layout_.data_count;
   const bool zeroes = moves_zeroes(io.type) && all_data;
   const size_t length_bytes = size_t{shape.column_count} * layout_.block_bytes;
-  const uint32_t receiving = (in_sync_ | joining_) & ~failed_;
+  const uint32_t receiving = this->receiving();
   const uint32_t concerned = shape.roles() | layout_.parity_roles();
   band->waiting_count = 1;  // this loop's own
   Iovec pieces[iov_count_max];

@@ -364,6 +364,7 @@ class Leg final : public Module {
     with.data_count = parity.data_count;
     with.parity_count = parity.parity_count;
     with.planted.ignore_lease = options.planted.ignore_lease;
+    with.planted.raid.away_unmarked = engine_.config().planted.away_unmarked;
     auto opening =
         bdev::ParityLegBdev::open(engine_.management(), std::move(with), std::move(in_sync), events_of(options));
     auto opened = co_await opening;

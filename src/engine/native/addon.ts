@@ -52,6 +52,7 @@ export interface AddonPlantedBugs {
   ignoreLease: boolean;
   cutUnheld: boolean;
   cutJoining: boolean;
+  awayUnmarked: boolean;
 }
 
 export interface AddonDiskFaults {

@@ -44,6 +44,7 @@ const noBugs: AddonPlantedBugs = {
   ignoreLease: false,
   cutUnheld: false,
   cutJoining: false,
+  awayUnmarked: false,
 };
 
 const sectorBytes = 512;
