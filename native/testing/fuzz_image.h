@@ -21,11 +21,12 @@ class FuzzDamage {
     bool (*in_checksum)(size_t index, size_t offset);
   };
 
-  // All that the input asks for, up to a limit, each to the image that pick(input) gives.
+  // All that the input asks for, up to a limit, each to the image that pick(input) gives; none: that was all.
   template <class Pick>
   void take_all(FuzzInput& input, Pick pick, size_t page_count, const Format& format) {
     for (unsigned left = pieces_max; left > 0 && !input.empty(); left--) {
       const std::span<uint8_t> image = pick(input);
+      if (image.empty()) return;
       take(input, image, page_count, format);
     }
   }

@@ -14,6 +14,7 @@
 #include "bdev/bdev.h"
 #include "env/sim/sim_world.h"
 #include "runtime/reactor.h"
+#include "testing/fuzz_target.h"
 
 namespace basalt::testing {
 
@@ -95,6 +96,36 @@ class FuzzWorld {
   std::vector<std::unique_ptr<env::LoopHandle>> loops_;
 };
 
+// Requests that fail: `count` of them, after `after` others.
+struct FuzzFault {
+  static constexpr nvme::Status statuses[] = {nvme::status::internal_error, nvme::status::unrecovered_read_error,
+                                              nvme::status::write_fault, nvme::status::capacity_exceeded};
+  uint64_t after = 0;
+  uint64_t count = 0;
+  nvme::Status status;
+
+  static FuzzFault take(FuzzInput& input) {
+    const uint64_t after = input.u16();
+    const uint64_t count = input.u8();
+    return {after, count, statuses[input.u8() % std::size(statuses)]};
+  }
+  // Reads do not fail like writes, nor writes like reads.
+  bool meets(bdev::IoType type) const {
+    if (status.is(nvme::status::internal_error)) return true;
+    return status.is(nvme::status::unrecovered_read_error) == (type == bdev::IoType::read);
+  }
+  // Of a request of this type.
+  nvme::Status next(bdev::IoType type) {
+    if (count == 0 || !meets(type)) return nvme::status::success;
+    if (after > 0) {
+      after--;
+      return nvme::status::success;
+    }
+    count--;
+    return status;
+  }
+};
+
 // Contents in a vector; requests can be held back and failed.
 class FuzzDisk final : public bdev::Bdev {
  public:
@@ -123,6 +154,11 @@ class FuzzDisk final : public bdev::Bdev {
     }
   }
   void allow(bdev::IoTypes types) { info_.io_types = types; }
+  void grow(uint64_t count_blocks) {
+    BASALT_ASSERT(count_blocks >= info_.count_blocks);
+    bytes.resize(size_t{info_.block_size_bytes} * count_blocks);
+    set_size(count_blocks);
+  }
   Task<Outcome> close() override { co_return success(); }
   Task<Outcome> set_attribute(std::string value) override {
     attribute_ = std::move(value);
@@ -133,12 +169,14 @@ class FuzzDisk final : public bdev::Bdev {
   std::vector<uint8_t> bytes;
   bool hold = false;
   bool fail = false;
+  FuzzFault fault;
   uint64_t bad_block = UINT64_MAX;  // cannot be read
   size_t write_count = 0;
 
  private:
   void serve(bdev::Io* io) {
     nvme::Status status = fail ? nvme::status::internal_error : check(*io);
+    if (status.ok()) status = fault.next(io->type);
     const bool at_bad = bad_block >= io->offset_blocks && bad_block - io->offset_blocks < io->count_blocks;
     if (status.ok() && io->type == bdev::IoType::read && at_bad) status = nvme::status::unrecovered_read_error;
     if (status.ok() && io->type != bdev::IoType::flush) {

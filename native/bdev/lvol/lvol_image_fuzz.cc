@@ -5,7 +5,8 @@
 //
 // A load that fails has written nothing, and neither does an inspection, whatever it opens. A load that succeeds gives
 // a store that works: its lvols are read and written, layers come and go, it closes, and loads again with the same
-// lvols. What fsck calls sound loads, and so does what a store left behind.
+// lvols. What fsck calls sound loads, and so does what a store left behind. A device that fails while it is loaded
+// keeps none of that from being so at the next try.
 #include <cstring>
 
 #include "base/crc32c.h"
@@ -19,6 +20,7 @@ namespace {
 
 using basalt::testing::FuzzBytes;
 using basalt::testing::FuzzDisk;
+using basalt::testing::FuzzFault;
 using basalt::testing::FuzzInput;
 using basalt::testing::FuzzOutput;
 using basalt::testing::FuzzSeed;
@@ -33,7 +35,9 @@ enum Edit : uint8_t {
   edit_cut = 4,
   edit_layers = 5,
   edit_count = 6,
-  edit_checksums = 0x7f  // apart: what the committed inputs say stays what it was
+  // Apart: what the committed inputs say stays what it was.
+  edit_checksums = 0x7f,
+  edit_fault = 0x7e  // no edit: the device will fail
 };
 constexpr uint8_t flag_reseal = 0x80;
 
@@ -211,14 +215,20 @@ void put_journal_block(FuzzBytes& image, uint64_t number, std::span<const uint8_
   std::memcpy(image.data() + address * lvs::block_bytes, &block, sizeof(block));
 }
 
-FuzzBytes damaged_image(FuzzInput& input) {
+struct Trouble {
+  FuzzFault fault;
+  uint64_t bad_block = UINT64_MAX;
+  bool any() const { return fault.count > 0 || bad_block < device_blocks; }
+};
+
+FuzzBytes damaged_image(FuzzInput& input, Trouble* trouble) {
   FuzzBytes image = good_image();
   for (unsigned left = 64; left > 0 && !input.empty(); left--) {
     const uint8_t what = input.u8();
     const size_t index = input.u16() % device_blocks;
     uint8_t* block = image.data() + index * lvs::block_bytes;
     const uint8_t kind = what & static_cast<uint8_t>(~flag_reseal);
-    switch (kind == edit_checksums ? kind : kind % edit_count) {
+    switch (kind >= edit_fault ? kind : kind % edit_count) {
       case edit_patch: {
         const size_t offset = input.u16() % lvs::block_bytes;
         const auto bytes = input.take(input.u8());
@@ -243,6 +253,10 @@ FuzzBytes damaged_image(FuzzInput& input) {
         continue;
       case edit_checksums:
         image = checksums_image();
+        continue;
+      case edit_fault:
+        trouble->fault = FuzzFault::take(input);
+        if ((what & flag_reseal) != 0) trouble->bad_block = index;
         continue;
       default:
         break;
@@ -327,14 +341,37 @@ bool sound(FuzzWorld& world, FuzzDisk& disk) {
   return report.sound();
 }
 
+// From a device in trouble; when that is not to be, again when it is well.
+Result<Store> load_through(FuzzWorld& world, FuzzDisk& disk, const Trouble& trouble) {
+  disk.fault = trouble.fault;
+  disk.bad_block = trouble.bad_block;
+  auto loaded = load(world, disk);
+  disk.fault = {};
+  disk.bad_block = UINT64_MAX;
+  if (!trouble.any()) return loaded;
+  BASALT_ASSERT(loaded.ok() || !loaded.error().message.empty());
+  // It goes on in the background, and fails there.
+  const bool ended = loaded.ok() && loaded.value()->failed();
+  if (loaded.ok() && !ended) return loaded;
+  if (ended) {
+    BASALT_ASSERT(!world.run(loaded.value()->close()).ok());
+    loaded.value().reset();
+  }
+  disk.write_count = 0;
+  auto again = load(world, disk);
+  BASALT_ASSERT(again.ok() || !ended);
+  return again;
+}
+
 void run(std::span<const uint8_t> bytes) {
   FuzzInput input(bytes);
   FuzzWorld world(2);
   FuzzDisk disk(world.home(), lvs::block_bytes, device_blocks);
-  disk.bytes = damaged_image(input);
+  Trouble trouble;
+  disk.bytes = damaged_image(input, &trouble);
   const bool was_sound = sound(world, disk);
   inspect(world, disk);
-  auto loaded = load(world, disk);
+  auto loaded = load_through(world, disk, trouble);
   BASALT_ASSERT(loaded.ok() || !was_sound);
   if (!loaded.ok()) {
     BASALT_ASSERT(disk.write_count == 0);
@@ -389,14 +426,25 @@ void add_checksums(std::vector<FuzzSeed>& out) {
   const FuzzBytes& image = checksums_image();
   const auto begun = [] { return FuzzOutput().u8(edit_checksums).u16(0); };
   out.push_back({"checksums", begun().bytes()});
+  for (unsigned after = 0; after < 64; after++) {
+    for (const unsigned count : {1u, 2u, 40u, 255u}) {
+      for (unsigned kind = 0; kind < std::size(FuzzFault::statuses); kind++) {
+        out.push_back(
+            {"checksums-fails-" + std::to_string(after) + "-" + std::to_string(count) + "-" + std::to_string(kind),
+             begun().u8(edit_fault).u16(0).u16(after).u8(count).u8(kind).bytes()});
+      }
+    }
+  }
   for (size_t block = 0; block < device_blocks; block++) {
     const uint8_t* bytes = image.data() + block * lvs::block_bytes;
     const auto at = static_cast<unsigned>(block);
     const std::string name = "checksums-" + std::to_string(block);
+    const FuzzSeed bad = {name + "-bad", begun().u8(edit_fault | flag_reseal).u16(at).u16(0).u8(0).u8(0).bytes()};
     const bool is_data = bytes[0] == bytes[1] && bytes[0] >= 0x5a && bytes[0] < 0x64;
     const auto type = static_cast<lvs::BlockType>(lvs::header_of(bytes).type);
     const bool has_header = lvs::block_intact(bytes) &&
                             (type == lvs::BlockType::checksum_superblock || type == lvs::BlockType::checksum_record);
+    if (is_data || block == 0) out.push_back(bad);
     if (is_data) out.push_back({name + "-data", begun().u8(edit_patch).u16(at).u16(100).u8(1).u8(1).bytes()});
     if (!has_header) continue;
     for (const unsigned offset : {16u, 24u, 32u, 40u, 48u, 64u, 72u, 76u, 80u, 81u, 88u, 2128u}) {
@@ -407,6 +455,7 @@ void add_checksums(std::vector<FuzzSeed>& out) {
       }
     }
     out.push_back({name + "-blank", begun().u8(edit_blank).u16(at).u8(0).bytes()});
+    out.push_back(bad);
   }
 }
 

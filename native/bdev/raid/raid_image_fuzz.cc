@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// raid5 and raid6 from members whose superblocks and logs are damaged in any way. A load that is refused has written
-// nothing. One that succeeds gives a set that reads, writes, can be scrubbed, closes, and loads again. Where only one
-// member is damaged and checksums tell it, no data differs; in its log, while parity is left to do without it.
+// raid5 and raid6 from members whose superblocks and logs are damaged in any way, and that fail while they are loaded.
+// A load that is refused has written nothing, unless a member failed. One that succeeds gives a set that reads, writes,
+// can be scrubbed, closes, and loads again. Where only one member is damaged and checksums tell it, no data differs; in
+// its log, while parity is left to do without it. Where none is, a load that failed with its members succeeds after
+// them.
 #include <cstring>
 
 #include "bdev/raid/raid_parity.h"
@@ -14,6 +16,7 @@ namespace {
 using basalt::testing::FuzzBytes;
 using basalt::testing::FuzzDamage;
 using basalt::testing::FuzzDisk;
+using basalt::testing::FuzzFault;
 using basalt::testing::FuzzInput;
 using basalt::testing::FuzzMembers;
 using basalt::testing::FuzzOutput;
@@ -35,6 +38,9 @@ constexpr uint8_t mode_create = 16;      // a new one is made of them
 constexpr uint8_t mode_unreadable = 32;  // the first of them cannot be read
 constexpr uint8_t mode_replace = 64;     // the one that is missing comes back blank
 constexpr uint8_t mode_bad_log = 128;    // a record of the first of them has a bad sector
+constexpr uint8_t mode_not_as_it_was = mode_other_name | mode_unreadable | mode_bad_log;
+// Instead of a member that is damaged: one that will fail, named by what follows. Apart from those that there are.
+constexpr uint8_t member_fails = 0xff;
 
 using Raid = std::unique_ptr<RaidParityBdev>;
 
@@ -112,6 +118,7 @@ struct Damaged {
   bool can_be_told = true;
   bool in_log = false;
   uint32_t members = 0;  // as bits
+  uint32_t failing = 0;  // the same
 };
 
 Damaged damage(Rig& rig, const Image& image, FuzzInput& input) {
@@ -120,7 +127,15 @@ Damaged damage(Rig& rig, const Image& image, FuzzInput& input) {
   FuzzDamage damage;
   Damaged damaged;
   const auto disk = [&](FuzzInput& from) {
-    const size_t member = from.u8() % rig.disks.size();
+    uint8_t byte = from.u8();
+    while (byte == member_fails) {
+      const size_t failing = from.u8() % rig.disks.size();
+      damaged.failing |= 1u << failing;
+      rig.disks[failing]->fault = FuzzFault::take(from);
+      if (from.empty()) return std::span<uint8_t>();
+      byte = from.u8();
+    }
+    const size_t member = byte % rig.disks.size();
     damaged.members |= 1u << member;
     return std::span(rig.disks[member]->bytes);
   };
@@ -183,6 +198,12 @@ void create_over(Rig& rig, std::vector<size_t> members, Odd odd) {
     BASALT_ASSERT(disk->write_count == 0);
 }
 
+Result<Raid> load(Rig& rig, const std::string& name, const std::vector<size_t>& present) {
+  auto loaded = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
+  BASALT_ASSERT(loaded.ok() || !loaded.error().message.empty());
+  return loaded;
+}
+
 void run(std::span<const uint8_t> bytes) {
   FuzzInput input(bytes);
   const uint8_t mode = input.u8();
@@ -207,22 +228,29 @@ void run(std::span<const uint8_t> bytes) {
   }
   if ((mode & mode_create) != 0) return create_over(rig, present, odd);
   const std::string name = (mode & mode_other_name) != 0 ? "other" : "r";
-  auto loaded = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
+  auto loaded = load(rig, name, present);
+  for (const auto& disk : rig.disks)
+    disk->fault = {};
+  if (!loaded.ok() && damaged.failing != 0 && damaged.members == 0 && (mode & mode_not_as_it_was) == 0) {
+    loaded = load(rig, name, present);
+    BASALT_ASSERT(loaded.ok());
+  }
   if (!loaded.ok()) {
-    BASALT_ASSERT(!loaded.error().message.empty());
     for (const auto& disk : rig.disks)
-      BASALT_ASSERT(disk->write_count == 0);
+      BASALT_ASSERT(disk->write_count == 0 || damaged.failing != 0);
     return;
   }
   Raid raid = std::move(loaded).value();
   const bool one_member = (damaged.members & (damaged.members - 1)) == 0;
-  const size_t gone = member_count - present.size() + ((mode & mode_unreadable) != 0 ? 1 : 0);
-  if (damaged.can_be_told && one_member && (!damaged.in_log || gone < parity_count))
+  const size_t gone = member_count - present.size() + ((mode & mode_unreadable) != 0 ? 1 : 0) +
+                      static_cast<size_t>(std::popcount(damaged.failing & ~damaged.members));
+  const bool only_failed = damaged.members == 0 && (mode & mode_not_as_it_was) == 0;
+  if (only_failed || (damaged.can_be_told && one_member && (!damaged.in_log || gone < parity_count)))
     expect_blocks(rig, *raid, image.blocks);
   if ((mode & mode_replace) != 0 && missing < member_count && replace(rig, *raid, missing)) present.push_back(missing);
   exercise(rig, *raid);
   rig.close(raid);
-  auto again = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
+  auto again = load(rig, name, present);
   BASALT_ASSERT(again.ok());
   raid = std::move(again).value();
   rig.close(raid);
@@ -252,6 +280,21 @@ std::vector<FuzzSeed> seeds() {
       out.push_back({"bad-log-" + name, FuzzOutput().u8(mode | mode_missing | mode_bad_log).u8(member).bytes()});
     }
     out.push_back({"bad-log-" + std::to_string(mode), FuzzOutput().u8(mode | mode_bad_log).bytes()});
+  }
+  // A member that fails at each request of a load: once, twice, from then on.
+  for (const unsigned mode : {0u, mode_raid6 + 0u, mode_raid6 + mode_missing + 0u}) {
+    for (unsigned after = 0; after < 48; after++) {
+      for (const unsigned count : {1u, 2u, 255u}) {
+        for (unsigned kind = 0; kind < std::size(FuzzFault::statuses); kind++) {
+          FuzzOutput play = FuzzOutput().u8(mode);
+          if ((mode & mode_missing) != 0) play.u8(3);
+          play.u8(member_fails).u8(after % 3).u16(after / 3).u8(count).u8(kind);
+          out.push_back({"fails-" + std::to_string(mode) + "-" + std::to_string(after) + "-" + std::to_string(count) +
+                             "-" + std::to_string(kind),
+                         play.bytes()});
+        }
+      }
+    }
   }
   const auto patch = [&](const std::string& name, const std::vector<unsigned>& pages, unsigned offset, unsigned value) {
     for (const unsigned mode : {0u, mode_raid6 + 0u}) {

@@ -138,6 +138,7 @@ std::string subsystem_in_turn() {
   std::vector<std::string> turns = {
       call("bdev_malloc_create", R"({"name":"m0","num_blocks":64,"block_size":4096})"),
       call("nvmf_create_transport", R"({"trtype":"TCP"})"),
+      call("nvmf_create_transport", R"({"trtype":"RDMA","trusted_network":true})"),
       call("nvmf_get_transports", "{}") + call("nvmf_get_transports", R"({"trtype":"LOOPBACK"})"),
       call("nvmf_create_subsystem", "{" + nqn + "}"),
       space(R"("nguid":"00000000000040008000000000000001")"),
@@ -146,6 +147,8 @@ std::string subsystem_in_turn() {
       call("nvmf_subsystem_add_listener", "{" + nqn + "," + at("TCP", "127.0.0.1") + "}"),
       call("nvmf_subsystem_add_listener", "{" + nqn + "," + at("TCP", "10.0.0.1") + "}"),
       call("nvmf_subsystem_add_listener", "{" + nqn + "," + at("LOOPBACK", "here") + "}"),
+      call("nvmf_subsystem_add_listener", "{" + nqn + "," + at("RDMA", "10.0.0.1") + "}"),
+      call("nvmf_subsystem_add_listener", "{" + nqn + "," + at("rdma", "::1") + "}"),
       call("nvmf_subsystem_add_host", "{" + nqn + R"(,"host":"nqn.2026-01.test:host"})"),
   };
   for (const char* state : {"non_optimized", "change", "inaccessible", "optimized"}) {

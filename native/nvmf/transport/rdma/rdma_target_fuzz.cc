@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole target over NVMe/RDMA: connections that say what the input tells them - private data of any content and
 // length, capsules with any of their bits changed or none that is right, keys that fit and that do not, silence,
-// sudden ends - while the disk holds its requests or fails.
+// sudden ends - while the disk holds its requests or fails, and there are no buffers or none may be registered.
 //
 // Whatever comes: each response answers a command that was sent, the host's memory is touched where its window is open
 // for writing and nowhere else, and after the last connection has gone nothing is left, no queue, no buffer, no
@@ -40,6 +40,7 @@ constexpr size_t raw_at = 20 << 10;
 constexpr size_t data_at = 32 << 10;
 constexpr uint32_t data_bytes = 16 << 10;
 constexpr uint8_t untouched_byte = 0xee;
+constexpr uint32_t taken_bytes[] = {4 << 10, 8 << 10};  // the sizes of which no buffers are left
 
 enum Step : uint8_t {
   step_dial,
@@ -53,6 +54,7 @@ enum Step : uint8_t {
   step_wait,
   step_drop,
   step_count,
+  step_memory = 0xff  // apart: what the committed inputs say stays what it was
 };
 
 struct Template {
@@ -124,7 +126,8 @@ class Play {
 
  private:
   void step() {
-    const auto what = static_cast<Step>(input_.u8() % step_count);
+    const uint8_t number = input_.u8();
+    const auto what = static_cast<Step>(number == step_memory ? number : number % step_count);
     Host& host = hosts_[input_.u8() % connections_max];
     switch (what) {
       case step_dial:
@@ -153,9 +156,28 @@ class Play {
       case step_drop:
         host = {};
         return;
+      case step_memory:
+        return memory(input_.u8());
       case step_count:
         return;
     }
+  }
+
+  // Takes all buffers of some sizes, or gives them back; what is not registered so far may be no more, or may again.
+  void memory(uint8_t how) {
+    give_back();
+    for (Reactor* reactor : {&home_, &far_}) {
+      for (const uint32_t size : taken_bytes) {
+        if ((how & 1) == 0) continue;
+        while (Buffer* buffer = reactor->buffers().take(size))
+          taken_.emplace_back(reactor, buffer);
+      }
+    }
+    net_.rdma().knobs.pinned_bytes_max = (how & 2) != 0 ? 0 : SIZE_MAX;
+  }
+  void give_back() {
+    for (const auto& [reactor, buffer] : std::exchange(taken_, {}))
+      reactor->buffers().give(buffer);
   }
 
   void dial(Host& host) {
@@ -171,7 +193,9 @@ class Play {
     host = {};
     host.raw = std::make_unique<RawRdma>(net_, far_);
     std::fill(host.raw->memory.begin() + data_at, host.raw->memory.end(), untouched_byte);
+    const size_t pinned_bytes_max = std::exchange(net_.rdma().knobs.pinned_bytes_max, SIZE_MAX);
     const State state = host.raw->connect(port_, {bytes, length}, (how & 4) != 0 ? how >> 4 : 40);
+    net_.rdma().knobs.pinned_bytes_max = pinned_bytes_max;
     if (state == State::established) {
       rdma::AcceptData accepted;
       BASALT_ASSERT(rdma::read_private_data(host.raw->connection->private_data(), &accepted));
@@ -307,6 +331,7 @@ class Play {
   void finish() {
     for (Host& host : hosts_)
       host = {};
+    memory(0);
     disk_->fail = false;
     disk_->release();
     BASALT_ASSERT(net_.run_until([&] { return transport_->connection_count() == 0; }, seconds(120)));
@@ -384,13 +409,14 @@ class Play {
   FuzzInput& input_;
   MemoryNet net_;
   Arena arena_{size_t{64} << 20};
-  Reactor home_{net_, arena_, {}};
-  Reactor far_{net_, arena_, {.index = 1}};
+  Reactor home_{net_, arena_, {.buffer_bytes_max = size_t{8} << 20}};
+  Reactor far_{net_, arena_, {.index = 1, .buffer_bytes_max = size_t{8} << 20}};
   std::unique_ptr<FuzzDisk> disk_;
   std::unique_ptr<Target> target_;
   RdmaTargetTransport* transport_ = nullptr;
   uint16_t port_ = 0;
   Host hosts_[connections_max];
+  std::vector<std::pair<Reactor*, Buffer*>> taken_;
   uint16_t next_cid_ = 1000;
 };
 
@@ -404,8 +430,50 @@ FuzzOutput associated(unsigned seed = 1) {
   return out;
 }
 
+// And an I/O queue on connection 1; its controller is the first.
+FuzzOutput with_io(unsigned seed, bool peer_writes = true) {
+  FuzzOutput play = associated(seed);
+  play.u8(step_dial).u8(1).u8(0).no_patch().u8(step_connect).u8(1).u8(1);
+  const uint8_t cntlid[] = {1, 0};
+  play.patch_one(16, cntlid).no_patch().u8(step_open).u8(1).u8(peer_writes ? 1 : 0);
+  return play;
+}
+
+// Commands that find no buffer, and none that may be registered.
+void add_memory(std::vector<FuzzSeed>& out) {
+  for (unsigned which = 0; which < std::size(templates); which++) {
+    const unsigned host = which < 7 ? 1 : 0;
+    for (const unsigned ends : {0u, 1u, 2u}) {
+      FuzzOutput play = host == 1 ? with_io(1) : associated();
+      play.u8(step_memory).u8(0).u8(ends == 2 ? 2 : 1).u8(step_command).u8(host).u8(0).u8(which);
+      // They come, or the connection goes.
+      if (ends == 0) play.u8(step_memory).u8(0).u8(0);
+      if (ends == 1) play.u8(step_drop).u8(host);
+      play.u8(step_wait).u8(0).u8(1).u8(10);
+      out.push_back({"memory-" + std::to_string(which) + "-" + std::to_string(ends), play.bytes()});
+    }
+    // Fetched from where the peer may read.
+    FuzzOutput fetched = with_io(1, false);
+    fetched.u8(step_memory).u8(0).u8(1).u8(step_command).u8(1).u8(0).u8(which).u8(step_memory).u8(0).u8(0);
+    out.push_back({"fetched-" + std::to_string(which), fetched.u8(step_wait).u8(0).u8(1).u8(10).bytes()});
+    // In the capsule, held at the disk until there are few receives. Some are refused, later.
+    FuzzOutput play = host == 1 ? with_io(2) : associated(2);
+    play.u8(step_memory).u8(0).u8(1).u8(step_disk).u8(0).u8(1);
+    for (unsigned i = 0; i < 9; i++)
+      play.u8(step_command).u8(host).u8(2).u8(which);
+    play.u8(step_wait).u8(0).u8(1).u8(120).u8(step_memory).u8(0).u8(0).u8(step_disk).u8(0).u8(0);
+    out.push_back({"memory-receives-" + std::to_string(which), play.u8(step_wait).u8(0).u8(1).u8(10).bytes()});
+    FuzzOutput dropped = host == 1 ? with_io(2) : associated(2);
+    dropped.u8(step_memory).u8(0).u8(1).u8(step_disk).u8(0).u8(1);
+    for (unsigned i = 0; i < 9; i++)
+      dropped.u8(step_command).u8(host).u8(2).u8(which);
+    out.push_back({"memory-dropped-" + std::to_string(which), dropped.u8(step_drop).u8(host).bytes()});
+  }
+}
+
 std::vector<FuzzSeed> seeds() {
   std::vector<FuzzSeed> out;
+  add_memory(out);
   const auto add = [&](const std::string& name, const FuzzOutput& from) { out.push_back({name, from.bytes()}); };
   // Private data: each length, each field.
   for (unsigned length = 0; length <= env::rdma_request_private_bytes_max; length += 8) {
@@ -423,13 +491,8 @@ std::vector<FuzzSeed> seeds() {
   // Each command: keyed, invalidated, in the capsule, beyond the window, by a wrong key, without its data, twice.
   for (unsigned which = 0; which < std::size(templates); which++) {
     for (const unsigned how : {0u, 2u, 8u, 16u, 32u, 66u, 256u, 258u}) {
-      FuzzOutput play = associated(how < 256 ? 1 : 2);
-      if (which < 7) {
-        // An I/O queue on connection 1; its controller is the first.
-        play.u8(step_dial).u8(1).u8(0).no_patch().u8(step_connect).u8(1).u8(1);
-        const uint8_t cntlid[] = {1, 0};
-        play.patch_one(16, cntlid).no_patch().u8(step_open).u8(1).u8(1);
-      }
+      const unsigned seed = how < 256 ? 1 : 2;
+      FuzzOutput play = which < 7 ? with_io(seed) : associated(seed);
       // Held at the disk, until there are no more receives.
       if (how >= 256) play.u8(step_disk).u8(0).u8(1);
       for (unsigned i = 0; i < (how < 256 ? 1u : 7u); i++)
