@@ -364,6 +364,43 @@ TEST(LvTree, inflate_without_room_says_so_and_keeps_what_was_copied) {
     EXPECT_TRUE(t.reads("a", i * cluster_blocks, 1, 1));
 }
 
+// Writes took the clusters that were reserved, and then the journal failed: there will be no others. Whoever wants one
+// waits under the control lock, where everybody else would wait for ever.
+TEST(LvTree, inflate_and_decouple_end_when_the_store_has_failed) {
+  for (const bool inflate : {true, false}) {
+    Tree t;
+    t.lvol("a");
+    t.write("a", 0, 1, 1);
+    t.snapshot("a", "s");
+    t.lvol("b", 4 << 20);
+    t.world.settle();
+    t.disk.holds = [](const Io& io) { return io.type == IoType::write; };
+    std::vector<TestIo> writes(4 << 20 >> 16);
+    for (size_t i = 0; i < writes.size(); i++)
+      writes[i].start(*t.store->find("b"), IoType::write, i * cluster_blocks, 1, 2);
+    t.world.settle();
+    t.disk.fault = [](const Io& io) -> std::optional<nvme::Status> {
+      if (io.type == IoType::write) return nvme::status::capacity_exceeded;
+      return std::nullopt;
+    };
+    t.disk.holds = {};
+    t.disk.release();
+    t.world.settle();
+    t.disk.fault = {};
+    for (const TestIo& write : writes)
+      EXPECT_TRUE(write.ended);
+    ASSERT_TRUE(t.store->failed());
+    ASSERT_GT(t.free_clusters(), 0u);
+    const Outcome outcome =
+        inflate ? run(t.world, t.store->inflate_lvol("a")) : run(t.world, t.store->decouple_lvol("a"));
+    EXPECT_EQ(refusal(outcome), "io: pool: the lvstore has failed or is closing");
+    // The lock is free again.
+    EXPECT_FALSE(run(t.world, t.store->create_lvol({.name = "c", .uuid = {}, .size_bytes = 1 << 20})).ok());
+    EXPECT_FALSE(run(t.world, t.store->close()).ok());
+    t.store.reset();
+  }
+}
+
 TEST(LvTree, sizes_tell_what_a_deletion_frees) {
   Tree t;
   t.lvol("a");

@@ -266,6 +266,7 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   // lvstore_keeper.cc: reserves clean clusters and zeroes freed ones.
   enum class Admission : uint8_t { granted, queued, refused };
   Admission admit(Op* op, uint32_t cluster_count, bool retried);
+  Error no_cluster_for_it() const;
   void kick_keeper();
   bool reserve_low() const;
   Task<void> keep_space();

@@ -165,7 +165,7 @@ Task<Outcome> LvStore::fill_area(uint32_t id) {
       if (closing_ || failed()) co_return Error{Errc::io, name_ + ": the lvstore has failed or is closing"};
       Op wait;
       co_await ClusterWait{*this, wait};
-      if (wait.physical == lvs::no_cluster) co_return Error{Errc::no_space, name_ + ": is full"};
+      if (wait.physical == lvs::no_cluster) co_return no_cluster_for_it();
       layer->map.assign(cluster, wait.physical, true);
       kick_keeper();
     }

@@ -297,7 +297,7 @@ Task<Outcome> LvStore::take_parent_in(std::string name, CopyFrom from) {
 }
 
 bool LvStore::retry_coroutine(Op* op) {
-  const Admission admission = failed() ? Admission::refused : admit(op, 1, true);
+  const Admission admission = admit(op, 1, true);
   if (admission == Admission::queued) return false;
   if (admission == Admission::granted) op->physical = space_.take_reserved();
   reactor_.defer(op);
@@ -320,7 +320,7 @@ Task<Outcome> LvStore::take_cluster_in(Layer* layer, uint32_t cluster, CopyFrom 
     Op wait;
     co_await ClusterWait{*this, wait};
     if (wait.physical == lvs::no_cluster) {
-      outcome = Error{Errc::no_space, name_ + ": is full"};
+      outcome = no_cluster_for_it();
     } else {
       layer->map.assign(cluster, wait.physical, true);
       kick_keeper();

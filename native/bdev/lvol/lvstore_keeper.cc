@@ -18,8 +18,10 @@ static_assert(lvs::clusters_per_write_max <= 32);
 
 }  // namespace
 
-// Clusters for a first write: at once, later, or not at all because the store is full.
+// Clusters for a first write: at once, later, or not at all because the store is full, or has failed: nobody fills its
+// reserve any more, so who waited would wait for ever.
 LvStore::Admission LvStore::admit(Op* op, uint32_t cluster_count, bool retried) {
+  if (failed()) return Admission::refused;
   if (cluster_count > space_.free_count()) {
     reach(Mark::reserve_exhausted);
     return Admission::refused;
@@ -32,6 +34,12 @@ LvStore::Admission LvStore::admit(Op* op, uint32_t cluster_count, bool retried) 
   }
   kick_keeper();
   return Admission::queued;
+}
+
+// To a coroutine that was refused one.
+Error LvStore::no_cluster_for_it() const {
+  if (failed()) return {Errc::io, name_ + ": the lvstore has failed or is closing"};
+  return {Errc::no_space, name_ + ": is full"};
 }
 
 void LvStore::wake_space_waiters() {
