@@ -24,6 +24,7 @@ namespace basalt {
   X(fault_disk_slow, "a disk took its time")                                                  \
   X(fault_link_one_way, "bytes were held on their way while the other direction went")        \
   X(fault_link_partitioned, "bytes were held on their way, both ways")                        \
+  X(fault_link_slow, "bytes took longer on their way than they usually do")                   \
   X(fault_packet_lost, "a packet was lost, and sent again")                                   \
   X(fault_peer_vanished, "a machine was gone and its peers were not told")                    \
   X(fault_sector_unreadable, "a sector could not be read")                                    \
@@ -74,6 +75,7 @@ class CountMarks {
  public:
   explicit CountMarks(MarkTable& table);
   ~CountMarks();
+  static bool any();  // one lives
   CountMarks(const CountMarks&) = delete;
   CountMarks& operator=(const CountMarks&) = delete;
 };

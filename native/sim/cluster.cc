@@ -159,6 +159,7 @@ void Cluster::supervise() {
 
 bool Cluster::converge(Duration limit) {
   world_->heal_all();
+  world_->clear_links();
   store_->heal();
   for (const auto& disk : disks_) {
     env::SimDisk& faults = disk->disk();

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "sim/data/data_run.h"
+#include "sim/link_plan.h"
 #include "sim/nemesis.h"
 #include "sim/target/target_run.h"
 #include "sim/trace.h"
@@ -108,6 +109,11 @@ class ClusterRun {
     result_.trace_hash = cluster_.world().trace_hash();
     result_.op_count = cluster_.log().ops.size();
     result_.virtual_ns = (cluster_.world().now() - begin_).ns;
+    // Marks count them for all suites together; between the nodes of clusters they must happen as well.
+    const env::SimWorld::LinkCounts& links = cluster_.world().link_counts();
+    result_.rare_events = {
+        {"fault_node_link_slow", "bytes from one node of a cluster to another took longer than usual", links.slowed},
+        {"fault_node_packet_lost", "a packet from one node of a cluster to another was lost", links.lost}};
     for (size_t i = 0; i < cluster_.controller_count(); i++)
       result_.takeover_count += cluster_.controller(i).promotion_count();
     return result_;
@@ -184,8 +190,11 @@ RunResult run_cluster(const RunOptions& options) {
   Cluster& cluster = run.cluster();
   run.result().step_count = plan.step_count;
   run.result().client_count = mix.client_count;
+  // A planted bug shows in the runs in which it was found to.
+  const LinkPlan links = options.bugs == PlantedBugs{} ? LinkPlan::random(options.seed, shape.lease) : LinkPlan{};
   if (!cluster.start()) return run.finish(Failure::liveness, "the cluster did not start\n" + cluster.unrest());
 
+  links.begin(cluster, options.seed);
   Nemesis nemesis(cluster, options.seed, plan, options.verbose);
   Workload workload(cluster, options.seed, mix, options.reduction);
   workload.start();
@@ -195,7 +204,7 @@ RunResult run_cluster(const RunOptions& options) {
   }
   workload.stop();
   const bool rested = cluster.converge();
-  run.result().summary = shape_text(shape, mix) + "; " + nemesis.summary();
+  run.result().summary = shape_text(shape, mix) + links.summary() + "; " + nemesis.summary();
   return run.judge(rested);
 }
 

@@ -136,8 +136,13 @@ Duration SimWorld::travel_time(const std::string& from, const std::string& to) {
   if (found == links_.end()) return time;
   const SimLink& link = found->second;
   time = time + link.extra_delay;
+  if (link.extra_delay > Duration{}) {
+    reach(Mark::fault_link_slow);
+    link_counts_.slowed++;
+  }
   for (Duration again = link.retransmit; again < seconds(60) && random_.strikes(link.loss_chance); again = again * 2) {
     reach(Mark::fault_packet_lost);
+    link_counts_.lost++;
     time = time + again;
   }
   return time;

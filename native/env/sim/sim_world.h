@@ -84,6 +84,13 @@ class SimWorld {
   bool partitioned(const std::string& from, const std::string& to) const;
   void stall(const std::string& from, const std::string& to, Duration duration);  // a partition that heals by itself
   void set_link(const std::string& from, const std::string& to, const SimLink& link);
+  void clear_links() { links_.clear(); }
+  // What links did to what was sent.
+  struct LinkCounts {
+    uint64_t lost = 0;
+    uint64_t slowed = 0;
+  };
+  const LinkCounts& link_counts() const { return link_counts_; }
   // What a node has on its way to this port, on the connections that there are, arrives only after so long: also what
   // it had sent on one that it closes meanwhile. Other connections between the two go on.
   void hold_connections(const std::string& from, uint16_t port, Duration duration);
@@ -131,6 +138,7 @@ class SimWorld {
   std::map<std::string, std::unique_ptr<SimDisk>> disks_;  // by "node:path"; outlive crashes
   std::vector<std::pair<std::string, std::string>> partitions_;
   std::map<std::pair<std::string, std::string>, SimLink> links_;
+  LinkCounts link_counts_;
   std::vector<SimSocket*> sockets_;
   std::vector<SimListener*> listeners_;
   std::unique_ptr<SimRdmaGround> rdma_ground_;
