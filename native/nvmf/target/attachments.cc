@@ -20,14 +20,16 @@ ns::HostId Attachment::host_of(uint64_t epoch) const {
   return out;
 }
 
-Attachments::Attachments(bool planted_ignore_epoch)
-    : planted_ignore_epoch_(planted_ignore_epoch), table_(new std::atomic<Attachment*>[count_max]) {
+Attachments::Attachments(uint32_t count_max, bool planted_ignore_epoch)
+    : count_max_(count_max),
+      planted_ignore_epoch_(planted_ignore_epoch),
+      table_(new std::atomic<Attachment*>[count_max]) {
   for (uint32_t i = 0; i < count_max; i++)
     table_[i].store(nullptr, std::memory_order_relaxed);
 }
 
 const Attachment* Attachments::at(uint32_t number) const {
-  if (number == 0 || number > count_max) return nullptr;
+  if (number == 0 || number > count_max_) return nullptr;
   return table_[number - 1].load(std::memory_order_acquire);
 }
 
@@ -50,11 +52,11 @@ void Attachments::registered(const nvme::Command& command) const {
 }
 
 uint32_t Attachments::add(std::unique_ptr<Attachment> attachment) {
-  if (count_ == count_max) return 0;
+  if (count_ == count_max_) return 0;
   uint32_t index = next_;
   while (table_[index].load(std::memory_order_relaxed) != nullptr)
-    index = (index + 1) % count_max;
-  next_ = (index + 1) % count_max;
+    index = (index + 1) % count_max_;
+  next_ = (index + 1) % count_max_;
   if (held_.size() <= index) held_.resize(index + 1);
   attachment->number = index + 1;
   table_[index].store(attachment.get(), std::memory_order_release);

@@ -45,10 +45,9 @@ uint64_t tag_of(const ns::HostId& host);
 
 class Attachments {
  public:
-  static constexpr uint32_t count_max = 8192;
   using Taken = std::vector<std::unique_ptr<Attachment>>;
 
-  explicit Attachments(bool planted_ignore_epoch);
+  Attachments(uint32_t count_max, bool planted_ignore_epoch);
 
   struct Found {
     nvme::Status status;
@@ -69,6 +68,7 @@ class Attachments {
   size_t most_count() const { return most_count_; }
 
  private:
+  const uint32_t count_max_;
   const bool planted_ignore_epoch_;
   std::unique_ptr<std::atomic<Attachment*>[]> table_;
   std::vector<std::unique_ptr<Attachment>> held_;  // by number - 1

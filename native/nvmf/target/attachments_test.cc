@@ -27,7 +27,8 @@ class AttachmentsTest : public ::testing::Test {
     return attachments.find(command);
   }
 
-  Attachments attachments{false};
+  static constexpr uint32_t count_max = 300;
+  Attachments attachments{count_max, false};
   Attachments::Taken taken;
 };
 
@@ -52,7 +53,7 @@ TEST_F(AttachmentsTest, ACommandOfAnEarlierOwnerOfTheNumberIsRefused) {
   EXPECT_EQ(find(number, tag(1), 5).status.value, nvme::status::invalid_namespace.dnr().value);
   uint32_t again = 0;
   // Numbers go round.
-  for (uint32_t i = 0; i < Attachments::count_max && again != number; i++) {
+  for (uint32_t i = 0; i < count_max && again != number; i++) {
     again = add(2);
     if (again != number) attachments.take(again, &taken);
   }
@@ -65,12 +66,12 @@ TEST_F(AttachmentsTest, WithoutAnEpochOrANumberNothingIsFound) {
   const uint32_t number = add(1);
   EXPECT_TRUE(find(number, tag(1), 0).status.is(nvme::status::invalid_field));
   EXPECT_TRUE(find(0, tag(1), 5).status.is(nvme::status::invalid_namespace));
-  EXPECT_TRUE(find(Attachments::count_max + 1, tag(1), 5).status.is(nvme::status::invalid_namespace));
+  EXPECT_TRUE(find(count_max + 1, tag(1), 5).status.is(nvme::status::invalid_namespace));
   EXPECT_TRUE(find(UINT32_MAX, tag(1), 5).status.is(nvme::status::invalid_namespace));
 }
 
 TEST_F(AttachmentsTest, TakesSoManyAndNoMore) {
-  for (uint32_t i = 0; i < Attachments::count_max; i++)
+  for (uint32_t i = 0; i < count_max; i++)
     ASSERT_NE(add(1), 0u);
   EXPECT_EQ(add(1), 0u);
   attachments.take(77, &taken);

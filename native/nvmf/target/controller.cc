@@ -15,7 +15,8 @@ Controller::Controller(Target& target, Subsystem& subsystem, SubsystemListener* 
       listener_(listener),
       options_(options),
       attachments_(subsystem.options().node_link
-                       ? std::make_unique<Attachments>(subsystem.options().planted_ignore_epoch)
+                       ? std::make_unique<Attachments>(subsystem.options().attachments_max,
+                                                       subsystem.options().planted_ignore_epoch)
                        : nullptr),
       keep_alive_ms_(options.keep_alive_ms) {
   last_keep_alive_ = target.home().now();

@@ -39,6 +39,7 @@ struct SubsystemOptions {
   bool one_active = false;
   // It has no namespaces of its own: nodes attach those of others, each for itself (attachments.h).
   bool node_link = false;
+  uint32_t attachments_max = 8192;    // of each of its associations
   bool planted_ignore_epoch = false;  // a bug for tests to catch; nothing else sets it
   uint16_t cntlid_min = 1;
   uint16_t cntlid_max = 0xffef;

@@ -1,50 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 // A node's link over NVMe/TCP: two associations attach replicas, describe and detach them, take them over and send I/O
 // under identities and epochs of their choice - with any bits of commands and data changed, with requests at the disk -
-// while the management takes namespaces, hosts and listeners away and brings them back.
+// while disks grow, and the management takes namespaces, hosts and listeners away and brings them back.
 //
-// Whatever comes: each completion answers a command; no I/O succeeds under an identity that was never attached by that
-// association, or without an epoch; what may not be attached is never written; and afterwards no queue, buffer or
-// controller is left, and a replica serves whoever takes it over and refuses what others were.
+// Whatever comes: what is answered is right (link_node_fuzz_testing.h); what may not be attached is never written; and
+// afterwards no queue, buffer or controller is left, a replica serves whoever takes it over and refuses what others
+// were, and a link that is full has room again for what was detached.
 #include <cstring>
-#include <map>
 #include <set>
 
-#include "base/bytes.h"
-#include "nvme/status.h"
-#include "nvmf/auth/secret.h"
-#include "nvmf/transport/tcp/raw_host_testing.h"
-#include "nvmf/transport/tcp/tcp_target.h"
+#include "nvmf/transport/tcp/link_node_fuzz_testing.h"
+#include "nvmf/transport/tcp/link_replicas_fuzz_testing.h"
 #include "testing/fuzz_target.h"
-#include "testing/fuzz_world.h"
 
 namespace basalt::nvmf {
 namespace {
 
 using basalt::nvmf::testing::Bytes;
+using basalt::nvmf::testing::LinkNode;
+using basalt::nvmf::testing::LinkReplicas;
 using basalt::nvmf::testing::RawHost;
 using basalt::testing::FuzzBytes;
-using basalt::testing::FuzzDisk;
 using basalt::testing::FuzzInput;
 using basalt::testing::FuzzOutput;
 using basalt::testing::FuzzSeed;
-using basalt::testing::FuzzWorld;
 using nvme::AdminOpcode;
 using nvme::NvmOpcode;
 
-constexpr char linknqn[] = "nqn.2026-01.test:link";
-constexpr char hostnqn[] = "nqn.2026-01.test:host";
-constexpr char strangernqn[] = "nqn.2026-01.test:stranger";
-constexpr uint32_t block_bytes = 512;
-constexpr uint64_t count_blocks = 256;
+constexpr uint32_t block_bytes = LinkReplicas::block_bytes;
+constexpr uint8_t place_count = LinkReplicas::place_count;
 constexpr size_t association_count = 2;
 constexpr unsigned steps_max = 64;
-constexpr uint32_t cc_enable = 0x00460001;
-
-// The first two may be attached. The others may not: one asks for a key, one admits somebody else, one is a volume.
-enum Place : uint8_t { place_a, place_b, place_keyed, place_closed, place_volume, place_count };
-constexpr const char* nqns[] = {"nqn.2026-01.test:a", "nqn.2026-01.test:b", "nqn.2026-01.test:keyed",
-                                "nqn.2026-01.test:closed", "nqn.2026-01.test:volume"};
 
 enum Step : uint8_t {
   step_associate,
@@ -60,6 +46,7 @@ enum Step : uint8_t {
   step_manage,
   step_deaf,
   step_count,
+  step_grow = 0xff  // apart: what the committed inputs say stays what it was
 };
 
 constexpr NvmOpcode io_opcodes[] = {NvmOpcode::write,
@@ -74,46 +61,9 @@ constexpr NvmOpcode io_opcodes[] = {NvmOpcode::write,
                                     NvmOpcode::reservation_report,
                                     NvmOpcode::snapshot};
 
-// Identity 0 is none: its tag is zero.
-uint64_t tag_of_identity(uint8_t identity) {
-  return 0x0101010101010101u * identity;
-}
-
-// One queue of an association.
-struct Line {
-  std::unique_ptr<RawHost> raw;
-  std::map<uint16_t, unsigned> sent_counts;  // by CID: without an answer so far
-  std::map<uint16_t, nvme::Command> sent;    // the last one
-  bool deaf = false;
-  bool up() const { return raw != nullptr && !raw->closed(); }
-};
-
-struct Association {
-  Line admin;
-  Line io;
-  std::set<uint64_t> tags;  // that Attach commands carried
-};
-
 class Play {
  public:
-  Play(FuzzInput& input, uint8_t seed) : input_(input), world_(seed, 2, knobs()) {
-    target_ = std::make_unique<Target>(world_.reactor_list());
-    TcpTargetOptions options;
-    options.connection.in_capsule_bytes = 8192;
-    auto transport = std::make_unique<TcpTargetTransport>(*target_, options);
-    transport_ = transport.get();
-    target_->add_transport(std::move(transport));
-    SubsystemOptions link;
-    link.nqn = linknqn;
-    link.internal = link.node_link = true;
-    link_ = target_->create_subsystem(link).value();
-    BASALT_ASSERT(link_->add_host(hostnqn).ok());
-    auto bound = world_.run(link_->add_listener({"TCP", "127.0.0.1", "0"}));
-    BASALT_ASSERT(bound.ok());
-    address_ = bound.value();
-    for (uint8_t place = 0; place < place_count; place++)
-      add_replica(place);
-  }
+  Play(FuzzInput& input, uint8_t seed) : input_(input), replicas_(seed) {}
 
   void perform() {
     for (unsigned i = 0; i < steps_max && !input_.empty(); i++) {
@@ -124,47 +74,13 @@ class Play {
   }
 
  private:
-  struct Replica {
-    std::unique_ptr<FuzzDisk> disk;
-    Subsystem* subsystem = nullptr;
-  };
-
-  static env::SimKnobs knobs() {
-    env::SimKnobs out;
-    out.network_delay_min = out.network_delay_max = microseconds(5);
-    out.socket_buffer_bytes = 32 << 10;
-    return out;
-  }
-  void add_replica(uint8_t place) {
-    Replica& replica = replicas_[place];
-    replica.disk = std::make_unique<FuzzDisk>(*world_.reactors[place % 2], block_bytes, count_blocks);
-    SubsystemOptions options;
-    options.nqn = nqns[place];
-    options.serial_number = "incarnation";
-    options.internal = place != place_volume;
-    replica.subsystem = target_->create_subsystem(options).value();
-    HostKeys keys;
-    if (place == place_keyed) {
-      auto secret = auth::Secret::parse("DHHC-1:00:ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoOeXryU:");
-      keys.host = std::make_shared<const auth::Secret>(std::move(secret).value());
-    }
-    BASALT_ASSERT(replica.subsystem->add_host(place == place_closed ? strangernqn : hostnqn, keys).ok());
-    add_namespace(place);
-    BASALT_ASSERT(world_.run(replica.subsystem->add_listener(address_)).ok());
-  }
-  void add_namespace(uint8_t place) {
-    ns::NamespaceOptions options;
-    options.nsid = 1;
-    options.one_writer = place != place_volume;
-    (void)world_.run(replicas_[place].subsystem->add_namespace(options, replicas_[place].disk.get())).ok();
-  }
-
   void step() {
-    const auto what = static_cast<Step>(input_.u8() % step_count);
-    Association& by = associations_[input_.u8() % association_count];
+    const uint8_t number = input_.u8();
+    const auto what = static_cast<Step>(number == step_grow ? number : number % step_count);
+    LinkNode& by = nodes_[input_.u8() % association_count];
     switch (what) {
       case step_associate:
-        (void)associate(by);
+        (void)by.associate();
         return;
       case step_attach:
         return attach(by);
@@ -180,130 +96,64 @@ class Play {
         return admin(by);
       case step_drop: {
         const uint8_t which = input_.u8();
-        if ((which & 1) != 0) by.admin = {};
-        if ((which & 2) != 0) by.io = {};
-        return;
+        return by.drop((which & 1) != 0, (which & 2) != 0);
       }
       case step_wait:
-        return world_.world.run_for(milliseconds(int64_t{input_.u8()} * input_.u8()));
+        return replicas_.world.world.run_for(milliseconds(int64_t{input_.u8()} * input_.u8()));
       case step_disk: {
         const uint8_t how = input_.u8();
-        for (Replica& replica : replicas_) {
-          replica.disk->fail = (how & 2) != 0;
-          if ((how & 1) == 0) replica.disk->release();
-          replica.disk->hold = (how & 1) != 0;
-        }
-        return;
+        return replicas_.set_disks((how & 1) != 0, (how & 2) != 0);
       }
       case step_manage:
-        return manage();
+        return replicas_.manage(input_);
       case step_deaf:
-        by.io.deaf = !by.io.deaf;
+        by.deaf = !by.deaf;
         return;
+      case step_grow: {
+        const uint8_t place = input_.u8() % place_count;
+        return replicas_.grow(place, input_.u8());
+      }
       case step_count:
         return;
     }
   }
+  void listen() {
+    replicas_.world.world.run_for(microseconds(100));
+    for (LinkNode& node : nodes_)
+      node.listen();
+  }
 
-  // ---- what hosts do ----
+  // ---- what nodes do ----
 
-  std::unique_ptr<RawHost> dial() {
-    env::Address address;
-    address.host = "127.0.0.1";
-    address.port = static_cast<uint16_t>(std::stoi(address_.trsvcid));
-    auto socket = world_.home().poller().connect(address);
-    BASALT_ASSERT(socket.ok());
-    auto raw = std::make_unique<RawHost>(std::move(socket).value(), [this](const std::function<bool()>& done) {
-      return world_.world.run_until(done, milliseconds(5));
-    });
-    world_.world.run_for(microseconds(50));
-    raw->initialize();
-    return raw;
-  }
-  // False: the target does not let this host in, or not yet: an association of the same host may have requests at the
-  // disk. What came later would answer a command that is not in `sent`: the connections go.
-  bool associate(Association& by) {
-    const auto which = static_cast<uint16_t>(1 + (&by - associations_));
-    by = {};
-    const bool done = connect(by, which);
-    if (!done) by = {};
-    return done;
-  }
-  bool connect(Association& by, uint16_t which) {
-    by.admin.raw = dial();
-    const auto connected = by.admin.raw->connect(0, linknqn, hostnqn, which);
-    if (!connected.came || !connected.status.ok()) return false;
-    const auto enabled = by.admin.raw->property_set(nvme::property_cc, cc_enable);
-    if (!enabled.came || !enabled.status.ok()) return false;
-    by.io.raw = dial();
-    const auto joined = by.io.raw->connect(1, linknqn, hostnqn, which, static_cast<uint16_t>(connected.dw0));
-    return joined.came && joined.status.ok();
-  }
-  // With data: in the capsule. Otherwise it is moved as the target asks.
-  void send(Line& line, nvme::Command command, const Bytes& data = {}, uint32_t length_bytes = 0,
-            bool patched = false) {
-    command.flags |= 0x40;
-    command.cid = next_cid_++;
-    command.sgl = {0, static_cast<uint32_t>(data.size()), {}, nvme::sgl_data_block_offset};
-    if (data.empty()) command.sgl = {0, length_bytes, {}, nvme::sgl_transport_data_block};
-    if (patched) {
-      uint8_t bytes[sizeof(command)];
-      std::memcpy(bytes, &command, sizeof(command));
-      input_.patch(bytes);
-      std::memcpy(&command, bytes, sizeof(command));
-    }
-    if (!line.up()) return;
-    line.sent_counts[command.cid]++;
-    line.sent[command.cid] = command;
-    line.raw->send(RawHost::capsule(command, data));
-  }
-  void attach(Association& by) {
+  void attach(LinkNode& by) {
     const uint8_t how = input_.u8();
-    nvme::LinkAttachData fields{};
-    std::memset(fields.hostid, how & 3, sizeof(fields.hostid));
-    fields.nsid = 1;
     const uint8_t place = input_.u8() % (place_count + 1);
-    std::strncpy(fields.subnqn, place < place_count ? nqns[place] : "nqn.2026-01.test:none", sizeof(fields.subnqn));
-    Bytes data(sizeof(fields));
-    std::memcpy(data.data(), &fields, sizeof(fields));
+    Bytes data =
+        LinkNode::attach_data(how & 3, place < place_count ? LinkReplicas::nqns[place] : "nqn.2026-01.test:none");
     if ((how & 4) != 0) input_.patch(data);
     if ((how & 8) != 0) data.resize(1 + input_.u16() % 1024);
-    nvme::Command command{};
-    command.opcode = static_cast<uint8_t>(AdminOpcode::link_attach);
-    if (data.size() >= sizeof(uint64_t)) by.tags.insert(load_le<uint64_t>(data.data()));
-    send(by.admin, command, data, 0, (how & 16) != 0);
+    by.attach(data, (how & 16) != 0);
   }
-  void numbered(Association& by, AdminOpcode opcode) {
+  void numbered(LinkNode& by, AdminOpcode opcode) {
     const uint8_t how = input_.u8();
     nvme::Command command{};
     command.opcode = static_cast<uint8_t>(opcode);
     command.nsid = (how & 1) != 0 ? input_.u32() : input_.u8();
     const uint32_t length_bytes = (how & 2) != 0 ? input_.u16() : uint32_t{sizeof(nvme::LinkDescription)};
-    send(by.admin, command, {}, opcode == AdminOpcode::link_describe ? length_bytes : 0, (how & 16) != 0);
+    by.send_admin(command, {}, opcode == AdminOpcode::link_describe ? length_bytes : 0, (how & 16) != 0);
   }
   nvme::Command addressed(NvmOpcode opcode) {
     nvme::Command command = RawHost::io_command(opcode, input_.u8(), 0, 1);
     const uint8_t identity = input_.u8();
     const uint64_t epoch = input_.u8();
-    command.set_link(tag_of_identity(identity), epoch);
+    command.set_link(LinkNode::tag_of_identity(identity), epoch);
     return command;
   }
-  static Bytes keys_of(uint64_t current, uint64_t other) {
-    Bytes keys(16);
-    store_le<uint64_t>(keys.data(), current);
-    store_le<uint64_t>(keys.data() + 8, other);
-    return keys;
-  }
-  static nvme::Command acquire(nvme::Command command) {
-    command.opcode = static_cast<uint8_t>(NvmOpcode::reservation_acquire);
-    command.cdw10 = 2 | 2 << 8;
-    return command;
-  }
-  void take_over(Association& by) {
+  void take_over(LinkNode& by) {
     const nvme::Command command = addressed(NvmOpcode::reservation_register);
-    send(by.io, command, keys_of(0, command.link_epoch()));
+    by.send_io(command, LinkNode::keys_of(0, command.link_epoch()), 0, false);
     listen();
-    send(by.io, acquire(command), keys_of(command.link_epoch(), 0));
+    by.send_io(LinkNode::acquire(command), LinkNode::keys_of(command.link_epoch(), 0), 0, false);
   }
   // As many bytes as the command moves.
   static uint32_t length_of(const nvme::Command& command) {
@@ -324,7 +174,7 @@ class Play {
         return 16;
     }
   }
-  void io(Association& by) {
+  void io(LinkNode& by) {
     const uint8_t how = input_.u8();
     nvme::Command command = addressed(io_opcodes[input_.u8() % std::size(io_opcodes)]);
     const auto opcode = static_cast<NvmOpcode>(command.opcode);
@@ -338,9 +188,9 @@ class Play {
     Bytes data;
     if (writes && (how & 2) != 0) data.assign(std::min<uint32_t>(length_bytes, 8192), static_cast<uint8_t>(how >> 2));
     if ((how & 4) != 0) input_.patch(data);
-    send(by.io, command, data, length_bytes, (how & 16) != 0);
+    by.send_io(command, data, length_bytes, (how & 16) != 0);
   }
-  void admin(Association& by) {
+  void admin(LinkNode& by) {
     nvme::Command command{};
     const uint8_t how = input_.u8();
     uint32_t length_bytes = 0;
@@ -372,162 +222,95 @@ class Play {
         length_bytes = 512;
         break;
     }
-    send(by.admin, command, {}, length_bytes, (how & 128) != 0);
-  }
-
-  // ---- what the management does ----
-
-  void release() {
-    for (Replica& replica : replicas_)
-      replica.disk->release();
-  }
-  void manage() {
-    const uint8_t how = input_.u8();
-    const uint8_t place = how >> 4 & 1;
-    Subsystem& replica = *replicas_[place].subsystem;
-    release();  // removing waits for commands at the disk
-    switch (how % 10) {
-      case 0:
-        (void)world_.run(replica.remove_namespace(1)).ok();
-        break;
-      case 1:
-        add_namespace(place);
-        break;
-      case 2:
-        (void)world_.run(replica.remove_host(hostnqn)).ok();
-        break;
-      case 3:
-        (void)replica.add_host(hostnqn).ok();
-        break;
-      case 4:
-      case 5: {
-        const auto state = (how % 10) == 4 ? nvme::AnaState(1 + (input_.u8() % 4)) : nvme::AnaState::optimized;
-        (void)world_.run(replica.set_ana_state(address_, 0, state)).ok();
-        break;
-      }
-      case 6:
-        (void)world_.run(replica.remove_listener(address_)).ok();
-        break;
-      case 7:
-        (void)world_.run(replica.add_listener(address_)).ok();
-        break;
-      case 8:
-        (void)world_.run(link_->remove_host(hostnqn)).ok();
-        break;
-      default:
-        (void)link_->add_host(hostnqn).ok();
-        break;
-    }
-  }
-
-  // ---- what comes back ----
-
-  void listen() {
-    world_.world.run_for(microseconds(100));
-    for (Association& by : associations_) {
-      listen_to(by, by.admin, false);
-      listen_to(by, by.io, true);
-    }
-  }
-  void listen_to(const Association& by, Line& line, bool io) {
-    if (line.raw == nullptr || line.deaf) return;
-    while (auto pdu = line.raw->poll()) {
-      if (pdu->type == pdu::Type::r2t) {
-        const auto r2t = pdu->as<pdu::R2t>();
-        BASALT_ASSERT(r2t.r2tl <= (1u << 20) && r2t.r2to <= (1u << 20));
-        line.raw->send_data(r2t, Bytes(size_t{r2t.r2to} + r2t.r2tl, 0x55), 8192);
-      }
-      if (pdu->type == pdu::Type::capsule_response) judge(by, line, io, pdu->as<pdu::CapsuleResponse>().completion);
-      if (pdu->type == pdu::Type::c2h_data && (pdu->as<pdu::Data>().common.flags & pdu::flag_success) != 0) {
-        nvme::Completion completion{};
-        completion.cid = pdu->as<pdu::Data>().cccid;
-        judge(by, line, io, completion);
-      }
-    }
-    BASALT_ASSERT(!line.raw->broken());
-  }
-  void judge(const Association& by, Line& line, bool io, const nvme::Completion& completion) {
-    BASALT_ASSERT(line.sent_counts[completion.cid] > 0);
-    const bool once = line.sent_counts[completion.cid]-- == 1;
-    // Which of several under one CID it was cannot be told.
-    const nvme::Command command = line.sent[completion.cid];
-    if (!io || !once || completion.status >> 1 != 0 || command.opcode == 0x7f) return;
-    BASALT_ASSERT(command.link_epoch() != 0 && command.link_tag() != 0 && by.tags.contains(command.link_tag()));
+    by.send_admin(command, {}, length_bytes, (how & 128) != 0);
   }
 
   // ---- the end ----
 
   void finish() {
-    for (Association& by : associations_)
-      by = {};
-    for (Replica& replica : replicas_)
-      replica.disk->fail = false;
-    release();
-    world_.must([&] { return transport_->connection_count() == 0; }, seconds(60));
-    BASALT_ASSERT(transport_->half_open_count() == 0);
-    world_.must([&] { return link_->controllers().empty(); }, seconds(60));
-    BASALT_ASSERT(world_.buffers_in_use_count() == 0);
-    for (const Place place : {place_keyed, place_closed, place_volume})
-      BASALT_ASSERT(replicas_[place].disk->write_count == 0);
-    serve();
-    for (Association& by : associations_)
-      by = {};
-    world_.run_void(target_->close());
-    BASALT_ASSERT(transport_->connection_count() == 0 && world_.buffers_in_use_count() == 0);
-    target_.reset();
+    for (LinkNode& node : nodes_)
+      node.drop(true, true);
+    replicas_.must_be_left_alone();
+    replicas_.open_the_closed();
+    LinkNode& node = nodes_[0];
+    BASALT_ASSERT(node.associate());
+    fill(node);
+    serve(node);
+    node.drop(true, true);
+    replicas_.close();
   }
 
-  static RawHost::Answer write(RawHost& io, uint32_t number, uint8_t identity, uint64_t epoch, uint8_t fill) {
-    nvme::Command command = RawHost::io_command(NvmOpcode::write, number, 7, 1);
-    command.set_link(tag_of_identity(identity), epoch);
-    return io.command(command, Bytes(block_bytes, fill));
+  static uint32_t must_attach(LinkNode& node, uint8_t identity) {
+    nvme::Command command{};
+    command.opcode = static_cast<uint8_t>(AdminOpcode::link_attach);
+    const auto attached = node.admin().command(command, attach_closed(identity));
+    BASALT_ASSERT(attached.came && attached.status.ok() && attached.dw0 != 0);
+    return attached.dw0;
   }
-  // The replica that nobody was let into so far, under two identities: the second one fences the first.
-  void serve() {
-    (void)link_->add_host(hostnqn).ok();
-    Replica& replica = replicas_[place_closed];
-    BASALT_ASSERT(replica.subsystem->add_host(hostnqn).ok());
-    BASALT_ASSERT(associate(associations_[0]));
-    RawHost& admin = *associations_[0].admin.raw;
-    RawHost& io = *associations_[0].io.raw;
+  static Bytes attach_closed(uint8_t identity) {
+    return LinkNode::attach_data(identity, LinkReplicas::nqns[LinkReplicas::place_closed]);
+  }
+  static void must_detach(LinkNode& node, uint32_t number) {
+    BASALT_ASSERT(node.admin().admin(AdminOpcode::link_detach, 0, 0, number).status.ok());
+  }
+  // As many as it holds and no more, and again when one has gone.
+  static void fill(LinkNode& node) {
+    std::set<uint32_t> numbers;
+    for (uint8_t identity = 1; identity <= LinkReplicas::attachments_max; identity++)
+      BASALT_ASSERT(numbers.insert(must_attach(node, identity)).second);
+    nvme::Command command{};
+    command.opcode = static_cast<uint8_t>(AdminOpcode::link_attach);
+    const auto refused = node.admin().command(command, attach_closed(77));
+    BASALT_ASSERT(refused.came && refused.status.is(nvme::status::connect_controller_busy));
+    const uint32_t freed = *numbers.begin();
+    must_detach(node, freed);
+    BASALT_ASSERT(must_attach(node, 78) == freed);
+    for (const uint32_t number : numbers)
+      must_detach(node, number);
+  }
+  static RawHost::Answer write(RawHost& io, uint32_t number, uint8_t identity, uint64_t lba) {
+    nvme::Command command = RawHost::io_command(NvmOpcode::write, number, lba, 1);
+    command.set_link(LinkNode::tag_of_identity(identity), identity);
+    return io.command(command, Bytes(block_bytes, identity));
+  }
+  static RawHost::Answer read(RawHost& io, uint32_t number, uint8_t identity, uint64_t lba) {
+    nvme::Command command = RawHost::io_command(NvmOpcode::read, number, lba, 1);
+    command.set_link(LinkNode::tag_of_identity(identity), identity);
+    return io.command(command, {}, block_bytes);
+  }
+  // The replica that nobody was let into so far, under two identities: the second one fences the first. Then it grows.
+  void serve(LinkNode& node) {
+    RawHost& io = node.io();
     uint32_t numbers[3] = {};
     for (const uint8_t identity : {uint8_t{1}, uint8_t{2}}) {
-      nvme::LinkAttachData fields{};
-      std::memset(fields.hostid, identity, sizeof(fields.hostid));
-      fields.nsid = 1;
-      std::strncpy(fields.subnqn, nqns[place_closed], sizeof(fields.subnqn));
-      Bytes data(sizeof(fields));
-      std::memcpy(data.data(), &fields, sizeof(fields));
-      nvme::Command command{};
-      command.opcode = static_cast<uint8_t>(AdminOpcode::link_attach);
-      const auto attached = admin.command(command, data);
-      BASALT_ASSERT(attached.came && attached.status.ok() && attached.dw0 != 0);
-      numbers[identity] = attached.dw0;
-      nvme::Command takes = RawHost::io_command(NvmOpcode::reservation_register, attached.dw0, 0, 1);
-      takes.set_link(tag_of_identity(identity), identity);
-      const auto registered = io.command(takes, keys_of(0, identity));
-      BASALT_ASSERT(registered.came && registered.status.ok());
-      const auto acquired = io.command(acquire(takes), keys_of(identity, 0));
-      BASALT_ASSERT(acquired.came && acquired.status.ok());
-      const auto written = write(io, attached.dw0, identity, identity, identity);
-      BASALT_ASSERT(written.came && written.status.ok());
+      numbers[identity] = must_attach(node, identity);
+      nvme::Command takes = RawHost::io_command(NvmOpcode::reservation_register, numbers[identity], 0, 1);
+      takes.set_link(LinkNode::tag_of_identity(identity), identity);
+      BASALT_ASSERT(must(io.command(takes, LinkNode::keys_of(0, identity))));
+      BASALT_ASSERT(must(io.command(LinkNode::acquire(takes), LinkNode::keys_of(identity, 0))));
+      BASALT_ASSERT(must(write(io, numbers[identity], identity, 7)));
     }
-    const auto late = write(io, numbers[1], 1, 1, 1);
+    const auto late = write(io, numbers[1], 1, 7);
     BASALT_ASSERT(late.came && late.status.is(nvme::status::reservation_conflict));
-    nvme::Command reads = RawHost::io_command(NvmOpcode::read, numbers[2], 7, 1);
-    reads.set_link(tag_of_identity(2), 2);
-    BASALT_ASSERT(io.command(reads, {}, block_bytes).data == Bytes(block_bytes, 2));
+    BASALT_ASSERT(read(io, numbers[2], 2, 7).data == Bytes(block_bytes, 2));
+    const uint64_t end = replicas_.size_blocks(LinkReplicas::place_closed);
+    if (end == LinkReplicas::count_blocks_max) return;
+    const auto beyond = write(io, numbers[2], 2, end);
+    BASALT_ASSERT(beyond.came && beyond.status.is(nvme::status::lba_out_of_range));
+    replicas_.grow(LinkReplicas::place_closed, 1);
+    BASALT_ASSERT(must(write(io, numbers[2], 2, end)));
+    BASALT_ASSERT(read(io, numbers[2], 2, end).data == Bytes(block_bytes, 2));
+    nvme::LinkDescription told{};
+    const auto described = node.admin().admin(AdminOpcode::link_describe, 0, 0, numbers[2], sizeof(told));
+    BASALT_ASSERT(must(described) && described.data.size() == sizeof(told));
+    std::memcpy(&told, described.data.data(), sizeof(told));
+    BASALT_ASSERT(told.count_blocks == end + 1);
   }
+  static bool must(const RawHost::Answer& answer) { return answer.came && answer.status.ok(); }
 
   FuzzInput& input_;
-  FuzzWorld world_;
-  Replica replicas_[place_count];
-  std::unique_ptr<Target> target_;
-  TcpTargetTransport* transport_ = nullptr;
-  Subsystem* link_ = nullptr;
-  ListenAddress address_;
-  Association associations_[association_count];
-  uint16_t next_cid_ = 1000;
+  LinkReplicas replicas_;
+  LinkNode nodes_[association_count] = {{replicas_, input_, 1}, {replicas_, input_, 2}};
 };
 
 // ---- seeds ----------------------------------------------------------------------------------------------------------
@@ -545,6 +328,34 @@ FuzzOutput taken() {
 FuzzOutput& add_io(FuzzOutput& out, unsigned how, unsigned opcode, unsigned number = 1, unsigned identity = 1,
                    unsigned epoch = 3) {
   return out.u8(step_io).u8(0).u8(how).u8(opcode).u8(number).u8(identity).u8(epoch);
+}
+
+// With events asked for, described before and after, and with requests at the disk meanwhile.
+void add_growth(std::vector<FuzzSeed>& out) {
+  for (unsigned place = 0; place < place_count; place++) {
+    FuzzOutput play = taken();
+    play.u8(step_admin).u8(0).u8(1).u8(step_admin).u8(0).u8(0);
+    play.u8(step_describe).u8(0).u8(0).u8(1).u8(step_grow).u8(0).u8(place).u8(9);
+    play.u8(step_describe).u8(0).u8(0).u8(1).u8(step_admin).u8(0).u8(2);
+    play.u8(step_disk).u8(0).u8(1);
+    add_io(play, 2, 0).u8(step_grow).u8(0).u8(place).u8(200).u8(step_grow).u8(0).u8(place).u8(200);
+    play.u8(step_disk).u8(0).u8(0).u8(step_wait).u8(0).u8(1).u8(1);
+    out.push_back({"grow-" + std::to_string(place), play.bytes()});
+  }
+}
+
+// More than the link holds, all of one replica and of two; then one goes, and one comes.
+void add_full(std::vector<FuzzSeed>& out) {
+  for (const unsigned places : {1u, 2u}) {
+    FuzzOutput play = taken();
+    for (unsigned i = 0; i < LinkReplicas::attachments_max + 2; i++)
+      play.u8(step_attach).u8(0).u8(1 + i % 3).u8(i % places);
+    play.u8(step_detach).u8(0).u8(0).u8(4).u8(step_attach).u8(0).u8(3).u8(0).u8(step_attach).u8(0).u8(3).u8(0);
+    add_io(play, 2, 0, 4, 3, 3);
+    // A namespace goes, and all of its attachments.
+    play.u8(step_manage).u8(0).u8(0).u8(step_manage).u8(0).u8(1).u8(step_attach).u8(0).u8(3).u8(0);
+    out.push_back({"full-" + std::to_string(places), play.bytes()});
+  }
 }
 
 std::vector<FuzzSeed> seeds() {
@@ -628,6 +439,8 @@ std::vector<FuzzSeed> seeds() {
   over.u8(step_associate).u8(1).u8(step_attach).u8(1).u8(3).u8(0).u8(step_take_over).u8(1).u8(1).u8(3).u8(4);
   add_io(over, 2, 0).u8(step_disk).u8(0).u8(0).u8(step_wait).u8(0).u8(1).u8(1);
   add("taken-over", add_io(over, 2, 0));
+  add_growth(out);
+  add_full(out);
   return out;
 }
 
