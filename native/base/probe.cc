@@ -44,5 +44,8 @@ CountMarks::CountMarks(MarkTable& table) {
 CountMarks::~CountMarks() {
   installed().store(nullptr);
 }
+bool CountMarks::any() {
+  return installed().load() != nullptr;
+}
 
 }  // namespace basalt

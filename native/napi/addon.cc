@@ -5,6 +5,7 @@
 #include "napi/bdev_handle.h"
 #include "napi/engine_handle.h"
 #include "napi/environment.h"
+#include "napi/mark_counter.h"
 #include "napi/process_calls.h"
 #include "napi/sim_world_handle.h"
 
@@ -16,6 +17,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   EngineHandle::define(env, environment, exports);
   BdevHandle::define(env, environment);
   SimWorldHandle::define(env, exports);
+  MarkCounter::define(env, exports);
   define_process_calls(env, exports);
   return exports;
 }

@@ -138,7 +138,7 @@ void Session::count(const GuardedResult& result, bool stable, bool passed) {
     event.text = text;
     event.count += count;
   };
-  // A worker's marks are its own: it tells them itself.
+  // A worker's marks are its own: it tells those that it reached itself.
   for (size_t i = 0; i < mark_count && result.options.suite != Suite::cluster_ts; i++)
     add(mark_name(static_cast<Mark>(i)), mark_text(static_cast<Mark>(i)), result.marks[i]);
   for (const RareEvent& event : run.rare_events)

@@ -8,9 +8,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { packageRoot } from '../engine/native/addon.js';
+import { rareEventTexts } from './rare-events.js';
 
 const program = join(packageRoot(), 'dist', 'src', 'sim', 'main.js');
-const plan = '{"suite":"cluster-ts","seed":"0x4","reduction":{"steps":[0],"clients":[1],"ops_max":5}}';
+const plan = '{"suite":"cluster-ts","seed":"0x4","reduction":{"steps":[0,1,2,3],"clients":[1,2],"ops_max":40}}';
 
 interface Ended {
   readonly code: number;
@@ -40,6 +41,12 @@ describe('a run in a process of its own', { timeout: 300_000 }, () => {
     const answer = JSON.parse(first.stdout) as Record<string, unknown>;
     expect(answer).toMatchObject({ failure: 'none', explanation: '', steps: 19, clients: 4 });
     expect(answer['trace']).toMatch(/^[0-9a-f]{16}$/);
+    // Those of the agents, and those of native code that were reached.
+    const events = answer['rare_events'] as { name: string; count: number }[];
+    expect(events.map(({ name }) => name)).toEqual(expect.arrayContaining(Object.keys(rareEventTexts)));
+    const native = events.filter(({ name }) => !Object.hasOwn(rareEventTexts, name));
+    expect(native.length).toBeGreaterThan(0);
+    expect(native.every(({ count }) => count > 0)).toBe(true);
     const second = await start(plan, '--verbose', '--history', history);
     expect(second.stdout).toBe(first.stdout);
     expect(second.stderr).toMatch(/^ 1000\.000000 {2}d1 {7}start$/m);

@@ -11,7 +11,9 @@
 
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { loadAddon } from '../engine/native/addon.js';
 import { parsePlan } from './plan.js';
+import type { RareEvent } from './rare-events.js';
 import { type RunResult, run } from './run.js';
 import { readable } from './trace.js';
 
@@ -45,19 +47,22 @@ function planOf(text: string): ReturnType<typeof parsePlan> {
   }
 }
 
-function answerOf(result: RunResult): object {
+/** `native`: rare events of the engines. Which of them such runs are to reach is asked of all suites together. */
+function answerOf(result: RunResult, native: readonly RareEvent[]): object {
   const { failure, explanation, summary, trace, operations, takeovers, virtualMs, steps, clients, rareEvents } = result;
   const figures = { ops: operations, takeovers, virtual_ns: Math.round(virtualMs * 1e6), steps, clients };
-  return { failure, explanation, summary, trace, ...figures, rare_events: rareEvents };
+  const reached = native.filter(({ count }) => count > 0);
+  return { failure, explanation, summary, trace, ...figures, rare_events: [...rareEvents, ...reached] };
 }
 
 async function main(): Promise<void> {
   const { plan, verbose, history } = readOptions();
   const tell = readable((line) => process.stderr.write(`${line}\n`));
+  const marks = new (loadAddon().MarkCounter)();
   const result = await run({ ...planOf(plan), ...(verbose ? { tell } : {}) });
   if (history !== null) writeFileSync(history, result.history);
   if (result.failure === 'crash') throw new Error(result.explanation);
-  process.stdout.write(`${JSON.stringify(answerOf(result))}\n`);
+  process.stdout.write(`${JSON.stringify(answerOf(result, marks.counts()))}\n`);
 }
 
 main().catch((error: unknown) => {

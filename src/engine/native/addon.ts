@@ -88,9 +88,15 @@ export interface AddonSimWorld {
   damageDisk(node: string, path: string, offsetBytes: number, how: AddonDiskDamage): void;
 }
 
+/** native/napi/mark_counter.h */
+export interface AddonMarkCounter {
+  counts(): { name: string; text: string; count: number }[];
+}
+
 export interface Addon {
   Engine: new (config: AddonConfig) => AddonEngine;
   SimWorld: new (config: AddonSimWorldConfig) => AddonSimWorld;
+  MarkCounter: new () => AddonMarkCounter;
   /** native/napi/process_calls.h */
   refuseCoreDumps(): void;
 }

@@ -6,6 +6,7 @@
 import { describe, expect, it } from 'vitest';
 import { quiet } from '../../env/virtual-clock.js';
 import type { Engine } from '../engine.js';
+import { loadAddon } from './addon.js';
 import { SimClockwork } from './sim-clockwork.js';
 import { createSimWorld, type SimWorld, type SimWorldOptions } from './sim-world.js';
 
@@ -150,6 +151,21 @@ describe('engines in a simulated world', () => {
     expect(() => bench.world.partition('t', 'x')).toThrow(TypeError);
     bench.world.kill('t');
     expect(() => bench.world.kill('t')).toThrow(TypeError);
+  });
+
+  it('count the rare events of native code, one counter at a time', async () => {
+    const { MarkCounter } = loadAddon();
+    const counter = new MarkCounter();
+    expect(() => new MarkCounter()).toThrow('another MarkCounter counts');
+    const count = (wanted: string): number => counter.counts().find(({ name }) => name === wanted)?.count ?? -1;
+    const bench = new Bench(7n);
+    const target = await bench.target('t');
+    const handle = await bench.run(target.openBdev('a0'));
+    expect(count('fault_disk_failed')).toBe(0);
+    bench.world.setDisk('t', '/disk', { failWrites: true });
+    await expect(bench.run(handle.write(0, Buffer.alloc(4096)))).rejects.toThrow();
+    expect(count('fault_disk_failed')).toBe(1);
+    bench.world.kill('t');
   });
 
   it('have disks that are read and damaged behind their backs', async () => {
