@@ -30,6 +30,7 @@ import { frontIdOf } from '../model/multi-active.js';
 import type { Address, VolumeObject } from '../model/objects.js';
 import type { Erasure } from '../model/pools.js';
 import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
+import { locate } from '../placement/route.js';
 import { withinRole } from '../store/testing/within-role.js';
 import { Drainer } from './drainer.js';
 import { History } from './history.js';
@@ -38,7 +39,7 @@ import { Operator } from './operator.js';
 import { noBugs, type PlantedBugs } from './planted-bugs.js';
 import { RareEvents } from './rare-events.js';
 import { ReplicaMonitor } from './replica-monitor.js';
-import { Scrubber } from './scrubber.js';
+import { type Damage, Scrubber } from './scrubber.js';
 import { type ClientLimits, SimHost, type WorkloadMix } from './sim-host.js';
 import { SimProcess } from './sim-process.js';
 import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
@@ -253,16 +254,19 @@ export class ClusterSim {
     return atWork ?? this.snapshots.unrest(state);
   }
 
-  /** What is wrong with a snapshot, or null. */
-  judgeSnapshots(): Promise<string | null> {
+  /** What is wrong with a snapshot, or null. Hosts read what they wrote, also afterwards. */
+  async judgeSnapshots(): Promise<string | null> {
     const [host] = this.hosts;
     if (host === undefined) throw new Error('no host');
-    if (this.view.parts !== undefined) return Promise.resolve(null);
-    return this.snapshots.judge({
+    if (this.view.parts !== undefined) return null;
+    const problem = await this.snapshots.judge({
       state: () => this.state,
       host: SimHost.nqn(host.name),
-      read: (volume, passes) => host.readOther(nqns.volume(volume.id), this.#pathsOf(volume), passes),
+      read: (volume, what) => host.readOther(nqns.volume(volume.id), this.#pathsOf(volume), what),
     });
+    // What was written to volumes that are made of them is none of this one's.
+    await host.readEverything(0);
+    return problem;
   }
 
   /** What is wrong with what the members hold, or null. `random`: blocks of one disk are damaged. */
@@ -292,7 +296,7 @@ export class ClusterSim {
    * Some of the blocks that hosts wrote, all on one disk, wherever that has them: also in logs and below snapshots.
    * `of`: which disk's; otherwise any of the volume's.
    */
-  damageDisk(random: SeededRandom, { of, share = damagedShare }: { of?: string; share?: number } = {}): number {
+  damageDisk(random: SeededRandom, { of, share = damagedShare }: { of?: string; share?: number } = {}): Damage {
     const candidates = this.view.legs.flat().filter((entry) => of === undefined || entry.node === of);
     const { node, disk } = random.pick(candidates);
     const path = this.process(node).config.disks[0]?.path ?? '';
@@ -306,7 +310,18 @@ export class ClusterSim {
       for (const offsetBytes of written.get(lba) ?? []) this.world.damageDisk(node, path, { offsetBytes, how });
     }
     this.note(`damage blocks ${chosen.join(' ')} on disk ${disk}`);
-    return chosen.length;
+    return { blocks: chosen.length, held: chosen.filter((lba) => this.#isHeldBy(node, lba)).length };
+  }
+
+  /** Whether a node's disk surely has this block of the volume somewhere, as what its replica holds now. */
+  #isHeldBy(node: string, lba: number): boolean {
+    // Of a coded leg the block is on one member; on others it may be in a log.
+    if (this.shape.erasure !== undefined || !this.history.isWritten(lba)) return false;
+    const volume = this.state.get('volumes', this.#volumeId);
+    if (volume === null) return false;
+    const stripe = Math.floor((lba * blockBytes) / volume.stripeSizeBytes);
+    const leg = volume.route === undefined ? stripe % volume.legs.length : locate(volume.route, lba * blockBytes)?.leg;
+    return this.view.legs[leg ?? -1]?.some((entry) => entry.node === node) ?? false;
   }
 
   /** By block of the volume: where a disk holds something that was written there. */
@@ -317,7 +332,8 @@ export class ClusterSim {
       this.world.readDisk(node, path, { offsetBytes: at, bytes });
       for (let block = 0; block < bytes.length; block += blockBytes) {
         const stamp = readStamp(bytes.subarray(block, block + blockBytes));
-        if (typeof stamp !== 'string') places.set(stamp.lba, [...(places.get(stamp.lba) ?? []), at + block]);
+        if (typeof stamp !== 'string' && stamp.volume === this.history.volume)
+          places.set(stamp.lba, [...(places.get(stamp.lba) ?? []), at + block]);
       }
     }
     return places;
@@ -327,7 +343,7 @@ export class ClusterSim {
   readVolume(volume: VolumeObject, passes: number): Promise<BlockValue[][]> {
     const [host] = this.hosts;
     if (host === undefined) throw new Error('no host');
-    return host.readOther(nqns.volume(volume.id), this.#pathsOf(volume), passes);
+    return host.readOther(nqns.volume(volume.id), this.#pathsOf(volume), { passes });
   }
 
   /** What requests are carried out with, once it has started. */

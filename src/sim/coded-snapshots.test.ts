@@ -153,7 +153,7 @@ describe('snapshots of a volume with erasure coding', { timeout: 900_000 }, () =
     for (let count = 0; count < 2; count++) await coded.snapshot();
     const { cluster } = coded;
     const sources = sourceCounts(cluster);
-    expect(cluster.damageDisk(new SeededRandom(5n), { of: 'd1', share: 1 })).toBeGreaterThan(0);
+    expect(cluster.damageDisk(new SeededRandom(5n), { of: 'd1', share: 1 }).blocks).toBeGreaterThan(0);
     cluster.drainer.drain({ kind: 'node', name: 'd1' });
     await coded.rest();
     const on = cluster.state.all('snapshots').flatMap(({ cut }) => (cut?.copies ?? []).map(({ node }) => node));

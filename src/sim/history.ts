@@ -128,6 +128,11 @@ export class History {
     return `${[...this.#lines, ...open].join('\n')}\n`;
   }
 
+  /** Something was written there for good: it was acknowledged, or somebody read it. */
+  isWritten(lba: number): boolean {
+    return (this.#registers.get(lba)?.floor ?? 0) > 0;
+  }
+
   beginWrite(at: { client: number; lba: number; blocks: number }, nowNs: number): WriteOp {
     const sequence = ++this.#sequence;
     for (let lba = at.lba; lba < at.lba + at.blocks; lba++) {

@@ -5,7 +5,8 @@
 //
 // Rules:  - as long as no disk was damaged, no scrub finds members that differ, or anything that cannot be read
 //         - a scrub that nobody called off ends when everything is up (Drainer.unrest: it is a job)
-//         - what was damaged on one disk is mended by one scrub: hosts read what they wrote, and the next one finds nothing
+//         - what was damaged on one disk is mended by one scrub: it rewrites every block that a member holds there, hosts
+//           read what they wrote, and the next one finds nothing
 
 import { cancelJob, type JobDeps, scrubVolume, showJob } from '../api/jobs.js';
 import type { VirtualClock } from '../env/virtual-clock.js';
@@ -19,9 +20,16 @@ import type { RareEvents } from './rare-events.js';
 const lastWords = ['BUSY', 'JOB_ENDED', 'NOT_FOUND'];
 const pollMs = 50;
 
+export interface Damage {
+  /** How many blocks, wherever the disk had them: also what nothing refers to any more. */
+  readonly blocks: number;
+  /** Those of them that a member surely holds there. */
+  readonly held: number;
+}
+
 export interface ScrubJudging {
-  /** Damages blocks of one disk; how many. Null: disks are left as they are. */
-  readonly damage: (() => number) | null;
+  /** Damages blocks of one disk. Null: disks are left as they are. */
+  readonly damage: (() => Damage) | null;
   /** A host reads everything, and its history judges it. */
   readonly read: () => Promise<void>;
 }
@@ -91,10 +99,12 @@ export class Scrubber {
     await this.#done({ repair: false });
     if (this.#violation !== null || damage === null) return this.#violation;
     this.#isDamaged = true;
-    const blocks = damage();
+    const { blocks, held } = damage();
     // Before hosts read: without checksums a read may return what is damaged, and one that notices mends it.
     const mended = await this.#done({});
-    if ((mended.result?.['repairedBlocks'] ?? 0) > 0) this.#options.rareEvents.reach('scrub_mended');
+    const repaired = mended.result?.['repairedBlocks'] ?? 0;
+    if (repaired > 0) this.#options.rareEvents.reach('scrub_mended');
+    if (repaired < held) return `scrub: job ${mended.id} rewrote ${repaired} blocks, and ${held} were damaged`;
     const problem = problemOf(await this.#done({ repair: false }));
     if (problem !== null) return `scrub: ${problem}, after ${blocks} damaged blocks of one disk had been mended`;
     await read();

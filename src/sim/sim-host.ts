@@ -8,7 +8,7 @@ import type { SeededRandom } from '../env/seeded-random.js';
 import type { VirtualClock } from '../env/virtual-clock.js';
 import type { Address } from '../model/objects.js';
 import type { History } from './history.js';
-import { type BlockValue, blockBytes, readStamp, writeStamp } from './stamp.js';
+import { type BlockValue, blockBytes, readStamp, type Stamp, writeStamp } from './stamp.js';
 
 export interface SimHostOptions {
   readonly name: string;
@@ -127,13 +127,22 @@ export class SimHost {
     this.#stopped = true;
   }
 
-  /** What every block of another volume holds, once for every pass. */
-  async readOther(subnqn: string, paths: readonly Address[], passes: number): Promise<BlockValue[][]> {
+  /** What every block of another volume holds, once for every pass; before that, `stamps` are written there. */
+  async readOther(
+    subnqn: string,
+    paths: readonly Address[],
+    { passes, stamps = [] }: { readonly passes: number; readonly stamps?: readonly Stamp[] },
+  ): Promise<BlockValue[][]> {
     const { engine, name } = this.#options;
     const other = new SimHost({ ...this.#options, name: `${name}-${subnqn.slice(-12)}` });
     await other.#connectAs(SimHost.nqn(name), subnqn, paths);
     const handle = other.#handle;
     if (handle === null) throw new Error('not connected');
+    const block = Buffer.alloc(blockBytes);
+    for (const stamp of stamps) {
+      writeStamp(block, stamp);
+      await handle.write(stamp.lba * blockBytes, block);
+    }
     const seen: BlockValue[][] = [];
     const data = Buffer.alloc(16 * blockBytes);
     for (let pass = 0; pass < passes; pass++) {

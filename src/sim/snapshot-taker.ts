@@ -4,7 +4,9 @@
 // them afterwards, each through a volume that is made of it.
 //
 // Rules:  - a snapshot is one instant between its asking and its being made, over all legs (History.judgeSnapshot)
-//         - it never changes: every volume that was made of it holds the same, whenever that was, whichever copy is asked
+//         - it never changes: every volume that was made of it holds the same, whenever that was, whichever copy is asked,
+//           also when one of them was written
+//         - a volume that was made of it and written holds what was written there, and elsewhere what the snapshot holds
 //         - copies of it that were begun are made, or given up
 //         - one that was asked for is made in the end, or says that it failed; of one that was deleted nothing is left
 
@@ -19,9 +21,11 @@ import { copiesUp } from '../reconcile/snapshots.js';
 import { askUntilAnswered, codeOf } from './asking.js';
 import type { History } from './history.js';
 import type { RareEvents } from './rare-events.js';
-import type { BlockValue } from './stamp.js';
+import type { BlockValue, Stamp } from './stamp.js';
 
 const keptMax = 6;
+/** Of volumes, in stamps: nobody else's. */
+const clonesNumber = 1000;
 const pollMs = 20;
 
 interface Taken {
@@ -43,8 +47,11 @@ export interface SnapshotTakerOptions {
   readonly rareEvents: RareEvents;
 }
 
-/** A host's eyes: what every block of a volume holds, once for every pass. */
-export type VolumeReader = (volume: VolumeObject, passes: number) => Promise<BlockValue[][]>;
+/** A host's eyes: what every block of a volume holds, once for every pass, after `stamps` were written there. */
+export type VolumeReader = (
+  volume: VolumeObject,
+  what: { readonly passes: number; readonly stamps: readonly Stamp[] },
+) => Promise<BlockValue[][]>;
 
 export interface SnapshotReading {
   readonly state: () => ClusterState;
@@ -128,6 +135,8 @@ export class SnapshotTaker {
   /** What is wrong with a snapshot, or null. Reads every volume that was made of one, and makes one more of each. */
   async judge(reading: SnapshotReading): Promise<string | null> {
     for (const taken of this.#taken.values()) {
+      const wrote = await this.#judgeWritten(taken, reading);
+      if (wrote !== null) return `snapshot ${taken.name}: ${wrote}`;
       const seen = [...(await this.#readClones(taken, reading)), ...(await this.#readFresh(taken, reading))];
       const problem = seen.map(({ values }) => this.#judgeOne(taken, values)).find((found) => found !== null);
       if (problem !== undefined) return `snapshot ${taken.name}: ${problem}`;
@@ -154,20 +163,46 @@ export class SnapshotTaker {
     return seen;
   }
 
+  /** Of what is read afterwards: the snapshot is as it was. */
+  async #judgeWritten(taken: Taken, reading: SnapshotReading): Promise<string | null> {
+    const name = `write-${taken.name}`;
+    if (!(await this.#cloneFresh(name, taken, reading))) return null;
+    const [before] = await this.#readVolume(name, reading);
+    const stamps = stampsOf(before?.values ?? []);
+    const after = await this.#readVolume(name, reading, stamps);
+    await this.#done(() => deleteVolume(this.#options.deps, name));
+    this.#options.rareEvents.reach('clone_written');
+    const right = (before?.values ?? []).map((value, lba) => stamps.find((stamp) => stamp.lba === lba) ?? value);
+    const wrong = after.find(({ values }) => JSON.stringify(values) !== JSON.stringify(right));
+    return wrong === undefined
+      ? null
+      : `a volume that is made of it loses writes at ${differences(right, wrong.values)}`;
+  }
+
   async #readFresh(taken: Taken, reading: SnapshotReading): Promise<{ volume: string; values: BlockValue[] }[]> {
-    const { deps, volume } = this.#options;
-    const snapshot = taken.id === null ? null : reading.state().get('snapshots', taken.id);
-    if (snapshot === null || !isWhole(snapshot, reading.state())) return [];
     const name = `read-${taken.name}`;
-    // By name: all of them may be cordoned.
-    const controllers = reading.state().volumeByName(volume)?.controllers ?? [];
-    await this.#done(() => cloneSnapshot(deps, { volume, snapshot: taken.name, request: { name, controllers } }));
+    if (!(await this.#cloneFresh(name, taken, reading))) return [];
     const seen = await this.#readVolume(name, reading);
-    await this.#done(() => deleteVolume(deps, name));
+    await this.#done(() => deleteVolume(this.#options.deps, name));
     return seen;
   }
 
-  async #readVolume(name: string, reading: SnapshotReading): Promise<{ volume: string; values: BlockValue[] }[]> {
+  /** False: it cannot be had. */
+  async #cloneFresh(name: string, taken: Taken, reading: SnapshotReading): Promise<boolean> {
+    const { deps, volume } = this.#options;
+    const snapshot = taken.id === null ? null : reading.state().get('snapshots', taken.id);
+    if (snapshot === null || !isWhole(snapshot, reading.state())) return false;
+    // By name: all of them may be cordoned.
+    const controllers = reading.state().volumeByName(volume)?.controllers ?? [];
+    await this.#done(() => cloneSnapshot(deps, { volume, snapshot: taken.name, request: { name, controllers } }));
+    return true;
+  }
+
+  async #readVolume(
+    name: string,
+    reading: SnapshotReading,
+    stamps: readonly Stamp[] = [],
+  ): Promise<{ volume: string; values: BlockValue[] }[]> {
     const { deps, clock } = this.#options;
     const { state, host, read } = reading;
     await this.#done(() => attachVolume(deps, name, { host }));
@@ -175,9 +210,10 @@ export class SnapshotTaker {
     while (state().get('leaderships', find()?.id ?? '')?.controller == null) await clock.sleep(pollMs);
     const volume = find();
     if (volume === null) throw new Error(`volume ${name} is gone`);
-    const passes = await read(volume, 1 + Math.max(...volume.legs.map(({ replicas }) => replicas.length)));
+    const passes = 1 + Math.max(...volume.legs.map(({ replicas }) => replicas.length));
+    const seen = await read(volume, { passes, stamps });
     await this.#done(() => detachVolume(deps, name, { host }));
-    return passes.map((values) => ({ volume: name, values }));
+    return seen.map((values) => ({ volume: name, values }));
   }
 
   /** Until it is done: nothing goes wrong any more, but a clone may have to wait for its disks. */
@@ -202,6 +238,12 @@ function isWhole(snapshot: SnapshotObject, state: ClusterState): boolean {
   if (volume === null) return false;
   const up = copiesUp(snapshot, volume.legs.length, () => true);
   return up.every((copies) => copies.length >= copiesNeeded(volume));
+}
+
+/** For a volume that holds this: some blocks apart and some in a row, of what was written there before and of what was not. */
+function stampsOf(values: readonly BlockValue[]): Stamp[] {
+  const chosen = values.map((_, lba) => lba).filter((lba) => lba % 11 === 0 || lba % 40 < 3);
+  return chosen.map((lba) => ({ volume: clonesNumber, lba, writer: 1, sequence: lba + 1 }));
 }
 
 function differences(one: readonly BlockValue[], other: readonly BlockValue[]): string {
