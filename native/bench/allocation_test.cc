@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Goal: a 4 KiB read or write over NVMe/TCP touches the heap nowhere once warm, neither in the target nor in the
-// initiator. Method: this program counts every allocation of all threads; a target and an initiator on reactors of
-// their own exchange some thousand I/Os over a real socket, then the count must stand still for some thousand more.
+// initiator; nor does a checksummed overwrite of an lvol, with the trims that it causes. Method: this program counts
+// every allocation of all threads; a target and an initiator on reactors of their own exchange some thousand I/Os over
+// a real socket, then the count must stand still for some thousand more.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -10,6 +11,7 @@
 #include <mutex>
 #include <new>
 
+#include "bdev/lvol/lvstore.h"
 #include "bdev/malloc/malloc.h"
 #include "bdev/null/null.h"
 #include "bdev/nvmf/multipath.h"
@@ -256,6 +258,48 @@ INSTANTIATE_TEST_SUITE_P(All, Allocations, ::testing::Combine(::testing::Bool(),
                            const std::string bdev = std::get<0>(info.param) ? "malloc" : "null";
                            return bdev + (std::get<1>(info.param) ? "_write" : "_read");
                          });
+
+// Data and checksums go to a log first, which is trimmed beside the writes, time after time.
+Task<void> overwrite_with_checksums(Reactor& reactor, uint64_t* allocations) {
+  bdev::MallocOptions options;
+  options.name = "disk";
+  options.count_blocks = 16384;
+  auto disk = bdev::MallocBdev::create(reactor, options);
+  bdev::LvStoreOptions store_options;
+  store_options.name = "pool";
+  store_options.cluster_bytes = 64 << 10;
+  auto creating = bdev::LvStore::create(reactor, bdev::Handle(**disk, reactor), store_options);
+  auto made = co_await creating;
+  EXPECT_TRUE(made.ok());
+  auto store = std::move(*made);
+  bdev::LvolOptions lvol_options;
+  lvol_options.name = "volume";
+  lvol_options.size_bytes = 2048 * 4096;
+  lvol_options.checksums = true;
+  auto creating_lvol = store->create_lvol(lvol_options);
+  auto lvol = co_await creating_lvol;
+  EXPECT_TRUE(lvol.ok());
+  const uint64_t flushes = (*disk)->stats().count[static_cast<size_t>(bdev::IoType::flush)];
+  auto loop = std::make_unique<Loop>(**lvol, true);
+  co_await loop->run();
+  EXPECT_FALSE(loop->failed());
+  EXPECT_GT((*disk)->stats().count[static_cast<size_t>(bdev::IoType::flush)], flushes + 20) << "it was trimmed";
+  *allocations = loop->allocations();
+  auto closing_lvol = (*lvol)->close();
+  co_await closing_lvol;
+  auto closing = store->close();
+  co_await closing;
+  store.reset();
+  auto ending = (*disk)->close();
+  co_await ending;
+}
+
+TEST(ChecksumAllocations, none_per_overwrite_and_trim_once_warm) {
+  World world;
+  uint64_t allocations = ~uint64_t{0};
+  world.run(world.host, overwrite_with_checksums(world.host, &allocations));
+  EXPECT_EQ(allocations, 0u) << "in " << counted_io_count << " I/Os";
+}
 
 TEST(AllocationCount, sees_new_and_malloc) {
   const uint64_t before = allocation_count.load();

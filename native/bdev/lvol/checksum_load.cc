@@ -85,7 +85,8 @@ Task<Outcome> Checksums::replay(Replay how) {
   log_image_.reset();
   if (!outcome || how == Replay::in_memory) co_return outcome;
   // A new nonce: what the log holds now can never be taken for what will be written.
-  std::vector<TagPage*> dirty = pages_.take_dirty();
+  std::vector<TagPage*> dirty;
+  pages_.take_dirty(dirty);
   nvme::Status status = co_await write_pages(dirty);
   for (TagPage* page : dirty)
     pages_.unpin(page);

@@ -7,8 +7,6 @@
 namespace basalt::bdev::lvs {
 namespace {
 
-constexpr size_t writers_max = 16;
-
 ChecksumRecord& record_in(BlockMemory& memory) {
   return *reinterpret_cast<ChecksumRecord*>(memory.data());
 }
@@ -136,16 +134,16 @@ void Checksums::logged(nvme::Status status) {
 
 void Checksums::trim_in_background() {
   if (trimming_ || failed_) return;
-  spawn(run_trim(this));
+  (void)run_trim();
 }
 
-Task<void> Checksums::run_trim(Checksums* checksums) {
-  checksums->host_.checksums_begin();
-  (void)(co_await checksums->trim()).ok();  // a failure has been told to the host
-  checksums->host_.checksums_end();
+FramedSpawn Checksums::run_trim() {
+  host_.checksums_begin();
+  (void)(co_await trim()).ok();  // a failure has been told to the host
+  host_.checksums_end();
 }
 
-Task<nvme::Status> Checksums::trim() {
+FramedTask<nvme::Status> Checksums::trim() {
   while (trimming_)
     co_await trimmed_.wait();
   if (failed_) co_return nvme::status::write_fault;
@@ -171,21 +169,23 @@ Task<nvme::Status> Checksums::trim() {
 }
 
 // Pages may be written with tags of records that are newer: those are in the log still, and are carried out again.
-Task<nvme::Status> Checksums::empty_log() {
+FramedTask<nvme::Status> Checksums::empty_log() {
   const uint64_t sequence = next_sequence_;
   const uint64_t position = head_;
   const bool old_phase = phase_;
   phase_ = !old_phase;
   while (unplaced_[old_phase] > 0)
     co_await phase_ended_.wait();
-  std::vector<TagPage*> dirty = pages_.take_dirty();
-  nvme::Status status = co_await write_pages(dirty);
-  for (TagPage* page : dirty) {
+  pages_.take_dirty(trimmed_pages_);
+  nvme::Status status = co_await write_pages(trimmed_pages_);
+  for (TagPage* page : trimmed_pages_) {
     if (!status.ok()) pages_.mark_dirty(page);
     pages_.unpin(page);
   }
   if (status.ok() && !bugs_.trim_before_flush) {
-    const nvme::Status flushed = co_await device_.flush();
+    Io flush;
+    device_.prepare(flush, IoType::flush, 0, 0);
+    const nvme::Status flushed = co_await io_wait(device_.handle(), flush);
     if (!flushed.ok()) status = nvme::status::write_fault;  // what was lost is not known: never a reason to go on
   }
   if (status.ok() && failed_) status = nvme::status::write_fault;
@@ -196,8 +196,7 @@ Task<nvme::Status> Checksums::empty_log() {
 
 // Pages on their way. Writers share them; each writes from memory of its own, for tags change meanwhile.
 struct Checksums::PageWriting {
-  Checksums& checksums;
-  std::vector<TagPage*>& pages;
+  const std::vector<TagPage*>& pages;
   size_t next = 0;
   size_t writer_count = 1;  // and the one who waits
   nvme::Status status = {};
@@ -210,24 +209,30 @@ struct Checksums::PageWriting {
   void await_resume() const noexcept {}
 };
 
-Task<void> Checksums::write_some(PageWriting& writing) {
-  Checksums& checksums = writing.checksums;
-  BlockMemory memory(1);
+FramedSpawn Checksums::write_some(PageWriting& writing, uint8_t* memory) {
   while (writing.next < writing.pages.size() && writing.status.ok()) {
     TagPage* page = writing.pages[writing.next++];
-    std::memcpy(memory.data(), page->memory.data(), block_bytes);
-    const nvme::Status status = co_await checksums.device_.transfer(
-        IoType::write, checksums.area_.page_base_block(page->index), 1, memory.data());
+    std::memcpy(memory, page->memory.data(), block_bytes);
+    const nvme::Status status = co_await write_block(area_.page_base_block(page->index), memory);
     if (!status.ok()) writing.status = status;
   }
   writing.done();
 }
 
-Task<nvme::Status> Checksums::write_pages(std::vector<TagPage*>& pages) {
-  PageWriting writing{*this, pages};
+FramedTask<nvme::Status> Checksums::write_block(uint64_t block, uint8_t* memory) {
+  Io io;
+  Iovec iov{memory, block_bytes};
+  device_.prepare(io, IoType::write, block, 1);
+  io.iov = &iov;
+  io.iov_count = 1;
+  co_return co_await io_wait(device_.handle(), io);
+}
+
+FramedTask<nvme::Status> Checksums::write_pages(const std::vector<TagPage*>& pages) {
+  PageWriting writing{pages};
   for (size_t i = 0; i < std::min(writers_max, pages.size()); i++) {
     writing.writer_count++;
-    spawn(write_some(writing));
+    (void)write_some(writing, trim_memory_.block(i));
   }
   co_await writing;
   co_return writing.status;
@@ -235,9 +240,10 @@ Task<nvme::Status> Checksums::write_pages(std::vector<TagPage*>& pages) {
 
 // Into both places, one after the other: one that is lost later is not replaced by one with an older tail, whose
 // records may name clusters that have other owners now.
-Task<nvme::Status> Checksums::write_superblocks(uint64_t tail_sequence, uint64_t tail_position) {
-  BlockMemory memory(1);
-  auto& superblock = *reinterpret_cast<ChecksumSuperblock*>(memory.data());
+FramedTask<nvme::Status> Checksums::write_superblocks(uint64_t tail_sequence, uint64_t tail_position) {
+  uint8_t* const memory = trim_memory_.block(0);
+  std::memset(memory, 0, block_bytes);
+  auto& superblock = *reinterpret_cast<ChecksumSuperblock*>(memory);
   superblock.nonce = nonce_;
   superblock.tail_sequence = tail_sequence;
   superblock.tail_position = tail_position;
@@ -247,9 +253,11 @@ Task<nvme::Status> Checksums::write_superblocks(uint64_t tail_sequence, uint64_t
     const uint64_t block = area_.base_block(generation % checksum_superblock_count);
     seal_block(&superblock, {BlockType::checksum_superblock, store_uuid_, block, generation, 0, 0}, payload_bytes_max);
     // With FUA alone an older write of the same place could still be in the cache.
-    nvme::Status status = co_await device_.transfer(IoType::write, block, 1, memory.data());
+    nvme::Status status = co_await write_block(block, memory);
     if (!status.ok()) co_return status;
-    status = co_await device_.flush();
+    Io flush;
+    device_.prepare(flush, IoType::flush, 0, 0);
+    status = co_await io_wait(device_.handle(), flush);
     if (!status.ok()) co_return nvme::status::write_fault;
     generation_ = generation;
   }

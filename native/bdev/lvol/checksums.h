@@ -15,6 +15,7 @@
 
 #include <memory>
 
+#include "base/framed_task.h"
 #include "base/pool.h"
 #include "bdev/lvol/control.h"
 #include "bdev/lvol/tag_pages.h"
@@ -66,8 +67,9 @@ class Checksums {
   Task<nvme::Status> copy(IoType type, uint64_t block, uint32_t count_blocks, uint8_t* memory, uint32_t* tags);
 
   // What was written before is stable in its place, and the log does not name it any more.
-  Task<nvme::Status> trim();
+  FramedTask<nvme::Status> trim();
   void fail();
+  FrameMemory& frames() { return frames_; }  // of what trims
   uint64_t mismatch_count() const { return mismatch_count_; }
   uint64_t lost_record_count() const { return lost_record_count_; }  // of the log, when it was loaded
   uint64_t memory_bytes() const { return pages_.memory_bytes() + ops_.count() * sizeof(Op); }
@@ -99,6 +101,7 @@ class Checksums {
     Checksums* owner = nullptr;
   };
   static constexpr size_t ops_max = size_t{1} << 20;
+  static constexpr size_t writers_max = 16;
 
   // checksums.cc: reads and writes
   void begin(Io* io, uint32_t* copied_tags);
@@ -128,12 +131,13 @@ class Checksums {
   void logged(nvme::Status status);
   void fail_pending();
   void trim_in_background();
-  static Task<void> run_trim(Checksums* checksums);
-  Task<nvme::Status> empty_log();
+  FramedSpawn run_trim();
+  FramedTask<nvme::Status> empty_log();
   struct PageWriting;
-  static Task<void> write_some(PageWriting& writing);
-  Task<nvme::Status> write_pages(std::vector<TagPage*>& pages);
-  Task<nvme::Status> write_superblocks(uint64_t tail_sequence, uint64_t tail_position);
+  FramedSpawn write_some(PageWriting& writing, uint8_t* memory);
+  FramedTask<nvme::Status> write_pages(const std::vector<TagPage*>& pages);
+  FramedTask<nvme::Status> write_block(uint64_t block, uint8_t* memory);
+  FramedTask<nvme::Status> write_superblocks(uint64_t tail_sequence, uint64_t tail_position);
 
   // checksum_load.cc
   Task<Outcome> load_superblocks();
@@ -164,6 +168,9 @@ class Checksums {
   bool failed_ = false;
   bool trimming_ = false;
   WaitList trimmed_;
+  std::vector<TagPage*> trimmed_pages_;
+  BlockMemory trim_memory_{writers_max};
+  FrameMemory frames_;
   // Writes whose record was begun and that are not in place yet, in two phases: trim() waits for those before it.
   uint64_t unplaced_[2] = {};
   bool phase_ = false;

@@ -3,38 +3,41 @@
 #pragma once
 
 #include <coroutine>
-#include <deque>
 
+#include "base/list.h"
 #include "base/task.h"
 
 namespace basalt::bdev::lvs {
 
-// co_await list.wait(): until the next wake_all().
+// co_await list.wait(): until the next wake_all(). Takes nothing from the heap.
 class WaitList {
  public:
   struct Awaiter {
+    explicit Awaiter(WaitList& waits_in) : list(waits_in) {}
     WaitList& list;
+    std::coroutine_handle<> waiter;
+    ListNode node;
     bool await_ready() const noexcept { return false; }
-    void await_suspend(std::coroutine_handle<> waiter) { list.waiting_.push_back(waiter); }
+    void await_suspend(std::coroutine_handle<> coroutine) {
+      waiter = coroutine;
+      list.waiting_.push_back(this);
+    }
     void await_resume() const noexcept {}
   };
-  Awaiter wait() { return {*this}; }
+  Awaiter wait() { return Awaiter(*this); }
   bool empty() const { return waiting_.empty(); }
   void wake_one() {
-    if (waiting_.empty()) return;
-    const std::coroutine_handle<> waiter = waiting_.front();
-    waiting_.pop_front();
-    waiter.resume();
+    if (Awaiter* awaiter = waiting_.pop_front()) awaiter->waiter.resume();
   }
   void wake_all() {
-    std::deque<std::coroutine_handle<>> woken;
-    woken.swap(waiting_);
-    for (const std::coroutine_handle<> waiter : woken)
-      waiter.resume();
+    List<Awaiter, &Awaiter::node> woken;
+    woken.splice_back(waiting_);
+    while (Awaiter* awaiter = woken.pop_front())
+      awaiter->waiter.resume();
   }
 
  private:
-  std::deque<std::coroutine_handle<>> waiting_;
+  List<Awaiter, &Awaiter::node> waiting_;
 };
 
 // One at a time, first come first served.

@@ -47,14 +47,13 @@ void TagPages::mark_dirty(TagPage* page) {
   dirty_.push_back(page);
 }
 
-std::vector<TagPage*> TagPages::take_dirty() {
-  std::vector<TagPage*> out;
+void TagPages::take_dirty(std::vector<TagPage*>& out) {
+  out.clear();
   while (TagPage* page = dirty_.pop_front()) {
     page->dirty = false;
     page->pin_count++;
     out.push_back(page);
   }
-  return out;
 }
 
 void TagPages::read(TagPage* page) {

@@ -44,8 +44,8 @@ class TagPages {
   TagPage* pin(uint64_t index);
   void unpin(TagPage* page);
   void mark_dirty(TagPage* page);  // pinned
-  // The dirty ones, clean from now on and pinned.
-  std::vector<TagPage*> take_dirty();
+  // The dirty ones, clean from now on and pinned; instead of what is there.
+  void take_dirty(std::vector<TagPage*>& out);
   size_t count() const { return pages_.size(); }
   uint64_t memory_bytes() const { return pages_.size() * (block_bytes + sizeof(TagPage)); }
 
