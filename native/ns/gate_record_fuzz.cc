@@ -27,7 +27,11 @@ void run(std::span<const uint8_t> bytes) {
     return;
   }
   if (attribute.empty()) return;
-  const auto again = decode_gate(encode_gate(record.value()));
+  const auto note = decode_note(attribute);
+  BASALT_ASSERT(note.ok());
+  const std::string encoded = encode_gate(record.value(), note.value());
+  BASALT_ASSERT(encoded.size() == attribute.size() && decode_note(encoded).value() == note.value());
+  const auto again = decode_gate(encoded);
   BASALT_ASSERT(again.ok() && again.value().highest_epoch == epoch.value() &&
                 again.value().holder == record.value().holder && again.value().holder_key == record.value().holder_key);
 }
@@ -39,7 +43,11 @@ std::vector<FuzzSeed> seeds() {
   record.holder_key = 7;
   const std::string held = encode_gate(record);
   const std::string fresh = encode_gate({});
-  return {{"held", FuzzOutput().u8(0).add(held).bytes()},
+  const std::string noted = encode_gate(record, "a note");
+  return {{"noted", FuzzOutput().u8(0).add(noted).bytes()},
+          {"noted-repaired", FuzzOutput().u8(1).add(noted).bytes()},
+          {"noted-cut", FuzzOutput().u8(0).add(noted.substr(0, 60)).bytes()},
+          {"held", FuzzOutput().u8(0).add(held).bytes()},
           {"held-repaired", FuzzOutput().u8(1).add(held).bytes()},
           {"short", FuzzOutput().u8(0).add(held.substr(0, 20)).bytes()},
           {"changed", FuzzOutput().u8(0).add(held.substr(0, 10) + "x" + held.substr(11)).bytes()},

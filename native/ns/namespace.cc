@@ -22,6 +22,7 @@ Access access_of(bdev::IoType type) {
 
 Task<Result<std::unique_ptr<Namespace>>> Namespace::open(bdev::Bdev* bdev, NamespaceOptions options) {
   GateRecord record;
+  std::string note;
   if (options.one_writer && options.gate_epoch != 0) {
     record.highest_epoch = options.planted_forget_epoch ? 0 : options.gate_epoch;
   } else if (options.one_writer && !options.planted_forget_epoch) {
@@ -29,6 +30,9 @@ Task<Result<std::unique_ptr<Namespace>>> Namespace::open(bdev::Bdev* bdev, Names
     auto decoded = decode_gate(attribute);
     if (!decoded) co_return Error{decoded.error().code, bdev->info().name + ": " + decoded.error().message};
     record = *decoded;
+    auto left = decode_note(attribute);
+    BASALT_ASSERT(left.ok());
+    note = std::move(*left);
     if (attribute.empty()) {
       // Also finds out now, and not at the first takeover, whether the device can keep a gate.
       std::string empty = encode_gate(record);
@@ -37,14 +41,15 @@ Task<Result<std::unique_ptr<Namespace>>> Namespace::open(bdev::Bdev* bdev, Names
     }
   }
   if (options.uuid.is_zero()) options.uuid = bdev->info().uuid;
-  co_return std::unique_ptr<Namespace>(new Namespace(*bdev, options, record));
+  co_return std::unique_ptr<Namespace>(new Namespace(*bdev, options, record, std::move(note)));
 }
 
-Namespace::Namespace(bdev::Bdev& bdev, const NamespaceOptions& options, const GateRecord& record)
+Namespace::Namespace(bdev::Bdev& bdev, const NamespaceOptions& options, const GateRecord& record, std::string note)
     : bdev_(bdev),
       options_(options),
       block_size_bytes_(bdev.info().block_size_bytes),
       reservation_(options.one_writer, record),
+      note_(std::move(note)),
       shared_(options.keeper == nullptr ? nullptr : std::make_unique<SharedReservation>()) {}
 
 Namespace::~Namespace() {
@@ -234,7 +239,7 @@ Task<nvme::Status> Namespace::apply(Reservation next, HostId host) {
   co_await snapshots_;
   Outcome stored = success();
   if (options_.gate_epoch == 0) {
-    std::string encoded = encode_gate(record);
+    std::string encoded = encode_gate(record, note_);
     auto storing = bdev_.set_attribute(std::move(encoded));
     stored = co_await storing;
   }

@@ -125,6 +125,10 @@ class Namespace {
   // has not.
   Task<nvme::Status> prepare_snapshot(HostId host);
   Task<nvme::Status> snapshot(HostId host, std::string name);
+  // A note (at most nvme::note_bytes_max) that is kept durably beside the gate, for who may write; it outlives
+  // takeovers. note.cc. A failed write: either of the two may be there after a restart.
+  Task<nvme::Status> write_note(HostId host, std::string note);
+  Task<nvme::Status> read_note(HostId host, std::string* out);
   const Reservation& reservation() const { return reservation_; }
 
   // shared_reservation.cc; the first two only where there is a keeper. What is durable now: in force for all I/O that
@@ -143,7 +147,7 @@ class Namespace {
   Task<void> close();
 
  private:
-  Namespace(bdev::Bdev& bdev, const NamespaceOptions& options, const GateRecord& record);
+  Namespace(bdev::Bdev& bdev, const NamespaceOptions& options, const GateRecord& record, std::string note);
 
   void dispatch(NsIo* io);
   nvme::Status judge(const HostId& host, Access access);
@@ -188,6 +192,7 @@ class Namespace {
   const NamespaceOptions options_;
   const uint32_t block_size_bytes_;
   Reservation reservation_;
+  std::string note_;
   const std::unique_ptr<SharedReservation> shared_;
   ReservationWatcher* watcher_ = nullptr;
   uint64_t admitted_count_ = 0;

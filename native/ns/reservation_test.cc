@@ -8,6 +8,8 @@
 #include <random>
 #include <string>
 
+#include "base/hex.h"
+#include "bdev/bdev.h"
 #include "ns/gate_record.h"
 
 namespace basalt::ns {
@@ -182,6 +184,40 @@ TEST(GateRecord, DamageIsAnErrorAndNeverEpochZero) {
     EXPECT_FALSE(highest_epoch(bad).ok()) << i;
   }
   EXPECT_FALSE(highest_epoch(good.substr(0, 40)).ok());
+}
+
+constexpr char gate_golden[] =
+    "424153474154453102010000000000000000000000000000"
+    "0000000000000003020100000000000000000000583d56ec";
+constexpr char note_golden[] = "4241534e4f544531060000006d280e6261206e6f7465";
+
+TEST(GateRecord, IsAsItAlwaysWasOnDisks) {
+  const std::string bare = encode_gate({0x0102, host(3), 0x0102});
+  const std::string noted = encode_gate({0x0102, host(3), 0x0102}, "a note");
+  EXPECT_EQ(noted.substr(0, 48), bare);
+  EXPECT_EQ(to_hex(bare), gate_golden);
+  EXPECT_EQ(to_hex(noted.substr(48)), note_golden);
+}
+
+TEST(GateRecord, ANoteIsKeptBesideItAndDamageOfEitherIsAnError) {
+  const std::string longest(nvme::note_bytes_max, 'n');
+  for (const std::string& note : {std::string("who is in sync"), longest}) {
+    const std::string good = encode_gate({9, host(3), 9}, note);
+    EXPECT_LE(good.size(), bdev::Bdev::attribute_bytes_max);
+    EXPECT_EQ(highest_epoch(good).value(), 9u);
+    EXPECT_EQ(decode_note(good).value(), note);
+    for (size_t i = 0; i < good.size(); i++) {
+      std::string bad = good;
+      bad[i] = static_cast<char>(bad[i] ^ 1);
+      EXPECT_FALSE(decode_note(bad).ok()) << i;
+      EXPECT_FALSE(highest_epoch(bad).ok()) << i;
+    }
+    for (size_t cut = 49; cut < good.size(); cut++)
+      EXPECT_FALSE(highest_epoch(good.substr(0, cut)).ok()) << cut;
+  }
+  EXPECT_EQ(decode_note("").value(), "");
+  EXPECT_EQ(decode_note(encode_gate({9, host(3), 9})).value(), "");
+  EXPECT_EQ(encode_gate({9, host(3), 9}).size(), 48u) << "as it was before there were notes";
 }
 
 // The rule of the gate, said as simply as possible: what was accepted, by whom, and who is known with which key.

@@ -41,6 +41,8 @@ enum class NvmOpcode : uint8_t {
   reservation_release = 0x15,
   // Vendor specific, between the nodes of a cluster only.
   snapshot = 0x81,
+  write_note = 0x85,
+  read_note = 0x86,
 };
 
 enum class FabricsType : uint8_t {
@@ -554,6 +556,13 @@ static_assert(sizeof(ReservationNotificationLog) == 64);
 constexpr uint32_t snapshot_cut = 0;
 constexpr uint32_t snapshot_prepare = 1;
 constexpr uint32_t snapshot_name_bytes = 64;
+
+// ---- Notes (ours) --------------------------------------------------------------------------------------------------
+
+// What who drives a replica has it keep beside its gate: length u16, 14 bytes of zeroes, the note, zeroes.
+constexpr uint32_t note_data_bytes = 960;
+constexpr uint32_t note_offset = 16;
+constexpr uint32_t note_bytes_max = note_data_bytes - note_offset;
 
 // ---- Dataset Management --------------------------------------------------------------------------------------------
 

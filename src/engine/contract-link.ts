@@ -123,4 +123,29 @@ export function nodeLinks(start: () => Engine, diskPath: (name: string) => strin
     const adding = node.engine.rpc('nvmf_subsystem_add_ns', { nqn: linkNqn, namespace: { bdev_name: 'm' } });
     await expectRefusal(adding, 'invalid', 'link');
   });
+
+  it('has a replica keep a note, by link or without one, for who drives it and no one else', async () => {
+    for (const [hosts, path] of [
+      [[hostnqn], 'd5'],
+      [[], 'd6'],
+    ] as const) {
+      const node = await serve(start(), diskPath(path), 1, hosts);
+      const from = start();
+      const { shared } = await attach(node, { from, member: 'm1', replica: 'r1', epoch: 5 });
+      expect(shared).toBe(hosts.length > 0);
+      expect(await from.rpc('basalt_member_read_note', { name: 'm1' })).toEqual({ note: '' });
+      const note = '00ff'.repeat(472);
+      await from.rpc('basalt_member_write_note', { name: 'm1', note });
+      await attach(node, { from, member: 'm2', replica: 'r1', epoch: 6 });
+      expect(await from.rpc('basalt_member_read_note', { name: 'm2' })).toEqual({ note });
+      await expectRefusal(from.rpc('basalt_member_write_note', { name: 'm1', note: '01' }), 'fenced', 'm1');
+      await expectRefusal(from.rpc('basalt_member_read_note', { name: 'm1' }), 'fenced', 'm1');
+      await expectRefusal(from.rpc('basalt_member_read_note', { name: 'm9' }), 'notFound', 'm9');
+      for (const wrong of ['', '0', 'xy', '00'.repeat(945)])
+        await expectRefusal(from.rpc('basalt_member_write_note', { name: 'm2', note: wrong }), 'invalidParams', 'note');
+      const [lvol] = await node.engine.rpc('bdev_lvol_get_lvols', { notes: true });
+      expect(lvol).toMatchObject({ note, epoch: '6' });
+      expect((await node.engine.rpc('bdev_lvol_get_lvols', {}))[0]).not.toHaveProperty('note');
+    }
+  });
 }

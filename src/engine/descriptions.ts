@@ -73,6 +73,8 @@ export interface LvolDescription {
   shared_bytes?: number;
   /** The highest epoch that this lvol's gate accepted; "0" when none did. */
   epoch: string;
+  /** With `notes`: what basalt_member_write_note left, as hexadecimal digits. */
+  note?: string;
 }
 
 export interface RaidDescription {

@@ -116,7 +116,7 @@ export interface MethodMap {
   };
   bdev_lvol_delete: { params: { name: string; epoch?: Epoch }; result: true };
   bdev_lvol_get_lvols: {
-    params: { lvs_name?: string; lvs_uuid?: string; sizes?: boolean };
+    params: { lvs_name?: string; lvs_uuid?: string; sizes?: boolean; notes?: boolean };
     result: LvolDescription[];
   };
   bdev_lvol_snapshot: {
@@ -353,6 +353,13 @@ export interface MethodMap {
     result: { incarnation: string; num_blocks: number; block_size: number; shared: boolean };
   };
   basalt_member_detach: { params: { name: string }; result: true };
+  /**
+   * What the replica of a member is to keep beside its gate, 1 to 944 bytes as hexadecimal digits: durable when it is answered,
+   * under the member's epoch. -95: the replica's node is of a version that keeps none.
+   */
+  basalt_member_write_note: { params: { name: string; note: string }; result: true };
+  /** Empty: there is none. */
+  basalt_member_read_note: { params: { name: string }; result: { note: string } };
   basalt_link_get: { params: NoParams; result: LinkDescription[] };
   basalt_leg_create: {
     params: {

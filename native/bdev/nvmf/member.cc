@@ -204,27 +204,63 @@ Task<Outcome> Member::snapshot(std::string name, std::function<bool()> may_begin
 Task<Outcome> Member::snapshot_command(uint32_t step, std::string name) {
   char data[nvme::snapshot_name_bytes] = {};
   if (name.size() >= sizeof(data)) co_return Error{Errc::invalid_argument, name + ": has more than 63 characters"};
-  if (!taken() || busy_ || closing_ || !gate_.enter()) {
-    co_return Error{Errc::unreachable, options_.name + ": is not connected"};
-  }
-  Gate::Leaver leaver(gate_);
   std::memcpy(data, name.data(), name.size());
   nvmf::HostController::Call call;
   call.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::snapshot);
-  call.command.nsid = options_.nsid;
   call.command.cdw10 = step;
   call.direction = nvme::DataDirection::host_to_controller;
   call.data = data;
   call.data_bytes = sizeof(data);
+  Outcome outcome = co_await replica_command(call, "snapshot");
+  co_return outcome;
+}
+
+Task<Outcome> Member::write_note(std::string note) {
+  if (note.empty() || note.size() > nvme::note_bytes_max) {
+    co_return Error{Errc::invalid_argument, options_.name + ": a note has 1 to 944 bytes"};
+  }
+  char data[nvme::note_data_bytes] = {};
+  store_le<uint16_t>(data, static_cast<uint16_t>(note.size()));
+  std::memcpy(data + nvme::note_offset, note.data(), note.size());
+  nvmf::HostController::Call call;
+  call.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::write_note);
+  call.direction = nvme::DataDirection::host_to_controller;
+  call.data = data;
+  call.data_bytes = sizeof(data);
+  Outcome outcome = co_await replica_command(call, "note");
+  co_return outcome;
+}
+
+Task<Result<std::string>> Member::read_note() {
+  char data[nvme::note_data_bytes] = {};
+  nvmf::HostController::Call call;
+  call.command.opcode = static_cast<uint8_t>(nvme::NvmOpcode::read_note);
+  call.direction = nvme::DataDirection::controller_to_host;
+  call.data = data;
+  call.data_bytes = sizeof(data);
+  Outcome outcome = co_await replica_command(call, "note");
+  if (!outcome) co_return std::move(outcome).error();
+  const size_t length_bytes = load_le<uint16_t>(data);
+  if (length_bytes > nvme::note_bytes_max) co_return Error{Errc::io, "the replica's note is too long"};
+  co_return std::string(data + nvme::note_offset, length_bytes);
+}
+
+// Of our own commands, which only the nodes of a cluster know.
+Task<Outcome> Member::replica_command(nvmf::HostController::Call call, const char* what) {
+  if (!taken() || busy_ || closing_ || !gate_.enter()) {
+    co_return Error{Errc::unreachable, options_.name + ": is not connected"};
+  }
+  Gate::Leaver leaver(gate_);
+  call.command.nsid = options_.nsid;
   const auto answer = co_await reach_->call(call);
-  if (answer.lost) co_return Error{Errc::unreachable, options_.name + ": lost while a snapshot was asked for"};
+  if (answer.lost) co_return Error{Errc::unreachable, options_.name + ": lost while it was asked: " + what};
   if (answer.status.ok()) co_return success();
   Errc code = Errc::io;
   if (answer.status.is(nvme::status::reservation_conflict)) code = Errc::fenced;
   if (answer.status.is(nvme::status::capacity_exceeded)) code = Errc::no_space;
   if (answer.status.is(nvme::status::invalid_opcode)) code = Errc::unsupported;
   if (answer.status.is(nvme::status::invalid_field)) code = Errc::invalid_argument;
-  co_return Error{code, options_.name + ": snapshot: " + nvme::to_string(answer.status)};
+  co_return Error{code, options_.name + ": " + what + ": " + nvme::to_string(answer.status)};
 }
 
 void Member::fail(Error reason) {

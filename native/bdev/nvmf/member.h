@@ -83,6 +83,10 @@ class Member final : public Bdev, Reach::Listener, Pulse::Follower {
   // it may have been made, or be made yet.
   Task<Outcome> snapshot(std::string name, std::function<bool()> may_begin) override;
   Task<Outcome> prepare_snapshot() override;
+  // The replica's note (ns/namespace.h), at most nvme::note_bytes_max, durable when the task ends. unsupported: of an
+  // earlier version.
+  Task<Outcome> write_note(std::string note);
+  Task<Result<std::string>> read_note();
 
  private:
   struct DeadlineTimer : Timer {
@@ -97,6 +101,7 @@ class Member final : public Bdev, Reach::Listener, Pulse::Follower {
   Task<Outcome> acquire(uint64_t epoch);
   Task<uint64_t> reported_key();
   Task<Outcome> snapshot_command(uint32_t step, std::string name);
+  Task<Outcome> replica_command(nvmf::HostController::Call call, const char* what);
   void send(Flight* flight);
   void answered(Flight* flight);
   void finish(Flight* flight, nvme::Status status);

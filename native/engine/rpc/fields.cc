@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/hex.h"
+
 namespace basalt::rpc {
 namespace {
 
@@ -106,6 +108,18 @@ std::string Fields::secret(std::string_view name) {
     return {};
   }
   return value->string();
+}
+
+std::string Fields::hex(std::string_view name, size_t bytes_max) {
+  const JsonValue* value = need(name);
+  if (value == nullptr) return {};
+  std::optional<std::string> bytes;
+  if (value->is(Kind::string) && value->string().size() <= bytes_max * 2) bytes = from_hex(value->string());
+  if (!bytes || bytes->empty()) {
+    refuse(name, "must be 1 to " + std::to_string(bytes_max) + " bytes, as hexadecimal digits");
+    return {};
+  }
+  return *bytes;
 }
 
 uint64_t Fields::as_natural(std::string_view name, const JsonValue& value, NaturalRange range) {

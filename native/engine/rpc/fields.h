@@ -38,6 +38,7 @@ class Fields {
   std::string string_or(std::string_view name, std::string_view otherwise);
   // The same, but no error shows what was given.
   std::string secret(std::string_view name);
+  std::string hex(std::string_view name, size_t bytes_max);  // 1..bytes_max bytes
   uint64_t natural(std::string_view name, NaturalRange range = {});
   uint64_t natural_or(std::string_view name, uint64_t otherwise, NaturalRange range = {});
   bool boolean(std::string_view name);

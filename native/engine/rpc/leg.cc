@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/hex.h"
 #include "bdev/nvmf/link.h"
 #include "bdev/nvmf/member.h"
 #include "bdev/raid/parity_leg.h"
@@ -28,6 +29,8 @@ class Leg final : public Module {
   void register_methods(Dispatcher& dispatcher) override {
     dispatcher.add("basalt_member_attach", this, &Leg::attach);
     dispatcher.add("basalt_member_detach", this, &Leg::detach);
+    dispatcher.add("basalt_member_write_note", this, &Leg::write_note);
+    dispatcher.add("basalt_member_read_note", this, &Leg::read_note);
     dispatcher.add("basalt_link_get", this, &Leg::get_links);
     dispatcher.add("basalt_leg_create", this, &Leg::create);
     dispatcher.add("basalt_leg_get", this, &Leg::get);
@@ -216,6 +219,41 @@ class Leg final : public Module {
     auto resting = rest_pulse(node.mapped()->address);
     co_await resting;
     co_return done();
+  }
+
+  // A member that is closed meanwhile waits for the end of its commands.
+  Result<bdev::Member*> find_attached(const std::string& name) {
+    if (!members_.contains(name)) return Error{Errc::not_found, "member " + name + " does not exist"};
+    auto found = engine_.bdevs().find(name, "nvmf");
+    if (!found) return std::move(found).error();
+    return static_cast<bdev::Member*>((*found)->bdev);
+  }
+
+  Task<RpcResult> write_note(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    std::string note = in.hex("note", nvme::note_bytes_max);
+    if (auto error = in.error()) co_return *error;
+    auto member = find_attached(name);
+    if (!member) co_return std::move(member).error();
+    auto writing = (*member)->write_note(std::move(note));
+    auto written = co_await writing;
+    if (!written) co_return std::move(written).error();
+    co_return done();
+  }
+
+  Task<RpcResult> read_note(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    if (auto error = in.error()) co_return *error;
+    auto member = find_attached(name);
+    if (!member) co_return std::move(member).error();
+    auto reading = (*member)->read_note();
+    auto note = co_await reading;
+    if (!note) co_return std::move(note).error();
+    auto result = JsonValue::object();
+    result.set("note", to_hex(*note));
+    co_return result;
   }
 
   struct Named {

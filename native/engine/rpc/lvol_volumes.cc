@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bdev_lvol_create, _snapshot, _clone, _delete, _resize, _rename, _set_read_only, _inflate, _decouple_parent,
 // _get_lvols; basalt_lvol_scrub.
+#include "base/hex.h"
 #include "engine/rpc/lvol_module.h"
 #include "ns/gate_record.h"
 
@@ -237,6 +238,7 @@ Task<RpcResult> LvolModule::get_lvols(JsonValue params) {
   const auto uuid = in.uuid("lvs_uuid");
   const std::string name = in.string_or("lvs_name", "");
   const bool with_sizes = in.boolean_or("sizes", false);
+  const bool with_notes = in.boolean_or("notes", false);
   if (auto error = in.error()) co_return *error;
   std::vector<std::string> stores;
   if (uuid || !name.empty()) {
@@ -270,6 +272,10 @@ Task<RpcResult> LvolModule::get_lvols(JsonValue params) {
       const bdev::Lvol* lvol = still ? (*still)->store->find(lvol_name) : nullptr;
       if (lvol == nullptr) continue;
       JsonValue one = describe_lvol(**still, *lvol);
+      if (with_notes) {
+        const auto note = ns::decode_note(lvol->attribute());
+        one.set("note", note.ok() ? to_hex(note.value()) : std::string());
+      }
       if (sizes) one.set("exclusive_bytes", sizes->exclusive_bytes).set("shared_bytes", sizes->shared_bytes);
       list.push(std::move(one));
     }

@@ -102,6 +102,7 @@ class TargetQueue {
   nvme::Status deallocate_step(Request* request);
   Task<void> run_reservation(Request* request, Addressee to);
   Task<void> run_snapshot(Request* request, Addressee to);  // queue_snapshot.cc
+  Task<void> run_note(Request* request, Addressee to);      // queue_note.cc
   nvme::Status plan_io(Request* request);
   void execute_io(Request* request);
   nvme::Status start_io(Request* request);

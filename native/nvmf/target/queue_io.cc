@@ -130,6 +130,8 @@ Status TargetQueue::start_io(Request* request) {
     case NvmOpcode::reservation_acquire:
     case NvmOpcode::reservation_release:
     case NvmOpcode::snapshot:
+    case NvmOpcode::write_note:
+    case NvmOpcode::read_note:
       break;
     default:
       return status::invalid_opcode.dnr();
@@ -137,12 +139,13 @@ Status TargetQueue::start_io(Request* request) {
   Addressee to;
   const Status found = find_addressee(request->command, &to);
   if (!found.ok()) return found;
-  // Only who drives a replica may: to hosts of volumes there is no such command.
-  const bool snapshots = opcode_of(request) == NvmOpcode::snapshot;
-  if (snapshots && !to.space->options().one_writer) return status::invalid_opcode.dnr();
+  // Only who drives a replica may: to hosts of volumes there are no such commands.
+  const NvmOpcode opcode = opcode_of(request);
+  const bool ours = opcode == NvmOpcode::snapshot || opcode == NvmOpcode::write_note || opcode == NvmOpcode::read_note;
+  if (ours && !to.space->options().one_writer) return status::invalid_opcode.dnr();
   const Status access = ana_status(to);
   if (!access.ok()) return access;
-  switch (opcode_of(request)) {
+  switch (opcode) {
     case NvmOpcode::read:
     case NvmOpcode::write:
     case NvmOpcode::write_zeroes:
@@ -157,6 +160,10 @@ Status TargetQueue::start_io(Request* request) {
       return start_deallocate(request, to);
     case NvmOpcode::snapshot:
       spawn(run_snapshot(request, to));
+      return status::success;
+    case NvmOpcode::write_note:
+    case NvmOpcode::read_note:
+      spawn(run_note(request, to));
       return status::success;
     default:
       spawn(run_reservation(request, to));

@@ -70,7 +70,11 @@ class TestDisk final : public bdev::Bdev {
   }
   Task<Outcome> close() override { co_return success(); }
   Task<Outcome> set_attribute(std::string value) override {
+    while (hold_attributes)
+      co_await sleep_for(home(), milliseconds(1));
+    if (fail_attributes) co_return Error{Errc::io, "attribute"};
     attribute_ = std::move(value);
+    attribute_count++;
     co_return success();
   }
   std::string attribute() const override { return attribute_; }
@@ -92,6 +96,9 @@ class TestDisk final : public bdev::Bdev {
   }
 
   std::map<std::string, std::vector<uint8_t>> snapshots;
+  bool hold_attributes = false;
+  bool fail_attributes = false;
+  size_t attribute_count = 0;
   bool hold_snapshots = false;
   bool keep_snapshots = false;
   size_t snapshots_begun = 0;

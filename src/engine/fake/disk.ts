@@ -22,6 +22,8 @@ export interface StoredLvol {
   /** Said, and of no consequence: what the fake holds does not rot. */
   readonly checksums: boolean;
   gate: GateRecord;
+  /** What who drives the replica has it keep, as hexadecimal digits. */
+  note: string;
 }
 
 export interface StoredLvstore {

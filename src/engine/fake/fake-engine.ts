@@ -268,6 +268,19 @@ export class FakeEngine implements Engine {
     if (connection !== undefined) snapshotLvol(this.#state, connection.lvol, name);
   }
 
+  /** Like `snapshot`. */
+  writeNote(connectionId: string, note: string): void {
+    const lvol = this.#connections.get(connectionId)?.lvol;
+    const stored = lvol === undefined ? undefined : this.#state.lvols.get(lvol);
+    if (stored?.disk.broken === true) throw new Refused('io', `${lvol}: the disk fails`);
+    if (stored !== undefined) stored.lvol.note = note;
+  }
+
+  readNote(connectionId: string): string {
+    const lvol = this.#connections.get(connectionId)?.lvol;
+    return (lvol === undefined ? undefined : this.#state.lvols.get(lvol))?.lvol.note ?? '';
+  }
+
   forget(connectionId: string): void {
     this.#connections.delete(connectionId);
   }

@@ -47,6 +47,14 @@ export class Fields {
     return this.has(name) ? this.string(name) : otherwise;
   }
 
+  /** Bytes, as hexadecimal digits. */
+  hex(name: string, bytesMax: number): string {
+    const value = this.#need(name);
+    if (typeof value !== 'string' || !/^([0-9a-fA-F]{2})+$/.test(value) || value.length > 2 * bytesMax)
+      this.refuse(name, `must be 1 to ${bytesMax} bytes, as hexadecimal digits`);
+    return value.toLowerCase();
+  }
+
   natural(name: string, min = 0, max = Number.MAX_SAFE_INTEGER): number {
     const value = this.#need(name);
     if (!Number.isSafeInteger(value) || (value as number) < min || (value as number) > max)

@@ -9,13 +9,14 @@ import { Fields } from './fields.js';
 import { LegIo } from './leg.js';
 import type { Handler } from './methods-bdev.js';
 import { keyNames, needKeys, readPolicy } from './methods-nvmf.js';
-import { hostPathError, Refused } from './refusal.js';
-import { discoveryNqn, type EngineState } from './state.js';
+import { hostPathError, IoStatus, Refused, reservationConflict } from './refusal.js';
+import { discoveryNqn, type EngineState, type FakeMember } from './state.js';
 
 export const memberKeepAliveMs = 1000;
 /** One for the admin queue, four for I/O. */
 const linkConnections = 5;
 const tailBytes = 2 ** 20;
+const noteBytesMax = 944;
 
 export function assertPort(fields: Fields, trsvcid: string): void {
   if (!/^\d{1,5}$/.test(trsvcid) || Number(trsvcid) < 1 || Number(trsvcid) > 65535)
@@ -110,7 +111,41 @@ function publishMember(state: EngineState, name: string, taken: Taken, peer: Pee
   };
   state.bdevs.set(name, bdev);
   const snapshot = (called: string): Promise<void> => run(async () => peer.snapshot(taken.connection, called));
-  state.members.set(name, { bdev, association, link: taken.link, snapshot, leg: null });
+  const writeNote = (note: string): Promise<void> => run(async () => peer.writeNote(taken.connection, note));
+  const readNote = (): Promise<string> => run(async () => peer.readNote(taken.connection));
+  state.members.set(name, { bdev, association, link: taken.link, snapshot, writeNote, readNote, leg: null });
+}
+
+function memberOf(state: EngineState, name: string): FakeMember {
+  const found = state.members.get(name);
+  if (found === undefined) throw new Refused('notFound', `member ${name} does not exist`);
+  return found;
+}
+
+async function asReplicaCommand<T>(name: string, command: Promise<T>): Promise<T> {
+  try {
+    return await command;
+  } catch (error) {
+    if (!(error instanceof IoStatus)) throw error;
+    throw new Refused(
+      error.status === reservationConflict().status ? 'fenced' : 'unreachable',
+      `${name}: note: ${error.message}`,
+    );
+  }
+}
+
+async function writeNote(state: EngineState, fields: Fields): Promise<true> {
+  const name = fields.string('name');
+  const note = fields.hex('note', noteBytesMax);
+  fields.end();
+  await asReplicaCommand(name, memberOf(state, name).writeNote(note));
+  return true;
+}
+
+async function readNote(state: EngineState, fields: Fields): Promise<{ note: string }> {
+  const name = fields.string('name');
+  fields.end();
+  return { note: await asReplicaCommand(name, memberOf(state, name).readNote()) };
 }
 
 function createLeg(state: EngineState, fields: Fields): unknown {
@@ -317,6 +352,8 @@ export const legMethods: Record<string, Handler> = {
     state.members.delete(name);
     return true;
   },
+  basalt_member_write_note: writeNote,
+  basalt_member_read_note: readNote,
   basalt_link_get: (state, fields) => {
     fields.end();
     return linksOf(state);

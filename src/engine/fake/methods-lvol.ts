@@ -163,6 +163,7 @@ function createLvol(state: EngineState, fields: Fields): string {
     snapshot: false,
     checksums,
     gate: { epoch: 0n, holder: '' },
+    note: '',
   };
   lvstore.lvols.set(newName, lvol);
   return publish(state, disk, lvstore, lvol);
@@ -223,6 +224,7 @@ function derive(snapshot: boolean): Handler {
       snapshot,
       checksums: lvol.checksums,
       gate: snapshot ? { ...lvol.gate } : { epoch: 0n, holder: '' },
+      note: snapshot ? lvol.note : '',
     };
     lvstore.lvols.set(name, made);
     return publish(state, disk, lvstore, made);
@@ -249,6 +251,7 @@ export function snapshotLvol(state: EngineState, bdevName: string, name: string)
     snapshot: true,
     checksums: lvol.checksums,
     gate: { ...lvol.gate },
+    note: lvol.note,
   };
   lvstore.lvols.set(name, made);
   publish(state, disk, lvstore, made);
@@ -377,7 +380,11 @@ function getLvstores(state: EngineState, fields: Fields): unknown {
   }));
 }
 
-function describeLvol(lvstore: StoredLvstore, lvol: StoredLvol, withSizes: boolean): object {
+function describeLvol(
+  lvstore: StoredLvstore,
+  lvol: StoredLvol,
+  { withSizes, withNotes }: { withSizes: boolean; withNotes: boolean },
+): object {
   const lvols = [...lvstore.lvols.values()];
   const clusters = clustersOf(lvstore, lvol.blocks);
   const allocated = clusters * lvstore.clusterBytes;
@@ -400,6 +407,7 @@ function describeLvol(lvstore: StoredLvstore, lvol: StoredLvol, withSizes: boole
     num_allocated_clusters: clusters,
     allocated_bytes: allocated,
     epoch: lvol.gate.epoch.toString(),
+    ...(withNotes ? { note: lvol.note } : {}),
     ...sizes,
   };
 }
@@ -408,10 +416,11 @@ function getLvols(state: EngineState, fields: Fields): unknown {
   const name = fields.has('lvs_name') ? fields.string('lvs_name') : null;
   const uuid = fields.has('lvs_uuid') ? fields.string('lvs_uuid') : null;
   const withSizes = fields.booleanOr('sizes', false);
+  const withNotes = fields.booleanOr('notes', false);
   fields.end();
   const wanted = name === null && uuid === null ? loaded(state) : [find(state, name, uuid)];
   return wanted.flatMap(({ lvstore }) =>
-    [...lvstore.lvols.values()].map((lvol) => describeLvol(lvstore, lvol, withSizes)),
+    [...lvstore.lvols.values()].map((lvol) => describeLvol(lvstore, lvol, { withSizes, withNotes })),
   );
 }
 

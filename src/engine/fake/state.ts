@@ -59,6 +59,8 @@ export interface FakeMember {
   readonly link: { readonly address: string; readonly hostnqn: string } | null;
   /** Through the replica's gate. */
   snapshot(name: string): Promise<void>;
+  writeNote(note: string): Promise<void>;
+  readNote(): Promise<string>;
   leg: LegIo | null;
 }
 

@@ -59,7 +59,9 @@ constexpr NvmOpcode io_opcodes[] = {NvmOpcode::write,
                                     NvmOpcode::reservation_acquire,
                                     NvmOpcode::reservation_release,
                                     NvmOpcode::reservation_report,
-                                    NvmOpcode::snapshot};
+                                    NvmOpcode::snapshot,
+                                    NvmOpcode::write_note,
+                                    NvmOpcode::read_note};
 
 class Play {
  public:
@@ -165,6 +167,9 @@ class Play {
         return command.count_blocks() * block_bytes;
       case NvmOpcode::snapshot:
         return nvme::snapshot_name_bytes;
+      case NvmOpcode::write_note:
+      case NvmOpcode::read_note:
+        return nvme::note_data_bytes;
       case NvmOpcode::reservation_report:
         return 512;
       case NvmOpcode::flush:
