@@ -13,6 +13,7 @@ import { type Holder, holds } from '../reconcile/membership.js';
 import { type Assembly, ensureSlot } from './assembly.js';
 import { type AgentContext, reason } from './context.js';
 import type { LeadershipRegister } from './leadership-register.js';
+import type { SetKeeper } from './set-keeper.js';
 import { pause, Wakeup } from './signal.js';
 
 export interface GrowthOptions {
@@ -22,6 +23,7 @@ export interface GrowthOptions {
   readonly seen: () => Leadership | null;
   readonly assembly: Assembly;
   readonly register: LeadershipRegister;
+  readonly keeper: SetKeeper;
   readonly holder: Holder;
   readonly retryMs: number;
   /** Puts the size that is served now into the volume's object. */
@@ -104,10 +106,18 @@ export class GrowthWorker {
       const lacking = await assembly.lacksRoomFor(step.wantedBytes);
       if (lacking !== null) throw new Error(lacking);
       await this.#swap((present) => planGrowing(present, step.wantedBytes), signal);
+      await this.#keep(signal);
       return;
     }
     await assembly.lengthenLegs(step.wantedBytes);
     await this.#swap(planServed, signal);
+  }
+
+  /** Members say themselves how long their leg may be: where its end is looked for when the store is lost. */
+  async #keep(signal: AbortSignal): Promise<void> {
+    const { keeper, register } = this.#options;
+    const { failed } = await keeper.keep(register.versioned, signal);
+    if (failed.length > 0) throw new Error(`replica ${failed[0]?.replica} does not keep how large the volume is`);
   }
 
   /** Someone else's change in between is no matter: the next step is planned on it. */

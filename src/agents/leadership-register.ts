@@ -185,6 +185,7 @@ function canonical(value: Leadership): string {
     value.instance,
     value.clean,
     value.leaseMs,
+    value.rebuilt ?? null,
     value.size === undefined ? null : [value.size.servedBytes, value.size.wantedBytes, value.size.growing],
     legs,
   ]);

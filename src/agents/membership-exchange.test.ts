@@ -32,6 +32,10 @@ class Bed {
   readonly refused = new Set<string>();
   /** What happens while the engine carries out a method, before it answers. */
   readonly during = new Map<string, () => void>();
+  /** What replicas were to keep, and which. */
+  readonly notes: string[] = [];
+  /** Replicas that do not keep it. */
+  readonly forgetful = new Set<string>();
   /** Replicas whose nodes do not answer. */
   readonly away = new Set<string>();
   replicas: ReplicaPlacement[] = [];
@@ -87,6 +91,18 @@ class Bed {
         return true;
       },
     };
+    const answer = (what: string, members: readonly string[]): { failed: object[]; fenced: boolean } => {
+      this.notes.push(`${what} ${members.join(',')}`);
+      return {
+        failed: [...this.forgetful].filter((each) => members.includes(each)).map((replica) => ({ leg: 0, replica })),
+        fenced: false,
+      };
+    };
+    const setNow = (): string[] => bed.known.legs[0]?.inSync.map(({ replica }) => replica) ?? [];
+    const keeper = {
+      keep: async () => answer('keep', setNow()),
+      announce: async (_: unknown, { replica }: { replica: string }) => answer(`announce ${replica} to`, setNow()),
+    };
     this.worker = new MembershipWorker({
       context: { engine, clock: systemClock, log: quietLog },
       volume: () =>
@@ -98,6 +114,7 @@ class Bed {
         }) as unknown as VolumeObject,
       assembly,
       register,
+      keeper,
       holder,
       resolve: () => ({ traddr: '127.0.0.1', trsvcid: '1', linkNqn: null }),
       attachTimeoutMs: patientMs,
@@ -213,6 +230,45 @@ describe('a leg with parity', { timeout: 2 * patientMs }, () => {
     bed.worker.poke();
     await bed.asks(`abandon ${d}`);
     expect(bed.sets).toEqual([]);
+  });
+});
+
+describe('who is in sync', { timeout: 2 * patientMs }, () => {
+  beforeEach(() => {
+    bed = new Bed([a, b, c], [placed(a, true), placed(b), placed(c), placed(d)]);
+  });
+  afterEach(() => bed.worker.stop());
+
+  it('is kept by the members before the engine goes on without one', async () => {
+    bed.during.set('basalt_leg_remove_member', () => bed.notes.push('the engine goes on'));
+    bed.tell('leg_member_failed', a);
+    await bed.asks(`remove ${a}`);
+    expect(bed.notes.slice(0, 2)).toEqual([`keep ${b},${c}`, 'the engine goes on']);
+  });
+
+  it('is announced before one is let in, and kept by it before the engine counts it', async () => {
+    bed.during.set('basalt_leg_commit_member', () => bed.notes.push('the engine counts it'));
+    await bed.asks(`add ${d} for ${a}`);
+    bed.tell('leg_member_copied', d);
+    await bed.asks(`remove ${a}`);
+    expect(bed.notes).toEqual([`announce ${d} to ${a},${b},${c}`, `keep ${b},${c},${d}`, 'the engine counts it']);
+  });
+
+  it('does not change where nobody can be told who comes', async () => {
+    await bed.asks(`add ${d} for ${a}`);
+    for (const replica of [a, b, c]) bed.forgetful.add(replica);
+    bed.tell('leg_member_copied', d);
+    await bed.eventually('it ended', () => bed.ended.length > 0);
+    expect(bed.sets).toEqual([]);
+  });
+
+  it('lacks a new member that does not keep it', async () => {
+    await bed.asks(`add ${d} for ${a}`);
+    bed.forgetful.add(d);
+    bed.tell('leg_member_copied', d);
+    await bed.asks(`abandon ${d}`);
+    expect(bed.asked).not.toContain(`commit ${d}`);
+    expect(bed.known.legs[0]?.inSync.map(({ replica }) => replica).sort()).toEqual([a, b, c].sort());
   });
 });
 

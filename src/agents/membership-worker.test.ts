@@ -63,6 +63,7 @@ class Bed {
       volume: () => ({ id: volumeId, name: 'v', legs: [{ replicas: this.#replicas }] }) as unknown as VolumeObject,
       assembly,
       register: { known: leadership },
+      keeper: { keep: async () => ({ failed: [], fenced: false }) },
       holder,
       resolve: () => ({ traddr: '127.0.0.1', trsvcid: '1', linkNqn: null }),
       attachTimeoutMs: patientMs,

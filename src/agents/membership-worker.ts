@@ -4,6 +4,7 @@
 // assembly; its steps run one after the other, so every swap starts from what the last one left.
 //
 // Invariants:  - the engine is told to go on without a member only after the swap that removed it is known to be in the store
+//              - all members keep the set that is in force themselves before anything is acknowledged under it (set-keeper.ts)
 //              - a copied member counts only after its swap; one that fails meanwhile is swapped out before it is given up
 //              - a member of a leg with parity that has a successor is let go after the swap that exchanged the two, and when
 //                the engine knows of it and the successor has not failed by then
@@ -11,6 +12,7 @@
 //              - failures go first: they are what makes writes wait
 
 import { type EngineEvent, isEngineError } from '../engine/engine.js';
+import { BasaltError } from '../model/errors.js';
 import type { InSyncMember, Leadership, VolumeObject } from '../model/objects.js';
 import {
   type Holder,
@@ -25,6 +27,7 @@ import type { Assembly } from './assembly.js';
 import { type AgentContext, reason } from './context.js';
 import type { LeadershipRegister } from './leadership-register.js';
 import { noIdentity } from './node-identity.js';
+import type { KeepOutcome, SetKeeper } from './set-keeper.js';
 import { pause, Wakeup } from './signal.js';
 import { type AttachedMember, attachMember, type ResolveReplica } from './takeover.js';
 
@@ -33,6 +36,7 @@ export interface WorkerOptions {
   readonly volume: () => VolumeObject;
   readonly assembly: Assembly;
   readonly register: LeadershipRegister;
+  readonly keeper: SetKeeper;
   readonly holder: Holder;
   readonly resolve: ResolveReplica;
   readonly attachTimeoutMs: number;
@@ -80,6 +84,19 @@ export class MembershipWorker {
 
   constructor(options: WorkerOptions) {
     this.#options = options;
+  }
+
+  /**
+   * Before the volume is served: the members keep who is in sync; those that cannot have left.
+   * @throws VOLUME_UNAVAILABLE when too few do, STORE_OUTDATED
+   */
+  async begin(): Promise<void> {
+    const { keeper, register, context, volume } = this.#options;
+    const { failed } = await keeper.begin(register.versioned, this.#stop.signal);
+    if (failed.length === 0 || context.planted?.promoteBeforeTakeover === true || (await this.#keep(this.#isMine)))
+      return;
+    const detail = `replica ${failed[0]?.replica} of leg ${failed[0]?.leg} does not keep who is in sync`;
+    throw new BasaltError('VOLUME_UNAVAILABLE', { name: volume().name, detail });
   }
 
   start(): void {
@@ -220,6 +237,10 @@ export class MembershipWorker {
 
   async #join(joining: Joining): Promise<void> {
     const { member, insteadOf } = joining;
+    // Whoever could not be told has failed: that goes first.
+    if (!joining.swapped && !(await this.#announce(member)))
+      return this.#stop.signal.aborted ? undefined : this.#shrink();
+    if ((joining.state as string) === 'failed') return;
     joining.swapped = true;
     if (!(await this.#swap((present) => planJoin(present, member, insteadOf?.replica)))) return;
     // It may have failed while the outcome was open: then #shrink swaps it out again.
@@ -300,14 +321,62 @@ export class MembershipWorker {
     this.#releasing.add(running);
   }
 
+  /** Also while it waits for its turn the volume may have been given away. */
+  readonly #isMine = (present: Leadership): boolean => {
+    const { holder, assembly } = this.#options;
+    return holds(present, holder) && present.epoch === assembly.epoch;
+  };
+
+  /** All members keep the set that is in force; those that cannot leave it. False: as with #swap. */
+  async #keep(mine: (present: Leadership) => boolean): Promise<boolean> {
+    const { register, keeper } = this.#options;
+    for (;;) {
+      const outcome = await keeper.keep(register.versioned, this.#stop.signal);
+      if (!this.#noteFailures(outcome)) return false;
+      if (outcome.failed.length === 0) return true;
+      const { last } = planShrink(register.known, outcome.failed);
+      if (last.length > 0) {
+        this.#end('stuck', `the last replica of leg ${last[0]?.leg} does not keep who is in sync`);
+        return false;
+      }
+      const shrink = (present: Leadership): Leadership | null =>
+        mine(present) ? planShrink(present, outcome.failed).next : null;
+      await register.swap(shrink, this.#stop.signal);
+      if (mine(register.known)) continue;
+      this.#end('fenced', `epoch ${register.known.epoch} belongs to ${register.known.controller ?? 'nobody'}`);
+      return false;
+    }
+  }
+
+  /** The engine may not know yet. False: a later epoch is obeyed, and the worker has ended. */
+  #noteFailures({ failed, fenced }: KeepOutcome): boolean {
+    for (const member of failed) {
+      const name = this.#options.assembly.nameOfMember(member.replica);
+      const joining = name === null ? undefined : this.#joining.get(name);
+      if (joining !== undefined) joining.state = 'failed';
+      else this.#failed.set(name ?? member.replica, { name: name ?? member.replica, member });
+    }
+    if (fenced) this.#end('fenced', 'a replica obeys a later epoch');
+    return !fenced;
+  }
+
+  /** False: none of them can be told, or a later epoch is obeyed. */
+  async #announce(member: MemberRef): Promise<boolean> {
+    const { register, keeper } = this.#options;
+    const outcome = await keeper.announce(register.versioned, member, this.#stop.signal);
+    const count = register.known.legs[member.leg]?.inSync.length ?? 0;
+    if (!outcome.fenced && outcome.failed.length < count) return true;
+    this.#noteFailures(outcome);
+    return false;
+  }
+
   /** False: this controller holds the volume no more, and the worker has ended. */
   async #swap(plan: Parameters<LeadershipRegister['swap']>[0]): Promise<boolean> {
-    const { register, holder, assembly } = this.#options;
-    // Also while it waits for its turn the volume may have been given away.
-    const mine = (present: Leadership): boolean => holds(present, holder) && present.epoch === assembly.epoch;
+    const { register } = this.#options;
+    const mine = this.#isMine;
     for (;;) {
       const swapped = await register.swap((present) => (mine(present) ? plan(present) : null), this.#stop.signal);
-      if (swapped && mine(register.known)) return true;
+      if (swapped && mine(register.known)) return this.#keep(mine);
       if (!mine(register.known)) {
         const { epoch, controller } = register.known;
         this.#end('fenced', `epoch ${epoch} belongs to ${controller ?? 'nobody'}`);

@@ -14,6 +14,7 @@ import type { AuthenticationPolicy, KeyNames } from '../engine/descriptions.js';
 import type { Engine } from '../engine/engine.js';
 import { nqns } from '../model/keys.js';
 import type { NodeKey, NodeKeyRing } from '../model/node-key.js';
+import { Signer } from '../model/signer.js';
 
 /** What a controller shows a replica. */
 export type Credentials = { readonly hostnqn: string } & KeyNames & AuthenticationPolicy;
@@ -25,6 +26,8 @@ export interface Identity {
   /** A replica's subsystem admits a controller under one of those names. */
   admit(engine: Engine, at: { nqn: string; host: string }): Promise<void>;
   credentials(engine: Engine, controller: string): Promise<Credentials>;
+  /** For what nodes leave on disks. */
+  readonly signer: Signer;
 }
 
 export const noIdentity: Identity = Object.freeze({
@@ -33,9 +36,11 @@ export const noIdentity: Identity = Object.freeze({
     await engine.rpc('nvmf_subsystem_add_host', at);
   },
   credentials: (_: Engine, controller: string) => Promise.resolve({ hostnqn: nqns.controller(controller) }),
+  signer: new Signer(null),
 });
 
 export class NodeIdentity implements Identity {
+  readonly signer: Signer;
   readonly #ring: NodeKeyRing;
   /** By engine and controller: their secrets are in the engine's keyring from then on. */
   readonly #known = new WeakMap<Engine, Map<string, Promise<Credentials>>>();
@@ -43,6 +48,7 @@ export class NodeIdentity implements Identity {
 
   constructor(ring: NodeKeyRing) {
     this.#ring = ring;
+    this.signer = new Signer(ring);
   }
 
   hostNqns(controller: string): string[] {

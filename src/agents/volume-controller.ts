@@ -37,6 +37,7 @@ import { type LeadershipPort, LeadershipRegister, type Versioned } from './leade
 import { MembershipWorker } from './membership-worker.js';
 import { noIdentity } from './node-identity.js';
 import { type ScrubPort, ScrubWorker } from './scrub-worker.js';
+import { SetKeeper } from './set-keeper.js';
 import { Backoff, pause, whenAborted } from './signal.js';
 import type { SnapshotPort } from './snapshot-port.js';
 import { SnapshotWorker } from './snapshot-worker.js';
@@ -96,6 +97,9 @@ const keyErrors = ['CLUSTER_KEY_MISSING', 'CLUSTER_KEY_FILE', 'VOLUME_KEY_DAMAGE
 
 /** That another one has the volume is nothing that is wrong with this one. */
 const lostErrors = ['VOLUME_LED', 'VOLUME_FENCED'] as const;
+
+/** Another store is in force: nothing that happens in this one changes that. */
+const lastingErrors = [...keyErrors, 'STORE_OUTDATED'] as const;
 
 /** Why this controller does not serve. */
 interface Problem {
@@ -460,9 +464,9 @@ export class VolumeController {
   }
 
   #note(error: unknown): void {
-    const is = (code: (typeof lostErrors | typeof keyErrors)[number]): boolean => isBasaltError(error, code);
+    const is = (code: (typeof lostErrors | typeof lastingErrors)[number]): boolean => isBasaltError(error, code);
     const epoch = this.#register.isKnown ? this.#register.known.epoch : 0;
-    const problem = { text: reason(error), epoch, lasts: keyErrors.some(is) };
+    const problem = { text: reason(error), epoch, lasts: lastingErrors.some(is) };
     this.#problem = lostErrors.some(is) || this.#isOver(problem) ? null : problem;
   }
 
@@ -640,10 +644,12 @@ export class VolumeController {
     const { context, resolve } = this.#options;
     const holder = this.#holder;
     if (holder === null) throw new BasaltError('INTERNAL', { detail: 'serving without holding' });
+    const keeper = new SetKeeper({ context, volume: () => this.#volume, assembly });
     const worker = new MembershipWorker({
       context,
       volume: () => this.#volume,
       assembly,
+      keeper,
       register: this.#register,
       holder,
       resolve,
@@ -659,6 +665,7 @@ export class VolumeController {
       volume: () => this.#volume,
       seen: () => this.#seen,
       assembly,
+      keeper,
       register: this.#register,
       holder,
       retryMs: this.#timing.rejoinMs,
@@ -674,7 +681,7 @@ export class VolumeController {
     // Where the last one settled everything for this one, the exception is that something may differ.
     const granted = this.#before?.instance === holder.instance;
     this.#dirty = shape.allDirty && !granted && shape.members.length > this.#volume.legs.length;
-    await assembly.build(shape);
+    await bothEnd(assembly.build(shape), worker.begin());
     await this.#ready;
     await this.#options.onServing(true);
     this.#setState('active');
@@ -818,4 +825,9 @@ export class VolumeController {
     const detail = `${few} of leg ${legs.join(', ')} can be reached`;
     return new BasaltError('VOLUME_UNAVAILABLE', { name: this.#volume.name, detail });
   }
+}
+
+/** Both have ended, also when one of them failed: what is torn down then is all there is. */
+async function bothEnd(...both: Promise<void>[]): Promise<void> {
+  for (const outcome of await Promise.allSettled(both)) if (outcome.status === 'rejected') throw outcome.reason;
 }

@@ -159,7 +159,7 @@ export function cloneSnapshot(
       return { txn: null, result: { made: false, id: existing.id } };
     }
     const clone = draw(deps, state, { volume, snapshot: stored.value, request });
-    const first = firstLeadership(clone, request.leaseMs ?? defaultLeaseMs);
+    const first = firstLeadership(state, clone, request.leaseMs ?? defaultLeaseMs);
     const origin = stored.value.cut?.identity;
     const leadership = codecs.leadership.encode(
       origin === undefined ? first : { ...first, begun: { identity: clone.id, origin } },

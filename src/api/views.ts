@@ -5,6 +5,7 @@
 import type { Static } from 'typebox';
 import type { DiskView, NodeView, ReplicaView, VolumeView } from '../model/api.js';
 import type { ClusterState } from '../model/cluster-state.js';
+import { isUndriven } from '../model/generation.js';
 import { nqns } from '../model/keys.js';
 import { diskClassDefault } from '../model/location.js';
 import { frontsOf } from '../model/multi-active.js';
@@ -177,7 +178,7 @@ function memberState(
 
 function phaseOf(state: ClusterState, volume: VolumeObject, leadership: Leadership | null): VolumeView['phase'] {
   if (volume.phase === 'deleting') return 'deleting';
-  if ((leadership?.epoch ?? 0) > 0) return 'live';
+  if (!isUndriven(leadership?.epoch ?? 0)) return 'live';
   const made = volume.legs.every((leg) =>
     leg.replicas.every((entry) => state.get('observedReplicas', entry.replica)?.state === 'ready'),
   );

@@ -14,6 +14,7 @@ import {
 } from '../model/api.js';
 import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
+import { firstEpoch } from '../model/generation.js';
 import { keys } from '../model/keys.js';
 import { refuseMultiActive, withHostFronts } from '../model/multi-active.js';
 import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
@@ -75,7 +76,7 @@ function create(deps: VolumeDeps, request: VolumeCreateRequest): Promise<{ made:
     const drawn = several?.volume ?? draw(deps, state, { request, pool, map });
     const secret = request.encrypt === true ? await encryptNew(deps, state, drawn.id) : null;
     const volume = secret === null ? drawn : { ...drawn, encryption: secret.encryption };
-    const driven = (several?.parts ?? [volume]).flatMap((each) => puts(each, request.leaseMs ?? defaultLeaseMs));
+    const driven = (several?.parts ?? [volume]).flatMap((each) => puts(state, each, request.leaseMs ?? defaultLeaseMs));
     const whole = several === null ? [] : [volumePut(volume), ...putsOf(several)];
     const name = codecs.volumeName.encode({ format: formatVersion, volumeId: volume.id });
     const txn: Txn = {
@@ -113,8 +114,8 @@ function volumePut(volume: VolumeObject): Change {
 }
 
 /** Of a volume that is driven: itself, and what its first controller takes over. */
-function puts(volume: VolumeObject, leaseMs: number): Change[] {
-  const leadership = codecs.leadership.encode(firstLeadership(volume, leaseMs));
+function puts(state: ClusterState, volume: VolumeObject, leaseMs: number): Change[] {
+  const leadership = codecs.leadership.encode(firstLeadership(state, volume, leaseMs));
   return [volumePut(volume), { kind: 'put', key: keys.leadership(volume.id), value: leadership }];
 }
 
@@ -429,11 +430,11 @@ export function chooseControllers(
   return up.sort((a, b) => load(a) - load(b) || (a < b ? -1 : 1)).slice(0, count);
 }
 
-export function firstLeadership(volume: VolumeObject, leaseMs: number): Leadership {
+export function firstLeadership(state: ClusterState, volume: VolumeObject, leaseMs: number): Leadership {
   return {
     format: formatVersion,
     volumeId: volume.id,
-    epoch: 0,
+    epoch: firstEpoch(state.get('cluster', '')?.generation ?? 0),
     controller: null,
     instance: null,
     clean: true,

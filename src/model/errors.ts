@@ -168,6 +168,12 @@ export const errorTable = Object.freeze({
     5,
     'open it again if this process should drive it',
   ),
+  STORE_OUTDATED: row(
+    'volume {name} is not driven under this store: {detail}',
+    409,
+    8,
+    'the store was rebuilt from the disks since: stop this one for good, or rebuild the newer one again (docs/operations.md)',
+  ),
   VOLUME_UNAVAILABLE: row(
     'volume {name} cannot be served now: {detail}',
     503,

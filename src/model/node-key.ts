@@ -7,7 +7,7 @@
 // Invariants:  - a key's id is computed from it
 //              - what a controller authenticates with is derived for its name and one direction: nothing else follows from it
 
-import { createHash, hkdfSync } from 'node:crypto';
+import { createHash, createHmac, hkdfSync } from 'node:crypto';
 import { crc32 } from './crc32.js';
 import { BasaltError } from './errors.js';
 
@@ -42,6 +42,13 @@ export class NodeKey {
     const checksum = Buffer.alloc(4);
     checksum.writeUInt32LE(crc32(derived));
     return `DHHC-1:00:${Buffer.concat([derived, checksum]).toString('base64')}:`;
+  }
+
+  /** Shows that a node wrote those bytes, as something of that kind. */
+  macOf(kind: string, bytes: Uint8Array): Buffer {
+    const info = `basalt signed by a node\0${kind}`;
+    const key = Buffer.from(hkdfSync('sha256', this.#bytes, Buffer.alloc(0), info, 32));
+    return createHmac('sha256', key).update(bytes).digest();
   }
 }
 

@@ -8,6 +8,7 @@
 import Type, { type Static, type TSchema } from 'typebox';
 import { checker } from './check.js';
 import { BasaltError } from './errors.js';
+import { generationMax } from './generation.js';
 import { HostObject } from './hosts.js';
 import { CordonObject, HandOverObject, JobObject, ScrubObject } from './jobs.js';
 import { DiskClass, DiskTags, DiskWeight, Location } from './location.js';
@@ -35,7 +36,16 @@ export type Role = Static<typeof Role>;
 export const Address = Type.Object({ traddr: Type.String(), trsvcid: Type.String({ pattern: '^\\d{1,5}$' }) }, strict);
 export type Address = Static<typeof Address>;
 
-export const ClusterObject = Type.Object({ format: Format, id: Uuid, createdAtMs: Count }, strict);
+export const ClusterObject = Type.Object(
+  {
+    format: Format,
+    id: Uuid,
+    createdAtMs: Count,
+    /** Of the store, as epochs carry it (generation.ts). Absent: 0, it was never rebuilt. */
+    generation: Type.Optional(Type.Integer({ minimum: 1, maximum: generationMax })),
+  },
+  strict,
+);
 export type ClusterObject = Static<typeof ClusterObject>;
 
 export const NodeObject = Type.Object(
@@ -240,6 +250,11 @@ export const Leadership = Type.Object(
      * that they are copies of. Absent: they say the volume's id. Beside the sets: one change makes other members of them.
      */
     begun: Type.Optional(Type.Object({ identity: Uuid, origin: Uuid }, strict)),
+    /**
+     * Of a store that was rebuilt, by leg: when what its members said of their set was in the store that was lost. One that says
+     * something later was driven since the disks were asked.
+     */
+    rebuilt: Type.Optional(Type.Array(Type.Object({ epoch: Count, revision: Count }, strict))),
   },
   strict,
 );

@@ -4,6 +4,7 @@
 // one that is counted no more gets everything from the others, and may begin empty.
 
 import type { ClusterState } from '../model/cluster-state.js';
+import { isUndriven } from '../model/generation.js';
 import type { Leadership, ReplicaPlacement, VolumeObject } from '../model/objects.js';
 
 /** It has yet to begin as its source, and would be missed there. */
@@ -44,7 +45,7 @@ export function unmadeOf(state: ClusterState, snapshotId: string): { volume: Vol
 export function madeOf(state: ClusterState, volume: VolumeObject, leadership: Leadership): 'all' | 'enough' | 'fewer' {
   const isMade = (entry: ReplicaPlacement): boolean => state.get('observedReplicas', entry.replica)?.state === 'ready';
   const isThere = (leg: number, entry: ReplicaPlacement): boolean =>
-    leadership.epoch === 0 ? isMade(entry) : !awaitsSource(state, volume, { leg, entry });
+    isUndriven(leadership.epoch) ? isMade(entry) : !awaitsSource(state, volume, { leg, entry });
   if (volume.legs.every(({ replicas }, leg) => replicas.every((entry) => isThere(leg, entry)))) return 'all';
   const isEnough = ({ replicas }: VolumeObject['legs'][number], leg: number): boolean =>
     replicas.filter((entry) => isMade(entry) && isCounted(state, volume, { leg, replica: entry.replica })).length >=

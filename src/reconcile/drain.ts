@@ -8,6 +8,7 @@
 //              - done means: no volume, no map, no snapshot and no tombstone names the disks, and no volume the node
 
 import type { ClusterState, Stored } from '../model/cluster-state.js';
+import { isUndriven } from '../model/generation.js';
 import type { CordonKind } from '../model/jobs.js';
 import { frontsOf } from '../model/multi-active.js';
 import { codecs, type Leadership, type VolumeObject } from '../model/objects.js';
@@ -115,7 +116,7 @@ function vacate(state: ClusterState, stored: Stored<VolumeObject>, node: string)
   }
   const exported = volume.nbd.find((entry) => entry.node === node);
   if (exported !== undefined) return { do: 'wait', why: `${volume.name} is exported over NBD at ${exported.path}` };
-  const idle = led.find(({ leadership }) => leadership.epoch > 0 && !isDriven(state, leadership));
+  const idle = led.find(({ leadership }) => !isUndriven(leadership.epoch) && !isDriven(state, leadership));
   if (idle !== undefined) return { do: 'wait', why: `nobody drives ${idle.volume.name} for now` };
   let leaves = replace(stored, encode(withoutController(volume, node)));
   for (const { id } of driven) leaves = both(leaves, removal(state.stored('handOvers', id)));
@@ -145,7 +146,7 @@ export function waitingFor(state: ClusterState, target: DrainTarget): string | n
     if (volume.phase === 'deleting') return `${volume.name} is being deleted`;
     const leadership = state.get('leaderships', volume.id);
     const holder = leadership?.controller ?? null;
-    if ((leadership?.epoch ?? 0) > 0 && (holder === null || state.get('lives', holder) === null))
+    if (!isUndriven(leadership?.epoch ?? 0) && (holder === null || state.get('lives', holder) === null))
       return `nobody drives ${volume.name}: its replicas are copied when it is served`;
   }
   const rest = restOf(state, target);

@@ -7,6 +7,8 @@
 //              - an epoch grows by taking over, or by being granted to a successor; it has one instance that uses it
 //              - whoever is not named as the controller changes nothing but by taking over
 
+import { BasaltError } from '../model/errors.js';
+import { generationOf } from '../model/generation.js';
 import { sameMachineBoot } from '../model/incarnation.js';
 import type { InSyncMember, Leadership } from '../model/objects.js';
 
@@ -30,8 +32,16 @@ export interface Holder {
   readonly instance: string;
 }
 
-/** `above`: the highest epoch that a replica is known to have accepted, when that is more than the store knows. */
+/**
+ * `above`: the highest epoch that a replica is known to have accepted, when that is more than the store knows.
+ * @throws STORE_OUTDATED when that is of a later generation of the store: only that store may draw a higher one
+ */
 export function planNewEpoch(present: Leadership, holder: Holder, above = 0): Leadership {
+  if (generationOf(above) > generationOf(present.epoch))
+    throw new BasaltError('STORE_OUTDATED', {
+      name: present.volumeId,
+      detail: `a replica obeys generation ${generationOf(above)} of the store, this is ${generationOf(present.epoch)}`,
+    });
   const epoch = Math.max(present.epoch, above) + 1;
   return { ...present, epoch, controller: holder.controller, instance: holder.instance };
 }

@@ -14,6 +14,7 @@
 //              - called off before the new replica is in sync, the old one stays and the new one goes
 
 import type { ClusterState, Stored } from '../model/cluster-state.js';
+import { isUndriven } from '../model/generation.js';
 import { keys } from '../model/keys.js';
 import { diskClassDefault, selects } from '../model/location.js';
 import {
@@ -276,7 +277,7 @@ export function whyUndriven(
   { epoch, controller }: Leadership,
 ): string | null {
   // What was never driven holds nothing: its replicas are exchanged.
-  if (epoch === 0 || (controller !== null && state.get('lives', controller) !== null)) return null;
+  if (isUndriven(epoch) || (controller !== null && state.get('lives', controller) !== null)) return null;
   return `nobody drives ${volume.name}: its replicas are copied when it is served`;
 }
 

@@ -3,6 +3,7 @@
 // Whether this controller should try to drive a volume now. Trying is always safe: the store's compare-and-swap and the
 // replicas' gates decide. This only keeps several standbys from trying at once, and from taking what works.
 
+import { isUndriven } from '../model/generation.js';
 import { isGrantInstance } from '../model/grant.js';
 import type { Leadership } from '../model/objects.js';
 
@@ -51,7 +52,7 @@ export function decidePromotion(view: PromotionView): PromotionDecision {
   const rank = Math.max(0, standbys.indexOf(me));
   const why = holder === null ? 'nobody holds it' : `${holder} is gone`;
   const graceMs = successor === null ? 0 : successorGraceMs;
-  const stepMs = view.leadership.epoch === 0 ? firstStepMs : standbyStepMs;
+  const stepMs = isUndriven(view.leadership.epoch) ? firstStepMs : standbyStepMs;
   return { do: 'promote', delayMs: graceMs + rank * stepMs, why };
 }
 

@@ -9,6 +9,7 @@
 //              - what a lost disk must still delete is remembered until it is back
 
 import type { ClusterState } from '../model/cluster-state.js';
+import { isUndriven } from '../model/generation.js';
 import { keys } from '../model/keys.js';
 import type { Leadership, LegPlacement, ReplicaPlacement, VolumeObject } from '../model/objects.js';
 import type { TombstoneObject } from '../model/pools.js';
@@ -141,7 +142,7 @@ function planVolume(view: View, volume: VolumeObject): PlannedChange | null {
   const leadership = view.state.get('leaderships', volume.id);
   if (leadership === null) return null;
   // A clone holds what its snapshot does from its first moment.
-  if (leadership.epoch === 0 && volume.origin === undefined) return planExchange(view, volume, leadership);
+  if (isUndriven(leadership.epoch) && volume.origin === undefined) return planExchange(view, volume, leadership);
   return planDrop(volume, leadership);
 }
 

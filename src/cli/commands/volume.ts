@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { ApiClient } from '../../client/api-client.js';
 import type { VolumeCreateRequest, VolumeView } from '../../model/api.js';
 import { BasaltError } from '../../model/errors.js';
+import { epochText } from '../../model/generation.js';
 import { apiClient } from '../api-option.js';
 import type { CliWorld } from '../launch.js';
 import { type CommonOptions, print, table } from '../output.js';
@@ -281,7 +282,7 @@ export function volumeTable(volumes: readonly VolumeView[]): string {
     volume.erasure === undefined ? String(volume.copies) : `${volume.erasure.data}+${volume.erasure.parity}`,
     volume.phase === 'live' ? volume.health : volume.phase,
     controllersOf(volume),
-    String(volume.epoch),
+    epochText(volume.epoch),
   ]);
   return table([head, ...rows]);
 }
@@ -298,7 +299,7 @@ export function volumeText(volume: VolumeView): string {
     ['size', `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ...growthFacts(volume),
     ['state', volume.phase === 'live' ? volume.health : volume.phase],
-    ['controller', `${controllersOf(volume)} (epoch ${volume.epoch})`],
+    ['controller', `${controllersOf(volume)} (epoch ${epochText(volume.epoch)})`],
     ['hosts', volume.hosts.join(', ') || 'none'],
   ];
   const legs = volume.legs.map((leg, index) => [
