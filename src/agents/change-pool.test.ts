@@ -43,7 +43,7 @@ const nodesOf = (view: VolumeView): string[] => [...new Set(view.legs.flat().map
 const isOn = (view: VolumeView, letter: string): boolean => nodesOf(view).every((node) => node.startsWith(letter));
 
 async function lvolsOn(node: string): Promise<number> {
-  return (await bed.node(node).engine.rpc('bdev_lvol_get_lvols', {})).length;
+  return (await bed.lvols(node)).length;
 }
 
 async function pauseCopying(volume: string, paused: boolean): Promise<void> {

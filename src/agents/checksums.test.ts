@@ -19,7 +19,7 @@ beforeEach(async () => {
 afterEach(() => bed.close());
 
 async function lvols(): Promise<LvolDescription[]> {
-  return (await Promise.all(['d1', 'd2'].map((name) => bed.node(name).engine.rpc('bdev_lvol_get_lvols', {})))).flat();
+  return (await Promise.all(['d1', 'd2'].map((name) => bed.lvols(name)))).flat();
 }
 
 describe('checksums of a volume', () => {

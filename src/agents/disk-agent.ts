@@ -28,6 +28,7 @@ import {
 import { replicaBytes } from '../reconcile/growth.js';
 import { strayReports } from '../reconcile/stray-reports.js';
 import { type ClusterLink, onChangeOf } from './cluster-link.js';
+import { ConfigurationKeeper } from './configuration-keeper.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
 import { listenAddress } from './listener.js';
@@ -87,6 +88,7 @@ export class DiskAgent {
   readonly #keeper: SnapshotKeeper;
   readonly #copier: SnapshotCopier;
   readonly #exports: SnapshotExports;
+  readonly #configuration: ConfigurationKeeper;
   readonly #written = new Map<string, { readonly text: string; readonly object: DiskObject; readonly atMs: number }>();
   /** Null: the engine has to be asked for everything. */
   #memory: ReplicaMemory | null = null;
@@ -115,6 +117,8 @@ export class DiskAgent {
     });
     this.#keeper = new SnapshotKeeper({ context, link, busy: () => this.#copier.busy });
     this.#exports = new SnapshotExports(options);
+    const { clusterId } = options;
+    this.#configuration = new ConfigurationKeeper({ context, link, node, clusterId, disks: () => this.#disks });
     const { disks } = options.context;
     const common = { engine, random, clusterId: options.clusterId, node: options.node };
     this.#opener = disks === undefined ? common : { ...common, source: disks.source };
@@ -142,12 +146,14 @@ export class DiskAgent {
     ];
     this.#loop.start();
     this.#copier.start();
+    this.#configuration.start();
   }
 
   async stop(): Promise<void> {
     for (const end of this.#unsubscribe.splice(0)) end();
     this.#spaceTimer?.cancel();
     this.#wholeTimer?.cancel();
+    await this.#configuration.stop();
     await this.#copier.stop();
     await this.#loop.stop();
   }

@@ -145,7 +145,8 @@ function lvstoreName(opener: DiskOpener): string {
   return `basalt.${opener.clusterId.replaceAll('-', '')}.${opener.random.bytes(6).toString('hex')}`;
 }
 
-function clusterOf(lvstore: string): string | null {
+/** Null: it is none of Basalt. */
+export function clusterOf(lvstore: string): string | null {
   const match = /^basalt\.([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})\.[0-9a-f]+$/.exec(lvstore);
   return match === null ? null : match.slice(1).join('-');
 }

@@ -140,7 +140,7 @@ describe('a disk that is drained', () => {
     for (const leadership of watch.seen)
       for (const leg of leadership.legs) expect(leg.inSync.length).toBeGreaterThanOrEqual(2);
     expect(nodesOf(await bed.redundant('v1'))).toEqual(['d1', 'd3']);
-    expect(await bed.node('d2').engine.rpc('bdev_lvol_get_lvols', {})).toEqual([]);
+    expect(await bed.lvols('d2')).toEqual([]);
     await removeDisk(bed.api, disk);
     await removeDisk(bed.api, disk);
     expect(bed.server.list(`/basalt/v1/disks/${disk}`)).toEqual([]);

@@ -70,7 +70,7 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
     expect(watch.seen.map(({ legs }) => legs[0]?.inSync.length)).toEqual([3, 2]);
     expect(nodesOf(await bed.redundant('v1'))).toEqual([stays, to].sort());
     await eventually('nothing is left of it', async () => {
-      return (await bed.node(from).engine.rpc('bdev_lvol_get_lvols', {})).length === 0;
+      return (await bed.lvols(from)).length === 0;
     });
     expect(await bed.read('c1', 'v1', 3)).toBe(6);
     await bed.kill(stays);
@@ -134,7 +134,7 @@ describe('a replica that is moved by name', { timeout: 180_000 }, () => {
     );
     expect(nodesOf(view)).toEqual([from, stays].sort());
     await eventually('the copy is deleted', async () => {
-      return (await bed.node(to).engine.rpc('bdev_lvol_get_lvols', {})).length === 0;
+      return (await bed.lvols(to)).length === 0;
     });
     await bed.write('c1', 'v1', 4, 6);
     expect(await bed.read('c1', 'v1', 3)).toBe(5);

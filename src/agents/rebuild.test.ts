@@ -21,8 +21,7 @@ beforeEach(async () => {
 
 afterEach(() => bed.close());
 
-const lvolsOn = async (node: string): Promise<number> =>
-  (await bed.node(node).engine.rpc('bdev_lvol_get_lvols', {})).length;
+const lvolsOn = async (node: string): Promise<number> => (await bed.lvols(node)).length;
 const keysUnder = (prefix: string): number => bed.server.list(`/basalt/v1/${prefix}`).length;
 const nodesOf = (view: VolumeView): string[] => [...new Set(view.legs.flat().map((entry) => entry.node))].sort();
 const isOn = (...nodes: string[]): ((view: VolumeView) => boolean) => {

@@ -78,7 +78,7 @@ async function settled(): Promise<void> {
   const { state } = await readState(bed.server.connect());
   const replicas = state.all('volumes').flatMap((volume) => volume.legs.flatMap((leg) => leg.replicas));
   for (const node of ['d1', 'd2']) {
-    const lvols = await bed.node(node).engine.rpc('bdev_lvol_get_lvols', {});
+    const lvols = await bed.lvols(node);
     const strays = lvols.filter(({ name }) => !name.includes('.') && !replicas.some(({ replica }) => replica === name));
     expect(strays).toEqual([]);
   }

@@ -28,7 +28,7 @@ afterEach(() => bed.close());
 /** Changes a block of one replica behind everybody's back. */
 async function damage(node: string, block: number): Promise<void> {
   const { engine } = bed.node(node);
-  const [lvol] = (await engine.rpc('bdev_lvol_get_lvols', {})).map(({ uuid }) => uuid);
+  const [lvol] = (await bed.lvols(node)).map(({ uuid }) => uuid);
   await engine.damage(lvol ?? '', block);
 }
 

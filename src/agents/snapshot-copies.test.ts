@@ -83,7 +83,7 @@ function clean(...nodes: string[]): Promise<void> {
       .flatMap((each) => (isReady(each) ? each.cut.copies.map(({ replica }) => [each, replica] as const) : []))
       .map(([each, replica]) => `${each.id}.${each.cut?.attempt}.${replica.replaceAll('-', '').slice(0, 16)}`);
     const known = new Set([...replicas.map((entry) => entry.replica), ...copies]);
-    const lvols = await Promise.all(nodes.map((node) => bed.node(node).engine.rpc('bdev_lvol_get_lvols', {})));
+    const lvols = await Promise.all(nodes.map((node) => bed.lvols(node)));
     return lvols.flat().every((lvol) => known.has(lvol.name));
   });
 }
@@ -115,7 +115,7 @@ describe('copies of snapshots', () => {
     await bed.kill('d2');
     await rebuiltOn('d1', 'd3');
     for (const name of ['s1', 's2']) await copiesOn(name, 'd1', 'd3');
-    const lvols = await bed.node('d3').engine.rpc('bdev_lvol_get_lvols', {});
+    const lvols = await bed.lvols('d3');
     const made = lvols.filter((lvol) => lvol.is_read_only);
     expect(made.length).toBe(4);
     // They share what has not changed with what the leg holds now.
@@ -155,7 +155,7 @@ describe('copies of snapshots', () => {
     const job = await drain(bed.api, { kind: 'disk', name: disk });
     await eventually('the drain ends', async () => (await showJob(bed.api, job.id)).endedAtMs !== null);
     expect(await showJob(bed.api, job.id)).toMatchObject({ state: 'done' });
-    expect(await bed.node('d2').engine.rpc('bdev_lvol_get_lvols', {})).toEqual([]);
+    expect(await bed.lvols('d2')).toEqual([]);
     await removeDisk(bed.api, disk);
     for (const name of ['s1', 's2']) await copiesOn(name, 'd1', 'd3');
     await bed.kill('d1');

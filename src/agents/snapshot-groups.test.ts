@@ -78,7 +78,7 @@ function clean(): Promise<void> {
     const known = new Set(replicas.map((entry) => entry.replica));
     const whole = state.all('snapshots').filter(({ phase }) => phase === 'ready');
     const attempts = whole.map(({ id, cut }) => `${id}.${cut?.attempt}.`);
-    const lvols = await Promise.all(['d1', 'd2'].map((node) => bed.node(node).engine.rpc('bdev_lvol_get_lvols', {})));
+    const lvols = await Promise.all(['d1', 'd2'].map((node) => bed.lvols(node)));
     const isKnown = (lvol: string): boolean => known.has(lvol) || attempts.some((prefix) => lvol.startsWith(prefix));
     return lvols.flat().every(({ name }) => isKnown(name)) && bed.server.list(keys.snapshotHolds).length === 0;
   });

@@ -71,7 +71,7 @@ async function strays(nodes: readonly string[] = ['d1', 'd2']): Promise<string[]
   const attempts = state
     .all('snapshots')
     .flatMap(({ id, phase, cut }) => (phase === 'ready' ? [`${id}.${cut?.attempt}.`] : []));
-  const lvols = await Promise.all(nodes.map((node) => bed.node(node).engine.rpc('bdev_lvol_get_lvols', {})));
+  const lvols = await Promise.all(nodes.map((node) => bed.lvols(node)));
   return lvols
     .flat()
     .map((lvol) => lvol.name)

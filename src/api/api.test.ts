@@ -124,9 +124,7 @@ describe('volumes over the API', () => {
     expect((await call('GET', '/v1/volumes/v1')).status).toBe(404);
     await call('DELETE', '/v1/volumes/v2');
     const lvols = async (): Promise<number> => {
-      const found = await Promise.all(
-        ['d1', 'd2', 'd3'].map((name) => bed.node(name).engine.rpc('bdev_lvol_get_lvols', {})),
-      );
+      const found = await Promise.all(['d1', 'd2', 'd3'].map((name) => bed.lvols(name)));
       return found.flat().length;
     };
     await expect.poll(lvols, { timeout: 30_000 }).toBe(0);

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ClusterBed } from '../agents/testing/cluster-bed.js';
 import { faultyStore } from '../agents/testing/faulty-store.js';
 import { MemoryKeys } from '../agents/testing/memory-keys.js';
+import { configurationLvol } from '../model/configuration-copy.js';
 import { clusterKeyView, pruneClusterKeys, rotateClusterKey } from './encryption.js';
 import { resizeVolume } from './volumes.js';
 
@@ -18,12 +19,14 @@ beforeEach(async () => {
 
 afterEach(() => bed.close());
 
+const isOfVolume = ({ name }: { name: string }): boolean => name !== configurationLvol;
+
 /** Every block that any replica holds. */
 function blocksOnDisks(): Uint8Array[] {
   return ['/disks/d1', '/disks/d2'].flatMap((path) =>
-    [...(bed.network.disks.find(path)?.lvstore?.lvols.values() ?? [])].flatMap((lvol) =>
-      lvol.blocks.written().map((block) => lvol.blocks.read(block, 1)),
-    ),
+    [...(bed.network.disks.find(path)?.lvstore?.lvols.values() ?? [])]
+      .filter(isOfVolume)
+      .flatMap((lvol) => lvol.blocks.written().map((block) => lvol.blocks.read(block, 1))),
   );
 }
 

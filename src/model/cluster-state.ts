@@ -117,6 +117,12 @@ export class ClusterState {
   readonly #lastLives = new Map<string, LiveObject>();
   readonly unreadable = new Map<string, string>();
   #placementRevision: number | null = null;
+  #revision = 0;
+
+  /** Of the latest change of the store that is known: what is here was so then. */
+  get revision(): number {
+    return this.#revision;
+  }
 
   /** Of `keys.placement`, whatever that holds; null: nothing was ever placed. Whoever promises space expects and rewrites it. */
   get placementRevision(): number | null {
@@ -125,6 +131,7 @@ export class ClusterState {
 
   /** Applies one change; null deletes. Keys that are none of ours are ignored. */
   apply(key: string, text: string | null, revision: number): void {
+    this.#revision = Math.max(this.#revision, revision);
     if (key === keys.placement) {
       this.#placementRevision = text === null ? null : revision;
       return;
@@ -173,6 +180,7 @@ export class ClusterState {
       this.#shared.add(kind);
     }
     copy.#placementRevision = this.#placementRevision;
+    copy.#revision = this.#revision;
     for (const [name, live] of this.#lastLives) copy.#lastLives.set(name, live);
     for (const [key, problem] of this.unreadable) copy.unreadable.set(key, problem);
     return copy;

@@ -8,6 +8,7 @@ import { readState } from '../../api/read-state.js';
 import type { ApiDeps } from '../../api/routes/route.js';
 import { volumeView } from '../../api/views.js';
 import { createVolume, requireVolume } from '../../api/volumes.js';
+import type { LvolDescription } from '../../engine/descriptions.js';
 import { FakeEngine } from '../../engine/fake/fake-engine.js';
 import { FakeNetwork } from '../../engine/fake/network.js';
 import { systemClock } from '../../env/clock.js';
@@ -15,6 +16,7 @@ import { systemRandom } from '../../env/random.js';
 import type { VolumeCreateRequest, VolumeView } from '../../model/api.js';
 import type { KeySource } from '../../model/cluster-key.js';
 import { type CompiledNode, compileConfig } from '../../model/config.js';
+import { configurationLvol } from '../../model/configuration-copy.js';
 import { BasaltError } from '../../model/errors.js';
 import type { JobView } from '../../model/jobs.js';
 import type { Leadership } from '../../model/objects.js';
@@ -86,6 +88,12 @@ export class ClusterBed {
     const found = this.#nodes.get(name);
     if (found === undefined) throw new Error(`no node ${name}`);
     return found;
+  }
+
+  /** Of volumes and snapshots: a disk has its copy of the configuration beside them. */
+  async lvols(name: string): Promise<LvolDescription[]> {
+    const lvols = await this.node(name).engine.rpc('bdev_lvol_get_lvols', {});
+    return lvols.filter((lvol) => lvol.name !== configurationLvol);
   }
 
   startDiskNode(name: string): Promise<BedNode> {
