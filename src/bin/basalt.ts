@@ -33,6 +33,8 @@ process.exitCode = await runCli(
     launchers: {
       fsck: async (path, options) => (await import('./run-fsck.js')).runFsck(path, options),
       scrub: async (...choice) => (await import('./run-scrub.js')).runScrub(...choice),
+      storeSurvey: async (...asked) => (await import('./run-store-rebuild.js')).runStoreSurvey(...asked),
+      storeRebuild: async (...asked) => (await import('./run-store-rebuild.js')).runStoreRebuild(...asked),
       drawKey: async (...key) => (await import('./draw-key.js')).drawKey(...key),
       store: async (config, output) => (await import('./run-store.js')).runStore(config, output),
       api: async (config, output) => (await import('./run-api.js')).runApi(config, output),

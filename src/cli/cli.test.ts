@@ -10,6 +10,7 @@ import { type ApiServer, startApiServer } from '../api/server.js';
 import { systemClock } from '../env/clock.js';
 import { fillPrivateFile, readPrivateFile } from '../env/private-file.js';
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
+import type { SurveyedDisk } from '../model/survey.js';
 import type { EngineChoice } from './launch.js';
 import { runCli } from './program.js';
 
@@ -34,6 +35,16 @@ interface Run {
   err: string;
   launched: { kind: string; config: CompiledConfig; node: CompiledNode | EngineChoice | null }[];
 }
+
+const surveyed = ({ node, path }: { node: string; path: string }): SurveyedDisk => ({
+  node,
+  path,
+  id: path,
+  cluster: 'c1',
+  copy: null,
+  problems: [],
+  lvols: [],
+});
 
 async function basalt(
   args: string[],
@@ -80,6 +91,23 @@ async function basalt(
           const nextBytes = finished ? null : choice.fromBytes + choice.bytesPerS;
           const sound = counts.badBlocks === 0;
           return Promise.resolve({ kind: 'lvol', finished, percent: finished ? 100 : 50, nextBytes, sound, counts });
+        },
+        storeSurvey: (_, disks) => Promise.resolve({ basaltSurvey: 1, disks: disks.map(surveyed) }),
+        storeRebuild: (_, { surveys, acceptLoss, write }) => {
+          const isAccepted = acceptLoss.has('v1');
+          const verdict = { id: 'i1', name: 'v1', sizeBytes: 2 ** 30, is: isAccepted ? 'accepted' : 'waits' } as const;
+          const written = isAccepted && write;
+          return Promise.resolve({
+            cluster: 'c1',
+            generation: 1,
+            volumes: [{ ...verdict, problems: ['leg 0 needs replica r1, on disk d2 of n2'] }],
+            missingDisks: [{ id: 'd2', node: 'n2', path: '/dev/two' }],
+            gone: [],
+            problems: [],
+            obstacles: isAccepted ? [] : ['volume v1: leg 0 needs replica r1, on disk d2 of n2'],
+            objectCount: surveys.flatMap((survey) => survey.disks).length,
+            written,
+          });
         },
         drawKey: (file, how) => Promise.resolve(file === '/taken' ? null : { id: how === 'add' ? 'new' : 'first' }),
         store: (config) => launch('store', config),
@@ -421,6 +449,25 @@ describe('basalt', () => {
     expect((await basalt(['volume', 'scrub', 'nope'])).code).toBe(3);
     expect((await basalt(['volume', 'scrub', 'aged', '--rate', 'fast'])).code).toBe(2);
     expect((await basalt(['volume', 'delete', 'aged'])).code).toBe(0);
+  });
+
+  it('asks disks what they know, and makes a store of the answers only when it is told to', async () => {
+    const asked = await basalt(['store', 'survey', '--name', 'n1', '--disk', '/dev/one', '--disk', '/dev/two']);
+    expect(asked.code).toBe(0);
+    expect(JSON.parse(asked.out)).toMatchObject({ disks: [{ node: 'n1', path: '/dev/one' }, { path: '/dev/two' }] });
+    expect((await basalt(['store', 'survey'])).code).toBe(2);
+    const files = { 'n1.json': asked.out, other: '{}' };
+    const shown = await basalt(['store', 'rebuild', 'n1.json', '--write'], files);
+    expect(shown).toMatchObject({ code: 8 });
+    expect(shown.out).toContain('needs replica r1');
+    expect(shown.out).toContain('n2:/dev/two (d2)');
+    expect(shown.out).toMatch(/nothing was written\n$/);
+    const accepted = ['store', 'rebuild', 'n1.json', '--accept-loss', 'v1'];
+    expect((await basalt(accepted, files)).out).toMatch(/nothing was written\n$/);
+    expect(await basalt([...accepted, '--write'], files)).toMatchObject({ code: 0 });
+    expect((await basalt([...accepted, '--write', '--json'], files)).out).toContain('"written":true');
+    expect((await basalt(['store', 'rebuild', 'other'], files)).code).toBe(2);
+    expect((await basalt(['store', 'rebuild'])).code).toBe(2);
   });
 
   it('checks a disk, and says with its exit code whether a daemon would take it', async () => {

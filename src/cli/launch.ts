@@ -3,6 +3,7 @@
 // What the command line needs from the programs above it: daemons are composed in bin/, not here.
 
 import type { CompiledConfig, CompiledNode } from '../model/config.js';
+import type { RebuildChoice, RebuildFindings, SurveyedDisk } from '../model/survey.js';
 
 export interface DaemonOutput {
   /** One line on standard output when the daemon is ready. */
@@ -46,6 +47,23 @@ export interface EngineChoice {
   readonly memoryBytes: number | null;
 }
 
+/** What disks of one machine say of their cluster. */
+export interface SurveyFile {
+  readonly basaltSurvey: number;
+  readonly disks: readonly SurveyedDisk[];
+}
+
+export interface StoreRebuildChoice extends RebuildChoice {
+  readonly surveys: readonly SurveyFile[];
+  /** Not: it is only shown. */
+  readonly write: boolean;
+}
+
+export interface StoreRebuildReport extends RebuildFindings {
+  readonly objectCount: number;
+  readonly written: boolean;
+}
+
 export interface Launchers {
   /** Looks at the lvstore on a disk without writing. */
   fsck(path: string, options: { dump: boolean; buffered: boolean }): Promise<FsckReport>;
@@ -54,6 +72,11 @@ export interface Launchers {
     choice: ScrubChoice,
     progress: (percent: number, counts: Readonly<Record<string, number>>) => void,
   ): Promise<ScrubReport>;
+  storeSurvey(
+    config: CompiledConfig,
+    disks: readonly { readonly node: string; readonly path: string; readonly buffered: boolean }[],
+  ): Promise<SurveyFile>;
+  storeRebuild(config: CompiledConfig, choice: StoreRebuildChoice): Promise<StoreRebuildReport>;
   /** Draws a key into the machine's key file, or makes the file; null: there is one, and `how` did not ask for another. */
   drawKey(file: string, how: 'create' | 'add', kind: 'cluster' | 'node'): Promise<{ id: string } | null>;
   /** Each resolves with the exit code when the daemon has ended. */

@@ -9,6 +9,7 @@ import { readConfig } from '../config-file.js';
 import type { CliWorld } from '../launch.js';
 import type { CommonOptions } from '../output.js';
 import { parseBytes, parseCount, parseWords } from '../sizes.js';
+import { addStoreRebuildCommands } from './store-rebuild.js';
 
 export type Exit = (code: number) => void;
 
@@ -66,7 +67,7 @@ export function addDaemonCommands(parent: Command, world: CliWorld, exit: Exit):
 const logLevels = 'debug, info, warn, error or silent (default: info)';
 
 function addStore(parent: Command, world: CliWorld, exit: Exit): void {
-  parent
+  const store = parent
     .command('store')
     .description('run the embedded store of a one-machine cluster (speaks etcd v3)')
     .option('--listen <address:port>', 'loopback address and port')
@@ -78,6 +79,7 @@ function addStore(parent: Command, world: CliWorld, exit: Exit): void {
       const config = await readConfig(world, options.config, { store, ...defined({ logLevel: options.logLevel }) });
       exit(await world.launchers.store(config, { json: options.json === true }));
     });
+  addStoreRebuildCommands(store, world, exit);
 }
 
 function addApi(parent: Command, world: CliWorld, exit: Exit): void {
