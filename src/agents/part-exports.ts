@@ -38,6 +38,8 @@ export class PartExports {
   readonly #options: PartExportsOptions;
   /** By front: the hosts that its export lets in. */
   readonly #open = new Map<string, Set<string>>();
+  /** Those that are to go, or to be made anew. */
+  readonly #closing = new Set<string>();
 
   constructor(options: PartExportsOptions) {
     this.#options = options;
@@ -55,10 +57,13 @@ export class PartExports {
     });
   }
 
+  /** None counts as open from here on, also where its deletion fails: whoever opens it next makes its gate anew. */
   async close(): Promise<void> {
-    for (const front of [...this.#open.keys()]) {
+    for (const front of this.#open.keys()) this.#closing.add(front);
+    this.#open.clear();
+    for (const front of [...this.#closing]) {
       await this.#delete(front);
-      this.#open.delete(front);
+      this.#closing.delete(front);
     }
   }
 

@@ -503,6 +503,8 @@ export class ServedVolume {
       max_namespaces: 1,
       // A promotion ends with every member taken over, or with the old leases run out.
       one_active: true,
+      // It would be atomic among the hosts of one front only.
+      compare_write: this.#volume.front === undefined,
     });
   }
 

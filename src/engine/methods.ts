@@ -260,6 +260,8 @@ export interface MethodMap {
       internal?: boolean;
       /** Ours: while it is accessible, its controllers on other nodes are fenced. */
       one_active?: boolean;
+      /** Ours: fused Compare and Write is offered, atomic among the hosts of this subsystem. @default true */
+      compare_write?: boolean;
       /** Ours: nodes attach replicas of other subsystems by it, any number over one association. */
       node_link?: boolean;
     };

@@ -119,6 +119,7 @@ class Nvmf final : public Module {
     options.internal = in.boolean_or("internal", false);
     options.one_active = in.boolean_or("one_active", false);
     options.node_link = in.boolean_or("node_link", false);
+    options.compare_write = in.boolean_or("compare_write", true);
     if (options.serial_number.size() > 20) in.refuse("serial_number", "must be at most 20 bytes");
     if (options.model_number.size() > 40) in.refuse("model_number", "must be at most 40 bytes");
     if (options.cntlid_min > options.cntlid_max) in.refuse("min_cntlid", "must not be above max_cntlid");

@@ -168,8 +168,10 @@ void Controller::identify_io_controller(nvme::IdentifyController* id) const {
   id->nn = subsystem.namespaces_max;
   id->mnan = subsystem.namespaces_max;
   id->oncs = 1u << 0 | 1u << 2 | 1u << 3 | 1u << 5;  // compare, dataset management, write zeroes, reservations
-  id->fuses = 1;                                     // Compare and Write
-  id->acwu = compare_write_blocks_max - 1;
+  if (subsystem.compare_write) {
+    id->fuses = 1;
+    id->acwu = compare_write_blocks_max - 1;
+  }
   // Present, without broadcast. Said even when no namespace has a cache yet: one may be added while hosts are
   // connected.
   id->vwc = 1u << 0 | 2u << 1;

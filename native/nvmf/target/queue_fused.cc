@@ -36,6 +36,7 @@ Status TargetQueue::pair(Request* request) {
   const bool first_failed = std::exchange(fused_first_failed_, false);
   if (first != nullptr && fuse != nvme::fuse_second) abandon(first, status::missing_fused.dnr());
   if (fuse == 0) return status::success;
+  if (!subsystem_->options().compare_write) return status::invalid_field.dnr();
   if (fuse == nvme::fuse_first) {
     fused_first_ = request;  // also when it ends here: its second half must not be carried out
     return is(*request, NvmOpcode::compare) ? status::success : status::invalid_field.dnr();

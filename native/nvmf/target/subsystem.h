@@ -37,6 +37,9 @@ struct SubsystemOptions {
   // Its controllers on other nodes can change nothing any more while this one is accessible (the volume's epoch fences
   // them): a cross-controller reset of one of them has nothing left to wait for.
   bool one_active = false;
+  // Fused Compare and Write is atomic among the hosts of this subsystem only: not offered where others reach the same
+  // blocks by another one.
+  bool compare_write = true;
   // It has no namespaces of its own: nodes attach those of others, each for itself (attachments.h).
   bool node_link = false;
   uint32_t attachments_max = 8192;    // of each of its associations

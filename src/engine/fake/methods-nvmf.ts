@@ -74,6 +74,7 @@ function createSubsystem(state: EngineState, fields: Fields): true {
   };
   fields.booleanOr('ana_reporting', true);
   fields.booleanOr('one_active', false);
+  fields.booleanOr('compare_write', true);
   if (options.serial.length > 20) fields.refuse('serial_number', 'must be at most 20 bytes');
   fields.end();
   if (state.subsystems.has(nqn)) throw new Refused('exists', `subsystem ${nqn} exists`);

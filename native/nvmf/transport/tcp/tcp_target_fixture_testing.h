@@ -84,7 +84,8 @@ class TcpTargetFixture : public ::testing::Test {
  protected:
   static constexpr uint64_t blocks = 4096;
 
-  explicit TcpTargetFixture(Wire wire, TcpTargetOptions options = {}, const TargetLimits& limits = {})
+  explicit TcpTargetFixture(Wire wire, TcpTargetOptions options = {}, const TargetLimits& limits = {},
+                            bool compare_write = true)
       : wire_(wire), seed_(test_seed()), memory_(seed_), arena_(size_t{256} << 20) {
     std::printf("seed %llu\n", static_cast<unsigned long long>(seed_));
     if (wire == Wire::sockets) {
@@ -107,7 +108,8 @@ class TcpTargetFixture : public ::testing::Test {
     auto under = bdev::MallocBdev::create(*reactors_[1], disk);
     BASALT_ASSERT(under.ok());
     bdev_ = std::make_unique<GateBdev>(*reactors_[1], std::move(under).value());
-    auto created = target_->create_subsystem({.nqn = subnqn, .serial_number = "serial0"});
+    auto created =
+        target_->create_subsystem({.nqn = subnqn, .serial_number = "serial0", .compare_write = compare_write});
     subsystem_ = created.value();
     BASALT_ASSERT(subsystem_->add_host(hostnqn).ok());
     auto address = run(subsystem_->add_listener({"TCP", "127.0.0.1", "0"}));

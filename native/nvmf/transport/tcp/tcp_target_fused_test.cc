@@ -13,7 +13,7 @@ namespace status = nvme::status;
 
 class Fused : public TcpTargetFixture {
  protected:
-  Fused() : TcpTargetFixture(Wire::memory) { add_namespace(); }
+  explicit Fused(bool offered = true) : TcpTargetFixture(Wire::memory, {}, {}, offered) { add_namespace(); }
   struct Half {
     nvme::Command command;
     Bytes data;
@@ -238,6 +238,24 @@ TEST_F(Fused, CountersOfManyHostsLoseNothing) {
   }));
   EXPECT_EQ(load_le<uint64_t>(pairs[0].io->read(1, 0, 1).data.data() + 8), host_count * steps);
   EXPECT_GT(failures, 0u);
+}
+
+class NotFused : public Fused {
+ protected:
+  NotFused() : Fused(false) {}
+};
+
+TEST_F(NotFused, BothHalvesAreRefusedAndNothingIsWrittenWhereItIsNotOffered) {
+  const Pair pair = associate();
+  const Bytes id = pair.admin->identify(1).data;
+  EXPECT_EQ(load_le<uint16_t>(id.data() + 522), 0);  // FUSES
+  EXPECT_EQ(load_le<uint16_t>(id.data() + 532), 0);  // ACWU
+  const Bytes before = pattern(4096, 1);
+  ASSERT_TRUE(pair.io->write(1, 10, before, false).status.ok());
+  auto result = exchange(*pair.io, {compare(10, before), write(10, pattern(4096, 2))});
+  EXPECT_EQ(result[100], status::invalid_field.dnr());
+  EXPECT_EQ(result[101], status::invalid_field.dnr());
+  EXPECT_EQ(pair.io->read(1, 10, 1).data, before);
 }
 
 }  // namespace
