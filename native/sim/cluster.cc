@@ -129,6 +129,10 @@ bool Cluster::redundant() {
   const Leadership& present = store_->present().value;
   for (size_t leg = 0; leg < volume_.legs.size(); leg++) {
     if (present.legs[leg].size() != volume_.legs[leg].size()) return false;
+    // The controller may not have noticed yet that one of them was restarted, and what its cache held is gone.
+    for (const InSyncMember& member : present.legs[leg]) {
+      if (!member.incarnation.empty() && member.incarnation != disk_of(member.replica).incarnation()) return false;
+    }
   }
   Assembly& assembly = *controllers_[static_cast<size_t>(index)]->assembly();
   for (size_t leg = 0; leg < assembly.leg_count(); leg++) {

@@ -140,6 +140,10 @@ DiskNode::~DiskNode() {
   kill();
 }
 
+std::string DiskNode::incarnation() const {
+  return daemon_ == nullptr ? std::string() : daemon_->incarnation;
+}
+
 void DiskNode::start() {
   BASALT_ASSERT(daemon_ == nullptr);
   node_.restart();
