@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // basalt_floor: the bytes of NVMe/TCP reads or writes between a minimal server and client, with nothing above the
-// sockets: what a target is compared with. Both look for work for 200 us and then sleep, as reactors do.
+// sockets: what a target is compared with. Both look for work for 200 us, giving way meanwhile, and then sleep, as
+// reactors do.
 //
 //   basalt_floor serve                  prints its port, serves one client after the other until killed
 //   basalt_floor relay --to N,...       the same, by asking others: reads the first of them, writes all
@@ -11,6 +12,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -279,6 +281,8 @@ void serve_clients(env::Env& env, Memory& memory, std::vector<Client>& clients, 
       if (others) others->wait_for(wanted);
       sleep_until_ready(wanted);
       busy = env.now();
+    } else {
+      sched_yield();
     }
   }
 }
@@ -375,6 +379,8 @@ class Run {
       } else if ((at - busy).ns > spin_ns) {
         sleep_until_ready(wanted(), static_cast<int>(std::min<int64_t>(1000, until_due_ms(at))));
         at = env_.now();
+      } else {
+        sched_yield();
       }
     }
     meter_.finish(at);

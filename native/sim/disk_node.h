@@ -43,8 +43,8 @@ class DiskNode {
   void kill();       // SIGKILL
   void power_cut();  // kills, too
   bool up() const { return daemon_ != nullptr; }
-  bool ready() const;   // serves all replicas
-  bool failed() const;  // its lvstore refuses writes until it is loaded again
+  bool ready() const;               // serves all replicas
+  bool failed() const;              // its lvstore refuses writes until it is loaded again
   std::string incarnation() const;  // of its daemon; empty while there is none
   uint64_t conflict_count() const;
   // The replica's lvol, while the daemon runs; for looking at it from beside the gate.
