@@ -13,16 +13,15 @@
 //              - mirrors stay mirrors and coded legs keep their places: what a leg is made of does not change here
 
 import type { ClusterState } from '../model/cluster-state.js';
-import { keys } from '../model/keys.js';
-import { codecs, formatVersion, type VolumeObject } from '../model/objects.js';
+import { codecs, type VolumeObject } from '../model/objects.js';
 import { type PoolObject, redundancyText } from '../model/pools.js';
 import { copyWaitingFor } from './drain.js';
 import { replicaBytes } from './growth.js';
 import type { MoveStep } from './move-controller.js';
-import { whyUndriven } from './move-replica.js';
+import { promised, whyUndriven } from './move-replica.js';
 import { promisedPerDisk } from './promised.js';
-import { homesOfVolume, isSettled } from './rebuild.js';
-import { noStep, replace, type StoreStep } from './store-step.js';
+import { homesOfVolume } from './rebuild.js';
+import { both, noStep, replace, type StoreStep } from './store-step.js';
 
 export interface PoolChange {
   readonly volumeId: string;
@@ -60,7 +59,7 @@ function whyNoRoom(state: ClusterState, volume: VolumeObject, pool: PoolObject):
   const map = state.get('pgMaps', pool.id);
   const homes = homesOfVolume(state, inPool(volume, pool));
   if (map === null || homes === null) return `pool ${pool.name} has no map`;
-  const promised = promisedPerDisk(state);
+  const taken = promisedPerDisk(state);
   const each = replicaBytes(volume, state.get('leaderships', volume.id));
   const coming = new Map<string, number>();
   homes.forEach((disks, leg) => {
@@ -69,7 +68,7 @@ function whyNoRoom(state: ClusterState, volume: VolumeObject, pool: PoolObject):
   });
   for (const [disk, bytes] of coming) {
     const capacityBytes = map.disks.find(({ id }) => id === disk)?.capacityBytes ?? 0;
-    const leftBytes = Math.max(0, capacityBytes - (promised.get(disk) ?? 0));
+    const leftBytes = Math.max(0, capacityBytes - (taken.get(disk) ?? 0));
     if (bytes > leftBytes)
       return `disk ${disk} of pool ${pool.name} has ${leftBytes} bytes left, and its replicas of ${volume.name} may come to take ${bytes}`;
   }
@@ -128,7 +127,7 @@ export function planChangePool(state: ClusterState, change: PoolChange): MoveSte
   if (volume.pool !== change.to) return { do: 'fail', why: 'it was given to another pool meanwhile' };
   const rest = restOfChange(state, change);
   if (rest.replicas > 0)
-    return { do: 'wait', why: whyUndriven(state, volume, led.value) ?? legsWaitingFor(state, volume) };
+    return { do: 'wait', why: whyUndriven(state, volume, led.value) ?? copiesWaitFor(state, volume) };
   if (rest.tombstones > 0) return { do: 'wait', why: 'replicas that left are being deleted' };
   if (rest.snapshotCopies === 0) return { do: 'done' };
   const homes = new Set(volume.legs.flatMap((leg) => leg.replicas.map(({ disk }) => disk)));
@@ -137,12 +136,11 @@ export function planChangePool(state: ClusterState, change: PoolChange): MoveSte
   return { do: 'wait', why: copyWaitingFor(state, elsewhere, ofThis) ?? 'copies of snapshots follow' };
 }
 
-function legsWaitingFor(state: ClusterState, volume: VolumeObject): string {
+function copiesWaitFor(state: ClusterState, volume: VolumeObject): string {
   const coming = volume.legs.flatMap(({ replicas }) => replicas.filter((entry) => entry.leaving !== true));
   const down = coming.find((entry) => state.get('lives', entry.node) === null);
   if (down !== undefined) return `node ${down.node} of disk ${down.disk} is down`;
-  const settled = volume.legs.filter((_, leg) => isSettled(state, volume, leg)).length;
-  return `${volume.legs.length - settled} of ${volume.legs.length} legs are copied, or wait for their turn`;
+  return 'replicas are copied, or wait for their turn';
 }
 
 /** The change counts only for the pool, the sets and the promises of space that it was planned on. */
@@ -153,12 +151,7 @@ function named(state: ClusterState, volume: VolumeObject, pool: PoolObject): Sto
   const same = [state.stored('leaderships', volume.id), state.stored('pools', pool.id)].flatMap((entry) =>
     entry === null ? [] : [{ key: entry.key, revision: entry.revision }],
   );
-  const promise = { key: keys.placement, text: JSON.stringify({ format: formatVersion, volumeId: volume.id }) };
-  return {
-    ...step,
-    expect: [...step.expect, ...same, { key: keys.placement, revision: state.placementRevision }],
-    put: [...step.put, promise],
-  };
+  return both({ ...step, expect: [...step.expect, ...same] }, promised(state, volume));
 }
 
 /** What calling it off changes: the volume names its former pool again, and what has moved goes back. */

@@ -229,7 +229,7 @@ function begin(state: ClusterState, at: LegMove): MoveStep {
 }
 
 /** Nobody else has placed anything since the room was looked at. */
-function promised(state: ClusterState, { id }: VolumeObject): StoreStep {
+export function promised(state: ClusterState, { id }: VolumeObject): StoreStep {
   const key = keys.placement;
   const text = JSON.stringify({ format: formatVersion, volumeId: id });
   return { expect: [{ key, revision: state.placementRevision }], put: [{ key, text }], remove: [] };

@@ -127,15 +127,6 @@ export function homesOfVolume(state: ClusterState, volume: VolumeObject): string
   return new Maps(state).wanted(volume);
 }
 
-/** The leg has a replica in sync on each of the disks that it belongs on, and none elsewhere. */
-export function isSettled(state: ClusterState, volume: VolumeObject, index: number): boolean {
-  const leg = volume.legs[index] ?? { replicas: [] };
-  const leadership = state.get('leaderships', volume.id);
-  const inSync = leadership === null ? new Set<string>() : inSyncOf(leadership, index);
-  const disks = homesOfVolume(state, volume)?.[index] ?? [];
-  return leg.replicas.every((entry) => inSync.has(entry.replica)) && sameDisks(leg, disks);
-}
-
 /** What needs no copying: burying, dropping, and exchanging what was never written. */
 function planVolume(view: View, volume: VolumeObject): PlannedChange | null {
   if (volume.phase === 'deleting') return planBurial(view, volume);
