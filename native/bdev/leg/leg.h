@@ -14,6 +14,8 @@
 //  - a read of a dirty region is answered after the region was made equal on all members
 //  - Reservation Conflict from any member fences the leg: everything ends with ANA Inaccessible, nothing is
 //  acknowledged
+//  - a member's failure is told when each member that would stay has answered a request that was sent since, or failed
+//    too: after a pause the first failure seen may be that of the only one which has everything
 //  - a region's mark is durable in the tail of every member that receives before any of them is sent data for it; it is
 //    cleared only when the region is equal and flushed on all, and nobody whom the marks are kept for is out
 //
@@ -149,6 +151,7 @@ class LegBdev final : public DrivenLeg {
     uint32_t in_flight_count = 0;  // of this leg's requests; a slot is reused only when none is left
     uint32_t task_count = 0;       // coroutines that still refer to the slot
     bool renewing = false;
+    std::string failure;    // why it counts as failed
     bool receives = false;  // joining: its tail is ready
     // Reads: how long they take of late, and until when the member counts as slow, or as one that may be again.
     Duration read_latency;
@@ -236,6 +239,7 @@ class LegBdev final : public DrivenLeg {
   void refresh_masks();
   void member_failed(uint32_t slot, nvme::Status status) { member_failed(slot, nvme::to_string(status)); }
   void member_failed(uint32_t slot, const std::string& reason);
+  void tell_failures();
   void recheck();
   void request_ended(uint32_t slot);
   void task_ended(uint32_t slot);
@@ -304,6 +308,8 @@ class LegBdev final : public DrivenLeg {
   uint64_t must_have_ = 0;  // in_sync | copied: who must have a write before it is acknowledged
   uint64_t receives_ = 0;   // must_have | joining
   uint64_t failed_ = 0;     // broken, waiting for the orchestrator
+  uint64_t told_ = 0;       // failed, of the set, and the orchestrator knows
+  Instant failed_at_;       // the last failure
   bool fenced_ = false;
   bool open_ = false;  // it is known what is dirty
   bool growing_ = false;

@@ -27,20 +27,39 @@ void LegBdev::refresh_masks() {
     if (state == MemberState::in_sync) in_sync_ |= bit(slot);
   }
   failed_ &= known;
+  told_ &= failed_;
   BASALT_ASSERT(in_sync_ != 0);
 }
 
 void LegBdev::member_failed(uint32_t slot, const std::string& reason) {
   if (fenced_ || members_[slot].state == MemberState::empty || (failed_ & bit(slot)) != 0) return;
   failed_ |= bit(slot);
-  const std::string name = members_[slot].handle.info().name;
+  failed_at_ = home().env().now();
+  members_[slot].failure = reason;
   if (members_[slot].state == MemberState::in_sync) {
     if ((in_sync_ & ~failed_) == 0) reach(Mark::member_lost_last);
-    if (events_.member_failed) events_.member_failed(name, reason);
   } else if (events_.joining_failed) {
     reach(Mark::joining_member_failed);
-    events_.joining_failed(name, reason);
+    events_.joining_failed(members_[slot].handle.info().name, reason);
   }
+  tell_failures();
+}
+
+// Who is told lets the others go on alone: so each of them has to have been there since.
+void LegBdev::tell_failures() {
+  if (fenced_ || (failed_ & in_sync_ & ~told_) == 0) return;
+  bool heard_of_all = true;
+  for_each_slot(must_have_ & ~failed_, [&](uint32_t slot) {
+    if (members_[slot].handle.bdev().last_success_sent() >= failed_at_) return;
+    heard_of_all = false;
+    renew(slot);
+  });
+  if (!heard_of_all) return;
+  const uint64_t untold = failed_ & in_sync_ & ~told_;
+  told_ |= untold;
+  if (!events_.member_failed) return;
+  for_each_slot(
+      untold, [&](uint32_t slot) { events_.member_failed(members_[slot].handle.info().name, members_[slot].failure); });
 }
 
 // Something about the set or the leases changed: let go what was waiting for it.
@@ -61,6 +80,7 @@ void LegBdev::recheck() {
   waiting_ops.splice_back(lists_->held_reads);
   while (Op* op = waiting_ops.pop_front())
     start_read(op);
+  tell_failures();
   if (waiting() && !fenced_) return;
   Lists::resume_all(lists_->settled_waiters);
 }
@@ -156,7 +176,7 @@ Outcome LegBdev::commit_member(const std::string& name) {
     arm_sweep();
   }
   // It failed between the copy's end and the commit: now it is a failed member of the set.
-  if ((failed_ & bit(slot)) != 0 && events_.member_failed) events_.member_failed(name, "failed while it joined");
+  if ((failed_ & bit(slot)) != 0) member.failure = "failed while it joined";
   recheck();
   return success();
 }

@@ -35,6 +35,49 @@ TEST_F(Leg, HoldsWritesThatAMemberMissedUntilItsRemovalIsCommitted) {
   EXPECT_TRUE(later.io.status.ok());
 }
 
+// The controller stood still. Meanwhile b's machine lost its cache, and a, who has everything, gave the connection up.
+TEST_F(Leg, TellsOfAFailureOnlyWhenEachMemberThatWouldStayHasAnsweredSince) {
+  make({&a, &b, &c});
+  b.hold = true;
+  PendingIo& write = start(IoType::write, 3, 0x11);
+  leg->member_lost("a");
+  settle(seconds(5));
+  EXPECT_EQ(failed, std::vector<std::string>{}) << "nobody has heard of b";
+  b.fail_held(nvme::status::host_path_error);
+  settle();
+  EXPECT_EQ(failed, (std::vector<std::string>{"a", "b"}));
+  EXPECT_FALSE(write.done);
+}
+
+TEST_F(Leg, TellsOfAFailureAsSoonAsTheOthersHaveAnswered) {
+  make({&a, &b});
+  settle(seconds(2));
+  b.hold_reads_only = true;
+  leg->member_lost("a");
+  settle(milliseconds(50));
+  EXPECT_EQ(failed, std::vector<std::string>{});
+  b.release();
+  settle();
+  EXPECT_EQ(failed, std::vector<std::string>{"a"});
+}
+
+// Its answer to an earlier request says only that it was there before.
+TEST_F(Leg, AnAnswerToWhatWasAskedBeforeTheFailureIsNotEnough) {
+  make({&a, &b});
+  settle(seconds(2));
+  b.hold = true;
+  PendingIo& write = start(IoType::write, 3, 0x11);
+  settle(milliseconds(1));
+  leg->member_lost("a");
+  b.release_first();
+  ASSERT_TRUE(ends(write));
+  settle(milliseconds(50));
+  EXPECT_EQ(failed, std::vector<std::string>{});
+  b.release();
+  settle();
+  EXPECT_EQ(failed, std::vector<std::string>{"a"});
+}
+
 TEST_F(Leg, NeverRemovesTheLastMember) {
   make({&a, &b});
   ASSERT_TRUE(leg->remove_member("b").ok());

@@ -31,8 +31,11 @@ class ScriptedMember final : public Bdev {
     const Instant sent = home().now();
     submitted_count++;
     const bool held_back = hold && io->offset_blocks >= hold_from_block;
-    if (held_back && (!hold_writes_only || io->type != IoType::read)) return held.push_back(io);
-    if (hold_reads_only && io->type == IoType::read) return held.push_back(io);
+    if ((held_back && (!hold_writes_only || io->type != IoType::read)) ||
+        (hold_reads_only && io->type == IoType::read)) {
+      held_since_[io] = sent;
+      return held.push_back(io);
+    }
     answer(io, sent);
   }
   Task<Outcome> close() override { co_return success(); }
@@ -41,7 +44,10 @@ class ScriptedMember final : public Bdev {
   void release() {
     hold = hold_reads_only = false;
     while (Io* io = held.pop_front())
-      answer(io, home().now());
+      answer(io, held_since_[io]);
+  }
+  void release_first() {
+    if (Io* io = held.pop_front()) answer(io, held_since_[io]);
   }
   void fail_held(nvme::Status with) {
     while (Io* io = held.pop_front())
@@ -143,6 +149,7 @@ class ScriptedMember final : public Bdev {
     }
   }
   std::map<uint64_t, std::vector<uint8_t>> unflushed_;  // what was there at the last flush
+  std::map<const Io*, Instant> held_since_;
   Instant last_success_{0};
 };
 

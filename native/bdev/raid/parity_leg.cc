@@ -60,10 +60,6 @@ Task<Result<std::unique_ptr<ParityLegBdev>>> ParityLegBdev::open(Reactor& home, 
     taps.emplace_back(*leg->put(std::move(member), MemberState::in_sync).tap, home);
   auto opening = RaidParityBdev::open_driven(home, std::move(raid), std::move(taps), leg->raid_events());
   auto opened = co_await opening;
-  // Whoever failed meanwhile is found to have by the next takeover.
-  bool failed = false;
-  for (const auto& slot : leg->slots_)
-    failed |= slot->failed;
   if (!opened || leg->fenced_) {
     leg->events_ = {};
     if (opened) {
@@ -81,14 +77,7 @@ Task<Result<std::unique_ptr<ParityLegBdev>>> ParityLegBdev::open(Reactor& home, 
   leg->info_.block_size_bytes = below.block_size_bytes;
   leg->info_.memory_alignment_bytes = below.memory_alignment_bytes;
   leg->lists_->scratch = std::make_unique<char[]>(below.block_size_bytes);
-  // Said while nobody could do anything about it.
-  if (failed) {
-    for (const auto& slot : leg->slots_) {
-      if (slot->failed && leg->events_.member_failed) {
-        leg->events_.member_failed(slot->member.handle.info().name, "failed while the leg was opened");
-      }
-    }
-  }
+  leg->tell_failures();
   co_return leg;
 }
 
@@ -161,6 +150,7 @@ void ParityLegBdev::finish(Op* op, nvme::Status status) {
 
 // Something about the set or the leases changed: let go what was waiting for it.
 void ParityLegBdev::recheck() {
+  tell_failures();
   List<Op, &Op::node> waiting_ops;
   waiting_ops.splice_back(lists_->lease_waits);
   while (Op* op = waiting_ops.pop_front())

@@ -11,6 +11,7 @@
 //  - a read is answered while every member of the set, and every one whose joining swap may have been made, holds an
 //    unexpired lease, by a clock read after the data came
 //  - there are never fewer than k members in the set
+//  - a member's failure is told when each of the set has answered a request that was sent since, or failed too
 //  - one that takes over from another joins while that one serves, and that one is removed afterwards
 //  - what cannot be had from the members that are left waits for the orchestrator, or for a fence
 #pragma once
@@ -107,6 +108,7 @@ class ParityLegBdev final : public DrivenLeg {
   Slot& put(LegMember member, MemberState state);
   Slot* find(const std::string& name) const;
   void leave(Slot& slot);
+  void tell_failures();
   void conflict();
   bool uses(const Bdev& member) const;
   void wake_released();
@@ -118,6 +120,7 @@ class ParityLegBdev final : public DrivenLeg {
   ParityLegOptions options_;
   LegEvents events_;
   bool fenced_ = false;
+  Instant failed_at_;         // the last member's failure
   uint64_t set_version_ = 0;  // grows with each change of the members
   uint32_t settling_count_ = 0;
   Gate gate_;  // operations, renewals

@@ -76,6 +76,8 @@ struct ParityLegBdev::Slot {
   std::unique_ptr<Tap> tap;
   MemberState state = MemberState::empty;
   bool failed = false;
+  bool told = false;  // of the set, and the orchestrator knows that it failed
+  std::string failure;
   // A lease's renewal: one block read.
   bool renewing = false;
   uint32_t refused_count = 0;  // answered, but not with success, one after the other

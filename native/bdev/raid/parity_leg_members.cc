@@ -20,13 +20,12 @@ RaidParityEvents ParityLegBdev::raid_events() {
     Slot* slot = find(name);
     if (slot == nullptr || slot->failed || fenced_) return;
     slot->failed = true;
+    slot->failure = reason;
+    failed_at_ = home().env().now();
     // While it opens nobody may hear of anything yet.
     if (raid_ == nullptr) return;
-    if (slot->state == MemberState::in_sync) {
-      if (events_.member_failed) events_.member_failed(name, reason);
-    } else if (events_.joining_failed) {
-      events_.joining_failed(name, reason);
-    }
+    if (slot->state != MemberState::in_sync && events_.joining_failed) events_.joining_failed(name, reason);
+    tell_failures();
   };
   events.member_failed = broke;
   events.rebuild_failed = broke;
@@ -54,6 +53,25 @@ RaidParityEvents ParityLegBdev::raid_events() {
     if (raid_ != nullptr) recheck();
   };
   return events;
+}
+
+// Who is told lets the others go on without it: so each of them has to have been there since.
+void ParityLegBdev::tell_failures() {
+  if (fenced_ || raid_ == nullptr) return;
+  const auto untold = [](const Slot& slot) { return slot.state == MemberState::in_sync && slot.failed && !slot.told; };
+  if (std::none_of(slots_.begin(), slots_.end(), [&](const auto& slot) { return untold(*slot); })) return;
+  bool heard_of_all = true;
+  for_each_of_set([&](Slot& slot) {
+    if (slot.failed || slot.member.handle.bdev().last_success_sent() >= failed_at_) return;
+    heard_of_all = false;
+    renew(slot);
+  });
+  if (!heard_of_all) return;
+  for_each_of_set([&](Slot& slot) {
+    if (!untold(slot)) return;
+    slot.told = true;
+    if (events_.member_failed) events_.member_failed(slot.member.handle.info().name, slot.failure);
+  });
 }
 
 ParityLegBdev::Slot& ParityLegBdev::put(LegMember member, MemberState state) {
@@ -142,7 +160,7 @@ Outcome ParityLegBdev::commit_member(const std::string& name) {
   slot->state = MemberState::in_sync;
   set_version_++;
   // It failed between the copy's end and the commit: now it is a failed member of the set.
-  if (slot->failed && events_.member_failed) events_.member_failed(name, "failed while it joined");
+  if (slot->failed) slot->failure = "failed while it joined";
   recheck();
   return success();
 }

@@ -91,6 +91,21 @@ TEST(ParityLeg, HoldsWritesThatAMemberMissedUntilItsRemovalIsCommitted) {
   EXPECT_EQ(rig.read(19), 20);
 }
 
+// The others would go on without it: whoever of them is gone too, perhaps with its cache, must not count as staying.
+TEST(ParityLeg, TellsOfAFailureOnlyWhenEachMemberThatWouldStayHasAnsweredSince) {
+  ParityLegRig rig(2, 1);
+  ASSERT_TRUE(rig.open({0, 1, 2}).ok());
+  fill_leg(rig);
+  rig.settle(seconds(1));
+  rig.members[2]->hold = true;
+  rig.leg->member_lost("b");
+  rig.settle(seconds(5));
+  EXPECT_EQ(rig.failed, std::vector<std::string>{}) << "nobody has heard of c";
+  rig.members[2]->fail_held(nvme::status::host_path_error);
+  rig.settle();
+  EXPECT_EQ(rig.failed, (std::vector<std::string>{"b", "c"}));
+}
+
 TEST(ParityLeg, IsNeverLeftWithFewerThanItsDataMembers) {
   ParityLegRig rig(2, 1);
   ASSERT_TRUE(rig.open({0, 1, 2}).ok());
