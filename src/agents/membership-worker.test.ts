@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Goal: a replica that nobody wants any more is not copied, whenever that was said.
-// Method: the worker of one volume with one leg, over an engine that attaches when the test says so.
+// Goal: a replica that nobody wants any more is not copied, whenever that was said; a set that none of its members keeps does
+// not stay in the store.
+// Method: the worker of one volume with one leg, over an engine that attaches, and members that keep, when the test says so.
 
 import { afterEach, describe, expect, it } from 'vitest';
+import type { EngineEvent } from '../engine/engine.js';
 import { systemClock } from '../env/clock.js';
 import type { Leadership, ReplicaPlacement, VolumeObject } from '../model/objects.js';
 import { MembershipWorker, type WorkerOptions } from './membership-worker.js';
@@ -65,6 +67,7 @@ class Bed {
       register: { known: leadership },
       keeper: { keep: async () => ({ failed: [], fenced: false }) },
       holder,
+      setsBefore: leadership.legs,
       resolve: () => ({ traddr: '127.0.0.1', trsvcid: '1', linkNqn: null }),
       attachTimeoutMs: patientMs,
       rejoinMs: 10,
@@ -95,11 +98,11 @@ async function eventually(what: string, holds: () => boolean): Promise<void> {
     if (systemClock.now() > endMs) throw new Error(`never: ${what}`);
 }
 
-let bed: Bed;
-
-afterEach(() => bed.worker.stop());
-
 describe('a replica that is to join', { timeout: 2 * patientMs }, () => {
+  let bed: Bed;
+
+  afterEach(() => bed.worker.stop());
+
   it.each([
     ['while it is being attached', true],
     ['while it is copied', false],
@@ -119,5 +122,97 @@ describe('a replica that is to join', { timeout: 2 * patientMs }, () => {
     await eventually('it is let go', () => !bed.worker.joining.has(fresh));
     expect(count('basalt_member_attach')).toBe(1);
     expect(bed.ended).toEqual([]);
+  });
+});
+
+/** The worker of a volume whose leg has members a and b, with c that joined since, and what the store holds of it. */
+function servedBed(keeps: () => readonly string[], before: Leadership['legs'], present: Leadership) {
+  let known = present;
+  const ended: string[] = [];
+  const released: string[] = [];
+  const assembly = {
+    epoch: 3,
+    legIndex: () => 0,
+    legName: () => 'leg',
+    memberNamed: (name: string) => ({ leg: 0, replica: name }),
+    nameOfMember: (replica: string) => replica,
+    detach: async () => {},
+  };
+  const fails = () =>
+    (known.legs[0]?.inSync ?? []).filter(({ replica }) => !keeps().includes(replica)).map(({ replica }) => replica);
+  const keep = async () => ({ failed: fails().map((replica) => ({ leg: 0, replica })), fenced: false });
+  const register = {
+    get known() {
+      return known;
+    },
+    versioned: null,
+    swap: async (plan: (now: Leadership) => Leadership | null) => {
+      known = plan(known) ?? known;
+      return true;
+    },
+  };
+  const rpc = async (method: string, { member }: { member: string }) => released.push(`${method} ${member}`);
+  const worker = new MembershipWorker({
+    context: { engine: { rpc }, clock: systemClock, log: quietLog },
+    volume: () => ({ id: volumeId, name: 'v', legs: [{ replicas: [] }] }) as unknown as VolumeObject,
+    assembly,
+    register,
+    keeper: { begin: keep, keep },
+    holder,
+    setsBefore: before,
+    onFenced: (why: string) => ended.push(why),
+    onStuck: (why: string) => ended.push(why),
+    onChange: () => {},
+  } as unknown as WorkerOptions);
+  const fail = (member: string): void =>
+    worker.handle({
+      method: 'leg_member_failed',
+      params: { leg: 'leg', member, reason: '', sequence: 1 },
+    } as EngineEvent);
+  const inSync = () => known.legs[0]?.inSync.map(({ replica }) => replica);
+  return { worker, ended, released, fail, inSync };
+}
+
+const setOf = (...replicas: string[]): Leadership['legs'] => [
+  { inSync: replicas.map((replica) => ({ replica, incarnation: 'i' })) },
+];
+
+describe('a set that none of its members is there to keep', { timeout: 2 * patientMs }, () => {
+  it('is swapped back to the one before: who left may be the only one who has everything', async () => {
+    const both = setOf('a', 'b');
+    let keeping = ['a', 'b'];
+    const served = servedBed(() => keeping, both, { ...leadership, legs: both });
+    await served.worker.begin();
+    served.worker.start();
+    // The controller stood still: a gave up the connection, and b's machine lost its cache.
+    keeping = [];
+    served.fail('a');
+    await eventually('it gives up', () => served.ended.length > 0);
+    await served.worker.stop();
+    expect(served.inSync()).toEqual(['a', 'b']);
+    expect(served.released).toEqual([]);
+  });
+
+  it('goes back to the one that was last kept, not to the one that the controller began with', async () => {
+    const both = setOf('a', 'b');
+    let keeping = ['a', 'b'];
+    const served = servedBed(() => keeping, both, { ...leadership, legs: both });
+    await served.worker.begin();
+    served.worker.start();
+    keeping = ['b'];
+    served.fail('a');
+    await eventually('a is let go', () => served.released.length > 0);
+    keeping = [];
+    served.fail('b');
+    await eventually('it gives up', () => served.ended.length > 0);
+    await served.worker.stop();
+    expect(served.inSync()).toEqual(['b']);
+  });
+
+  it('is swapped back when a takeover made it and nobody was served yet', async () => {
+    const served = servedBed(() => [], setOf('a', 'b'), { ...leadership, legs: setOf('b') });
+    await expect(served.worker.begin()).rejects.toThrow('does not keep who is in sync');
+    await served.worker.stop();
+    expect(served.inSync()).toEqual(['a', 'b']);
   });
 });

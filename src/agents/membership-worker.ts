@@ -5,6 +5,8 @@
 //
 // Invariants:  - the engine is told to go on without a member only after the swap that removed it is known to be in the store
 //              - all members keep the set that is in force themselves before anything is acknowledged under it (set-keeper.ts)
+//              - a set that nobody is there to keep is swapped back to the one before: the one who left may be the only one who
+//                has everything
 //              - a copied member counts only after its swap; one that fails meanwhile is swapped out before it is given up
 //              - a member of a leg with parity that has a successor is let go after the swap that exchanged the two, and when
 //                the engine knows of it and the successor has not failed by then
@@ -20,6 +22,7 @@ import {
   type MemberRef,
   outOfSync,
   planJoin,
+  planRestore,
   planRetire,
   planShrink,
 } from '../reconcile/membership.js';
@@ -38,6 +41,8 @@ export interface WorkerOptions {
   readonly register: LeadershipRegister;
   readonly keeper: SetKeeper;
   readonly holder: Holder;
+  /** Of the last holder: nothing was acknowledged under another set yet. */
+  readonly setsBefore: Leadership['legs'];
   readonly resolve: ResolveReplica;
   readonly attachTimeoutMs: number;
   readonly rejoinMs: number;
@@ -78,12 +83,14 @@ export class MembershipWorker {
   readonly #wakeup = new Wakeup();
   readonly #rejoinWakeup = new Wakeup();
   readonly #stop = new AbortController();
+  #setsInForce: Leadership['legs'];
   #attempts = 0;
   #ended = false;
   #running: Promise<void>[] = [];
 
   constructor(options: WorkerOptions) {
     this.#options = options;
+    this.#setsInForce = options.setsBefore;
   }
 
   /**
@@ -93,8 +100,10 @@ export class MembershipWorker {
   async begin(): Promise<void> {
     const { keeper, register, context, volume } = this.#options;
     const { failed } = await keeper.begin(register.versioned, this.#stop.signal);
-    if (failed.length === 0 || context.planted?.promoteBeforeTakeover === true || (await this.#keep(this.#isMine)))
+    if (failed.length === 0 || context.planted?.promoteBeforeTakeover === true || (await this.#keep(this.#isMine))) {
+      this.#setsInForce = register.known.legs;
       return;
+    }
     const detail = `replica ${failed[0]?.replica} of leg ${failed[0]?.leg} does not keep who is in sync`;
     throw new BasaltError('VOLUME_UNAVAILABLE', { name: volume().name, detail });
   }
@@ -333,9 +342,13 @@ export class MembershipWorker {
     for (;;) {
       const outcome = await keeper.keep(register.versioned, this.#stop.signal);
       if (!this.#noteFailures(outcome)) return false;
-      if (outcome.failed.length === 0) return true;
+      if (outcome.failed.length === 0) {
+        this.#setsInForce = register.known.legs;
+        return true;
+      }
       const { last } = planShrink(register.known, outcome.failed);
       if (last.length > 0) {
+        await this.#restore(mine, [...new Set(last.map(({ leg }) => leg))]);
         this.#end('stuck', `the last replica of leg ${last[0]?.leg} does not keep who is in sync`);
         return false;
       }
@@ -346,6 +359,14 @@ export class MembershipWorker {
       this.#end('fenced', `epoch ${register.known.epoch} belongs to ${register.known.controller ?? 'nobody'}`);
       return false;
     }
+  }
+
+  /** The engine has let go of nobody under the sets that are not kept. */
+  async #restore(mine: (present: Leadership) => boolean, legs: readonly number[]): Promise<void> {
+    const { register } = this.#options;
+    const plan = (present: Leadership): Leadership | null =>
+      mine(present) ? planRestore(present, this.#setsInForce, legs) : null;
+    while (plan(register.known) !== null && !(await register.swap(plan, this.#stop.signal)));
   }
 
   /** The engine may not know yet. False: a later epoch is obeyed, and the worker has ended. */

@@ -562,7 +562,7 @@ export class VolumeController {
     const shape = { allDirty: !before.clean, leaseMs, size, begun, dataKey };
     if (context.planted?.promoteBeforeTakeover === true && plan.empty.length === 0) {
       await this.#swapAsHolder((present) => ({ ...present, clean: false }), signal);
-      await this.#serve(assembly, { ...shape, members: taken });
+      await this.#serve(assembly, { ...shape, members: taken }, before.legs);
       return;
     }
     if (plan.next === null) throw this.#unavailable(plan.empty);
@@ -579,7 +579,7 @@ export class VolumeController {
     const ignore = context.planted?.ignoreLeftoverLease === true;
     if (!plan.allTaken && !signedStop && !ignore) await this.#outwaitLeases(before, takenAtMs, signal);
     const stay = taken.filter((member) => !plan.left.some((entry) => entry.replica === member.replica));
-    await this.#serve(assembly, { ...shape, members: stay });
+    await this.#serve(assembly, { ...shape, members: stay }, before.legs);
   }
 
   async #takeMembers(assembly: Assembly, leadership: Leadership, signal: AbortSignal): Promise<AttachedMember[]> {
@@ -640,7 +640,7 @@ export class VolumeController {
     while (clock.now() < endMs) await clock.sleep(endMs - clock.now(), signal);
   }
 
-  async #serve(assembly: Assembly, shape: AssemblyShape): Promise<void> {
+  async #serve(assembly: Assembly, shape: AssemblyShape, setsBefore: Leadership['legs']): Promise<void> {
     const { context, resolve } = this.#options;
     const holder = this.#holder;
     if (holder === null) throw new BasaltError('INTERNAL', { detail: 'serving without holding' });
@@ -652,6 +652,7 @@ export class VolumeController {
       keeper,
       register: this.#register,
       holder,
+      setsBefore,
       resolve,
       attachTimeoutMs: this.#timing.attachTimeoutMs,
       rejoinMs: this.#timing.rejoinMs,

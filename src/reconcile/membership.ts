@@ -138,6 +138,27 @@ export function planShrink(present: Leadership, failed: readonly MemberRef[]): S
 }
 
 /**
+ * A leg's set was swapped, and none of its members is there to keep the new one: nothing was acknowledged under that, so
+ * whoever was of the set in force before has everything still. Who joined since has it too, where there is a place for both.
+ */
+export function planRestore(
+  present: Leadership,
+  inForce: Leadership['legs'],
+  of: readonly number[],
+): Leadership | null {
+  let isNew = false;
+  const legs = present.legs.map((now, leg) => {
+    const before = inForce[leg]?.inSync ?? [];
+    const lacks = before.some((member) => !now.inSync.some((entry) => entry.replica === member.replica));
+    if (!of.includes(leg) || !lacks) return now;
+    isNew = true;
+    const joined = now.inSync.filter((entry) => !before.some((member) => member.replica === entry.replica));
+    return { inSync: needsOf(present) > 1 ? before : [...before, ...joined] };
+  });
+  return isNew ? { ...present, legs } : null;
+}
+
+/**
  * A copied member joins; null when it is in the set with that incarnation already. `insteadOf`: it has taken over the place of
  * that one, which leaves in the same swap. Legs with parity have no place for both.
  */
