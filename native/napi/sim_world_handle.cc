@@ -25,6 +25,15 @@ bool read_flag(Napi::Object object, const char* name, bool* out) {
   return true;
 }
 
+bool read_chance(Napi::Object object, const std::string& of, const char* name, double* out) {
+  const Napi::Value value = object.Get(name);
+  const double chance = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+  if (!(chance >= 0 && chance <= 1))
+    return throw_type_error(object.Env(), of + "." + name, "a number from 0 to 1"), false;
+  *out = chance;
+  return true;
+}
+
 bool read_knobs(Napi::Object object, env::SimKnobs* knobs) {
   if (!read_duration(object, "networkDelayMinNs", &knobs->network_delay_min) ||
       !read_duration(object, "networkDelayMaxNs", &knobs->network_delay_max) ||
@@ -37,10 +46,7 @@ bool read_knobs(Napi::Object object, env::SimKnobs* knobs) {
   if (*atomic_bytes == 0 || *atomic_bytes % env::SimDisk::sector_bytes != 0)
     return throw_type_error(object.Env(), "world.diskAtomicBytes", "a number of sectors"), false;
   knobs->disk_atomic_bytes = *atomic_bytes;
-  const Napi::Value chance = object.Get("shortTransferChance");
-  if (!chance.IsNumber()) return throw_type_error(object.Env(), "world.shortTransferChance", "a number"), false;
-  knobs->short_transfer_chance = chance.As<Napi::Number>().DoubleValue();
-  return true;
+  return read_chance(object, "world", "shortTransferChance", &knobs->short_transfer_chance);
 }
 
 Napi::Value time_value(Napi::Env env, Instant instant) {
@@ -75,6 +81,9 @@ void SimWorldHandle::define(Napi::Env env, Napi::Object exports) {
                                           InstanceMethod<&SimWorldHandle::heal>("heal"),
                                           InstanceMethod<&SimWorldHandle::heal_all>("healAll"),
                                           InstanceMethod<&SimWorldHandle::cut>("cut"),
+                                          InstanceMethod<&SimWorldHandle::set_link>("setLink"),
+                                          InstanceMethod<&SimWorldHandle::clear_links>("clearLinks"),
+                                          InstanceMethod<&SimWorldHandle::link_counts>("linkCounts"),
                                           InstanceMethod<&SimWorldHandle::jump_clock>("jumpClock"),
                                           InstanceMethod<&SimWorldHandle::set_clock_rate>("setClockRate"),
                                           InstanceMethod<&SimWorldHandle::set_disk>("setDisk"),
@@ -218,6 +227,37 @@ Napi::Value SimWorldHandle::cut(const Napi::CallbackInfo& info) {
   const env::SimNode* other = one == nullptr ? nullptr : node_argument(info, 1);
   if (other != nullptr) state_->simulation.world().cut_connections(one->name(), other->name());
   return info.Env().Undefined();
+}
+
+Napi::Value SimWorldHandle::set_link(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const env::SimNode* from = node_argument(info, 0);
+  const env::SimNode* to = from == nullptr ? nullptr : node_argument(info, 1);
+  if (to == nullptr) return env.Undefined();
+  if (!info[2].IsObject()) return throw_type_error(env, "link", "an object"), env.Undefined();
+  const auto object = info[2].As<Napi::Object>();
+  env::SimLink link;
+  if (!read_chance(object, "link", "lossChance", &link.loss_chance) ||
+      !read_duration(object, "retransmitNs", &link.retransmit) ||
+      !read_duration(object, "extraDelayNs", &link.extra_delay)) {
+    return env.Undefined();
+  }
+  if (link.retransmit == Duration{}) return throw_type_error(env, "link.retransmitNs", "above 0"), env.Undefined();
+  state_->simulation.world().set_link(from->name(), to->name(), link);
+  return env.Undefined();
+}
+
+Napi::Value SimWorldHandle::clear_links(const Napi::CallbackInfo& info) {
+  state_->simulation.world().clear_links();
+  return info.Env().Undefined();
+}
+
+Napi::Value SimWorldHandle::link_counts(const Napi::CallbackInfo& info) {
+  const env::SimWorld::LinkCounts& counts = state_->simulation.world().link_counts();
+  auto object = Napi::Object::New(info.Env());
+  object.Set("lost", Napi::Number::New(info.Env(), static_cast<double>(counts.lost)));
+  object.Set("slowed", Napi::Number::New(info.Env(), static_cast<double>(counts.slowed)));
+  return object;
 }
 
 Napi::Value SimWorldHandle::jump_clock(const Napi::CallbackInfo& info) {

@@ -11,6 +11,8 @@
 //   now() → nowNs           traceHash() → bigint
 //   kill(node)  powerCut(node)  pause(node)  resume(node)
 //   partition(from, to)  one way: what `from` sends to `to` is held back    heal(a, b)    healAll()    cut(a, b)
+//   setLink(from, to, {lossChance, retransmitNs, extraDelayNs})   one way: what is lost comes later
+//   clearLinks()    linkCounts() → {lost, slowed}
 //   jumpClock(node, aheadNs)   as after a suspended machine wakes up    setClockRate(node, partsPerMillion)
 //   setDisk(node, path, {failReads, failWrites, failFlushes, hang, extraDelayNs})
 //   readDisk(node, path, offsetBytes, bytes)   what it holds, into a Uint8Array, behind its user's back
@@ -66,6 +68,9 @@ class SimWorldHandle final : public Napi::ObjectWrap<SimWorldHandle> {
   Napi::Value heal(const Napi::CallbackInfo& info);
   Napi::Value heal_all(const Napi::CallbackInfo& info);
   Napi::Value cut(const Napi::CallbackInfo& info);
+  Napi::Value set_link(const Napi::CallbackInfo& info);
+  Napi::Value clear_links(const Napi::CallbackInfo& info);
+  Napi::Value link_counts(const Napi::CallbackInfo& info);
   Napi::Value jump_clock(const Napi::CallbackInfo& info);
   Napi::Value set_clock_rate(const Napi::CallbackInfo& info);
   Napi::Value set_disk(const Napi::CallbackInfo& info);

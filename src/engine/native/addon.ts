@@ -63,6 +63,14 @@ export interface AddonDiskFaults {
   extraDelayNs: number;
 }
 
+/** Of a way from one node to another. What is lost is sent again, and what follows on its connection waits for it. */
+export interface AddonLink {
+  lossChance: number;
+  /** Doubled for each further loss. */
+  retransmitNs: number;
+  extraDelayNs: number;
+}
+
 /** Of a block: reads fail until it was rewritten, or it holds something else and nobody is told. */
 export type AddonDiskDamage = 'unreadable' | 'changed';
 
@@ -81,6 +89,9 @@ export interface AddonSimWorld {
   heal(one: string, other: string): void;
   healAll(): void;
   cut(one: string, other: string): void;
+  setLink(from: string, to: string, link: AddonLink): void;
+  clearLinks(): void;
+  linkCounts(): { lost: number; slowed: number };
   jumpClock(node: string, aheadNs: number): void;
   setClockRate(node: string, partsPerMillion: number): void;
   setDisk(node: string, path: string, faults: AddonDiskFaults): void;

@@ -43,10 +43,17 @@ class Bench {
   }
 }
 
-async function story(seed: bigint): Promise<{ hash: bigint; nowNs: number }> {
+interface Story {
+  readonly hash: bigint;
+  readonly nowNs: number;
+  readonly links: SimWorld['linkCounts'];
+}
+
+async function story(seed: bigint, way: Parameters<SimWorld['setLink']>[2] | null = null): Promise<Story> {
   const bench = new Bench(seed);
   const target = await bench.target('t');
   const host = bench.engine('h');
+  if (way !== null) bench.world.setLink('h', 't', way);
   const [bdev = ''] = await bench.run(
     host.rpc('bdev_nvme_attach_controller', { name: 'c', ...address, subnqn: nqn, keep_alive_ms: 500 }),
   );
@@ -58,7 +65,7 @@ async function story(seed: bigint): Promise<{ hash: bigint; nowNs: number }> {
   await bench.run(handle.close());
   await bench.run(host.close());
   await bench.run(target.close());
-  return { hash: bench.world.traceHash(), nowNs: bench.world.nowNs };
+  return { hash: bench.world.traceHash(), nowNs: bench.world.nowNs, links: bench.world.linkCounts };
 }
 
 /** Of a block whose writer was killed before its disk answered. */
@@ -88,6 +95,29 @@ describe('engines in a simulated world', () => {
     const first = await story(1n);
     expect(await story(1n)).toEqual(first);
     expect((await story(2n)).hash).not.toBe(first.hash);
+  });
+
+  it('wait for what is lost on a way, and for a way that is long', async () => {
+    const direct = await story(1n);
+    expect(direct.links).toEqual({ lost: 0, slowed: 0 });
+    const lossy = await story(1n, { lossChance: 0.5, retransmitNs: 1e6, extraDelayNs: 0 });
+    expect(lossy.links.lost).toBeGreaterThan(5);
+    expect(lossy.links.slowed).toBe(0);
+    expect(lossy.nowNs - direct.nowNs).toBeGreaterThan(5e6);
+    const long = await story(1n, { lossChance: 0, retransmitNs: 1, extraDelayNs: 1e6 });
+    expect(long.links.lost).toBe(0);
+    // Each of the writes, and what comes before and after them.
+    expect(long.nowNs - direct.nowNs).toBeGreaterThan(20e6);
+  });
+
+  it('refuse ways that are none', () => {
+    const { world } = new Bench(1n);
+    world.createEngine('t', { clock: new SimClockwork(world).time.clock() });
+    const way = { lossChance: 0.1, retransmitNs: 1e6, extraDelayNs: 0 };
+    expect(() => world.setLink('t', 'nobody', way)).toThrow('node: must be a node of this world');
+    for (const wrong of [{ lossChance: 1.1 }, { lossChance: -1 }, { lossChance: Number.NaN }, { retransmitNs: 0 }])
+      expect(() => world.setLink('t', 't', { ...way, ...wrong }), JSON.stringify(wrong)).toThrow(TypeError);
+    world.kill('t');
   });
 
   it('let no time pass while nothing is asked to pass', async () => {

@@ -19,6 +19,7 @@ import {
   type AddonDiskDamage,
   type AddonDiskFaults,
   type AddonEngine,
+  type AddonLink,
   type AddonPlantedBugs,
   type AddonSimWorld,
   type AddonSimWorldConfig,
@@ -129,6 +130,20 @@ export class SimWorld {
   /** Resets every connection between the two. */
   cut(one: string, other: string): void {
     this.#addon.cut(one, other);
+  }
+
+  /** One way, in which what is lost comes later, and all that follows on its connection with it. */
+  setLink(from: string, to: string, link: AddonLink): void {
+    this.#addon.setLink(from, to, link);
+  }
+
+  clearLinks(): void {
+    this.#addon.clearLinks();
+  }
+
+  /** How often links lost something, and how often they slowed it down. */
+  get linkCounts(): { readonly lost: number; readonly slowed: number } {
+    return this.#addon.linkCounts();
   }
 
   /** The engine's clock jumps ahead, as after a suspended machine wakes up. */
