@@ -101,6 +101,8 @@ describe('a volume with erasure coding that is given to another pool', { timeout
 });
 
 const seedsMax = 60n;
+/** It shows it; when runs have changed and it does not any more, the next ones are tried. */
+const seedFirst = 8n;
 
 describe('a member that is freed before its successor is equal', () => {
   it('is found', { timeout: 900_000 }, async () => {
@@ -110,7 +112,7 @@ describe('a member that is freed before its successor is equal', () => {
       faults: ['kill the active'],
       changes: ['move a replica'],
     };
-    for (let seed = 1n; seed <= seedsMax; seed++) {
+    for (let seed = seedFirst; seed < seedFirst + seedsMax; seed++) {
       const { failure } = await run({ ...options, seed, bugs: { exchangeBeforeEqual: true } });
       if (failure === 'none') continue;
       // The next controller finds a blank member of the set, and does not begin; or hosts read what was never there.

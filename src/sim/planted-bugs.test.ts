@@ -21,7 +21,7 @@ const planted: readonly Planted[] = [
   { bug: 'skipFence', first: 1n, options: recipes.parkedWrites },
   { bug: 'promoteBeforeTakeover', first: 1n, options: recipes.diskAway },
   { bug: 'shrinkWithoutConsent', first: 1n, options: recipes.split },
-  { bug: 'ignoreLeftoverLease', first: 11n, options: recipes.splitLongLease },
+  { bug: 'ignoreLeftoverLease', first: 18n, options: recipes.splitLongLease },
   { bug: 'ignoreReadLease', first: 18n, options: recipes.splitReaders },
   { bug: 'forgetEpoch', first: 1n, options: recipes.intruders },
   { bug: 'skipExportFence', first: 1n, options: multiActiveRecipe },
@@ -59,7 +59,7 @@ describe('a planted bug is caught without choosing what goes wrong', () => {
     skipFence: 11n,
     resyncHeadOnly: 26n,
     ignoreLeftoverLease: 159n,
-    ignoreReadLease: 180n,
+    ignoreReadLease: 198n,
   } as const satisfies Partial<Record<keyof PlantedBugs, bigint>>;
   for (const [bug, first] of Object.entries(firstSeeds)) {
     it(bug, { timeout: 600_000 }, async () => {

@@ -10,7 +10,7 @@ import { type RunResult, run } from './run.js';
 import { readable, type TraceLine } from './trace.js';
 
 describe('a random run', () => {
-  for (const seed of [1n, 2n, 5n, 11n]) {
+  for (const seed of [1n, 2n, 3n, 11n]) {
     it(`of seed ${seed} passes, twice with the same trace`, { timeout: 120_000 }, async () => {
       const first = await run({ seed });
       expect(first, first.explanation).toMatchObject({ failure: 'none' });
