@@ -72,7 +72,24 @@ const changes = {
   },
 } satisfies Readonly<Record<string, Change>>;
 
-const all = { ...changes, ...operations, ...moves, ...scrubs, ...pools };
+/** Asked for by name only. */
+const corners = {
+  'drain a disk among cordons': {
+    weight: 1,
+    begin: (cluster, random) => {
+      const disks = cluster.state.all('disks').map(({ id }) => ({ kind: 'disk' as const, name: id }));
+      if (disks.length === 0 || cluster.isMoving) return null;
+      const target = random.pick(disks);
+      cluster.drainer.drainIntoCordons(
+        target,
+        disks.filter((disk) => disk !== target),
+      );
+      return `drain disk ${target.name} and cordon the others`;
+    },
+  },
+} satisfies Readonly<Record<string, Change>>;
+
+const all = { ...changes, ...operations, ...moves, ...scrubs, ...pools, ...corners };
 
 export type ChangeName = keyof typeof all;
 
@@ -83,6 +100,7 @@ const groups = [
   { names: Object.keys(moves) as ChangeName[], stream: 0x30fen, share: 0.3, stepMix: 0xd6e8feb86659fd93n },
   { names: Object.keys(scrubs) as ChangeName[], stream: 0x5c2bn, share: 0.35, stepMix: 0xa0761d6478bd642fn },
   { names: Object.keys(pools) as ChangeName[], stream: 0x9001n, share: 0.3, stepMix: 0xe7037ed1a0b428dbn },
+  { names: Object.keys(corners) as ChangeName[], stream: 0xc02n, share: 0, stepMix: 0x8ebc6af09c88c6e3n },
 ];
 const stepShare = 0.6;
 

@@ -514,6 +514,7 @@ export class ClusterSim {
     this.server.knobs = calmStore;
     this.server.heal();
     this.world.healAll();
+    this.world.clearLinks();
     for (const process of this.processes.values()) process.heal();
   }
 

@@ -51,6 +51,14 @@ export class Drainer {
     });
   }
 
+  /** Once it drains, nothing else takes what it holds: whoever cordoned the others has to lift that again. */
+  drainIntoCordons(target: DrainTarget, others: readonly DrainTarget[]): void {
+    this.#ask(`drain of ${target.name} among cordons`, async () => {
+      await drain(this.#deps, target);
+      for (const other of others) await cordon(this.#deps, other);
+    });
+  }
+
   uncordon(target: DrainTarget, state: ClusterState): void {
     if (running(state).some(({ arguments: at }) => at['disk'] === target.name || at['node'] === target.name))
       this.#rareEvents.reach('drain_ended_early');

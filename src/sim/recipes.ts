@@ -46,6 +46,13 @@ export const recipes = {
     shape: small,
     changes: ['snapshots while a disk node returns', 'clone a snapshot'],
   },
+  // What is drained finds no room until somebody lifts the cordons; nobody does while things go wrong.
+  crowded: {
+    faults: ['kill', 'pause', 'store cut', 'store down'],
+    mix: { ...busy, blocksOwn: 16, thinkMaxMs: 40 },
+    shape: { ...small, disks: 3 },
+    changes: ['drain a disk among cordons', 'make a snapshot'],
+  },
 } as const satisfies Readonly<Record<string, Recipe>>;
 
 // Drawn apart, so that the plans in test/sim remain what they were when they were found.
@@ -53,13 +60,18 @@ const stream = 0x1e7n;
 const share = 0.3;
 const laterStream = 0x1e8n;
 const laterShare = 0.2;
+const lastStream = 0x1f5n;
+const lastShare = 0.07;
 
 /** The seed's, if it is one of these; a run with a bug always is. Which one does not depend on the bug. */
 export function drawRecipe(seed: bigint, bugs: PlantedBugs): Recipe | null {
   const random = new SeededRandom(seed ^ stream);
-  const chosen = random.chance(share) || Object.values(bugs).includes(true);
+  const hasBug = Object.values(bugs).includes(true);
+  const { returning, crowded, ...others } = recipes;
+  // No planted bug needs it.
+  if (!hasBug && new SeededRandom(seed ^ lastStream).chance(lastShare)) return crowded;
+  const chosen = random.chance(share) || hasBug;
   if (!chosen) return null;
-  const { returning, ...others } = recipes;
   const recipe = random.pick(Object.values(others));
   return new SeededRandom(seed ^ laterStream).chance(laterShare) ? returning : recipe;
 }

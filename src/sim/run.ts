@@ -4,8 +4,10 @@
 // bounded time, and what hosts saw is judged.
 
 import { SeededRandom } from '../env/seeded-random.js';
+import { type BadLinks, badLinksText, beginBadLinks, drawBadLinks } from './bad-links.js';
 import { type ChangeName, ClusterChanges, changesAround, drawChanges } from './cluster-changes.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
+import { drawLoss, loseDisk } from './disk-loss.js';
 import { drawNemesis, type FaultName, Nemesis } from './nemesis.js';
 import type { Reduction } from './plan.js';
 import { noBugs, type PlantedBugs } from './planted-bugs.js';
@@ -26,6 +28,9 @@ export interface RunOptions {
   readonly mix?: Partial<WorkloadMix>;
   readonly faults?: readonly FaultName[];
   readonly changes?: readonly ChangeName[];
+  readonly links?: BadLinks;
+  /** A disk is lost for good when everything else has gone well. */
+  readonly loss?: boolean;
 }
 
 export interface RunResult {
@@ -66,9 +71,10 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const several = named === undefined && recipe === null && coded === null ? drawActive(options.seed, drawn) : null;
   const shape = { withoutLinks: drawOlder(options.seed), ...reduced({ ...drawn, ...several }, reduction) };
   const kinds = (shape.active ?? 1) === 1 ? kindsDrawn : kindsDrawn.filter((kind) => changesAround.includes(kind));
+  const extras = drawExtras(options, shape);
   const cluster = new ClusterSim(options.seed, shape, options.tell === undefined ? {} : { tell: options.tell });
   const startMs = cluster.nowMs;
-  let summary = shapeText(shape);
+  let summary = shapeText(shape) + (extras.links === null ? '' : `; ${badLinksText(extras.links)}`);
   const finish = (failure: RunResult['failure'], explanation: string): RunResult => ({
     failure,
     explanation,
@@ -79,7 +85,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     virtualMs: cluster.nowMs - startMs,
     steps: plan.steps,
     clients: shape.hosts * (mix.writers + mix.readers),
-    rareEvents: cluster.rareEvents.all,
+    rareEvents: counted(cluster),
     summary,
     history: cluster.history.text,
   });
@@ -87,6 +93,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     await cluster.start();
     const nemesis = new Nemesis(cluster, options.seed, plan);
     const changes = new ClusterChanges(cluster, options.seed, kinds);
+    if (extras.links !== null) beginBadLinks(cluster, options.seed, extras.links);
     cluster.startWorkload(mix, reduction);
     await cluster.runFor(200);
     for (let step = 0; step < plan.steps && cluster.violation === null; step++) {
@@ -95,11 +102,35 @@ export async function run(options: RunOptions): Promise<RunResult> {
       await nemesis.step(step, reduction.pauseMsMax);
     }
     summary += `; ${nemesis.summary}${changes.summary}`;
-    const problem = await settle(cluster, drawDamage(options.seed));
+    const problem = (await lose(cluster, extras.loss)) ?? (await settle(cluster, drawDamage(options.seed)));
     return problem === null ? finish('none', '') : finish(problem.kind, problem.text);
   } catch (error) {
     return finish('crash', error instanceof Error ? (error.stack ?? error.message) : String(error));
   }
+}
+
+interface Extras {
+  readonly links: BadLinks | null;
+  /** A disk is lost for good in the end. */
+  readonly loss: SeededRandom | null;
+}
+
+/** What is drawn where nothing is named; a planted bug shows in the runs in which it was found to. */
+function drawExtras({ seed, bugs = noBugs, ...named }: RunOptions, { leaseMs }: ClusterShape): Extras {
+  const { shape, mix, faults, changes, links = null, loss = false } = named;
+  const isDrawn = (shape ?? mix ?? faults ?? changes) === undefined && !Object.values(bugs).includes(true);
+  return {
+    links: links ?? (isDrawn ? drawBadLinks(seed, leaseMs) : null),
+    loss: loss ? new SeededRandom(seed) : isDrawn ? drawLoss(seed) : null,
+  };
+}
+
+function counted({ rareEvents, world }: ClusterSim): readonly RareEvent[] {
+  const { lost, slowed } = world.linkCounts;
+  return rareEvents.all.map((event) => {
+    if (event.name === 'fault_agents_link_slow') return { ...event, count: slowed };
+    return event.name === 'fault_agents_packet_lost' ? { ...event, count: lost } : event;
+  });
 }
 
 /** Never less than a cluster needs. */
@@ -122,6 +153,13 @@ function reduced(shape: ClusterShape, reduction: Reduction): ClusterShape {
 }
 
 type Problem = { readonly kind: 'liveness' | 'correctness'; readonly text: string };
+
+async function lose(cluster: ClusterSim, random: SeededRandom | null): Promise<Problem | null> {
+  if (random === null || cluster.violation !== null) return null;
+  cluster.heal();
+  const text = await loseDisk(cluster, random, restMsMax);
+  return text === null ? null : { kind: 'liveness', text: `${text}: ${standstill(cluster)}` };
+}
 
 /** `damage`: blocks of one disk are damaged in the end. */
 async function settle(cluster: ClusterSim, damage: SeededRandom | null): Promise<Problem | null> {

@@ -46,6 +46,7 @@ export class SimProcess {
   readonly #options: SimProcessOptions;
   #running: Running | null = null;
   #paused = false;
+  #isTakenAway = false;
 
   constructor(options: SimProcessOptions) {
     this.#options = options;
@@ -82,7 +83,7 @@ export class SimProcess {
   }
 
   start(): void {
-    if (this.#running !== null) return;
+    if (this.#running !== null || this.#isTakenAway) return;
     const { config, world, time, server, random, bugs, knowsLinks, replicas, rareEvents, trace, makeAgent } =
       this.#options;
     trace('start', '');
@@ -114,6 +115,12 @@ export class SimProcess {
   /** The machine loses power: what its disks had not flushed is lost. */
   powerCut(): void {
     this.#end('power cut', () => this.#options.world.powerCut(this.name));
+  }
+
+  /** As a machine that breaks: nobody sees it, or its disks, again. */
+  takeAway(): void {
+    this.#isTakenAway = true;
+    this.kill();
   }
 
   pause(): void {
