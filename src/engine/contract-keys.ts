@@ -100,7 +100,7 @@ export function keys(start: () => Engine): void {
       const open: ListenAddress = { trtype: 'TCP', traddr: '192.0.2.1', trsvcid: '0' };
       const listen = (listen_address: ListenAddress, secure_channel: boolean) =>
         engine.rpc('nvmf_subsystem_add_listener', { nqn, listen_address, secure_channel });
-      await expectRefusal(listen(open, false), 'invalidParams', 'loopback');
+      await expectRefusal(listen(open, false), 'permission', 'loopback');
       const { trsvcid } = await listen(any, true);
       const other = 'nqn.2026-01.io.basalt:other';
       await engine.rpc('nvmf_create_subsystem', { nqn: other });

@@ -238,7 +238,7 @@ export interface MethodMap {
   nvmf_create_transport: {
     params: {
       trtype: 'TCP' | 'RDMA';
-      /** RDMA only; nothing encrypts it: true to listen beyond loopback. */
+      /** True to listen beyond loopback where nothing encrypts: RDMA, and TCP without `secure_channel`. @default false */
       trusted_network?: boolean;
       max_io_qpairs_per_ctrlr?: number;
       in_capsule_data_size?: number;

@@ -72,7 +72,6 @@ class Nvmf final : public Module {
         static_cast<uint32_t>(in.natural_or("in_capsule_data_size", 8192, {.min = 4096, .max = 65536}));
     if (in_capsule_bytes % 16 != 0) in.refuse("in_capsule_data_size", "must be a multiple of 16");
     const bool trusted_network = in.boolean_or("trusted_network", false);
-    if (!rdma && in.has("trusted_network")) in.refuse("trusted_network", "goes with RDMA only");
     if (auto error = in.error()) co_return *error;
     if (rdma) {
       nvmf::RdmaTargetOptions options;
@@ -83,6 +82,7 @@ class Nvmf final : public Module {
       co_return done();
     }
     nvmf::TcpTargetOptions options;
+    options.trusted_network = trusted_network;
     options.connection.in_capsule_bytes = in_capsule_bytes;
     auto created = engine_.fabric().create_tcp(options);
     if (!created) co_return std::move(created).error();
@@ -222,7 +222,7 @@ class Nvmf final : public Module {
     Fields in(params);
     const std::string nqn = read_nqn(in, "nqn");
     const bool secure = in.boolean_or("secure_channel", false);
-    nvmf::ListenAddress address = read_listen_address(in, secure ? AddressUse::listen_tls : AddressUse::listen_plain);
+    nvmf::ListenAddress address = read_listen_address(in);
     address.secure_channel = secure;
     if (secure && address.trtype != "TCP") in.refuse("secure_channel", "goes with TCP only");
     if (auto error = in.error()) co_return *error;

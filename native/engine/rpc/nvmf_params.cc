@@ -33,24 +33,17 @@ std::string read_port(Fields& in, std::string_view name, uint64_t min) {
   return std::to_string(port);
 }
 
-nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use, std::string_view field) {
+nvmf::ListenAddress read_listen_address(Fields& in, std::string_view field) {
   Fields nested(in.object(field), in.path_of(field));
   nvmf::ListenAddress address;
   constexpr const char* types[] = {"TCP", "LOOPBACK", "TCP", "RDMA", "RDMA"};
   address.trtype = types[nested.choice("trtype", {"TCP", "LOOPBACK", "tcp", "RDMA", "rdma"})];
-  const bool loopback = address.trtype == "LOOPBACK";
   nested.choice_or("adrfam", 0, {"IPv4", "IPv6", "ipv4", "ipv6"});
   address.traddr = nested.string("traddr");
-  if (loopback) {
+  if (address.trtype == "LOOPBACK") {
     address.trsvcid = nested.string_or("trsvcid", "0");
   } else {
     address.trsvcid = read_port(nested, "trsvcid", 0);
-    env::Address check;
-    check.host = address.traddr;
-    // RDMA has its own rule, which its transport knows: whether the network is trusted.
-    if (use == AddressUse::listen_plain && address.trtype == "TCP" && !check.is_loopback()) {
-      nested.refuse("traddr", "must be a loopback address (127.0.0.1, ::1) without secure_channel");
-    }
   }
   in.adopt(nested);
   return address;

@@ -13,10 +13,8 @@
 namespace basalt::rpc {
 
 std::string read_nqn(Fields& in, std::string_view name);
-// listen_address. Where something listens without TLS, only loopback addresses are right.
-enum class AddressUse : uint8_t { listen_plain, listen_tls, name };
-nvmf::ListenAddress read_listen_address(Fields& in, AddressUse use = AddressUse::name,
-                                        std::string_view field = "listen_address");
+// Which addresses may be listened on, the transport knows.
+nvmf::ListenAddress read_listen_address(Fields& in, std::string_view field = "listen_address");
 nvme::AnaState read_ana_state(Fields& in);
 Uuid read_nguid(Fields& in);  // 32 hexadecimal digits, with hyphens or without; zero when absent
 // A decimal port 1..65535, of a peer.

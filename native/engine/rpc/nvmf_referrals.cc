@@ -21,7 +21,7 @@ class NvmfReferrals final : public Module {
  private:
   static nvmf::ListenAddress read(Fields& in) {
     const bool secure = in.boolean_or("secure_channel", false);
-    nvmf::ListenAddress address = read_listen_address(in, AddressUse::name, "address");
+    nvmf::ListenAddress address = read_listen_address(in, "address");
     address.secure_channel = secure;
     if (address.trtype == "LOOPBACK") in.refuse("address", "must be of TCP or RDMA");
     if (address.trsvcid == "0") in.refuse("address", "must have a port");

@@ -17,18 +17,12 @@ interface Address {
   trsvcid: string;
 }
 
-function address(
-  fields: Fields,
-  use: 'listen' | 'listenTls' | 'name' = 'name',
-  field: 'listen_address' | 'address' = 'listen_address',
-): Address {
+function address(fields: Fields, field: 'listen_address' | 'address' = 'listen_address'): Address {
   const nested = fields.object(field);
   nested.choice('trtype', ['TCP']);
   if (nested.has('adrfam')) nested.choice('adrfam', ['IPv4', 'IPv6']);
   const traddr = nested.string('traddr');
   const trsvcid = nested.string('trsvcid');
-  if (use === 'listen' && !/^(127\.\d+\.\d+\.\d+|::1)$/.test(traddr))
-    nested.refuse('traddr', 'must be a loopback address without secure_channel');
   if (!/^\d{1,5}$/.test(trsvcid) || Number(trsvcid) > 65535) nested.refuse('trsvcid', 'must be a port from 0 to 65535');
   nested.end();
   return { traddr, trsvcid };
@@ -148,9 +142,11 @@ function dropNamespace(state: EngineState, subsystem: FakeSubsystem, nsid: numbe
 function addListener(state: EngineState, fields: Fields): unknown {
   const nqn = nqnOf(fields);
   const secure = fields.booleanOr('secure_channel', false);
-  const wanted = address(fields, secure ? 'listenTls' : 'listen');
+  const wanted = address(fields);
   fields.end();
-  if (!state.transport) throw new Refused('invalid', 'no TCP transport: call nvmf_create_transport first');
+  if (state.transport === null) throw new Refused('invalid', 'no TCP transport: call nvmf_create_transport first');
+  if (!secure && !state.transport.trusted && !/^(127\.\d+\.\d+\.\d+|::1)$/.test(wanted.traddr))
+    throw new Refused('permission', `traddr: ${wanted.traddr} is not a loopback address; others need secure_channel`);
   const subsystem = state.subsystem(nqn);
   const trsvcid = wanted.trsvcid === '0' ? state.network.freePort() : wanted.trsvcid;
   const at = { traddr: wanted.traddr, trsvcid };
@@ -182,7 +178,7 @@ function needListener(subsystem: FakeSubsystem, at: Address): FakeListener {
 
 function readReferral(fields: Fields): { key: string; referral: Required<Referral> } {
   const secure_channel = fields.booleanOr('secure_channel', false);
-  const at = address(fields, 'name', 'address');
+  const at = address(fields, 'address');
   if (at.trsvcid === '0') fields.refuse('address', 'must have a port');
   fields.end();
   const adrfam = at.traddr.includes(':') ? 'IPv6' : 'IPv4';
@@ -265,17 +261,18 @@ function describe(subsystem: FakeSubsystem): unknown {
 export const nvmfMethods: Record<string, Handler> = {
   nvmf_create_transport: (state, fields) => {
     fields.choice('trtype', ['TCP']);
+    const trusted = fields.booleanOr('trusted_network', false);
     for (const name of ['max_io_qpairs_per_ctrlr', 'in_capsule_data_size', 'max_queue_depth'])
       fields.naturalOr(name, 1, 1);
     fields.end();
-    if (state.transport) throw new Refused('exists', 'the TCP transport exists');
-    state.transport = true;
+    if (state.transport !== null) throw new Refused('exists', 'the TCP transport exists');
+    state.transport = { trusted };
     return true;
   },
   nvmf_get_transports: (state, fields) => {
     if (fields.has('trtype')) fields.choice('trtype', ['TCP']);
     fields.end();
-    if (!state.transport) return [];
+    if (state.transport === null) return [];
     // Nothing connects to the fake by sockets, so nothing is refused either.
     const refused = { plaintext: 0, key: 0, handshake: 0, timeout: 0 };
     return [{ trtype: 'TCP', connections: 0, half_open: 0, tls: { established: 0, refused, refused_peers: [] } }];

@@ -95,7 +95,7 @@ export class EngineState {
   /** By address and port. */
   readonly referrals = new Map<string, Required<Referral>>();
   readonly exports = new Map<string, { bdev: string }>();
-  transport = false;
+  transport: { readonly trusted: boolean } | null = null;
 
   constructor(
     readonly engine: FakeEngine,

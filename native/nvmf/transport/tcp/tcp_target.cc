@@ -32,9 +32,10 @@ Task<Outcome> TcpTargetTransport::listen(Listener* listener) {
     co_return Error{Errc::invalid_argument, "trsvcid: must be a port number, 0..65535"};
   }
   const bool tls = listener->address.secure_channel;
-  if (!address.is_loopback() && !tls) {
-    co_return Error{Errc::permission,
-                    "traddr: " + address.host + " is not a loopback address; others need secure_channel (TLS)"};
+  if (!address.is_loopback() && !tls && !options_.trusted_network) {
+    co_return Error{Errc::permission, "traddr: " + address.host +
+                                          " is not a loopback address; others need secure_channel (TLS), or a network "
+                                          "that is trusted"};
   }
   if (tls && tls_context_ == nullptr) {
     auto context = crypto::TlsContext::make(crypto::TlsContext::Role::server);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // TcpTargetTransport: listens for NVMe/TCP and spreads the connections over the reactors; each stays on its reactor for
-// life. Without TLS it listens on loopback addresses only.
+// life. Without TLS it listens on loopback addresses only, unless it is told that the network is trusted.
 //
 // Thread: accepting and the lists of listeners belong to the target's home reactor; a connection and its shard's list
 // to the connection's reactor.
@@ -17,6 +17,7 @@
 namespace basalt::nvmf {
 
 struct TcpTargetOptions {
+  bool trusted_network = false;
   size_t connections_max = 8192;
   size_t half_open_max = 256;  // accepted, not connected to a controller yet; one more takes the oldest one's place
   TcpConnectionOptions connection;
