@@ -41,7 +41,7 @@ export interface ConnectOptions {
   readonly api?: string;
   /** What that is shown, where it asks for a token. @default none */
   readonly apiToken?: string;
-  /** Whose certificates (PEM) it may show. @default those that the machine trusts */
+  /** The text (PEM) of the certificates that its own may be signed by. @default those that the machine trusts */
   readonly apiCa?: string;
   /** Endpoints of the store, or a store that is open already and stays the caller's. */
   readonly store?: string | readonly string[] | Store;

@@ -12,9 +12,10 @@ export function listenAddress(address: Address): ListenAddress {
   return { trtype: 'TCP', adrfam: address.traddr.includes(':') ? 'IPv6' : 'IPv4', ...address };
 }
 
-export async function openTransport(engine: Engine): Promise<void> {
+/** `trusted`: listeners without TLS may be on other addresses than loopback. */
+export async function openTransport(engine: Engine, trusted: boolean): Promise<void> {
   try {
-    await engine.rpc('nvmf_create_transport', { trtype: 'TCP' });
+    await engine.rpc('nvmf_create_transport', { trtype: 'TCP', ...(trusted ? { trusted_network: true } : {}) });
   } catch (error) {
     if (!isEngineError(error, 'exists')) throw error;
   }

@@ -79,7 +79,7 @@ export class NodeAgent {
     const isController = node.roles.includes('controller');
     const clusterId = await ensureCluster(store, context, signal);
     await this.#link.open(signal);
-    await openTransport(context.engine);
+    await openTransport(context.engine, node.trustedNetwork);
     // Before anybody can connect.
     if (node.discovery !== 'open') await context.engine.rpc('nvmf_set_config', { discovery_access: node.discovery });
     await assertNameFree(this.#link.state, { ...context, name: node.name, ttlSeconds: this.#ttlSeconds }, signal);

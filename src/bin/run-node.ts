@@ -8,7 +8,8 @@ import type { DaemonOutput } from '../cli/launch.js';
 import { bootTag } from '../env/boot.js';
 import { systemClock } from '../env/clock.js';
 import { systemRandom } from '../env/random.js';
-import type { CompiledConfig, CompiledNode } from '../model/config.js';
+import { type CompiledConfig, type CompiledNode, isLoopback } from '../model/config.js';
+import { BasaltError } from '../model/errors.js';
 import { daemonLog, type PinoLogger, runDaemon } from './daemon.js';
 import { openNodeEngine } from './node-engine.js';
 import { openStore } from './open-store.js';
@@ -16,7 +17,7 @@ import { openStore } from './open-store.js';
 export function runNode(config: CompiledConfig, node: CompiledNode, output: DaemonOutput): Promise<number> {
   const log = daemonLog(config, `basalt-node ${node.name}`);
   return runDaemon(log, output, async (signal) => {
-    const identity = await identityOf(config, log);
+    const identity = await identityOf(config, node, log);
     const { engine, ...beside } = await openNodeEngine(node, log);
     const store = await openStore(config, log).catch(async (error: unknown) => {
       // What stays open keeps the process from ending.
@@ -58,10 +59,14 @@ function bootOf(node: CompiledNode): string | null {
 }
 
 /** @throws NODE_KEY_FILE */
-async function identityOf(config: CompiledConfig, log: PinoLogger): Promise<Identity> {
+async function identityOf(config: CompiledConfig, node: CompiledNode, log: PinoLogger): Promise<Identity> {
   const file = new NodeKeyFile(config.nodeKey.file, systemRandom);
   const ring = config.nodeKey.required ? await file.ring() : await file.ringIfAny();
   if (ring !== null) return new NodeIdentity(ring);
+  if (!isLoopback(node.address)) {
+    const problem = `is not there, and node ${node.name} listens on ${node.address}: make one with "basalt key create --node"`;
+    throw new BasaltError('NODE_KEY_FILE', { path: file.path, problem });
+  }
   log.warn({ file: file.path }, 'no node key: replicas admit controllers by their names alone');
   return noIdentity;
 }

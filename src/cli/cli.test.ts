@@ -536,7 +536,9 @@ describe('basalt', () => {
     [['frobnicate'], 2, 'INVALID_ARGUMENT', /frobnicate/],
     [['status', '--api', '127.0.0.1:1'], 6, 'API_UNREACHABLE', /127\.0\.0\.1:1/],
     [['node', '--disk', '/a'], 2, 'INVALID_ARGUMENT', /--name/],
-    [['node', '--name', 'n', '--address', '10.1.2.3'], 2, 'INVALID_ARGUMENT', /address.*loopback/],
+    [['node', '--name', 'n', '--address', '10.1.2.3'], 2, 'INVALID_ARGUMENT', /address.*loopback.*trustedNetwork/],
+    [['node', '--name', 'n', '--address', '0.0.0.0', '--trusted-network'], 2, 'INVALID_ARGUMENT', /address.*one IP/],
+    [['node', '--name', 'n', '--address', 'host1', '--trusted-network'], 2, 'INVALID_ARGUMENT', /address.*one IP/],
     [
       ['node', '--name', 'n1', '--config', 'two.json', '--discovery', 'off'],
       2,
@@ -592,6 +594,13 @@ describe('basalt', () => {
       store: { endpoints: ['127.0.0.1:5000'] },
       api: { listen: '127.0.0.1:6000' },
       nodes: [{ name: 'n1', roles: ['disk', 'controller'], hostPort: 0 }],
+    });
+  });
+
+  it('lets a node listen beyond loopback on a network that is trusted', async () => {
+    const run = await basalt(['node', '--name', 'n1', '--address', '10.1.2.3', '--trusted-network']);
+    expect(run.launched[0]?.config).toMatchObject({
+      nodes: [{ name: 'n1', address: '10.1.2.3', trustedNetwork: true, tlsAddress: '10.1.2.3' }],
     });
   });
 

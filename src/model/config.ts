@@ -49,7 +49,13 @@ export const NodeConfig = Type.Object(
     name: Name,
     roles: Type.Optional(Type.Array(Role, { minItems: 1 })),
     engine: Type.Optional(Type.Union([Type.Literal('native'), Type.Literal('fake'), SpdkEngineConfig])),
+    /** Where other nodes and hosts connect. @default 127.0.0.1 */
     address: Type.Optional(Type.String()),
+    /**
+     * Whoever can listen on the network of `address` may read what nodes and hosts say to each other: then it need not be a
+     * loopback address. Nodes need a node key there. @default false
+     */
+    trustedNetwork: Type.Optional(Type.Boolean()),
     internalPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
     hostPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
     /** Where hosts with a key for TLS connect: any address of the machine. @default `address` */
@@ -167,6 +173,7 @@ export interface CompiledNode {
   readonly roles: readonly Role[];
   readonly engine: 'native' | 'fake' | SpdkEngine;
   readonly address: string;
+  readonly trustedNetwork: boolean;
   readonly internalPort: number;
   readonly hostPort: number;
   readonly tlsAddress: string;
@@ -310,7 +317,8 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
   if (disks.length > 0 && !roles.includes('disk'))
     throw invalid(`${path}.roles`, "must hold 'disk', because the node has disks");
   const address = node.address ?? '127.0.0.1';
-  if (!isLoopback(address)) throw invalid(`${path}.address`, 'must be a loopback address (127.0.0.1 or ::1)');
+  const trustedNetwork = node.trustedNetwork ?? false;
+  if (!isLoopback(address)) assertReachable(address, trustedNetwork, `${path}.address`);
   if (node.tlsAddress !== undefined && !isOneAddress(node.tlsAddress))
     throw invalid(`${path}.tlsAddress`, 'must be one IP address, which hosts can connect to');
   return {
@@ -318,6 +326,7 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     roles,
     engine: compileEngine(node, path),
     address,
+    trustedNetwork,
     internalPort: node.internalPort ?? 0,
     hostPort: node.hostPort ?? 0,
     tlsAddress: node.tlsAddress ?? address,
@@ -326,6 +335,17 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     disks,
     location: node.location ?? {},
   };
+}
+
+/** By others than this machine, who then say everything in clear, but for hosts with a key for TLS. */
+function assertReachable(address: string, trustedNetwork: boolean, field: string): void {
+  if (!isOneAddress(address)) throw invalid(field, 'must be one IP address, which nodes and hosts can connect to');
+  if (trustedNetwork) return;
+  const why = 'nodes and hosts without TLS speak in clear there';
+  throw invalid(
+    field,
+    `must be a loopback address (127.0.0.1 or ::1), or come with "trustedNetwork": true, because ${why}`,
+  );
 }
 
 function compileEngine(node: Static<typeof NodeConfig>, path: string): CompiledNode['engine'] {

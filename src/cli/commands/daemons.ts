@@ -43,6 +43,7 @@ interface NodeOptions extends CommonOptions {
   readonly location?: string;
   readonly grace?: string;
   readonly address?: string;
+  readonly trustedNetwork?: boolean;
   readonly internalPort?: string;
   readonly hostPort?: string;
   readonly tlsAddress?: string;
@@ -118,7 +119,8 @@ function addNode(parent: Command, world: CliWorld, exit: Exit): Command {
     .option('--tags <names>', 'tags of the disks, with commas')
     .option('--location <level=name>', 'where the node stands: region=, zone=, rack=, with commas')
     .option('--grace <seconds>', 'how long a node may be away before what it holds is rebuilt elsewhere (default: 600)')
-    .option('--address <address>', 'loopback address to listen on (default: 127.0.0.1)')
+    .option('--address <address>', 'where nodes and hosts connect (default: 127.0.0.1)')
+    .option('--trusted-network', 'it need not be a loopback address: whoever listens in there may (needs a node key)')
     .option('--internal-port <port>', 'where other nodes connect (default: a free one)')
     .option('--host-port <port>', 'where hosts connect (default: a free one)')
     .option('--tls-address <address>', 'any address, where hosts with a key for TLS connect (default: --address)')
@@ -174,6 +176,7 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     roles: options.roles?.split(',').map((role) => role.trim()),
     engine: options.engine === undefined ? undefined : engineOf(options.engine),
     address: options.address,
+    trustedNetwork: options.trustedNetwork,
     internalPort: options.internalPort === undefined ? undefined : parseCount(options.internalPort, '--internal-port'),
     hostPort: options.hostPort === undefined ? undefined : parseCount(options.hostPort, '--host-port'),
     tlsAddress: options.tlsAddress,
@@ -196,6 +199,7 @@ const ofDisks = ({ diskSize, buffered, class: diskClass, tags }: NodeOptions): o
 const ofNode = (options: NodeOptions): object => ({
   '--location': options.location,
   '--address': options.address,
+  '--trusted-network': options.trustedNetwork,
   '--internal-port': options.internalPort,
   '--host-port': options.hostPort,
   '--tls-address': options.tlsAddress,

@@ -15,7 +15,7 @@ export interface Certificate {
   readonly key: string;
 }
 
-/** Signs for servers on 127.0.0.1 and for clients; valid for a day. */
+/** Signs for servers and for clients; valid for a day. */
 export class TestAuthority {
   readonly ca: string;
   readonly #folder: string;
@@ -35,11 +35,12 @@ export class TestAuthority {
     return authority;
   }
 
-  async sign(commonName: string): Promise<Certificate> {
+  /** `address`: of the server. */
+  async sign(commonName: string, address = '127.0.0.1'): Promise<Certificate> {
     const at = (ending: string): string => join(this.#folder, `${this.#name}-${commonName}.${ending}`);
     await openssl('req', ...newKey, '-subj', `/CN=${commonName}`, '-keyout', at('key'), '-out', at('csr'));
     chmodSync(at('key'), 0o600);
-    writeFileSync(at('ext'), 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n');
+    writeFileSync(at('ext'), `subjectAltName=IP:${address}\nextendedKeyUsage=serverAuth,clientAuth\n`);
     const by = ['-CA', this.ca, '-CAkey', join(this.#folder, `${this.#name}.key`), '-CAcreateserial', '-days', '1'];
     await openssl('x509', '-req', '-in', at('csr'), ...by, '-extfile', at('ext'), '-out', at('crt'));
     return { cert: at('crt'), key: at('key') };

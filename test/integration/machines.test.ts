@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Goal: a cluster over several machines, as docs/operations.md sets one up: etcd and the API by TLS, nodes on a trusted
+// network. Volumes are made, used by a host and by a program on other machines, and survive a machine that is cut off.
+// Method: each machine is a network namespace with an address and a loopback of its own.
+
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { commandPath } from '../../scripts/demo/command-path.js';
+import { pollUntil } from '../../scripts/demo/poll.js';
+import { Daemon } from '../../scripts/demo/processes.js';
+import type { VolumeView } from '../../src/model/api.js';
+import { TestAuthority } from '../../src/store/testing/certificates.js';
+import { Machines, machinesMissing } from './machines.js';
+
+const patientMs = 90_000;
+const nodes = ['m1', 'm2', 'm3'];
+const basaltScript = commandPath();
+const library = pathToFileURL(join(process.cwd(), 'dist', 'src', 'index.js')).href;
+const hostNqn = 'nqn.2014-08.org.nvmexpress:uuid:0d1a7c3e-77a2-4c0e-9f4b-0c5a5e0a7701';
+
+describe.skipIf(machinesMissing !== '')(
+  `a cluster over several machines${machinesMissing}`,
+  { timeout: 240_000 },
+  () => {
+    let folder: string;
+    let machines: Machines;
+    const daemons = new Map<string, Daemon>();
+    const file = (name: string): string => join(folder, name);
+
+    beforeAll(async () => {
+      folder = await mkdtemp('/var/tmp/basalt-machines-');
+      machines = await Machines.make(['store', ...nodes, 'host']);
+      const authority = await TestAuthority.create(folder, 'ca');
+      const server = await authority.sign('server', machines.address('store'));
+      const client = await authority.sign('client');
+      const endpoint = `${machines.address('store')}:2379`;
+      const config = {
+        store: { endpoints: [endpoint], ca: authority.ca, ...client },
+        clusterKey: { file: file('cluster.key') },
+        nodeKey: { file: file('node.key') },
+        api: { tlsListen: `${machines.address('store')}:7421`, ...server },
+        nodes: nodes.map((name) => ({
+          name,
+          address: machines.address(name),
+          trustedNetwork: true,
+          disks: [{ path: file(`${name}.disk`), createBytes: 256 * 2 ** 20 }],
+        })),
+      };
+      writeFileSync(file('config.json'), JSON.stringify(config));
+      for (const kind of [[], ['--node']])
+        basalt('store', 'key', 'create', ...kind, '--file', file(kind.length === 0 ? 'cluster.key' : 'node.key'));
+      const tls = ['--cert-file', server.cert, '--key-file', server.key, '--trusted-ca-file', authority.ca];
+      const urls = [`--listen-client-urls=https://${endpoint}`, `--advertise-client-urls=https://${endpoint}`];
+      const etcd = ['etcd', '--data-dir', file('etcd'), ...tls, '--client-cert-auth', ...urls];
+      // Daemons wait for it.
+      const begun = async (): Promise<void> => {};
+      await start(
+        'etcd',
+        'store',
+        ['env', `ETCD_UNSUPPORTED_ARCH=${process.arch}`, ...etcd, '--unsafe-no-fsync'],
+        begun,
+      );
+      await startBasalt('api', 'store', 'api');
+      await Promise.all(nodes.map((name) => startBasalt(name, name, 'node', '--name', name)));
+      const token = basalt('store', 'token', 'create', 'root', '--role', 'admin', '--file', file('root.token'));
+      expect(token).toContain('root');
+      basalt('store', ...asRoot, 'volume', 'create', 'v', '--size', '16M', '--copies', '2', '--legs', '2');
+      await settled('redundant, with a controller on standby', (volume) =>
+        volume.paths.some(({ state }) => state === 'standby'),
+      );
+    }, 180_000);
+
+    afterAll(async () => {
+      for (const daemon of daemons.values()) await daemon.kill();
+      machines?.end();
+      await rm(folder, { recursive: true, force: true });
+    }, 60_000);
+
+    const asRoot = ['--token-file', ''];
+
+    function start(
+      name: string,
+      machine: string,
+      command: readonly string[],
+      ready?: () => Promise<void>,
+    ): Promise<unknown> {
+      mkdirSync(file(name), { recursive: true });
+      const plan = { name, command: [...machines.prefix(machine), ...command], ...(ready && { ready }) };
+      const daemon = new Daemon(plan, folder);
+      daemons.set(name, daemon);
+      return daemon.start();
+    }
+
+    function startBasalt(name: string, machine: string, ...args: readonly string[]): Promise<unknown> {
+      const common = ['--config', file('config.json'), '--log-level', 'info', '--json'];
+      return start(name, machine, [process.execPath, basaltScript, ...args, ...common]);
+    }
+
+    /** On that machine. */
+    function basalt(machine: string, ...args: readonly string[]): string {
+      asRoot[1] = file('root.token');
+      const [program = '', ...command] = [...machines.prefix(machine), process.execPath, basaltScript, ...args];
+      const ran = spawnSync(program, command, { encoding: 'utf8', timeout: patientMs, cwd: folder });
+      expect(ran.status, `${args.join(' ')}: ${ran.stderr}`).toBe(0);
+      return ran.stdout;
+    }
+
+    function settled(what: string, holds: (volume: VolumeView) => boolean): Promise<VolumeView> {
+      const show = async (): Promise<VolumeView> =>
+        JSON.parse(basalt('store', ...asRoot, 'volume', 'show', 'v', '--json')) as VolumeView;
+      return pollUntil(what, patientMs, show, (volume) => volume.health === 'redundant' && holds(volume));
+    }
+
+    /** What a program prints that is connected to the cluster, on the machine that has neither disks nor controllers. */
+    function connected(body: string): string {
+      const options = {
+        api: `https://${machines.address('store')}:7421`,
+        apiCa: readFileSync(file('ca.crt'), 'utf8'),
+        apiToken: readFileSync(file('root.token'), 'utf8').trim(),
+        storeSecurity: { ca: file('ca.crt'), cert: file('ca-client.crt'), key: file('ca-client.key') },
+        nodeKey: file('node.key'),
+      };
+      const text = `
+      import { Cluster } from ${JSON.stringify(library)};
+      const cluster = await Cluster.connect(${JSON.stringify(options)});
+      ${body}
+      await cluster.close();`;
+      const [name = '', ...args] = [...machines.prefix('host'), process.execPath, '--input-type=module', '-e', text];
+      const ran = spawnSync(name, args, { encoding: 'utf8', timeout: patientMs });
+      expect(ran.status, ran.stderr).toBe(0);
+      return ran.stdout;
+    }
+
+    /** The same, of one that drives the volume itself. */
+    function program(body: string): string {
+      return connected(`const volume = await cluster.open('v', { takeover: true });\n${body}\nawait volume.close();`);
+    }
+
+    it('shows hosts addresses that they can reach, and lets them in there', async () => {
+      const printed = basalt('store', ...asRoot, 'attach', 'v', '--host', hostNqn);
+      for (const address of printed.match(/\d+\.\d+\.\d+\.\d+/g) ?? []) expect(address).toMatch(/^10\.77\.0\.[2-4]$/);
+      const volume = await settled('a path', ({ paths }) => paths.some(({ state }) => state === 'active'));
+      expect(volume.paths.map(({ address }) => address?.traddr).sort()).toEqual(
+        volume.paths.map(({ node }) => machines.address(node)).sort(),
+      );
+      // From the host's machine: the engine's own host.
+      const { traddr, trsvcid } = volume.paths.find(({ state }) => state === 'active')?.address ?? {};
+      const body = `
+      const [bdev] = await cluster.engine.rpc('bdev_nvme_attach_controller', { name: 'h', trtype: 'TCP',
+        traddr: '${traddr}', trsvcid: '${trsvcid}', subnqn: ${JSON.stringify(volume.nqn)}, hostnqn: '${hostNqn}' });
+      console.log(bdev);
+      await cluster.engine.rpc('bdev_nvme_detach_controller', { name: 'h' });`;
+      expect(connected(body)).toBe('hn1\n');
+    });
+
+    it('serves a program on yet another machine, and what that wrote survives the loss of one', async () => {
+      program(`await volume.write(4096, Buffer.alloc(8192, 0x5a)); await volume.flush();`);
+      await settled('redundant again', ({ paths }) => paths.some(({ state }) => state === 'active'));
+      await machines.cut('m1');
+      expect(program(`console.log((await volume.read(4096, 8192)).every((byte) => byte === 0x5a));`)).toBe('true\n');
+    });
+  },
+);
