@@ -3,11 +3,14 @@
 // peers that cannot reach one another, two processes of one name.
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { readState } from '../api/read-state.js';
 import type { Engine } from '../engine/engine.js';
 import { FakeEngine } from '../engine/fake/fake-engine.js';
 import { systemClock } from '../env/clock.js';
 import { systemRandom } from '../env/random.js';
 import { type CompiledNode, compileConfig } from '../model/config.js';
+import { keys, nqns } from '../model/keys.js';
+import { codecs } from '../model/objects.js';
 import { NodeAgent } from './node-agent.js';
 import { ClusterBed, quietLog } from './testing/cluster-bed.js';
 import { Hands, write } from './testing/hand.js';
@@ -42,6 +45,53 @@ function around(engine: FakeEngine, method: string, after: () => Promise<void>):
     },
   });
 }
+
+describe('a node that stops being a controller of a volume', () => {
+  it('and becomes one again at once is one: what it gave up does not go on going', async () => {
+    for (const name of ['c1', 'c2']) await bed.startController(name);
+    await bed.create({ name: 'v1', controllers: ['c1', 'c2'] });
+    await bed.redundant('v1');
+    const standsBy = async (): Promise<boolean> =>
+      (await bed.view('v1')).paths.some(({ node, state }) => node === 'c2' && state === 'standby');
+    await eventually('it stands by', standsBy);
+    let open = (): void => {};
+    const opened = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    let reached = false;
+    bed.intercept('c2', 'basalt_slot_delete', async () => {
+      reached = true;
+      await opened;
+    });
+    const store = bed.connect();
+    const { id } = await bed.view('v1');
+    const setControllers = async (names: string[]): Promise<void> => {
+      const { state } = await readState(store);
+      const volume = state.get('volumes', id);
+      if (volume === null) throw new Error('no volume');
+      const value = codecs.volume.encode({ ...volume, controllers: names, controllerSlots: names.map((_, at) => at) });
+      await store.txn({ conditions: [], changes: [{ kind: 'put', key: keys.volume(id), value }] });
+    };
+    await setControllers(['c1']);
+    await eventually('it gives up', () => reached);
+    const key = keys.observedVolume(id, 'c2');
+    const watch = store.watch(key, bed.server.revision + 1);
+    await setControllers(['c1', 'c2']);
+    // Something else that it does meanwhile: it has seen that by then.
+    await bed.create({ name: 'v2', controllers: ['c2'] });
+    await bed.served('v2', 'c2');
+    open();
+    const gone = async (): Promise<void> => {
+      for await (const batch of watch)
+        if (batch.kind === 'events' && batch.events.some((event) => event.kind === 'delete')) return;
+    };
+    await gone();
+    watch.close();
+    await eventually('it stands by again', standsBy);
+    const [exported] = await bed.node('c2').engine.rpc('nvmf_get_subsystems', { nqn: nqns.volume(id) });
+    expect(exported?.namespaces).toHaveLength(1);
+  });
+});
 
 describe('a controller driven by hand', () => {
   beforeEach(async () => {

@@ -84,7 +84,8 @@ const sharedKinds = ['lives', 'snapshots', 'hosts'] as const;
 export class ControllerAgent {
   readonly #options: ControllerAgentOptions;
   readonly #volumes = new Map<string, ServedVolume>();
-  readonly #retiring = new Set<Promise<void>>();
+  /** By volume id. */
+  readonly #retiring = new Map<string, Promise<void>>();
   readonly #peers: PeerWatcher;
   readonly #loop: ReconcileLoop;
   #unsubscribe: (() => void) | null = null;
@@ -134,7 +135,7 @@ export class ControllerAgent {
     this.#unsubscribe?.();
     await this.#loop.stop();
     await Promise.all([...this.#volumes.values()].map((volume) => volume.stop()));
-    await Promise.all(this.#retiring);
+    await Promise.all(this.#retiring.values());
     await this.#peers.stop();
   }
 
@@ -185,13 +186,17 @@ export class ControllerAgent {
         .catch((error) =>
           context.log.warn({ volume: id, error: reason(error) }, 'volume was not retired in good order'),
         )
-        .finally(() => this.#retiring.delete(retiring));
-      this.#retiring.add(retiring);
+        .finally(() => {
+          this.#retiring.delete(id);
+          this.#loop.wake();
+        });
+      this.#retiring.set(id, retiring);
     }
     for (const volume of wanted) {
       const known = this.#volumes.get(volume.id);
       if (known !== undefined) this.#show(known, volume);
-      else this.#serve(volume);
+      // What is left of it goes by the same names as what would be made.
+      else if (!this.#retiring.has(volume.id)) this.#serve(volume);
     }
     this.#loop.looked(context.clock.now() - lookedAtMs, { share: 4, mostMs: 200 });
   }

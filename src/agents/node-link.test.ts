@@ -142,6 +142,24 @@ describe('the link of a disk node', () => {
     await expect(link.pass(false, signal)).rejects.toThrow('nvmf_subsystem_add_host');
   });
 
+  it('is made once, whoever needs it at the same time', async () => {
+    const asked: string[] = [];
+    const rpc = engine.rpc.bind(engine);
+    Object.assign(engine, {
+      rpc: async (...args: Parameters<typeof rpc>) => {
+        asked.push(args[0]);
+        return rpc(...args);
+      },
+    });
+    const link = nodeLink();
+    const ensured = async (): Promise<string | null> => link.ensure(internal, signal).then(() => link.nqn);
+    const found = await Promise.all(Array.from({ length: 4 }, ensured));
+    expect(new Set(found)).toEqual(new Set([nqns.nodeLink]));
+    for (const method of ['nvmf_create_subsystem', 'nvmf_subsystem_add_host', 'nvmf_subsystem_add_listener'])
+      expect(asked.filter((each) => each === method)).toEqual([method]);
+    expect((await subsystem()).hosts).toEqual(named('c1'));
+  });
+
   it('is none where the engine knows none, and the node starts all the same', async () => {
     const link = nodeLink({ on: withoutLinks(engine) });
     await link.open(internal, signal);

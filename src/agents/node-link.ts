@@ -37,6 +37,8 @@ export class NodeLink {
   #seen = '';
   /** Some are let in only because they drive a volume: when they no longer do so, they go. */
   #holds = false;
+  #unknown = false;
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: NodeLinkOptions) {
     this.#options = options;
@@ -52,10 +54,21 @@ export class NodeLink {
     return this.#options.nqn ?? nqns.nodeLink;
   }
 
-  /** It listens there, or cannot be had, and has let in whom the node knows. */
-  async ensure(address: Address, signal: AbortSignal): Promise<void> {
-    if (this.#internal === null) await this.open(address, signal);
-    await this.pass(false, signal);
+  /** It listens there, or cannot be had, and has let in whom the node knows. Whoever asks meanwhile waits for the same. */
+  ensure(address: Address, signal: AbortSignal): Promise<void> {
+    const run = async (): Promise<void> => {
+      signal.throwIfAborted();
+      if (this.#internal === null) await this.open(address, signal);
+      await this.pass(false, signal);
+    };
+    const next = this.#turn.then(run, run);
+    this.#turn = next.catch(() => {});
+    return next;
+  }
+
+  /** The engine refused to make one when it was asked last, for what it was asked and not for how it is. */
+  get isUnknown(): boolean {
+    return this.#unknown;
   }
 
   /**
@@ -69,6 +82,7 @@ export class NodeLink {
     } catch (error) {
       signal.throwIfAborted();
       if (!isEngineError(error)) throw error;
+      this.#unknown = isEngineError(error, 'invalidParams') || isEngineError(error, 'methodNotFound');
       log.warn({ error: reason(error) }, 'no node link: controllers connect to each replica');
       return address;
     }

@@ -45,16 +45,29 @@ export class PartExports {
     this.#options = options;
   }
 
-  /** Those that are missing are opened, and whoever is a controller of the volume is let in. */
+  /**
+   * Those that are missing are opened, and whoever is a controller of the volume is let in, as far as that goes: no front
+   * waits for what stands in another one's way. @throws what did so
+   */
   open(): Promise<void> {
-    const { clock } = this.#options.context;
-    return withDeadline(clock, openTimeoutMs, async (signal) => {
-      const volume = this.#options.link.state.get('volumes', this.#options.part.partOf ?? '');
-      for (const front of volume?.fronts ?? []) {
+    const { context, link, part } = this.#options;
+    return withDeadline(context.clock, openTimeoutMs, async (signal) => {
+      const volume = link.state.get('volumes', part.partOf ?? '');
+      const openFor = async (front: string): Promise<void> => {
         if (!this.#open.has(front)) await this.#openFor(front, signal);
         if (this.#open.has(front)) await this.#admit(front, volume?.controllers ?? [], signal);
-      }
+      };
+      const linking = await Promise.allSettled([this.#ensureLink(signal)]);
+      const opening = await Promise.allSettled((volume?.fronts ?? []).map(openFor));
+      for (const outcome of [...opening, ...linking]) if (outcome.status === 'rejected') throw outcome.reason;
     });
+  }
+
+  /** Each time: it may not have been to be had before, and nodes join. */
+  async #ensureLink(signal: AbortSignal): Promise<void> {
+    const { partLink, address } = this.#options;
+    await partLink.ensure(address, signal);
+    if (partLink.nqn === null && !partLink.isUnknown) throw new Error('the link for parts is not to be had yet');
   }
 
   /** None counts as open from here on, also where its deletion fails: whoever opens it next makes its gate anew. */
@@ -68,9 +81,8 @@ export class PartExports {
   }
 
   async #openFor(front: string, signal: AbortSignal): Promise<void> {
-    const { context, link, part, partLink, address, incarnation } = this.#options;
+    const { context, link, part, address, incarnation } = this.#options;
     const { engine } = context;
-    await partLink.ensure(address, signal);
     // Not as the watch shows it: that may be older than what the front was served under.
     const stored = await link.leadership(front).read(signal);
     // It went with its volume.

@@ -378,6 +378,28 @@ describe('a volume with several active controllers', () => {
   });
 });
 
+describe('parts that are being deleted', () => {
+  const going = volume([1, 2], { name: 'm.part', partOf: uuid(20), phase: 'deleting' });
+  const said = {
+    volumes: [{ value: going }],
+    leaderships: [{ value: { ...led([1, 2]), epoch: 4, controller: null } }],
+  };
+
+  it('go on being deleted, under an epoch that their replicas obey', () => {
+    const set = note([1, 2], { revision: 20 });
+    // Of one of them a replica has gone already, and nothing is left to be asked about it.
+    for (const lvols of [[lvol(1, set)], []]) {
+      const plan = planStoreRebuild([seen(1, said, lvols), seen(2, said, [lvol(2, set)])], none);
+      expect([plan.volumes, plan.obstacles]).toEqual([[], []]);
+      const found = new Map(plan.objects.map(({ key, text }) => [key, text]));
+      expect(JSON.parse(found.get(keys.volume(v1)) ?? '{}')).toMatchObject({ id: v1, phase: 'deleting' });
+      const { epoch } = codecs.leadership.decode(found.get(keys.leadership(v1)) ?? '', 'found');
+      expect(epoch).toBe(firstEpoch(1) + 1);
+      expect(found.has(keys.volumeName('m.part'))).toBe(false);
+    }
+  });
+});
+
 describe('disks of two clusters', () => {
   it('are never mixed', () => {
     const set = note([1, 2], { revision: 20 });

@@ -41,8 +41,9 @@ export function planStoreRebuild(disks: readonly SurveyedDisk[], choice: Rebuild
   const isPresent = ({ is }: VolumeVerdict): boolean => is === 'whole' || is === 'accepted';
   const present = [...plain, ...whole].filter(
     ({ volume, verdict }) =>
-      isPresent(verdict) &&
-      (volume.partOf === undefined || whole.some((of) => of.volume.id === volume.partOf && isPresent(of.verdict))),
+      isLeftover(volume) ||
+      (isPresent(verdict) &&
+        (volume.partOf === undefined || whole.some((of) => of.volume.id === volume.partOf && isPresent(of.verdict)))),
   );
   const objects = present.flatMap(({ volume, leadership }) => [
     ...volumeObjects(kept, volume, leadership),
@@ -141,8 +142,13 @@ function judge(view: SetsView, { generation, choice }: { generation: number; cho
           : 'waits';
   const { id, name, sizeBytes } = volume;
   const verdict = { id, name, sizeBytes, is, problems: legs.flatMap((leg) => problemsOfLeg(view, leg)) } as const;
-  const isKept = is === 'whole' || is === 'accepted';
+  const isKept = is === 'whole' || is === 'accepted' || isLeftover(volume);
   return { volume, leadership: isKept ? newLeadership(view, legs, generation) : null, verdict };
+}
+
+/** A part is deleted after its volume: it is there for as long as anything of it is on disks, whatever has gone already. */
+function isLeftover({ partOf, phase }: VolumeObject): boolean {
+  return partOf !== undefined && phase === 'deleting';
 }
 
 /** What is chosen for a volume with several active controllers (decision 020) is chosen for its parts. */
