@@ -48,8 +48,11 @@ export function replicaResolver(link: ClusterLink): ResolveReplica {
   };
 }
 
-/** Longer than its owner takes to go on without a replica. */
-const exportTimeoutMs = 4_000;
+/**
+ * An owner waits for the store before it goes on without a replica, for as long as that takes; whether its node is there
+ * the link finds out. A front that attached anew meanwhile would need the store itself, and stop all parts for one.
+ */
+const exportTimeoutMs = 600_000;
 
 /** Where a front's exports are: at whoever drives the parts. */
 export function exportResolver(

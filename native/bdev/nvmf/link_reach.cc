@@ -13,6 +13,8 @@ namespace {
 
 // So often who waits looks whether it was called off.
 constexpr Duration slice = milliseconds(50);
+// Longer than that may only commands take whose end somebody else has to decide.
+constexpr Duration patience = seconds(10);
 
 uint8_t opcode(nvme::AdminOpcode code) {
   return static_cast<uint8_t>(code);
@@ -236,9 +238,13 @@ Task<LinkReach::Answer> LinkReach::call(Call call) {
 void LinkReach::submit(nvmf::HostCommand* command) {
   command->unaged = true;  // here it has a time-out of its own
   stamp(command->command);
-  const size_t share = std::max<size_t>(1, link_->options().io_queue_depth / 2);
-  if (in_flight_count_ >= share) return held_.push_back(command);
+  if (in_flight_count_ >= share()) return held_.push_back(command);
   send(command);
+}
+
+size_t LinkReach::share() const {
+  const size_t depth = link_->options().io_queue_depth;
+  return std::max<size_t>(1, command_timeout_ > patience ? depth / 8 : depth / 2);
 }
 
 void LinkReach::send(nvmf::HostCommand* command) {

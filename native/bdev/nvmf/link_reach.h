@@ -57,6 +57,9 @@ class LinkReach final : public Reach, Link::User {
   Task<Answer> call_on(nvmf::HostQueue& queue, Call call);
   Owned* make_call(const Call& call);
   void detach();
+  // Commands that it may have on the link at once, which others use too. Where they may wait for longer than a node is
+  // missed, some that wait must not keep the others from going on: neither here nor in the node's buffers.
+  size_t share() const;
   void send(nvmf::HostCommand* command);
   void end_turn();
   void stamp(nvme::Command& command) const { command.set_link(tag_, epoch_); }

@@ -297,6 +297,31 @@ TEST_F(LinkTest, ASubsystemIsDeletedUnderItsMembersLoad) {
   EXPECT_TRUE(world.write(b, 0, 1, 1).ok());
 }
 
+TEST_F(LinkTest, AMemberThatMayWaitForLongHasLittleOnTheLinkAndHoldsUpNobody) {
+  Member& hasty = taken("hasty", 0);
+  Member& patient = make("patient", 1, seconds(600));
+  ASSERT_TRUE(take(patient, 5).ok());
+  std::vector<std::unique_ptr<TestIo>> ios;
+  disks[0]->hold = disks[1]->hold = true;
+  for (Member* member : {&hasty, &patient}) {
+    for (int i = 0; i < 200; i++)
+      member->submit(ios.emplace_back(std::make_unique<TestIo>(IoType::write, i, 1)).get());
+  }
+  ASSERT_TRUE(await([&] { return disks[0]->held.size() == 63 && disks[1]->held.size() == 15; }));
+  // Longer than a hasty one may take, and than a front waited for its parts once: nothing has failed but that.
+  world.net.run_for(seconds(5));
+  EXPECT_EQ(recorder.failed, std::vector<std::string>{"hasty"});
+  EXPECT_EQ(disks[1]->held.size(), 15u);
+  Member& other = taken("other", 2);
+  EXPECT_TRUE(world.write(other, 0, 1, 1).ok());
+  for (size_t i : {0, 1}) {
+    disks[i]->hold = false;
+    disks[i]->release();
+  }
+  ASSERT_TRUE(await([&] { return std::all_of(ios.begin(), ios.end(), [](const auto& io) { return io->ended; }); }));
+  EXPECT_TRUE(std::all_of(ios.begin() + 200, ios.end(), [](const auto& io) { return io->status.ok(); }));
+}
+
 TEST_F(LinkTest, AMemberGrowsWithItsReplica) {
   Member& a = taken("a", 0);
   Member& b = taken("b", 1);

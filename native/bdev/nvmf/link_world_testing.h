@@ -48,8 +48,9 @@ class LinkWorld : public ::testing::Test {
     world.close();
   }
   static std::string nqn_of(size_t replica) { return "nqn.2026-01.test:replica" + std::to_string(replica); }
-  Member& make(const std::string& name, size_t replica) {
+  Member& make(const std::string& name, size_t replica, Duration command_timeout = MemberOptions{}.command_timeout) {
     MemberOptions options;
+    options.command_timeout = command_timeout;
     options.name = name;
     options.address = address;
     options.subnqn = nqn_of(replica);
