@@ -42,9 +42,9 @@ export class HostAccess {
     this.#options = options;
   }
 
-  wishes(volume: VolumeObject): HostWish[] {
+  wishes(hosts: readonly string[]): HostWish[] {
     const { state } = this.#options.link;
-    return volume.hosts.map((nqn) => {
+    return hosts.map((nqn) => {
       if (state.unreadable.has(keys.host(nqn))) return { nqn, version: unreadableKeys, tls: false };
       const host = state.get('hosts', nqn);
       return { nqn, version: host?.version ?? null, tls: host?.tlsPsk !== undefined };

@@ -5,23 +5,68 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { drain } from '../api/cordons.js';
 import { changePool, moveController, scrubVolume } from '../api/jobs.js';
+import { readState } from '../api/read-state.js';
 import { createSnapshot } from '../api/snapshots.js';
-import { attachVolume, deleteVolume, detachVolume, resizeVolume } from '../api/volumes.js';
+import { attachPatiently, attachVolume, deleteVolume, detachVolume, resizeVolume } from '../api/volumes.js';
 import type { SubsystemDescription } from '../engine/engine.js';
 import { systemClock } from '../env/clock.js';
 import type { VolumeView } from '../model/api.js';
+import { isBasaltError } from '../model/errors.js';
+import { keys } from '../model/keys.js';
+import { codecs } from '../model/objects.js';
+import type { Store, Watch, WatchBatch, WatchEvent } from '../store/store.js';
 import { slotName } from './assembly.js';
 import { ClusterBed } from './testing/cluster-bed.js';
+import { eventually } from './testing/waiting.js';
 
 let bed: ClusterBed;
 
 beforeEach(async () => {
   bed = new ClusterBed();
+  late = null;
+  bed.wrapStore = (store, node) => withLateWatch(store, node);
   await Promise.all(['d1', 'd2', 'd3'].map((name) => bed.startDiskNode(name)));
   await Promise.all(['c1', 'c2', 'c3'].map((name) => bed.startController(name)));
 });
 
 afterEach(() => bed.close());
+
+/** Whose watch does not show what becomes of that key, and what it shows when it does again. */
+let late: { readonly node: string; readonly key: string; asked: number } | null = null;
+
+function withLateWatch(store: Store, node: string): Store {
+  const isLate = (key: string): boolean => late?.node === node && late.key === key;
+  async function* shown(watch: Watch): AsyncGenerator<WatchBatch> {
+    let kept: WatchEvent[] = [];
+    for await (const batch of watch) {
+      if (batch.kind !== 'events') {
+        yield batch;
+        continue;
+      }
+      const now = batch.events.filter((event) => !isLate(event.kind === 'put' ? event.entry.key : event.key));
+      kept.push(...batch.events.filter((event) => !now.includes(event)));
+      yield { ...batch, events: late === null ? [...kept, ...now] : now };
+      if (late === null) kept = [];
+    }
+  }
+  const watch = (...args: Parameters<Store['watch']>): Watch => {
+    const real = store.watch(...args);
+    return { close: () => real.close(), [Symbol.asyncIterator]: () => shown(real) };
+  };
+  const txn = (...args: Parameters<Store['txn']>): ReturnType<Store['txn']> => {
+    const [{ conditions, changes }] = args;
+    if (changes.length === 0 && conditions.some(({ key }) => isLate(key)) && late !== null) late.asked += 1;
+    return store.txn(...args);
+  };
+  return new Proxy(store, {
+    get: (target, property) => {
+      if (property === 'watch') return watch;
+      if (property === 'txn') return txn;
+      const value: unknown = Reflect.get(target, property, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}
 
 const hostnqn = (name: string): string => `nqn.2026-01.io.basalt:host:${name}`;
 const controllersOf = (view: VolumeView): (string | null)[] => view.fronts?.map(({ controller }) => controller) ?? [];
@@ -36,6 +81,36 @@ async function make(active: number, legs = 4): Promise<VolumeView> {
 function isSpread(view: VolumeView): boolean {
   const fronts = controllersOf(view);
   return fronts.every((name) => name !== null) && new Set(fronts).size === fronts.length;
+}
+
+/** Once those that were detached have been let go. */
+async function attach(name: string): Promise<void> {
+  await eventually(`${name} is attached`, () =>
+    attachVolume(bed.api, 'v1', { host: hostnqn(name) }).then(
+      () => true,
+      (error: unknown) => {
+        if (isBasaltError(error, 'BUSY')) return false;
+        throw error;
+      },
+    ),
+  );
+}
+
+async function admittedTo(node: string, nqn: string): Promise<string[]> {
+  const [found] = await bed.node(node).engine.rpc('nvmf_get_subsystems', { nqn });
+  return found?.hosts.map((host) => host.nqn) ?? [];
+}
+
+async function admitted(node: string, name: string): Promise<void> {
+  const { fronts = [] } = await bed.view('v1');
+  const { nqn = '' } = fronts.find((front) => front.hosts.includes(hostnqn(name))) ?? {};
+  await eventually(`${node} admits ${name}`, async () => (await admittedTo(node, nqn)).includes(hostnqn(name)));
+}
+
+async function leaving(): Promise<string[]> {
+  const { state } = await readState(bed.connect());
+  const [volume] = state.all('volumes').filter((each) => each.fronts !== undefined);
+  return volume?.hostFronts?.filter((entry) => entry.leaving === true).map(({ host }) => host) ?? [];
 }
 
 /** Through the slot of a front, at the node that serves it. */
@@ -73,6 +148,11 @@ async function read(view: VolumeView, front: number, block: number): Promise<num
   }
 }
 
+async function wish(volumeId: string, text: string): Promise<void> {
+  const change = { kind: 'put' as const, key: keys.handOver(volumeId), value: text };
+  expect(await bed.connect().txn({ conditions: [], changes: [change] })).toMatchObject({ outcome: 'committed' });
+}
+
 describe('a volume with several active controllers', () => {
   it('has its legs and its fronts spread over them, and each sees what the others wrote', async () => {
     const view = await make(3, 6);
@@ -88,16 +168,14 @@ describe('a volume with several active controllers', () => {
 
   it('gives each host one front, the emptiest, and the same one again when it comes back', async () => {
     await make(2);
-    for (const name of ['h1', 'h2', 'h3']) await attachVolume(bed.api, 'v1', { host: hostnqn(name) });
+    for (const name of ['h1', 'h2', 'h3']) await attach(name);
     const frontsWith = async (name: string): Promise<number[]> =>
       (await bed.view('v1')).fronts?.flatMap(({ hosts }, index) => (hosts.includes(hostnqn(name)) ? [index] : [])) ??
       [];
     expect([await frontsWith('h1'), await frontsWith('h2'), await frontsWith('h3')]).toEqual([[0], [1], [0]]);
     await detachVolume(bed.api, 'v1', { host: hostnqn('h1') });
     await detachVolume(bed.api, 'v1', { host: hostnqn('h2') });
-    await attachVolume(bed.api, 'v1', { host: hostnqn('h4') });
-    await attachVolume(bed.api, 'v1', { host: hostnqn('h1') });
-    await attachVolume(bed.api, 'v1', { host: hostnqn('h2') });
+    for (const name of ['h4', 'h1', 'h2']) await attach(name);
     expect([await frontsWith('h1'), await frontsWith('h2'), await frontsWith('h4')]).toEqual([[0], [1], [1]]);
     // Each host is admitted by every controller node, in the subsystem of its front alone; one path is optimized.
     const view = await bed.view('v1');
@@ -209,7 +287,11 @@ describe('a volume with several active controllers', () => {
 
   it('goes with everything that it is made of', async () => {
     const view = await make(2);
+    // Asked for by somebody who gave it up since.
+    for (const id of [frontId(view, 0), view.parts?.[1]?.id ?? ''])
+      await wish(id, codecs.handOver.encode({ format: 1, volumeId: id, to: 'c3', epoch: 99 }));
     await deleteVolume(bed.api, 'v1');
+    expect(bed.server.list(keys.handOvers)).toEqual([]);
     await expect(bed.view('v1')).rejects.toMatchObject({ code: 'NOT_FOUND' });
     const left = (prefix: string): string[] => bed.server.list(`/basalt/v1/${prefix}/`).map(({ key }) => key);
     const endMs = systemClock.now() + 20_000;
@@ -221,6 +303,78 @@ describe('a volume with several active controllers', () => {
       const bdevs = await bed.node(node).engine.rpc('bdev_get_bdevs', {});
       expect(bdevs.filter(({ name }) => name.includes(frontId(view, 0)))).toEqual([]);
     }
+  });
+
+  it('takes no other host before the one that was detached is let go by the controller that served it', async () => {
+    await make(2);
+    await attach('h1');
+    await admitted('c1', 'h1');
+    let open = (): void => {};
+    const opened = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    let asked = false;
+    bed.intercept('c1', 'nvmf_subsystem_remove_host', () => {
+      asked = true;
+      return opened;
+    });
+    await attach('h2');
+    await detachVolume(bed.api, 'v1', {});
+    // By the front of the other one, which does let go of its own.
+    await eventually('c1 was asked', () => asked);
+    await eventually('c2 has let go', async () => (await leaving()).join() === hostnqn('h1'));
+    for (const name of ['h2', 'h3']) {
+      const attached = attachVolume(bed.api, 'v1', { host: hostnqn(name) });
+      if (name === 'h2') await expect(attached).rejects.toMatchObject({ code: 'BUSY' });
+      // The emptiest front is the first one's: there it waits its turn.
+      else await attached;
+    }
+    open();
+    await attachPatiently(bed.api, systemClock, { name: 'v1', request: { host: hostnqn('h2') } });
+    expect(await leaving()).toEqual([]);
+  });
+
+  it('takes another host when the controller of the one that was detached is gone, and its front is served by the next', async () => {
+    await make(2);
+    for (const name of ['h1', 'h2']) await attach(name);
+    await admitted('c1', 'h1');
+    await bed.acquainted('c1', 'c2', 'c3');
+    bed.intercept('c1', 'nvmf_subsystem_remove_host', () => new Promise(() => {}));
+    await detachVolume(bed.api, 'v1', { host: hostnqn('h1') });
+    await detachVolume(bed.api, 'v1', { host: hostnqn('h2') });
+    await expect(attachVolume(bed.api, 'v1', { host: hostnqn('h2') })).rejects.toMatchObject({ code: 'BUSY' });
+    await bed.kill('c1');
+    await attach('h2');
+    expect(controllersOf(await bed.view('v1'))).not.toContain('c1');
+  });
+
+  it('lets no host in by a controller that takes over and has not heard that it was let go', async () => {
+    await bed.create({ name: 'v1', active: 2, legs: 2, controllers: ['c1', 'c2'] });
+    const view = await bed.until('v1', 'served', (now) => now.health === 'redundant' && isSpread(now));
+    for (const name of ['h1', 'h2']) await attach(name);
+    await bed.acquainted('c1', 'c2');
+    const front = view.fronts?.[0]?.nqn ?? '';
+    const { engine } = bed.node('c2');
+    const hosts = (): Promise<string[]> => admittedTo('c2', front);
+    await admitted('c2', 'h1');
+    const key = keys.volume(view.id);
+    late = { node: 'c2', key, asked: 0 };
+    await detachVolume(bed.api, 'v1', { host: hostnqn('h1') });
+    await eventually('c1 lets it go', async () => (await leaving()).length === 0);
+    const isOptimized = async (): Promise<boolean> =>
+      (await engine.rpc('nvmf_get_subsystems', { nqn: front }))[0]?.listen_addresses.some(
+        ({ ana_state }) => ana_state === 'optimized',
+      ) === true;
+    await bed.kill('c1');
+    const { asked } = late;
+    await eventually('c2 takes the front', async () => (await isOptimized()) || (late?.asked ?? 0) >= asked + 2);
+    const served = await isOptimized();
+    expect(served && (await hosts()).includes(hostnqn('h1'))).toBe(false);
+    late = null;
+    // Anything that happens brings along what was late.
+    await detachVolume(bed.api, 'v1', { host: hostnqn('h2') });
+    await eventually('c2 serves the front', isOptimized);
+    expect(await hosts()).toEqual([]);
   });
 
   it('is refused what it cannot do yet, by name', async () => {

@@ -5,11 +5,19 @@
 
 import type { EngineEvent } from '../engine/engine.js';
 import type { Timer } from '../env/clock.js';
+import type { Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { grantInstance } from '../model/grant.js';
 import { cntlidRange, keys, nguidOf, nqns, volumeSerial } from '../model/keys.js';
-import type { DrivenVolume } from '../model/multi-active.js';
-import { type Address, codecs, formatVersion, type Leadership, type ObservedVolume } from '../model/objects.js';
+import { type DrivenVolume, hostsOfFront, leavingFrom, withoutLeft } from '../model/multi-active.js';
+import {
+  type Address,
+  codecs,
+  formatVersion,
+  type Leadership,
+  type ObservedVolume,
+  type VolumeObject,
+} from '../model/objects.js';
 import { isReserved } from '../model/reservations.js';
 import { madeOf } from '../reconcile/clone-source.js';
 import { controllerSlot } from '../reconcile/controllers.js';
@@ -37,7 +45,7 @@ import { publishSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { ReservationKeeper } from './reservation-keeper.js';
 import { scrubPort } from './scrub-worker.js';
-import { type Slots, withDeadline } from './signal.js';
+import { Backoff, type Slots, withDeadline } from './signal.js';
 import { snapshotPort } from './snapshot-port.js';
 import type { ResolveReplica } from './takeover.js';
 import {
@@ -92,6 +100,8 @@ export class ServedVolume {
   /** Null: it is no part. */
   readonly #partExports: PartExports | null;
   #present: ObservedExport = noExport;
+  /** Of a front: hosts that it has let go, and the volume's object that says that they are leaving. */
+  #left: { readonly whole: Stored<VolumeObject>; readonly hosts: readonly string[] } | null = null;
   #nbdUris = new Map<string, string>();
   /** Why an export is not as it is wanted. */
   #exportProblem: string | null = null;
@@ -124,7 +134,10 @@ export class ServedVolume {
     const { context, link, incarnation, parts } = options;
     const common = { context, link, incarnation, part: volume, partLink: parts.link, address: parts.address };
     this.#partExports = volume.partOf === undefined ? null : new PartExports(common);
-    this.#exports = loop('exports', () => this.#applyExports());
+    this.#exports = loop('exports', async (signal) => {
+      await this.#applyExports();
+      await this.#letGo(signal);
+    });
     this.#promotions = loop('promotion', (signal) => this.#consider(signal));
     this.#reports = loop('report', (signal) => this.#report(signal));
     this.#reservations = new ReservationKeeper({
@@ -141,7 +154,9 @@ export class ServedVolume {
       name: options.node,
       leadership: options.link.leadership(volume.id),
       resolve: options.resolve,
-      onRight: (granted, signal) => this.#reservations.lead(granted, signal),
+      onRight: async (granted, signal) => {
+        await Promise.all([this.#reservations.lead(granted, signal), this.#seeHosts(signal)]);
+      },
       onServing: (serving) => this.#setServing(serving),
       publishSize: (servedBytes, signal) => publishSize(options.link, volume.id, { servedBytes, signal }),
       snapshots: snapshotPort(options.link, volume.id),
@@ -357,6 +372,70 @@ export class ServedVolume {
     this.#reports.wake();
   }
 
+  /** Of a front's volume, as the store was last seen. */
+  get #whole(): Stored<VolumeObject> | null {
+    return this.#options.link.state.stored('volumes', this.#volume.front?.volumeId ?? '');
+  }
+
+  /** At once, not when the agent comes by: a front that begins to serve knows who has left it (#seeHosts). */
+  get #hosts(): readonly string[] {
+    const { front } = this.#volume;
+    const whole = this.#whole;
+    return front === undefined || whole === null ? this.#volume.hosts : hostsOfFront(whole.value, front.index);
+  }
+
+  /**
+   * A front that takes over has to know of every host that the one before it let go: it may be served elsewhere by now
+   * beside another one. Nobody else lets go of any from here on.
+   */
+  async #seeHosts(signal: AbortSignal): Promise<void> {
+    if (this.#volume.front === undefined) return;
+    const { link, context } = this.#options;
+    const backoff = new Backoff({ clock: context.clock, minMs: 5, maxMs: 500 });
+    for (;;) {
+      signal.throwIfAborted();
+      const whole = this.#whole;
+      if (whole === null) return;
+      try {
+        if (await link.commit({ expect: [{ key: whole.key, revision: whole.revision }] }, signal)) return;
+      } catch (error) {
+        signal.throwIfAborted();
+        this.#log.warn('hosts', { volume: this.#volume.name, error: reason(error) }, 'hosts cannot be read; trying on');
+      }
+      await backoff.wait(signal);
+    }
+  }
+
+  /** Hosts that were detached are off the record when nothing of them is on the way any more by this front. */
+  async #letGo(signal: AbortSignal): Promise<void> {
+    const { link, node } = this.#options;
+    const found = this.#left;
+    this.#left = null;
+    const revision = this.#controller.rightRevision;
+    if (found === null || revision === null) return;
+    const { whole, hosts } = found;
+    const expect = [
+      { key: whole.key, revision: whole.revision },
+      // Whoever has the front next lets nobody in that it has not read of after this.
+      { key: keys.leadership(this.#volume.id), revision },
+    ];
+    const text = codecs.volume.encode(withoutLeft(whole.value, hosts));
+    const done = await link.commit({ expect, put: [{ key: whole.key, text }] }, signal);
+    if (done) this.#options.context.log.info({ volume: this.#volume.name, node, hosts }, 'hosts have left');
+    // The volume changed meanwhile, or the right to its front: what is true then will be seen.
+    else throw new Error(`volume ${whole.value.name} changed while hosts left it`);
+  }
+
+  /** In the turn of a pass: from here on none of them is let in, unless it is attached anew. */
+  #noteLeft(): void {
+    const { front } = this.#volume;
+    const whole = this.#whole;
+    if (front === undefined || whole === null || !this.#serving || this.#retired) return;
+    const isHere = (host: string): boolean => this.#present.hosts.some(({ nqn }) => nqn === host);
+    const hosts = leavingFrom(whole.value, front.index).filter((host) => !isHere(host));
+    this.#left = hosts.length === 0 ? null : { whole, hosts };
+  }
+
   async #exportPass(): Promise<void> {
     await ensureSlot(this.#options.context.engine, this.#volume);
     if (this.#partExports !== null)
@@ -364,7 +443,7 @@ export class ServedVolume {
     const wanted = this.#retired
       ? null
       : {
-          hosts: this.#options.access.wishes(this.#volume),
+          hosts: this.#options.access.wishes(this.#hosts),
           ana: this.#serving ? ('optimized' as const) : ('inaccessible' as const),
           nbd: this.#serving ? this.#nbdPaths() : [],
           reservation: this.#reservations.current,
@@ -378,6 +457,7 @@ export class ServedVolume {
         failed ??= error;
       }
     }
+    this.#noteLeft();
     if (failed !== null) throw failed;
   }
 

@@ -76,12 +76,14 @@ export function deletionOf(
 ): { conditions: Condition[]; changes: Change[] } {
   const conditions: Condition[] = [];
   const changes: Change[] = [{ kind: 'delete', key: keys.volume(volume.id) }];
-  for (const front of volume.fronts ?? []) changes.push({ kind: 'delete', key: keys.leadership(front) });
+  for (const front of volume.fronts ?? [])
+    for (const key of [keys.leadership(front), keys.handOver(front)]) changes.push({ kind: 'delete', key });
   for (const id of volume.parts ?? []) {
     const stored = state.stored('volumes', id);
     const led = state.stored('leaderships', id);
     if (stored === null) continue;
     const next = part(stored.value, led?.value ?? null);
+    changes.push({ kind: 'delete', key: keys.handOver(id) });
     conditions.push({ key: stored.key, modRevision: stored.revision });
     changes.push({ kind: 'put', key: stored.key, value: codecs.volume.encode(next.volume) });
     if (led === null || next.leadership === null) continue;

@@ -5,6 +5,7 @@
 // Invariants:  - a request that is refused has changed nothing
 //              - the same request twice has the effect of one
 
+import type { Clock } from '../env/clock.js';
 import type { Random } from '../env/random.js';
 import {
   type AttachRequest,
@@ -13,10 +14,10 @@ import {
   type VolumeResizeRequest,
 } from '../model/api.js';
 import type { ClusterState, Stored } from '../model/cluster-state.js';
-import { BasaltError } from '../model/errors.js';
+import { BasaltError, isBasaltError } from '../model/errors.js';
 import { firstEpoch } from '../model/generation.js';
 import { keys } from '../model/keys.js';
-import { refuseMultiActive, withHostFronts } from '../model/multi-active.js';
+import { refuseMultiActive, withHosts } from '../model/multi-active.js';
 import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
 import { erasureOf, type PgMapObject, type PoolObject, redundancyText } from '../model/pools.js';
 import { chooseSeed } from '../placement/choose-seed.js';
@@ -181,7 +182,7 @@ export function attachVolume(deps: VolumeDeps, name: string, request: AttachRequ
     if (request.host === undefined && request.nbd === undefined)
       throw invalid('host', 'is missing; name a host NQN or an NBD path');
     const hosts = request.host === undefined ? volume.hosts : unique([...volume.hosts, request.host]);
-    if (request.nbd === undefined) return withHostFronts({ ...volume, hosts });
+    if (request.nbd === undefined) return withHosts(volume, hosts);
     const node = request.nbd.node ?? nbdNode(state, volume);
     if (!volume.controllers.includes(node)) {
       throw invalid(
@@ -196,12 +197,33 @@ export function attachVolume(deps: VolumeDeps, name: string, request: AttachRequ
   });
 }
 
+/** From one look to the next whether a host that was detached has been let go, and how long that is waited for. */
+const leavingLookMs = 50;
+const leavingMsMax = 5_000;
+
+/** The same for one who is about to use it: a host that was detached just now is waited for. @throws BUSY */
+export async function attachPatiently(
+  deps: VolumeDeps,
+  clock: Clock,
+  at: { name: string; request: AttachRequest },
+): Promise<void> {
+  const endMs = clock.now() + leavingMsMax;
+  for (;;) {
+    try {
+      return await attachVolume(deps, at.name, at.request);
+    } catch (error) {
+      if (!isBasaltError(error, 'BUSY') || at.request.nbd !== undefined || clock.now() >= endMs) throw error;
+    }
+    await clock.sleep(leavingLookMs);
+  }
+}
+
 export function detachVolume(deps: VolumeDeps, name: string, request: AttachRequest): Promise<void> {
   return change(deps, name, noHost, (_, volume) => {
     const everything = request.host === undefined && request.nbd === undefined;
     const hosts = volume.hosts.filter((host) => !everything && host !== request.host);
     const nbd = volume.nbd.filter((entry) => !everything && entry.path !== request.nbd?.path);
-    return { ...volume, hosts, nbd };
+    return { ...withHosts(volume, hosts), nbd };
   });
 }
 

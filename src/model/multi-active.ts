@@ -4,6 +4,8 @@
 // driven like volumes and stand on exports of the parts.
 //
 // Invariants:  - a host belongs to one front for as long as the volume is there, also while it is detached
+//              - no two hosts are let in by different fronts when one of them has come after the other one was detached, and
+//                its front may have something of it yet
 //              - part i and front i prefer the same controller, and no two parts do while there are enough of them
 
 import { createHash } from 'node:crypto';
@@ -46,11 +48,15 @@ export function frontsOf(volume: VolumeObject, partSizeBytes: (volume: VolumeObj
       legs: parts.map((part) => ({ replicas: [{ replica: exportId(part, id), disk: part, node: volume.name }] })),
       controllers: rotated(volume.controllers, index),
       controllerSlots: rotated(slots, index),
-      hosts: volume.hosts.filter((host) => frontOf(volume, host) === index),
+      hosts: hostsOfFront(volume, index),
       nbd: [],
       front: { volumeId: volume.id, index },
     };
   });
+}
+
+export function hostsOfFront(volume: VolumeObject, front: number): string[] {
+  return volume.hosts.filter((host) => frontOf(volume, host) === front);
 }
 
 function frontOf(volume: VolumeObject, host: string): number | null {
@@ -62,25 +68,59 @@ export function frontIdOf(volume: VolumeObject, host: string): string {
   return volume.fronts?.[frontOf(volume, host) ?? 0] ?? volume.id;
 }
 
-/** With a front for each host: the one that the fewest hosts have that are attached now. */
-export function withHostFronts(volume: VolumeObject): VolumeObject {
-  if (volume.fronts === undefined) return volume;
-  const known = [...(volume.hostFronts ?? [])];
+/**
+ * With these hosts and no others, each with a front: the one that it had once, or the one that the fewest hosts have that are
+ * attached now. Who goes leaves its front only when that has let it go (`withoutLeft`).
+ * @throws BUSY while a host comes to another front than one that has not let go a host yet: they would be beside each other
+ */
+export function withHosts(volume: VolumeObject, hosts: readonly string[]): VolumeObject {
+  if (volume.fronts === undefined) return { ...volume, hosts: [...hosts] };
+  const known = (volume.hostFronts ?? []).map(({ host, front, leaving }) => {
+    const goes = !hosts.includes(host) && (leaving === true || volume.hosts.includes(host));
+    return { host, front, ...(goes ? { leaving: true as const } : {}) };
+  });
   const load = volume.fronts.map(
-    (_, index) => known.filter((entry) => entry.front === index && volume.hosts.includes(entry.host)).length,
+    (_, index) => known.filter((entry) => entry.front === index && hosts.includes(entry.host)).length,
   );
-  for (const host of volume.hosts) {
-    if (known.some((entry) => entry.host === host)) continue;
-    const front = load.indexOf(Math.min(...load));
-    load[front] = (load[front] ?? 0) + 1;
-    known.push({ host, front });
+  for (const host of hosts) {
+    if (!known.some((entry) => entry.host === host)) {
+      const front = load.indexOf(Math.min(...load));
+      load[front] = (load[front] ?? 0) + 1;
+      known.push({ host, front });
+    }
+    if (!volume.hosts.includes(host)) refuseBeside(volume, known, host);
   }
   if (known.length > hostFrontsMax)
     throw new BasaltError('VOLUME_MULTI_ACTIVE', {
       name: volume.name,
       operation: `more than ${hostFrontsMax} hosts, counted over all its life,`,
     });
-  return { ...volume, hostFronts: known };
+  return { ...volume, hosts: [...hosts], hostFronts: known };
+}
+
+type HostFront = NonNullable<VolumeObject['hostFronts']>[number];
+
+function refuseBeside(volume: VolumeObject, known: readonly HostFront[], host: string): void {
+  const front = known.find((entry) => entry.host === host)?.front;
+  const before = known.find((entry) => entry.leaving === true && entry.front !== front);
+  if (before === undefined) return;
+  const detail = `${before.host} was detached, and the controller that serves it has not let it go yet`;
+  throw new BasaltError('BUSY', { kind: 'volume', name: volume.name, detail });
+}
+
+/** Hosts that were detached, and that this front may have something of yet. */
+export function leavingFrom(volume: VolumeObject, front: number): string[] {
+  return (volume.hostFronts ?? [])
+    .filter((entry) => entry.leaving === true && entry.front === front)
+    .map((e) => e.host);
+}
+
+/** With the hosts let go. */
+export function withoutLeft(volume: VolumeObject, left: readonly string[]): VolumeObject {
+  const hostFronts = volume.hostFronts?.map((entry) =>
+    left.includes(entry.host) ? { host: entry.host, front: entry.front } : entry,
+  );
+  return hostFronts === undefined ? volume : { ...volume, hostFronts };
 }
 
 /** In one object of the store, which is bounded. */

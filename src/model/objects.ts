@@ -189,8 +189,15 @@ export const VolumeObject = Type.Object(
      */
     parts: Type.Optional(Type.Array(Uuid, { minItems: 2, maxItems: 8 })),
     fronts: Type.Optional(Type.Array(Uuid, { minItems: 2, maxItems: 8 })),
-    /** Which front each host belongs to, also of those that were detached. */
-    hostFronts: Type.Optional(Type.Array(Type.Object({ host: Nqn, front: Type.Integer({ minimum: 0 }) }, strict))),
+    /** Which front each host belongs to, also of those that were detached. `leaving`: something of it may be on the way there. */
+    hostFronts: Type.Optional(
+      Type.Array(
+        Type.Object(
+          { host: Nqn, front: Type.Integer({ minimum: 0 }), leaving: Type.Optional(Type.Literal(true)) },
+          strict,
+        ),
+      ),
+    ),
     /** It is a part of that volume: it has no name, and no hosts. */
     partOf: Type.Optional(Uuid),
     /** The job that nobody may drive it for: who does hands it back. */

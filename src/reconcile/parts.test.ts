@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { describe, expect, it } from 'vitest';
-import { exportId, frontIdOf, frontsOf, rotated, withHostFronts } from '../model/multi-active.js';
+import { exportId, frontIdOf, frontsOf, rotated, withHosts, withoutLeft } from '../model/multi-active.js';
 import type { VolumeObject } from '../model/objects.js';
 import { hasTails } from '../placement/leg-size.js';
 import { firstFrontLeadership, partSizeBytes, whyNotDivided } from './parts.js';
@@ -85,16 +85,37 @@ describe('fronts', () => {
 
   it('get hosts by turns, and keep the one that has gone', () => {
     const [a = '', b = ''] = volume.hosts;
-    const first = withHostFronts(volume);
+    const first = withHosts({ ...volume, hosts: [] }, [a, b]);
     expect([frontIdOf(first, a), frontIdOf(first, b)]).toEqual([uuid(4), uuid(5)]);
     const c = 'nqn.2026-01.io.basalt:host:c';
-    const later = withHostFronts({ ...first, hosts: [b, c] });
+    const later = withHosts(withoutLeft(withHosts(first, [b]), [a]), [b, c]);
     expect(frontIdOf(later, c)).toBe(uuid(4));
-    const back = withHostFronts({ ...later, hosts: [b, c, a] });
+    const back = withHosts(later, [b, c, a]);
     expect(frontIdOf(back, a)).toBe(uuid(4));
     expect(frontsOf(back, partSizeBytes).map(({ hosts }) => hosts)).toEqual([[c, a], [b]]);
     const { parts: _parts, fronts: _fronts, ...plain } = volume;
-    expect(withHostFronts(plain)).toBe(plain);
+    expect(withHosts(plain, [a, c])).toEqual({ ...plain, hosts: [a, c] });
     expect(frontIdOf(plain, a)).toBe(volume.id);
+  });
+
+  it('take no host beside one that another front has not let go', () => {
+    const [a = '', b = ''] = volume.hosts;
+    const c = 'nqn.2026-01.io.basalt:host:c';
+    const first = withHosts({ ...volume, hosts: [] }, [a, b]);
+    const left = withHosts(first, [a]);
+    expect(left.hostFronts).toEqual([
+      { host: a, front: 0 },
+      { host: b, front: 1, leaving: true },
+    ]);
+    // It would go by the other front, or comes back to it from another one.
+    const none = withHosts(left, []);
+    expect(() => withHosts(none, [c])).toThrow(b);
+    expect(() => withHosts(none, [a])).toThrow(b);
+    expect(() => withHosts(none, [a])).toThrow(expect.objectContaining({ code: 'BUSY' }));
+    // Who was there all the time is not new, who comes by the same front waits there; and who comes back has not left.
+    expect(withHosts(left, [a, c]).hostFronts?.at(-1)).toEqual({ host: c, front: 1 });
+    expect(withHosts(left, [a, b]).hostFronts).toEqual(first.hostFronts);
+    const gone = withoutLeft(none, [a, b]);
+    expect(withHosts(gone, [c]).hostFronts?.at(-1)).toEqual({ host: c, front: 0 });
   });
 });

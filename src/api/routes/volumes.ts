@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Type from 'typebox';
+import { systemClock } from '../../env/clock.js';
 import {
   AttachRequest,
   ChangePoolRequest,
@@ -17,7 +18,7 @@ import { JobView } from '../../model/jobs.js';
 import { changePool, moveController, moveReplica, scrubVolume } from '../jobs.js';
 import { readState } from '../read-state.js';
 import { shownVolumes, volumeView } from '../views.js';
-import { attachVolume, createVolume, deleteVolume, detachVolume, requireVolume, resizeVolume } from '../volumes.js';
+import { attachPatiently, createVolume, deleteVolume, detachVolume, requireVolume, resizeVolume } from '../volumes.js';
 import { type ApiDeps, ok, type Route } from './route.js';
 
 const checkCreate = checker(VolumeCreateRequest);
@@ -169,7 +170,8 @@ export const volumeRoutes: readonly Route[] = [
     response: VolumeView,
     status: 200,
     run: async (deps, request) => {
-      await attachVolume(deps, nameOf(request), checkAttach(request.body ?? {}));
+      const wish = { name: nameOf(request), request: checkAttach(request.body ?? {}) };
+      await attachPatiently(deps, deps.clock ?? systemClock, wish);
       return ok(await show(deps, nameOf(request)));
     },
   },
