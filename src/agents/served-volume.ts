@@ -31,7 +31,8 @@ import {
 } from '../reconcile/exports.js';
 import { namedSuccessor, notReady, shouldHandOver } from '../reconcile/hand-over.js';
 import { isGranted } from '../reconcile/membership.js';
-import { decidePromotion, standbyStepMs } from '../reconcile/promotion.js';
+import { isActive } from '../reconcile/move-controller.js';
+import { decidePromotion, endsSplit, standbyStepMs } from '../reconcile/promotion.js';
 import { ensureSlot, slotName } from './assembly.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
@@ -669,6 +670,7 @@ export class ServedVolume {
     // Nor was anybody there any more when it was looked for because of that epoch.
     const revision = link.state.stored('leaderships', this.#volume.id)?.revision ?? 0;
     for (const [name, known] of peersNow.gone) if (known >= revision) lost.add(name);
+    if (leadership.controller !== null && this.#endsSplit(leadership.controller)) lost.add(leadership.controller);
     const lives = link.state.all('lives');
     const candidates = new Set([...lives.filter((live) => !live.draining).map((live) => live.name), node]);
     // A process that answers on its connection is alive, whatever became of its lease.
@@ -679,6 +681,19 @@ export class ServedVolume {
     const successor = namedSuccessor(link.state, leadership);
     const order = this.#volume.controllers;
     return decidePromotion({ me: node, leadership, order, candidates, alive, lost, successor, driving });
+  }
+
+  #endsSplit(holder: string): boolean {
+    const { link, node, peers } = this.#options;
+    const { partOf, front } = this.#volume;
+    const whole = link.state.get('volumes', partOf ?? front?.volumeId ?? '');
+    if (whole === null) return false;
+    const serves = (whole.parts ?? []).some((part) => {
+      const led = part === this.#volume.id ? null : link.state.get('leaderships', part);
+      return led !== null && isActive(link.state, led, node);
+    });
+    const cut = new Set([...peers().lost.keys(), ...peers().gone.keys()]);
+    return endsSplit({ me: node, holder, order: whole.controllers, cut, serves });
   }
 
   /** A clone that lacks a replica of a leg is served without it after a while; it gets one by a copy. */

@@ -2,7 +2,14 @@
 import { describe, expect, it } from 'vitest';
 import { grantInstance } from '../model/grant.js';
 import { formatVersion, type Leadership } from '../model/objects.js';
-import { decidePromotion, firstStepMs, type PromotionView, standbyStepMs, successorGraceMs } from './promotion.js';
+import {
+  decidePromotion,
+  endsSplit,
+  firstStepMs,
+  type PromotionView,
+  standbyStepMs,
+  successorGraceMs,
+} from './promotion.js';
 
 function heldBy(controller: string | null): Leadership {
   const volumeId = '11111111-1111-4111-8111-111111111111';
@@ -91,5 +98,31 @@ describe('promotion', () => {
     expect(decidePromotion(view({ ...gone, driving: true })).do).toBe('nothing');
     expect(decidePromotion(view({ ...gone, candidates: new Set(['n3']) })).do).toBe('nothing');
     expect(decidePromotion(view({ ...gone, me: 'n9' })).do).toBe('nothing');
+  });
+});
+
+describe('a volume that is split between controllers that lost each other', () => {
+  const base = { me: 'n1', holder: 'n2', order: ['n1', 'n2', 'n3'], cut: new Set(['n2', 'n3']), serves: true };
+
+  it('goes to the first of them, if that serves some of it', () => {
+    expect(endsSplit(base)).toBe(true);
+    expect(endsSplit({ ...base, serves: false })).toBe(false);
+    expect(endsSplit({ ...base, cut: new Set(['n3']) })).toBe(false);
+    expect(endsSplit({ ...base, holder: null })).toBe(false);
+    // One that left the volume's controllers comes last.
+    expect(endsSplit({ ...base, holder: 'n9', cut: new Set(['n9']) })).toBe(true);
+    expect(endsSplit({ ...base, me: 'n9' })).toBe(false);
+  });
+
+  it('goes one way between any two of them', () => {
+    const names = ['n1', 'n2', 'n3', 'n9'];
+    for (const me of names) {
+      for (const holder of names.filter((name) => name !== me)) {
+        const cut = new Set(names);
+        const there = endsSplit({ ...base, cut, me, holder });
+        const back = endsSplit({ ...base, cut, me: holder, holder: me });
+        expect(there && back, `${me} ${holder}`).toBe(false);
+      }
+    }
   });
 });

@@ -56,6 +56,28 @@ export function decidePromotion(view: PromotionView): PromotionDecision {
   return { do: 'promote', delayMs: graceMs + rank * stepMs, why };
 }
 
+export interface SplitView {
+  readonly me: string;
+  readonly holder: string | null;
+  /** The whole volume's controllers, in its order. */
+  readonly order: readonly string[];
+  /** Names that cannot be reached from here. */
+  readonly cut: ReadonlySet<string>;
+  /** It serves a part of the same volume, and so reaches replicas. */
+  readonly serves: boolean;
+}
+
+/**
+ * Whether this controller takes a part or a front of a volume with several active controllers from one that lives. Two that
+ * lose each other, and nothing else, take what the other one had when they find out; then neither reaches the parts of the
+ * other, and no front can be served by either. The first of them in the volume's order takes what the other one has. Nothing
+ * ever goes the other way for that reason, so it ends.
+ */
+export function endsSplit({ me, holder, order, cut, serves }: SplitView): boolean {
+  if (holder === null || !serves || !cut.has(holder) || !order.includes(me)) return false;
+  return !order.includes(holder) || order.indexOf(me) < order.indexOf(holder);
+}
+
 /** Null also when it was granted to one that has left the volume's controllers since, and so will not begin to use it. */
 function holderOf({ leadership, order }: PromotionView): string | null {
   const { controller, instance, epoch } = leadership;

@@ -6,6 +6,7 @@
 
 import { afterEach, describe, expect, it } from 'vitest';
 import { slotName } from '../agents/assembly.js';
+import { isActive } from '../reconcile/move-controller.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
 import { blockBytes } from './stamp.js';
 
@@ -29,17 +30,17 @@ afterEach(() => cluster.close());
 const fronts = (): (string | null)[] => cluster.view.fronts?.map(({ controller }) => controller) ?? [];
 const parts = (): (string | null)[] => cluster.view.parts?.map(({ controller }) => controller) ?? [];
 
+const frontIds = (): string[] => cluster.view.fronts?.map(({ nqn }) => nqn.split(':').at(-1) ?? '') ?? [];
+
 function frontEpochs(): number[] {
-  const ids = cluster.view.fronts?.map(({ nqn }) => nqn.split(':').at(-1) ?? '') ?? [];
-  return ids.map((id) => cluster.state.get('leaderships', id)?.epoch ?? 0);
+  return frontIds().map((id) => cluster.state.get('leaderships', id)?.epoch ?? 0);
 }
 
 /** By the front's own controller: what it says of one part, which it may not have at all for the moment. */
 async function readPart(front: number, part: number): Promise<string> {
   const { engine } = cluster.process(fronts()[front] ?? '');
-  const id = cluster.view.fronts?.[front]?.nqn.split(':').at(-1) ?? '';
   if (engine === null) return 'its controller does not run';
-  const handle = await cluster.wait(engine.openBdev(slotName(id)));
+  const handle = await cluster.wait(engine.openBdev(slotName(frontIds()[front] ?? '')));
   let ended = 'waits';
   handle.read(part * stripe * blockBytes, Buffer.alloc(blockBytes)).then(
     () => {
@@ -52,6 +53,26 @@ async function readPart(front: number, part: number): Promise<string> {
   await cluster.runUntil(() => ended !== 'waits', 1_000);
   return ended;
 }
+
+/** From each other, and from nobody else. */
+function part(one: string, other: string): void {
+  cluster.world.partition(one, other);
+  cluster.world.partition(other, one);
+}
+
+function epochs(): number[] {
+  const ids = [...(cluster.view.parts ?? []).map(({ id }) => id), ...frontIds()];
+  return ids.map((id) => cluster.state.get('leaderships', id)?.epoch ?? 0);
+}
+
+const isServed = (): boolean => {
+  const { state, view } = cluster;
+  const all = [...(view.parts ?? []).map(({ id }) => id), ...frontIds()];
+  return all.every((id) => {
+    const led = state.get('leaderships', id);
+    return led?.controller != null && isActive(state, led, led.controller);
+  });
+};
 
 async function whole(): Promise<void> {
   cluster.stopWorkload();
@@ -79,6 +100,55 @@ describe('a front', { timeout: 300_000 }, () => {
     const { operations } = cluster.history;
     expect(await cluster.runUntil(() => cluster.history.operations > operations + 100, 30_000)).toBe(true);
     expect(frontEpochs()).toEqual(before);
+    await whole();
+  });
+});
+
+describe('controllers that lose each other and nothing else', { timeout: 300_000 }, () => {
+  const shapes = { 'the only two': { controllers: 2 }, 'two of three': { controllers: 3 } };
+
+  it.each(Object.entries(shapes))('do not stop the volume between them: %s', async (_, of) => {
+    await start(of);
+    cluster.startWorkload(mix);
+    // The controllers meet.
+    await cluster.runFor(1_000);
+    const before = epochs();
+    part('c1', 'c2');
+    await cluster.runFor(2_000);
+    expect(await cluster.runUntil(isServed, 20_000), JSON.stringify(cluster.view)).toBe(true);
+    const { operations } = cluster.history;
+    expect(await cluster.runUntil(() => cluster.history.operations > operations + 100, 20_000)).toBe(true);
+    // It has come to rest: nobody takes anything from anybody any more.
+    await cluster.runFor(10_000);
+    const after = epochs();
+    for (const [index, epoch] of after.entries()) expect(epoch - (before[index] ?? 0)).toBeLessThanOrEqual(8);
+    await cluster.runFor(20_000);
+    expect(epochs()).toEqual(after);
+    expect(isServed()).toBe(true);
+    await whole();
+  });
+
+  it('are missed when they die, before and after they met again', async () => {
+    await start({ controllers: 2, leaseTtlSeconds: 4 });
+    cluster.startWorkload(mix);
+    await cluster.runFor(1_000);
+    part('c1', 'c2');
+    await cluster.runFor(2_000);
+    expect(await cluster.runUntil(isServed, 20_000), JSON.stringify(cluster.view)).toBe(true);
+    expect(new Set([...parts(), ...fronts()])).toEqual(new Set(['c1']));
+    cluster.process('c1').kill();
+    const isWith = (name: string) => () =>
+      isServed() && new Set([...parts(), ...fronts()]).size === 1 && parts()[0] === name;
+    // Nobody but the store tells: the lease has to end.
+    expect(await cluster.runUntil(isWith('c2'), 20_000), JSON.stringify(cluster.view)).toBe(true);
+    cluster.process('c1').start();
+    cluster.world.heal('c1', 'c2');
+    cluster.world.heal('c2', 'c1');
+    expect(await cluster.runUntil(() => cluster.process('c1').isUp, 20_000)).toBe(true);
+    await cluster.runFor(3_000);
+    cluster.process('c2').kill();
+    expect(await cluster.runUntil(isWith('c1'), 3_000), JSON.stringify(cluster.view)).toBe(true);
+    cluster.process('c2').start();
     await whole();
   });
 });
