@@ -48,6 +48,11 @@ class CutDisk final : public Bdev {
   Task<Outcome> close() override { co_return success(); }
 
   std::vector<uint8_t>& contents() { return contents_; }
+  // What is new was somebody else's.
+  void grow(uint64_t count_blocks) {
+    contents_.resize(count_blocks * block_bytes, 0xa5);
+    set_size(count_blocks);
+  }
   template <class Random>
   void lose_power(Random& random) {
     for (auto& [block, before] : unflushed_) {
@@ -65,6 +70,7 @@ class CutDisk final : public Bdev {
   size_t held_count() const { return held_.size(); }
 
   std::function<bool(const Io&)> holds;  // requests that do not end until release()
+  std::function<void(const Io&)> seen;
   bool fail_writes = false;
   std::set<uint64_t> bad_blocks;  // unreadable until they are written
   Power* power = nullptr;
@@ -79,6 +85,7 @@ class CutDisk final : public Bdev {
     CutDisk* disk = request->disk;
     Io* io = request->io;
     delete request;
+    if (disk->seen) disk->seen(*io);
     if (disk->holds && disk->holds(*io)) return disk->held_.push_back(io);
     const bool changes = io->type != IoType::read;
     if (changes && disk->power != nullptr) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bdev/raid/parity_format.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -58,7 +59,7 @@ Outcome judge(const Superblock& s, uint64_t device_blocks, uint32_t device_block
     return Error{Errc::unsupported, "raid superblock: version " + std::to_string(s.version) + "; version " +
                                         std::to_string(format_version) + " is known"};
   }
-  if (s.incompatible != 0) {
+  if ((s.incompatible & ~incompatible_marks) != 0) {
     return Error{Errc::unsupported,
                  "raid superblock: incompatible features " + std::to_string(s.incompatible) + " are not known"};
   }
@@ -82,6 +83,13 @@ Outcome judge(const Superblock& s, uint64_t device_blocks, uint32_t device_block
   }
   if (s.strip_count == 0 || s.strip_count > (s.member_blocks - s.first_block) / s.strip_blocks) {
     return wrong("strip_count");
+  }
+  if ((s.incompatible & incompatible_marks) != 0) {
+    if ((s.away >> member_count) != 0) return wrong("away");
+    if (s.twin_place >= member_count) return wrong("twin_place");
+    if (s.mark_strips == 0 || (s.strip_count - 1) / s.mark_strips >= mark_count_max) return wrong("mark_strips");
+    for (const uint64_t left : s.left)
+      if (left >= number_max) return wrong("left");
   }
   if (s.name_length_bytes > name_bytes_max) return wrong("name_length_bytes");
   // Numbers that only grow, by one at a time, and must not run over.
@@ -113,6 +121,19 @@ bool same_write(const RecordHeader& one, const RecordHeader& other) {
   return one.epoch == other.epoch && one.sequence == other.sequence && one.stripe == other.stripe &&
          one.column == other.column && one.column_count == other.column_count && one.first_role == other.first_role &&
          one.role_count == other.role_count && one.parity_roles == other.parity_roles;
+}
+
+uint32_t mark_strips_of(const Superblock& s, uint64_t region_bytes) {
+  const uint64_t strip_bytes = uint64_t{s.strip_blocks} * s.block_bytes;
+  uint64_t strips = std::bit_ceil(std::max<uint64_t>(region_bytes / strip_bytes, 1));
+  while ((s.strip_count - 1) / strips >= mark_count_max)
+    strips *= 2;
+  return static_cast<uint32_t>(strips);
+}
+
+void forget_marks(Superblock* s) {
+  std::memset(reinterpret_cast<uint8_t*>(s) + offsetof(Superblock, stay), 0, page_bytes - offsetof(Superblock, stay));
+  s->incompatible &= ~incompatible_marks;
 }
 
 }  // namespace basalt::bdev::parity

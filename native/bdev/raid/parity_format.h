@@ -28,6 +28,10 @@ constexpr uint32_t log_first_page = 64;
 static_assert(mark_first_page + mark_pages::mark_page_count_max <= superblock_pages[1]);
 constexpr uint32_t log_slot_count_max = 1024;
 constexpr size_t name_bytes_max = 63;
+constexpr uint32_t place_count_max = 20;
+constexpr uint32_t mark_count_max = 16384;
+constexpr uint64_t mark_region_bytes = uint64_t{1} << 20;
+constexpr uint64_t incompatible_marks = 1;  // `stay` and what follows it mean something
 
 struct Superblock {
   uint64_t magic;
@@ -60,11 +64,32 @@ struct Superblock {
   uint64_t mark_region_stripes;
   // By place: the epoch at which who has it, or had it last, had come to it; 0: marks say nothing about it.
   uint64_t joined_epoch[ParityCodec::strip_count_max];
-  uint8_t reserved[page_bytes - 216 - sizeof(uint64_t) * ParityCodec::strip_count_max];
+  uint64_t reserved2;
+  // Not driven: members that are away, or are being made equal (raid_parity_away.cc).
+  uint64_t stay;                    // which one this is of the devices that have had its place
+  uint64_t stays[place_count_max];  // whose the places are
+  uint64_t twin_stay;  // who is being made equal to the member of twin_place, to take over from it; 0: nobody
+  uint64_t left[place_count_max];  // the epoch in force when the member of a place left
+  uint32_t away;                   // places whose marks are kept
+  uint32_t mark_strips;            // strips of a mark
+  uint32_t rebuilding;             // of `away`: they are here, and come back by themselves
+  uint8_t twin_place;
+  uint8_t reserved1[291];
+  uint8_t marks[mark_count_max / 8];
+  uint8_t reserved[page_bytes - 3072];
 };
 static_assert(sizeof(Superblock) == page_bytes && offsetof(Superblock, generation) == 48 &&
               offsetof(Superblock, log_tail) == 104 && offsetof(Superblock, name) == 128 &&
-              offsetof(Superblock, kept_epoch) == 192 && offsetof(Superblock, joined_epoch) == 216);
+              offsetof(Superblock, kept_epoch) == 192 && offsetof(Superblock, joined_epoch) == 216 &&
+              offsetof(Superblock, stay) == 384 && offsetof(Superblock, stays) == 392 &&
+              offsetof(Superblock, twin_stay) == 552 && offsetof(Superblock, left) == 560 &&
+              offsetof(Superblock, away) == 720 && offsetof(Superblock, rebuilding) == 728 &&
+              offsetof(Superblock, twin_place) == 732 && offsetof(Superblock, marks) == 1024);
+
+// Of the superblock's set.
+inline bool counts(const Superblock& s) {
+  return (s.in_sync >> s.member & 1) != 0 && s.stay == s.stays[s.member];
+}
 
 struct RecordHeader {
   uint64_t magic;
@@ -98,6 +123,12 @@ PageState check(const Superblock& superblock);
 
 // Whether the structure makes sense for a device of so many blocks; the error names the field.
 Outcome judge(const Superblock& superblock, uint64_t device_blocks, uint32_t device_block_bytes);
+
+// How many strips a mark is of, when it is of so many bytes at least.
+uint32_t mark_strips_of(const Superblock& superblock, uint64_t region_bytes);
+
+// As if there were no members that are away.
+void forget_marks(Superblock* superblock);
 
 // Whether a slot holds a record of this raid at all, in a shape that fits its geometry.
 bool valid_record(const RecordHeader& header, const Superblock& geometry);

@@ -56,7 +56,7 @@ Task<bool> RaidParityBdev::blank_log(uint32_t member) {
     // It may have left meanwhile, and be gone.
     if (!members_[member] || &members_[member].bdev() != &device.bdev()) co_return false;
     const uint32_t end = std::min(first + at_once_max, superblock_.log_slot_count);
-    Fan writes(end - first);
+    Fan writes(end - first, &phases_);
     for (uint32_t index = first; index < end; index++) {
       const uint64_t page = parity::log_first_page + uint64_t{index} * superblock_.log_slot_pages;
       writes.add(device, IoType::write, page * page_factor(), page_factor(), lists_->zeroes.get());
@@ -88,11 +88,11 @@ struct RaidParityBdev::FoundRecord {
 // A slot that cannot be read is as one without a record, while what it may have told can be had from the others.
 Task<nvme::Status> RaidParityBdev::read_slot(uint32_t member, uint32_t index, uint8_t* slot) {
   const uint64_t first = (parity::log_first_page + uint64_t{index} * superblock_.log_slot_pages) * page_factor();
-  Fan all(1);
+  Fan all(1, &phases_);
   all.add(members_[member], IoType::read, first, uint64_t{superblock_.log_slot_pages} * page_factor(), slot);
   co_await all;
   if (all.status(0).type() != nvme::StatusType::media) co_return all.status(0);
-  Fan head(1);
+  Fan head(1, &phases_);
   head.add(members_[member], IoType::read, first, page_factor(), slot);
   co_await head;
   parity::RecordHeader header;
@@ -174,7 +174,7 @@ Task<bool> RaidParityBdev::complete(FoundRecord& record) {
       static_cast<uint8_t*>(std::aligned_alloc(parity::page_bytes, member_count() * page_strip_bytes)));
   BASALT_ASSERT(memory != nullptr);
   const auto strip = [&](uint32_t role) { return memory.get() + role * page_strip_bytes; };
-  Fan reads(member_count());
+  Fan reads(member_count(), &phases_);
   for_each_bit(beside, [&](uint32_t role) {
     reads.add(members_[member_of(header.stripe, role)], IoType::read,
               layout_.member_block(header.stripe, header.column), header.column_count, strip(role));
@@ -238,7 +238,7 @@ Task<nvme::Status> RaidParityBdev::replay_record(FoundRecord& record, const Foun
     add(role, bytes.data());
   for (size_t first = 0; first < pieces.size(); first += ParityCodec::strip_count_max) {
     const size_t end = std::min(first + ParityCodec::strip_count_max, pieces.size());
-    Fan writes(end - first);
+    Fan writes(end - first, &phases_);
     for (size_t i = first; i < end; i++) {
       const Piece& piece = pieces[i];
       writes.add(members_[piece.member], IoType::write, layout_.member_block(header.stripe, piece.column),

@@ -50,7 +50,7 @@ Task<Result<std::unique_ptr<ParityMemberBdev>>> ParityMemberBdev::open(Reactor& 
     }
     const std::string& device = copy.info().name;
     if (!found.empty() && (std::memcmp(superblock->uuid, found[0].uuid, sizeof(found[0].uuid)) != 0 ||
-                           !raid_open::same_geometry(*superblock, found[0]))) {
+                           !raid_open::same_geometry(*superblock, found[0], true))) {
       co_return Error{Errc::corrupt, "base_bdevs: " + device + " belongs to another leg"};
     }
     found.push_back(*superblock);

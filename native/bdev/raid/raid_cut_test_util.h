@@ -86,9 +86,11 @@ inline std::vector<size_t> members_but(uint32_t lost, size_t count) {
 
 // A raid whose first stripes are written, flushed, and known to be right.
 struct Settled {
-  Settled(const RaidRig::Geometry& geometry, uint64_t seed, const RaidPlantedBugs& bugs)
+  Settled(const RaidRig::Geometry& geometry, uint64_t seed, const RaidPlantedBugs& bugs,
+          uint64_t mark_region_bytes = parity::mark_region_bytes)
       : rig(geometry, seed, raid_cut_member_blocks) {
     rig.bugs = bugs;
+    rig.mark_region_bytes = mark_region_bytes;
     rig.create();
     count_blocks = static_cast<uint32_t>(rig.raid->layout().stripe_blocks() * raid_cut_stripes);
     expected = Expectation(count_blocks);

@@ -50,13 +50,14 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
       codec_(geometry.data_count, geometry.parity_count),
       seats_(uint32_t{geometry.data_count} + geometry.parity_count),
       members_(size_t{geometry.data_count} + geometry.parity_count + 1),
+      missed_(geometry.strip_count, geometry.mark_strips, static_cast<uint32_t>(members_.size())),
       rebuilt_blocks_(members_.size()),
       to_rebuild_blocks_(members_.size()),
       attachments_(members_.size()),
       slots_(geometry.log_slot_count),
       ops_(std::make_unique<Pool<Op>>(child_io_count_max)),
       bands_(std::make_unique<Pool<Band>>(child_io_count_max)),
-      lists_(std::make_unique<Lists>()) {
+      lists_(std::make_unique<Lists>(static_cast<uint32_t>(members_.size()))) {
   const uint32_t page_blocks = parity::page_bytes / layout_.block_bytes;
   columns_max_ =
       static_cast<uint32_t>(align_down(band_memory_bytes / member_count() / layout_.block_bytes, page_blocks));
@@ -115,6 +116,7 @@ void RaidParityBdev::submit(Io* io) {
   op->band_count = 0;
   op->missed = 0;
   op->all_started = false;
+  op->phase = phases_.begin();
   if (io->type == IoType::flush) return start_flush(op);
   const bool zeroes = io->type == IoType::write_zeroes || io->type == IoType::unmap;
   op->bands = ParityBands(io->offset_blocks, io->offset_blocks + io->count_blocks, zeroes && !logs_all());
@@ -175,7 +177,9 @@ void RaidParityBdev::advance(Op* op) {
 void RaidParityBdev::finish(Op* op) {
   Io* io = op->io;
   const nvme::Status status = op->status;
+  const bool phase = op->phase;
   ops_->give(op);
+  phases_.end(phase);
   complete_now(io, status);
   gate_.leave();
 }
@@ -184,6 +188,7 @@ void RaidParityBdev::start_flush(Op* op) {
   const uint32_t targets = (in_sync_ | copied_) & ~failed_;
   op->missed = (in_sync_ | copied_) & failed_;
   op->followed = unflushed_.flush_begins();
+  if (op->followed) missed_.flush_begins();
   op->band_count = 1;  // this loop's own
   for_each_bit(targets, [&](uint32_t member) {
     ChildIo* child = children_.take();
@@ -213,6 +218,7 @@ void RaidParityBdev::flush_child_done(Io* io) {
   const bool followed = op->followed;
   const bool reached_all = op->missed == 0;
   if (followed) raid->unflushed_.flush_ended(reached_all);
+  if (followed) raid->missed_.flush_ended(reached_all);
   if (followed && raid->lists_->log_is_waited_for()) {
     raid->want_checkpoint_ = true;
     raid->want_flush_ |= !reached_all;  // who waited for this flush needs another one
@@ -238,6 +244,8 @@ RaidMemberInfo RaidParityBdev::member(uint32_t seat) const {
   const uint32_t bit = 1u << seat;
   if (members_[seat]) info.name = members_[seat].info().name;
   info.place = seats_.place_of(seat);
+  if (seats_.has_twin() && seat == seats_.spare() && members_[seats_.twinned()])
+    info.instead_of = members_[seats_.twinned()].info().name;
   info.delta = (delta_ & bit) != 0;
   info.to_rebuild_blocks = to_rebuild_blocks_[seat];
   if ((failed_ & bit) != 0) {
@@ -257,8 +265,11 @@ Task<Outcome> RaidParityBdev::close() {
   wake_background();
   co_await gate_.close();
   if (!driven_ && !offline_ && failed_ == 0 && !resyncing()) {
+    co_await sweep();
     const bool flushed = co_await checkpoint(Flush::always);
     if (flushed) co_await set_clean(true);
+  } else if (!driven_ && !offline_ && failed_ == 0) {
+    co_await sweep();
   }
   BASALT_ASSERT(children_.in_use() == 0);
   co_return success();

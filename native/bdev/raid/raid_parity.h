@@ -17,6 +17,9 @@
 //    recover data while the data itself is there; after a crash it is made right, durably, before the data is shown
 //  - a member joins the set when it and all others are flushed, and every record that it should have is in its log
 //  - before the first write after a rest the superblocks say `not clean`
+//  - while a member is away, or a twin is made equal, a region is marked on all of the set before anything changes
+//  there
+//    (raid_parity_away.cc)
 //
 // Driven (parity_leg.h, docs/decisions/012): an orchestrator decides who is of the set, not the superblocks. Then
 //  - a member of the set leaves when it was released, and not before; what it missed waits until then
@@ -31,13 +34,17 @@
 //    (raid_parity_marks.cc), and is known by nothing else: whoever gets everything has no superblock until then
 #pragma once
 
+#include <array>
 #include <bit>
+#include <coroutine>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/framed_task.h"
 #include "base/gate.h"
 #include "bdev/child_io.h"
 #include "bdev/handle.h"
@@ -45,6 +52,7 @@
 #include "bdev/raid/codec.h"
 #include "bdev/raid/parity_format.h"
 #include "bdev/raid/parity_layout.h"
+#include "bdev/raid/parity_marks.h"
 #include "bdev/raid/parity_seats.h"
 #include "bdev/raid/unflushed_map.h"
 #include "bdev/range_lock.h"
@@ -68,12 +76,16 @@ struct RaidPlantedBugs {
   bool skip_incomplete = false;        // a record that one of its members has lost counts as never made durable
   bool whole_stripes_ignore_log = false;
   bool trust_parity = false;                // after an unclean end parity is believed as it is
+  bool no_marks = false;                    // what who is away misses is not marked
+  bool clear_before_flush = false;          // marks are cleared though not all was flushed
+  bool any_stay = false;                    // whoever says that it is of a place is believed
   bool leave_unasked = false;               // driven: a failed member leaves without the orchestrator's word
   bool whole_without_record = false;        // driven: whole stripes are written as ever
   bool replay_one_after_the_other = false;  // driven: each record as it is, over what a newer one says
   bool twin_before_equal = false;           // driven: a twin counts as equal before anything was copied to it
   bool twin_without_writes = false;         // driven: a twin gets copies and records, but no writes in place
   bool twin_without_records = false;        // driven: or copies and writes, but no records
+  bool grow_unzeroed = false;               // what is behind the old size is taken for zeroes
   bool grow_unsaid = false;                 // driven: a new size is in force before members know of it
   bool begin_unsaid = false;                // driven: copies of another leg are written before they say whose they are
   bool away_unmarked = false;               // driven: what is written while a member is away is not marked
@@ -95,11 +107,12 @@ struct RaidParityOptions {
   uint64_t strip_bytes = 64 * 1024;   // a power of two, 4 KiB to 256 KiB
   uint32_t log_slot_count = 32;       // partial stripes between two flushes of the members; 2 to 1024
   Duration rest = milliseconds(500);  // without writes: then the set is marked clean
-  bool force = false;                 // overwrite members that belong to a raid
+  uint64_t mark_region_bytes = parity::mark_region_bytes;  // of each member; at least
+  bool force = false;                                      // overwrite members that belong to a raid
   bool driven = false;
   std::string origin;         // driven: the leg that its members may be copies of; empty: they are not
   uint32_t data_count = 0;    // driven: k; otherwise the members that are not m
-  uint64_t count_blocks = 0;  // driven: that are needed; otherwise as many as the members have room for
+  uint64_t count_blocks = 0;  // that are needed; 0, if not driven: as many as the members have room for
   uint64_t grown_blocks = 0;  // driven: growing to so many was under way; 0: it was not
   RaidPlantedBugs bugs;
 };
@@ -111,7 +124,9 @@ struct RaidParityEvents {
   std::function<void(const std::string& member, const std::string& reason)> rebuild_failed;
   std::function<void(const std::string& member, uint64_t offset_blocks, uint64_t count_blocks)> repaired;  // its own
   std::function<void(const ScrubInfo& info)> scrub;  // begun, each tenth, ended
-  std::function<void()> set_changed;                 // others serve now: what could not be had may be had
+  // One took over from another one, which has left.
+  std::function<void(const std::string& member, const std::string& instead_of)> member_exchanged;
+  std::function<void()> set_changed;  // others serve now: what could not be had may be had
 };
 
 struct RaidParityStats {
@@ -131,8 +146,44 @@ struct RaidMemberInfo {
   uint32_t place = 0;  // which of its strips are data and which parity follows from it
   RaidMemberState state = RaidMemberState::missing;
   bool delta = false;           // it comes, or came, back: what is marked alone is rebuilt
-  uint64_t rebuilt_blocks = 0;  // of its own
+  uint64_t rebuilt_blocks = 0;  // that it has, those that it had when it came among them
   uint64_t to_rebuild_blocks = 0;
+  std::string instead_of;  // a twin: whose place it is to have
+};
+
+// Requests that are under way, from above and of background tasks, in two phases: who wants to know when those that are
+// under way now have ended begins another phase.
+class RequestPhases {
+ public:
+  bool begin() {
+    count_[now_]++;
+    return now_;
+  }
+  void end(bool phase) {
+    if (--count_[phase] > 0) return;
+    for (const std::coroutine_handle<> waiter : std::exchange(waiters_, {}))
+      waiter.resume();
+  }
+  // One phase after the other: also those of who asked before.
+  Task<void> drained() {
+    while (count_[!now_] > 0)
+      co_await Ended{*this};
+    const bool before = now_;
+    now_ = !before;
+    while (count_[before] > 0)
+      co_await Ended{*this};
+  }
+
+ private:
+  struct Ended {
+    RequestPhases& phases;
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> waiter) { phases.waiters_.push_back(waiter); }
+    void await_resume() const noexcept {}
+  };
+  uint64_t count_[2] = {};
+  bool now_ = false;
+  std::vector<std::coroutine_handle<>> waiters_;
 };
 
 class RaidParityBdev final : public Bdev {
@@ -156,25 +207,35 @@ class RaidParityBdev final : public Bdev {
   static Task<Result<std::unique_ptr<RaidParityBdev>>> open_driven(Reactor& home, RaidParityOptions options,
                                                                    std::vector<Handle> members,
                                                                    RaidParityEvents events);
+  // Whether a device tells of some raid.
+  static Task<bool> carries(Handle device);
   ~RaidParityBdev() override;
 
   void submit(Io* io) override;
   Task<Outcome> close() override;  // nothing is in flight; marks the set clean when it is
 
-  // A blank device takes the place of one that is not in the set; `member_rebuilt` or `rebuild_failed` follows.
+  // A device takes the place of one that is not in the set; `member_rebuilt` or `rebuild_failed` follows. Who had that
+  // place and left it gets what it missed; any other one, all.
   Outcome replace_member(uint32_t index, Handle device);
-  // Driven: a place that nobody has; member_count() when there is none.
+  // The same; the place that the device left, or the first one that nobody has. busy: there is none.
+  Task<Outcome> add_member(Handle device);
+  // A place that nobody has; member_count() when there is none.
   uint32_t free_place() const;
-  // Driven: a device is made equal to one of the set, and has its place when that one is released. `member_rebuilt` or
-  // `rebuild_failed` follows; after the former nothing is acknowledged without both. busy: there is a twin already.
+  // A device is made equal to one of the set, which serves meanwhile, and then has its place: when that one is released
+  // if driven; else at once, durably, and `member_exchanged` follows. `member_rebuilt` or `rebuild_failed` comes
+  // before; after the former nothing is acknowledged without both. busy: there is a twin already.
   Outcome add_twin(const Bdev& of, Handle device);
-  // Driven: so many blocks at least, of which the new ones are zeroes; members have room for it. busy: one of them has
-  // failed or is joining. The size that it has: success.
+  // So many blocks at least, of which the new ones are zeroes. busy: a member has failed, is joining, or (not driven)
+  // missing. no_space: members have no room for it; whoever drives it looks before. The size that it has: success.
   Task<Outcome> grow(uint64_t count_blocks);
+  // As many as its members have room for, now.
+  uint64_t count_blocks_max() const;
   // Of each member, for so many.
   uint64_t member_blocks_for(uint64_t count_blocks) const;
   // Something here may still send requests to the device.
   bool uses(const Bdev& device) const;
+  // Whoever is not used any more has nothing in flight either.
+  Task<void> drained();
   // Driven: whoever is behind this device leaves. What waits for it goes on.
   void release_member(const Bdev& device);
   // Driven: everything ends with internal_path_error, what waits as well.
@@ -197,7 +258,11 @@ class RaidParityBdev final : public Bdev {
   // By seat (parity_seats.h): places, in their order, until one was taken over by a twin.
   uint32_t seat_count() const { return member_count() + 1; }
   RaidMemberInfo member(uint32_t seat) const;
+  RaidMemberInfo member_at(uint32_t place) const { return member(seats_.seat_of(place)); }
+  bool has_twin() const { return seats_.has_twin(); }
+  RaidMemberInfo twin() const { return member(seats_.spare()); }
   bool offline() const { return offline_; }
+  FrameMemory& frames() { return frames_; }  // of what the keeper does
   bool degraded() const { return static_cast<uint32_t>(std::popcount(in_sync_)) < member_count(); }
   bool resyncing() const { return resync_stripe_ < layout_.strip_count; }
   uint64_t resync_stripe() const { return resync_stripe_; }
@@ -335,24 +400,43 @@ class RaidParityBdev final : public Bdev {
 
   // raid_parity_keeper.cc: everything durable about the set is written by one coroutine at a time.
   void kick_keeper();
-  Task<void> keep();
-  Task<bool> keep_once();
-  Task<uint32_t> write_superblocks(uint32_t members);  // those that have it
+  FramedSpawn keep();
+  FramedTask<bool> keep_once();
+  FramedTask<uint32_t> write_superblocks(uint32_t members);  // those that have it
   Task<void> shrink();
   Task<void> join();
   void no_longer_joining(uint32_t members);
   enum class Flush : uint8_t { when_wanted, always };
-  Task<bool> checkpoint(Flush flush);
-  Task<void> set_clean(bool clean);
+  FramedTask<bool> checkpoint(Flush flush);
+  FramedTask<void> set_clean(bool clean);
   void arm_rest();
   static void rested(Work* timer);
   void wake_all();
   void wake_tasks();
   void wake_background();
 
+  // raid_parity_away.cc
+  void note_failed(uint32_t seat);
+  void mark_leaving(uint32_t leaving);
+  void describe_away();
+  FramedTask<void> write_missed();
+  Task<void> enrol();
+  Task<void> sweep();
+  bool is_who_left(uint32_t seat, const parity::Superblock& found) const;
+  Task<void> recognize(const Rebuild& rebuild);
+  Task<bool> begin_marked(uint64_t stripe);
+  void adopt_away(const std::vector<const parity::Superblock*>& set_members, uint32_t missing, bool clean);
+  void adopt_twin(uint32_t place, uint64_t stay);
+  void inherit_place(uint32_t place, uint64_t stay);
+  void resume_rebuilds(const std::vector<Handle>& returning, Handle twin);
+  // Who is counted on when it comes back, and gets nothing now.
+  uint32_t absent() const { return counted_ & ~(joining_ & ~failed_); }
+
   // raid_parity_grow.cc
   Task<void> carry_out_growth();
-  Task<Outcome> lengthen(uint64_t strip_count);
+  Outcome may_grow() const;
+  Task<Outcome> zero_behind(uint64_t strip_count);
+  Task<Outcome> lengthen(const Growth& growth);
 
   // raid_parity_members.cc
   void member_failed(uint32_t member, nvme::Status status);
@@ -360,6 +444,10 @@ class RaidParityBdev final : public Bdev {
   void begin_rebuild(uint32_t member, Handle device);
   Task<void> rebuild(uint32_t member);
   bool rebuild_goes_on(const Rebuild& rebuild) const;
+  void begin_counting(Rebuild& rebuild);
+  bool next_band(Rebuild& rebuild, ParityBand* band) const;
+  void band_rebuilt(Rebuild& rebuild, const ParityBand& band);
+  void region_rebuilt(Rebuild& rebuild, const ParityBand& band);
   uint32_t rebuild_worker_count() const;
   Task<void> rebuild_bands(Rebuild& rebuild);
   Task<nvme::Status> rebuild_band(const Rebuild& rebuild, ParityBand band, Workspace& workspace);
@@ -390,6 +478,7 @@ class RaidParityBdev final : public Bdev {
     uint32_t roles;
   };
   Task<bool> rewrite(Scrubbing& work, ParityBand band, Rewritten which);
+  Task<bool> rewrite_now(Scrubbing& work, ParityBand band, Rewritten which);
 
   bool logs_all() const { return driven_ && !bugs_.whole_without_record; }
   // Those that get what is written.
@@ -406,6 +495,7 @@ class RaidParityBdev final : public Bdev {
   bool broken() const { return ((in_sync_ | copied_) & failed_) != 0; }
   // Whether parity of this stripe may be wrong.
   bool suspect(uint64_t stripe) const { return stripe >= resync_stripe_ && (settled_.empty() || !settled_[stripe]); }
+  uint64_t strip_bands() const { return (layout_.strip_blocks + columns_max_ - 1) / columns_max_; }
   uint64_t page_factor() const { return parity::page_bytes / layout_.block_bytes; }
 
   RaidParityEvents events_;
@@ -427,6 +517,15 @@ class RaidParityBdev final : public Bdev {
       0;  // of joining_: gets nothing yet, nor has it a place for good; what it lacks is being found out
   uint32_t logging_ = 0;  // of joining_: its log is blank and gets records
   uint32_t copied_ = 0;   // of joining_: equal; flushes count it, and the set that holds it may be on disk
+  // Not driven (raid_parity_away.cc):
+  uint32_t counted_ = 0;     // not of the set, and what they lack is marked
+  uint32_t known_ = 0;       // of joining_: it is decided what they lack
+  uint32_t want_enrol_ = 0;  // of joining_: new ones, of which the superblocks do not tell
+  bool want_missed_ = false;
+  bool want_sweep_ = false;
+  bool exchanged_ = false;  // superblocks may say that the place is the twin's
+  std::array<uint64_t, ParitySeats::seat_count_max> stays_{};
+  ParityMarks missed_;
   std::vector<uint64_t> rebuilt_blocks_;
   std::vector<uint64_t> to_rebuild_blocks_;
   uint32_t delta_ = 0;                      // of joining_: gets what is marked
@@ -455,7 +554,8 @@ class RaidParityBdev final : public Bdev {
   uint64_t woken_at_flush_ = 0;
   bool want_dirty_ = false;
   bool want_clean_ = false;
-  uint32_t want_join_ = 0;    // members whose rebuild has ended
+  uint32_t want_join_ = 0;  // members whose rebuild has ended
+  bool grows_ = false;
   Growth* growth_ = nullptr;  // that is wanted
   uint64_t write_count_ = 0;  // bands being written
   uint64_t activity_ = 0;     // grows with every write
@@ -474,10 +574,12 @@ class RaidParityBdev final : public Bdev {
   RaidParityStats parity_stats_;
   RangeLock locks_;
   Gate gate_;
+  RequestPhases phases_;
   std::unique_ptr<Pool<Op>> ops_;
   std::unique_ptr<Pool<Band>> bands_;
   ChildIoPool children_{child_io_count_max};
   std::unique_ptr<Lists> lists_;
+  FrameMemory frames_;
 };
 
 }  // namespace basalt::bdev

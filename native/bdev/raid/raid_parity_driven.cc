@@ -76,6 +76,9 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
   for (const Handle& member : from.members) {
     auto superblock = co_await raid_open::read_superblock(member);
     if (superblock) {
+      if ((superblock->incompatible & parity::incompatible_marks) != 0) {
+        co_return Error{Errc::corrupt, options.name + ": " + member.info().name + " is of a raid that is no leg"};
+      }
       const bool virgin = superblock->clean != 0;
       // What the origin was is no matter here.
       if (virgin && superblock->unsure && !begins_copied) {
@@ -155,7 +158,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::begin_copied(React
       co_return Error{Errc::not_found,
                       options.name + ": " + device + " carries raid '" + std::string(raid_open::name_of(s)) + "'"};
     }
-    if (!raid_open::same_geometry(s, geometry)) {
+    if (!raid_open::same_geometry(s, geometry, true)) {
       co_return Error{Errc::corrupt, options.name + ": " + device + " tells another geometry"};
     }
     if (is_copy && origin != nullptr && std::memcmp(origin->uuid, s.uuid, sizeof(s.uuid)) != 0) {

@@ -25,6 +25,7 @@ struct RaidParityBdev::Op {
   bool all_started = false;
   bool starting = false;
   uint32_t missed = 0;    // flush: members that do not have it
+  bool phase = false;     // of RequestPhases
   bool followed = false;  // flush: the map of what is unflushed follows it
   nvme::Status status;
   ListNode node;
@@ -86,7 +87,26 @@ struct RaidParityBdev::LogSlot {
   bool applied = true;
 };
 
+// Memory of requests for one Fan at a time.
+struct FanMemory {
+  explicit FanMemory(size_t count_max)
+      : ios(std::make_unique<Io[]>(count_max)), iovs(std::make_unique<Iovec[]>(count_max)) {}
+  std::unique_ptr<Io[]> ios;
+  std::unique_ptr<Iovec[]> iovs;
+};
+
 struct RaidParityBdev::Lists {
+  explicit Lists(uint32_t seat_count)
+      : flush_fan(seat_count),
+        superblock_fan(seat_count),
+        superblock_pages(static_cast<parity::Superblock*>(
+            std::aligned_alloc(parity::page_bytes, seat_count * sizeof(parity::Superblock)))) {
+    BASALT_ASSERT(superblock_pages != nullptr);
+  }
+  // The keeper's: it does one thing at a time.
+  FanMemory flush_fan;
+  FanMemory superblock_fan;
+  std::unique_ptr<parity::Superblock, Workspace::Free> superblock_pages;
   static constexpr size_t workspace_count = 16;
   List<Band, &Band::node> workspace_waits;
   bool waking = false;
@@ -133,12 +153,18 @@ class PageMemory {
 // co_await: several requests at once; resumes with the statuses in `ios` when all have ended.
 class Fan {
  public:
-  explicit Fan(size_t count_max)
-      : ios_(std::make_unique<Io[]>(count_max)), iovs_(std::make_unique<Iovec[]>(count_max)) {}
+  explicit Fan(size_t count_max, RequestPhases* phases = nullptr)
+      : own_(std::in_place, count_max), phases_(phases), ios_(own_->ios.get()), iovs_(own_->iovs.get()) {}
+  Fan(FanMemory& memory, RequestPhases* phases) : phases_(phases), ios_(memory.ios.get()), iovs_(memory.iovs.get()) {}
+  Fan(const Fan&) = delete;
+  Fan& operator=(const Fan&) = delete;
 
   void add(const Handle& handle, IoType type, uint64_t offset_blocks, uint64_t count_blocks, void* data,
            bool fua = false) {
     Io& io = ios_[count_];
+    io.iov = nullptr;
+    io.iov_count = 0;
+    io.status = {};
     io.type = type;
     io.fua = fua;
     io.offset_blocks = offset_blocks;
@@ -151,7 +177,9 @@ class Fan {
     io.context = this;
     io.done = [](Io* done) {
       auto* fan = static_cast<Fan*>(done->context);
-      if (--fan->waiting_count_ == 0) fan->waiter_.resume();
+      if (--fan->waiting_count_ > 0) return;
+      if (fan->phases_ != nullptr) fan->phases_->end(fan->phase_);
+      fan->waiter_.resume();
     };
     handles_[count_++] = handle;
   }
@@ -162,14 +190,18 @@ class Fan {
   void await_suspend(std::coroutine_handle<> waiter) {
     waiter_ = waiter;
     waiting_count_ = count_;
+    if (phases_ != nullptr) phase_ = phases_->begin();
     for (size_t i = 0; i < count_; i++)
       handles_[i].submit(&ios_[i]);
   }
   void await_resume() const noexcept {}
 
  private:
-  std::unique_ptr<Io[]> ios_;
-  std::unique_ptr<Iovec[]> iovs_;
+  std::optional<FanMemory> own_;
+  RequestPhases* const phases_;
+  bool phase_ = false;
+  Io* const ios_;
+  Iovec* const iovs_;
   std::array<Handle, ParitySeats::seat_count_max> handles_;
   size_t count_ = 0;
   size_t waiting_count_ = 0;
@@ -216,11 +248,26 @@ struct FoundSuperblock : parity::Superblock {
 Task<Result<FoundSuperblock>> read_superblock(Handle device);
 Outcome check_members(Reactor& home, const std::vector<Handle>& members);
 std::string_view name_of(const parity::Superblock& superblock);
-// Both speak of members of one size, of which each strip has its place.
-bool same_geometry(const parity::Superblock& one, const parity::Superblock& other);
+// In both each strip has its place.
+bool same_geometry(const parity::Superblock& one, const parity::Superblock& other, bool of_one_size);
 Result<parity::Superblock> geometry_of(const RaidParityOptions& options, const std::vector<Handle>& members);
 // raid_parity_grow.cc. corrupt: they hold something else.
 Outcome fit_size(const RaidParityOptions& options, std::vector<FoundSuperblock>& found);
+
+// Which of the devices are what, as the newest superblock among them says.
+struct Roles {
+  const FoundSuperblock* newest = nullptr;
+  std::vector<Handle> places;  // of the set
+  uint32_t seen = 0;           // of the set
+  uint32_t sure_count = 0;     // of those, that surely know no newer set
+  std::vector<const parity::Superblock*> set_members;
+  std::vector<Handle> returning;  // by place: not of the set, and what they lack is marked
+  Handle twin;
+  uint64_t log_tail = 1;
+  bool clean = true;
+};
+Result<Roles> tell_roles(const std::string& name, const std::vector<Handle>& members,
+                         const std::vector<FoundSuperblock>& found, bool driven, bool any_stay);
 
 }  // namespace raid_open
 
@@ -236,9 +283,11 @@ struct RaidParityBdev::Assembled {
 // What the workers of one rebuild share.
 struct RaidParityBdev::Rebuild {
   uint32_t member;
-  uint32_t attachment;            // another one may have its seat by now
-  std::optional<RegionMap> left;  // what it lacks; none: everything
-  uint64_t next_band = 0;         // of those that nobody has begun with
+  uint32_t attachment;                 // another one may have its seat by now
+  std::optional<RegionMap> left;       // what it lacks; none: everything
+  std::vector<uint64_t> bands_left{};  // not driven: that are not rebuilt yet, by region
+  uint64_t unswept_blocks = 0;         // not driven
+  uint64_t next_band = 0;              // of those that nobody has begun with
   uint64_t told_percent = 0;
   Countdown countdown{};
 };

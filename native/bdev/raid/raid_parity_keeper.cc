@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The keeper: one coroutine that writes superblocks, so that what is durable about the set changes in one order. What
-// it does when asked, most urgent first: a failed member leaves, a rebuilt one joins, more stripes, `not clean` before
-// the first write, marks for members that are away, a checkpoint of the log, `clean` after a rest.
+// it does when asked, most urgent first: a failed member leaves, a rebuilt one joins, a new one is named, more stripes,
+// marks, `not clean` before the first write, a checkpoint of the log, `clean` after a rest.
 #include <algorithm>
 #include <cstring>
 #include <new>
@@ -15,10 +15,10 @@ namespace basalt::bdev {
 void RaidParityBdev::kick_keeper() {
   if (keeper_runs_ || !gate_.enter()) return;
   keeper_runs_ = true;
-  spawn(keep());
+  (void)keep();
 }
 
-Task<void> RaidParityBdev::keep() {
+FramedSpawn RaidParityBdev::keep() {
   for (;;) {
     const bool more = co_await keep_once();
     if (!more) break;
@@ -28,7 +28,7 @@ Task<void> RaidParityBdev::keep() {
 }
 
 // One thing; false: there was nothing to do.
-Task<bool> RaidParityBdev::keep_once() {
+FramedTask<bool> RaidParityBdev::keep_once() {
   if (offline_ && growth_ != nullptr) co_await carry_out_growth();
   if (offline_) co_return false;
   if (may_leave() != 0) {
@@ -45,8 +45,19 @@ Task<bool> RaidParityBdev::keep_once() {
     if (events_.set_changed) events_.set_changed();
     co_return true;
   }
+  if (want_enrol_ != 0 && !broken()) {
+    co_await enrol();
+    wake_all();
+    co_return true;
+  }
   if (growth_ != nullptr) {
     co_await carry_out_growth();
+    co_return true;
+  }
+  if (want_missed_) {
+    want_missed_ = false;
+    co_await write_missed();
+    wake_all();
     co_return true;
   }
   if (want_dirty_) {
@@ -73,6 +84,12 @@ Task<bool> RaidParityBdev::keep_once() {
     }
     co_return true;
   }
+  if (want_sweep_) {
+    want_sweep_ = false;
+    co_await sweep();
+    wake_all();
+    co_return true;
+  }
   if (want_clean_) {
     want_clean_ = false;
     if (write_count_ == 0 && !resyncing() && lists_->rest_timer.activity == activity_) {
@@ -88,17 +105,18 @@ Task<bool> RaidParityBdev::keep_once() {
 }
 
 // The present superblock, one generation on, to these members. Gives those that have it; the others have failed.
-Task<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
+FramedTask<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
+  describe_away();
   superblock_.generation++;
   if (driven_) superblock_.kept_epoch = superblock_.epoch;
   const uint32_t page = parity::superblock_pages[superblock_.generation % 2];
-  const PageMemory pages(seat_count());
-  Fan writes(seat_count());
+  Fan writes(lists_->superblock_fan, &phases_);
   uint32_t order[ParitySeats::seat_count_max];
   for_each_bit(targets, [&](uint32_t member) {
-    auto& copy = *new (pages.page(member)) parity::Superblock;
+    parity::Superblock& copy = lists_->superblock_pages.get()[member];
     copy = superblock_;
     copy.member = static_cast<uint8_t>(seats_.place_of(member));
+    copy.stay = stays_[member];
     parity::seal(&copy);
     order[writes.count()] = member;
     writes.add(members_[member], IoType::write, page * page_factor(), page_factor(), &copy, true);
@@ -123,8 +141,12 @@ Task<void> RaidParityBdev::shrink() {
   const uint32_t heirs = inherited ? second_ & ~leaving : 0;
   const uint32_t staying = (in_sync_ & ~leaving) | heirs;
   want_join_ &= ~leaving;
+  const uint32_t spare = 1u << seats_.spare();
+  const bool twin_leaves = !driven_ && seats_.has_twin() && (leaving & spare) != 0;
+  mark_leaving(leaving);
+  const ParityMarks::Regions wanted = missed_.wanted();
   const bool smaller = seats_.places_of(staying) != superblock_.in_sync;
-  if (smaller || heirs != 0) {
+  if (smaller || twin_leaves || (driven_ && heirs != 0)) {
     if (static_cast<uint32_t>(std::popcount(staying)) < layout_.data_count) {
       offline_ = true;
       co_return;
@@ -132,13 +154,16 @@ Task<void> RaidParityBdev::shrink() {
     if (smaller && driven_) co_await begin_marks((staying | second_) & ~failed_);
     superblock_.epoch++;
     // Whose place it was does not come back by marks that were not kept for it.
-    if (heirs != 0) superblock_.joined_epoch[seats_.place_of(seats_.spare())] = superblock_.epoch;
+    if (driven_ && heirs != 0) superblock_.joined_epoch[seats_.place_of(seats_.spare())] = superblock_.epoch;
     superblock_.in_sync = seats_.places_of(staying);
     const uint32_t told = driven_ ? (staying | second_) & ~failed_ : staying;
     const uint32_t having = co_await write_superblocks(told);
     // Another one has failed: again, without it. Of a driven one the record says who left, whatever a member knows.
     if (having != told && !driven_) co_return;
+    missed_.said(wanted);
   }
+  std::string instead_of;
+  if (!driven_ && inherited && !twin_leaves && heirs != 0) instead_of = members_[seats_.twinned()].info().name;
   in_sync_ = staying;
   failed_ &= ~leaving;
   released_ &= ~leaving;
@@ -149,8 +174,14 @@ Task<void> RaidParityBdev::shrink() {
   });
   if (seats_.has_twin() && (leaving >> seats_.spare() & 1) != 0) {
     seats_.end_twin();
+    stays_[seats_.spare()] = 0;
   } else if (inherited) {
+    const uint32_t twin = seats_.spare();
     seats_.promote_twin();
+    exchanged_ = false;
+    stays_[seats_.spare()] = 0;
+    if (!instead_of.empty() && events_.member_exchanged)
+      events_.member_exchanged(members_[twin].info().name, instead_of);
     // Not by a lock over everything: writes that wait for this would never end.
     handed_ = write_count_ == 0 ? 0 : handed_ | heirs;
     handed_write_count_ = write_count_;
@@ -167,6 +198,7 @@ Task<void> RaidParityBdev::shrink() {
 
 void RaidParityBdev::no_longer_joining(uint32_t members) {
   joining_ &= ~members;
+  known_ &= ~members;
   arriving_ &= ~members;
   logging_ &= ~members;
   copied_ &= ~members;
@@ -192,10 +224,18 @@ Task<void> RaidParityBdev::join() {
   if (tracked_) coming &= co_await put_marks(marks_, coming, true);
   superblock_.epoch++;
   superblock_.in_sync = seats_.places_of(in_sync_ | coming);
-  for_each_bit(coming, [&](uint32_t member) { superblock_.joined_epoch[seats_.place_of(member)] = superblock_.epoch; });
+  if (driven_) {
+    for_each_bit(coming,
+                 [&](uint32_t member) { superblock_.joined_epoch[seats_.place_of(member)] = superblock_.epoch; });
+  }
+  // Of one that is driven the orchestrator decides when a twin has the place.
+  const bool exchanges = !driven_ && seats_.has_twin() && (coming >> seats_.spare() & 1) != 0;
+  const uint32_t old = exchanges ? 1u << seats_.twinned() : 0;
+  counted_ &= ~coming;
+  exchanged_ |= exchanges;
   // Itself first: it is complete, and must know its place before another member names it.
   coming = co_await write_superblocks(coming);
-  const uint32_t having = coming == 0 ? 0 : co_await write_superblocks(set() | coming);
+  const uint32_t having = coming == 0 ? 0 : co_await write_superblocks((set() & ~old) | coming);
   // Others have failed: the next shrink writes what is so then. A joining one that failed is not in its set.
   const uint32_t joined = having & coming;
   // One with the place of another stands by, with all that this one gets, until this one is let go.
@@ -205,6 +245,9 @@ Task<void> RaidParityBdev::join() {
   second_ |= twins;
   look_who_is_away();
   if (bugs_.marks_cleared_early && joined != 0) marks_.clear_all();
+  if (counted_ == 0) missed_.forget();
+  // Its place is the twin's now: it leaves, with the next shrink.
+  if (!driven_ && twins != 0) failed_ |= old;
   for_each_bit(joined, [&](uint32_t member) {
     if (events_.member_rebuilt) events_.member_rebuilt(members_[member].info().name);
   });
@@ -212,17 +255,18 @@ Task<void> RaidParityBdev::join() {
 
 // Flushes all members, then says that the records up to the first unfinished write are done with. False: the members
 // were not flushed.
-Task<bool> RaidParityBdev::checkpoint(Flush flush) {
+FramedTask<bool> RaidParityBdev::checkpoint(Flush flush) {
   uint64_t tail = durable_tail_;
   while (tail < next_sequence_ && slots_[tail % slots_.size()].applied)
     tail++;
   const bool wanted = std::exchange(want_flush_, false) || flush == Flush::always;
   if (broken()) co_return false;
   const bool followed = wanted && unflushed_.flush_begins();
+  if (followed) missed_.flush_begins();
   // Another flush is under way, from above: whoever wants one waits for its end.
   if (tail == durable_tail_ && !followed && flush != Flush::always) co_return false;
   parity_stats_.checkpoint_count++;
-  Fan flushes(seat_count());
+  Fan flushes(lists_->flush_fan, &phases_);
   uint32_t order[ParitySeats::seat_count_max];
   const uint32_t targets = in_sync_ | joining_;
   for_each_bit(bugs_.no_flush_before_reuse ? 0 : targets & ~failed_, [&](uint32_t member) {
@@ -237,6 +281,7 @@ Task<bool> RaidParityBdev::checkpoint(Flush flush) {
     all = false;
   }
   if (followed) unflushed_.flush_ended(all);
+  if (followed) missed_.flush_ended(all);
   if (!all) {
     want_checkpoint_ = true;
     co_return false;
@@ -252,7 +297,7 @@ Task<bool> RaidParityBdev::checkpoint(Flush flush) {
   co_return true;
 }
 
-Task<void> RaidParityBdev::set_clean(bool clean) {
+FramedTask<void> RaidParityBdev::set_clean(bool clean) {
   if (may_write_ != clean || broken()) co_return;
   if (clean) may_write_ = false;
   superblock_.clean = clean ? 1 : 0;

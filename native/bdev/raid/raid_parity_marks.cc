@@ -210,7 +210,7 @@ Task<bool> RaidParityBdev::arrive(Rebuild& rebuild) {
 bool RaidParityBdev::may_return(const parity::Superblock& superblock) const {
   const uint32_t place = superblock.member;
   if (std::memcmp(superblock.uuid, superblock_.uuid, sizeof(superblock.uuid)) != 0) return false;
-  if (!raid_open::same_geometry(superblock, superblock_) || (superblock.in_sync >> place & 1) == 0) return false;
+  if (!raid_open::same_geometry(superblock, superblock_, true) || (superblock.in_sync >> place & 1) == 0) return false;
   const uint64_t joined = superblock_.joined_epoch[place];
   if (joined == 0 || !is_away(place)) return false;
   return superblock.epoch >= joined || bugs_.any_may_return;

@@ -12,6 +12,7 @@ void RaidParityBdev::member_failed(uint32_t member, nvme::Status status) {
   const uint32_t bit = 1u << member;
   if ((failed_ & bit) != 0 || ((in_sync_ | joining_) & bit) == 0) return;
   failed_ |= bit;
+  note_failed(member);
   const std::string name = members_[member].info().name;
   if ((in_sync_ & bit) != 0) {
     if (events_.member_failed) events_.member_failed(name, nvme::to_string(status));
@@ -63,6 +64,24 @@ Outcome RaidParityBdev::check_device(const Handle& device) const {
   return success();
 }
 
+Task<Outcome> RaidParityBdev::add_member(Handle device) {
+  auto found = co_await raid_open::read_superblock(device);
+  uint32_t place = free_place();
+  if (found) {
+    const uint32_t seat = found->member < member_count() ? seats_.seat_of(found->member) : seats_.spare();
+    const bool is_free = ((in_sync_ | joining_ | failed_) >> seat & 1) == 0;
+    if (is_free && (counted_ >> seat & 1) != 0 && is_who_left(seat, *found)) place = found->member;
+  }
+  if (place == member_count()) co_return Error{Errc::busy, info_.name + " has all its members"};
+  co_return replace_member(place, device);
+}
+
+Task<void> RaidParityBdev::drained() {
+  if (!gate_.enter()) co_return;
+  Gate::Leaver leaver(gate_);
+  co_await phases_.drained();
+}
+
 void RaidParityBdev::begin_rebuild(uint32_t member, Handle device) {
   members_[member] = device;
   joining_ |= 1u << member;
@@ -88,8 +107,14 @@ Task<void> RaidParityBdev::rebuild(uint32_t member) {
   const Bdev* device = &members_[member].bdev();
   arriving_from_.push_back(device);
   Rebuild rebuild{member, attachments_[member], {}};
-  const bool arrived = !driven_ || co_await arrive(rebuild);
-  const bool blank = arrived && (bugs_.keep_old_records || co_await blank_log(member));
+  bool arrived = true;
+  if (driven_) arrived = co_await arrive(rebuild);
+  if (!driven_) {
+    co_await recognize(rebuild);
+    begin_counting(rebuild);
+  }
+  bool blank = arrived && bugs_.keep_old_records;
+  if (arrived && !blank && rebuild_goes_on(rebuild)) blank = co_await blank_log(member);
   std::erase(arriving_from_, device);
   if (blank && rebuild_goes_on(rebuild)) {
     if (!bugs_.no_record_for_joining) logging_ |= bit;
@@ -122,22 +147,10 @@ uint32_t RaidParityBdev::rebuild_worker_count() const {
 }
 
 Task<void> RaidParityBdev::rebuild_bands(Rebuild& rebuild) {
-  const uint64_t strip_bands = (layout_.strip_blocks + columns_max_ - 1) / columns_max_;
-  const uint64_t band_count = layout_.strip_count * strip_bands;
   const auto goes_on = [this, &rebuild] { return rebuild_goes_on(rebuild); };
   Workspace workspace(layout_, columns_max_);
-  while (goes_on()) {
-    uint64_t next = rebuild.next_band;
-    if (rebuild.left && next < band_count && !rebuild.left->has(rebuild.left->region_of(next / strip_bands))) {
-      const uint64_t region = rebuild.left->next(rebuild.left->region_of(next / strip_bands));
-      next = region < rebuild.left->region_count() ? rebuild.left->first_block(region) * strip_bands : band_count;
-    }
-    rebuild.next_band = std::min(next + 1, band_count);
-    if (next >= band_count) break;
-    ParityBand band;
-    band.stripe = next / strip_bands;
-    band.column = static_cast<uint32_t>(next % strip_bands) * columns_max_;
-    band.column_count = std::min(columns_max_, layout_.strip_blocks - band.column);
+  ParityBand band;
+  while (goes_on() && next_band(rebuild, &band)) {
     co_await resync_pace_.keep(uint64_t{band.column_count} * layout_.block_bytes, goes_on);
     if (!goes_on()) break;
     const nvme::Status status = co_await rebuild_band(rebuild, band, workspace);
@@ -146,13 +159,72 @@ Task<void> RaidParityBdev::rebuild_bands(Rebuild& rebuild) {
       member_failed(rebuild.member, status);
       break;
     }
-    rebuilt_blocks_[rebuild.member] += band.column_count;
-    const uint64_t percent = rebuilt_blocks_[rebuild.member] * 100 / to_rebuild_blocks_[rebuild.member];
-    if (percent < rebuild.told_percent + 10) continue;
-    rebuild.told_percent = percent;
-    if (events_.rebuild_progress) events_.rebuild_progress(members_[rebuild.member].info().name, percent);
+    band_rebuilt(rebuild, band);
   }
   rebuild.countdown.done();
+}
+
+// What it has already counts as rebuilt.
+void RaidParityBdev::begin_counting(Rebuild& rebuild) {
+  uint64_t had_strips = 0;
+  rebuild.bands_left.resize(missed_.region_count());
+  for (uint32_t region = 0; region < missed_.region_count(); region++) {
+    rebuild.bands_left[region] = missed_.stripes_of(region) * strip_bands();
+    if (!missed_.lacked_by(rebuild.member).test(region)) had_strips += missed_.stripes_of(region);
+  }
+  if (rebuild_goes_on(rebuild)) rebuilt_blocks_[rebuild.member] = had_strips * layout_.strip_blocks;
+  rebuild.told_percent = had_strips * 100 / layout_.strip_count / 10 * 10;
+}
+
+// The next one that the member lacks and nobody has begun with; false: there is none.
+bool RaidParityBdev::next_band(Rebuild& rebuild, ParityBand* band) const {
+  const uint64_t band_count = layout_.strip_count * strip_bands();
+  while (rebuild.next_band < band_count) {
+    const uint64_t next = rebuild.next_band++;
+    band->stripe = next / strip_bands();
+    if (rebuild.left && !rebuild.left->has(rebuild.left->region_of(band->stripe))) {
+      const uint64_t region = rebuild.left->next(rebuild.left->region_of(band->stripe));
+      const bool more = region < rebuild.left->region_count();
+      rebuild.next_band = more ? rebuild.left->first_block(region) * strip_bands() : band_count;
+      continue;
+    }
+    if (!driven_ && !missed_.lacks(rebuild.member, band->stripe)) {
+      const uint32_t region = missed_.region_of(band->stripe);
+      rebuild.next_band = (missed_.first_stripe(region) + missed_.stripes_of(region)) * strip_bands();
+      continue;
+    }
+    band->column = static_cast<uint32_t>(next % strip_bands()) * columns_max_;
+    band->column_count = std::min(columns_max_, layout_.strip_blocks - band->column);
+    return true;
+  }
+  return false;
+}
+
+void RaidParityBdev::band_rebuilt(Rebuild& rebuild, const ParityBand& band) {
+  const uint64_t member_blocks = to_rebuild_blocks_[rebuild.member];
+  rebuilt_blocks_[rebuild.member] += band.column_count;
+  if (!driven_) region_rebuilt(rebuild, band);
+  const uint64_t percent = rebuilt_blocks_[rebuild.member] * 100 / member_blocks;
+  if (percent < rebuild.told_percent + 10) return;
+  rebuild.told_percent = percent;
+  if (events_.rebuild_progress) events_.rebuild_progress(members_[rebuild.member].info().name, percent);
+}
+
+void RaidParityBdev::region_rebuilt(Rebuild& rebuild, const ParityBand& band) {
+  const uint64_t member_blocks = to_rebuild_blocks_[rebuild.member];
+  const uint32_t region = missed_.region_of(band.stripe);
+  rebuild.unswept_blocks += band.column_count;
+  if (--rebuild.bands_left[region] == 0) {
+    missed_.has_now(rebuild.member, region);
+    // Durably, now and then.
+    constexpr uint64_t swept_bytes = uint64_t{64} << 20;
+    if (missed_.lacked_by(rebuild.member).any() &&
+        rebuild.unswept_blocks >= std::min(swept_bytes / layout_.block_bytes, member_blocks / 32)) {
+      rebuild.unswept_blocks = 0;
+      want_sweep_ = !driven_;
+      kick_keeper();
+    }
+  }
 }
 
 Task<nvme::Status> RaidParityBdev::rebuild_band(const Rebuild& rebuild, ParityBand band, Workspace& workspace) {
@@ -173,7 +245,7 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(const Rebuild& rebuild, ParityBa
     if (!copied && recovery == nullptr) break;
     const auto itself = static_cast<uint8_t>(role);
     const std::span<const uint8_t> sources = copied ? std::span(&itself, 1) : recovery->sources();
-    Fan reads(member_count());
+    Fan reads(member_count(), &phases_);
     uint32_t asked[ParityCodec::data_count_max];
     uint32_t attached[ParityCodec::data_count_max];
     for (const uint8_t source : sources) {
@@ -198,7 +270,7 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(const Rebuild& rebuild, ParityBa
     uint8_t* to[1] = {workspace.strip(role)};
     if (!copied) recovery->run(size_t{band.column_count} * layout_.block_bytes, from, to);
     if (!rebuild_goes_on(rebuild)) break;
-    Fan write(1);
+    Fan write(1, &phases_);
     write.add(members_[member], IoType::write, range.first_block, band.column_count, to[0]);
     co_await write;
     result = write.status(0);
@@ -315,6 +387,8 @@ Task<void> RaidParityBdev::settle_waiting() {
 // Compares the parity of a band with its data and rewrites it where it differs. Ok when both could be read (and
 // written).
 Task<nvme::Status> RaidParityBdev::check_band(ParityBand band, bool rewrite, Workspace& workspace, bool* differed) {
+  const bool marked = co_await begin_marked(band.stripe);
+  if (!marked) co_return nvme::status::internal_path_error;
   RangeEntry range;
   range.first_block = layout_.member_block(band.stripe, band.column);
   range.end_block = range.first_block + band.column_count;
@@ -327,6 +401,7 @@ Task<nvme::Status> RaidParityBdev::check_band(ParityBand band, bool rewrite, Wor
     result = co_await check_locked(band, rewrite, workspace, differed);
   }
   locks_.release(&range);
+  missed_.write_ends(band.stripe, 1);
   co_return result;
 }
 
@@ -341,7 +416,7 @@ Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, W
   uint32_t sources = present & layout_.data_roles();
   for (size_t i = 0; recovery != nullptr && i < recovery->sources().size(); i++)
     sources |= 1u << recovery->sources()[i];
-  Fan reads(member_count());
+  Fan reads(member_count(), &phases_);
   for_each_bit(present, [&](uint32_t role) {
     reads.add(members_[member_of(band.stripe, role)], IoType::read, block, band.column_count, workspace.strip(role));
   });
@@ -372,15 +447,18 @@ Task<nvme::Status> RaidParityBdev::check_locked(ParityBand band, bool rewrite, W
   for (uint32_t i = 0; i < layout_.parity_count; i++)
     parities[i] = fresh.data() + i * length_bytes;
   codec_.encode(length_bytes, workspace.strips.data(), parities);
-  Fan writes(member_count());
-  uint32_t written[ParityCodec::parity_count_max];
+  Fan writes(seat_count(), &phases_);
+  uint32_t written[ParityCodec::parity_count_max + 1];
   for_each_bit(present & layout_.parity_roles(), [&](uint32_t role) {
     uint8_t* parity = parities[role - layout_.data_count];
     if ((unreadable >> role & 1) == 0 && std::memcmp(parity, workspace.strip(role), length_bytes) == 0) return;
     *differed = true;
     if (!rewrite) return;
-    written[writes.count()] = member_of(band.stripe, role);
-    writes.add(members_[member_of(band.stripe, role)], IoType::write, block, band.column_count, parity, true);
+    // Also to one that takes over from it.
+    for_each_having(band.stripe, role, (in_sync_ | joining_) & ~failed_, [&](uint32_t member) {
+      written[writes.count()] = member;
+      writes.add(members_[member], IoType::write, block, band.column_count, parity, true);
+    });
   });
   co_await writes;
   nvme::Status result = nvme::status::success;

@@ -12,6 +12,12 @@ namespace basalt::bdev {
 using parity::Superblock;
 using raid_open::FoundSuperblock;
 
+namespace {
+
+constexpr uint64_t load_epochs = 16;
+
+}  // namespace
+
 Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
   PageMemory memory;
   Result<FoundSuperblock> newest = Error{Errc::not_found, device.info().name + ": no raid superblock"};
@@ -50,6 +56,8 @@ Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
   auto judged = parity::judge(*newest, device.info().count_blocks, device.info().block_size_bytes);
   if (!judged) co_return Error{judged.error().code, device.info().name + ": " + judged.error().message};
   newest->unsure = !unreadable.ok();
+  if ((newest->incompatible & parity::incompatible_marks) == 0) parity::forget_marks(&*newest);
+  if (newest->mark_strips == 0) newest->mark_strips = parity::mark_strips_of(*newest, parity::mark_region_bytes);
   co_return newest;
 }
 
@@ -57,10 +65,11 @@ std::string_view raid_open::name_of(const Superblock& superblock) {
   return {superblock.name, superblock.name_length_bytes};
 }
 
-bool raid_open::same_geometry(const Superblock& one, const Superblock& other) {
+bool raid_open::same_geometry(const Superblock& one, const Superblock& other, bool of_one_size) {
+  if (of_one_size && one.strip_count != other.strip_count) return false;
   return one.data_count == other.data_count && one.parity_count == other.parity_count &&
-         one.strip_blocks == other.strip_blocks && one.strip_count == other.strip_count &&
-         one.first_block == other.first_block && one.log_slot_count == other.log_slot_count &&
+         one.strip_blocks == other.strip_blocks && one.first_block == other.first_block &&
+         one.block_bytes == other.block_bytes && one.log_slot_count == other.log_slot_count &&
          one.log_slot_pages == other.log_slot_pages;
 }
 
@@ -121,16 +130,16 @@ Result<Superblock> raid_open::geometry_of(const RaidParityOptions& options, cons
                                              std::to_string(s.first_block + s.strip_blocks)};
   }
   s.strip_count = (s.member_blocks - s.first_block) / s.strip_blocks;
-  if (options.driven) {
+  if (options.driven || options.count_blocks != 0) {
     const uint64_t stripe_blocks = uint64_t{s.strip_blocks} * s.data_count;
     const uint64_t needed = (options.count_blocks + stripe_blocks - 1) / stripe_blocks;
     if (needed == 0 || needed > s.strip_count) {
       return Error{Errc::invalid_argument, "num_blocks: members of " + std::to_string(s.member_blocks) +
-                                               " blocks have no room for " + std::to_string(options.count_blocks) +
-                                               " of the leg"};
+                                               " blocks have no room for " + std::to_string(options.count_blocks)};
     }
     s.strip_count = needed;
   }
+  s.mark_strips = parity::mark_strips_of(s, options.mark_region_bytes);
   s.in_sync = (1u << count) - 1;
   s.epoch = 1;
   s.log_tail = 1;
@@ -203,75 +212,100 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
   co_return assembled;
 }
 
-// From what the members' superblocks say.
-Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& home, Assembled from,
-                                                                       RaidParityEvents events) {
-  const auto& [name, members, found, bugs, driven] = from;
-  const Superblock* newest = nullptr;
+// Of those that are surely of a set, the one that tells of the newest.
+static const FoundSuperblock* newest_of(const std::vector<FoundSuperblock>& found, bool driven) {
+  const FoundSuperblock* newest = nullptr;
   for (const FoundSuperblock& s : found) {
-    if (s.unsure) continue;
+    if (s.unsure || (!driven && !parity::counts(s))) continue;
     if (newest == nullptr || s.epoch > newest->epoch ||
         (s.epoch == newest->epoch && s.generation > newest->generation)) {
       newest = &s;
     }
   }
-  if (newest == nullptr) co_return Error{Errc::io, name + ": one raid superblock of each member cannot be read"};
-  if (raid_open::name_of(*newest) != name) {
-    co_return Error{Errc::not_found, "base_bdevs: they carry raid '" + std::string(raid_open::name_of(*newest)) +
-                                         "', not '" + name + "'"};
+  return newest;
+}
+
+Result<raid_open::Roles> raid_open::tell_roles(const std::string& name, const std::vector<Handle>& members,
+                                               const std::vector<FoundSuperblock>& found, bool driven, bool any_stay) {
+  Roles roles;
+  roles.newest = newest_of(found, driven);
+  if (roles.newest == nullptr) return Error{Errc::io, name + ": one raid superblock of each member cannot be read"};
+  const FoundSuperblock& newest = *roles.newest;
+  if (name_of(newest) != name) {
+    return Error{Errc::not_found,
+                 "base_bdevs: they carry raid '" + std::string(name_of(newest)) + "', not '" + name + "'"};
   }
-  const uint32_t count = uint32_t{newest->data_count} + newest->parity_count;
-  std::vector<Handle> places(count);
-  uint32_t seen = 0;
-  uint32_t sure_count = 0;  // members of the newest set that surely know no newer one
-  uint64_t log_tail = 1;
-  bool clean = true;
+  const uint32_t count = uint32_t{newest.data_count} + newest.parity_count;
+  roles.places.resize(count);
+  roles.returning.resize(count);
   for (size_t i = 0; i < members.size(); i++) {
     const FoundSuperblock& s = found[i];
     const std::string& device = members[i].info().name;
-    if (std::memcmp(s.uuid, newest->uuid, sizeof(s.uuid)) != 0) {
-      co_return Error{Errc::corrupt, "base_bdevs: " + device + " belongs to another raid"};
+    const auto corrupt = [&](const std::string& what) { return Error{Errc::corrupt, "base_bdevs: " + device + what}; };
+    if (std::memcmp(s.uuid, newest.uuid, sizeof(s.uuid)) != 0) return corrupt(" belongs to another raid");
+    if (!same_geometry(s, newest, driven)) return corrupt(" tells another geometry");
+    const bool of_set = (newest.in_sync >> s.member & 1) != 0;
+    const bool holds = any_stay || s.stay == newest.stays[s.member];
+    // One that left holds what was so then. Who was coming back when this ended goes on.
+    const bool back = !of_set && ((newest.away & newest.rebuilding) >> s.member & 1) != 0 && holds && !s.unsure &&
+                      (s.stay != 0 || s.epoch >= newest.left[s.member]);
+    const bool is_twin = newest.twin_stay != 0 && s.stay == newest.twin_stay && s.member == newest.twin_place;
+    if (driven && !of_set) return Error{Errc::corrupt, name + ": " + device + " is on record, and had left the set"};
+    if (!is_twin && !back && !(of_set && holds)) continue;
+    // One that was not told of the newest size has room for it, or had.
+    if (members[i].info().count_blocks < newest.member_blocks) {
+      return corrupt(": the device has shrunk from " + std::to_string(newest.member_blocks) + " to " +
+                     std::to_string(members[i].info().count_blocks) + " blocks");
     }
-    if (!raid_open::same_geometry(s, *newest)) {
-      co_return Error{Errc::corrupt, "base_bdevs: " + device + " tells another geometry"};
-    }
-    if (places[s.member]) {
-      co_return Error{Errc::corrupt, "base_bdevs: " + device + " and " + places[s.member].info().name +
-                                         " are both member " + std::to_string(s.member)};
-    }
-    places[s.member] = members[i];
-    // One that left holds what was so then.
-    if ((newest->in_sync >> s.member & 1) == 0) {
-      if (driven) co_return Error{Errc::corrupt, name + ": " + device + " is on record, and had left the set"};
-      places[s.member] = {};
-      continue;
-    }
-    seen |= 1u << s.member;
-    sure_count += s.unsure ? 0 : 1;
-    log_tail = std::max(log_tail, s.log_tail);
-    clean &= s.clean != 0;
+    Handle& handle = is_twin ? roles.twin : back ? roles.returning[s.member] : roles.places[s.member];
+    if (handle) return corrupt(" and " + handle.info().name + " are both member " + std::to_string(s.member));
+    handle = members[i];
+    if (is_twin || back) continue;
+    roles.seen |= 1u << s.member;
+    roles.sure_count += s.unsure ? 0 : 1;
+    roles.log_tail = std::max(roles.log_tail, s.log_tail);
+    roles.clean &= s.clean != 0;
+    roles.set_members.push_back(&s);
   }
+  return roles;
+}
+
+// From what the members' superblocks say.
+Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& home, Assembled from,
+                                                                       RaidParityEvents events) {
+  const auto& [name, members, found, bugs, driven] = from;
+  auto told = raid_open::tell_roles(name, members, found, driven, bugs.any_stay);
+  if (!told) co_return std::move(told).error();
+  raid_open::Roles& roles = *told;
+  const uint32_t seen = roles.seen;
   // A newer set than this one began with at least k of its members, and each of those knows: fewer may be unheard.
-  const auto set_count = static_cast<uint32_t>(std::popcount(newest->in_sync));
-  const uint32_t k = newest->data_count;
+  const auto set_count = static_cast<uint32_t>(std::popcount(roles.newest->in_sync));
+  const uint32_t k = roles.newest->data_count;
   const uint32_t needed = driven || set_count < k ? k : std::max(k, set_count + 1 - k);
-  if (sure_count < needed) {
-    co_return Error{Errc::busy, name + ": " + std::to_string(sure_count) + " members of its last set are here; " +
+  if (roles.sure_count < needed) {
+    co_return Error{Errc::busy, name + ": " + std::to_string(roles.sure_count) + " members of its last set are here; " +
                                     std::to_string(needed) + " are needed"};
   }
-  Superblock geometry = *newest;
-  geometry.log_tail = log_tail;
+  Superblock geometry = *roles.newest;
+  geometry.log_tail = roles.log_tail;
   for (const Superblock& s : found)
     geometry.generation = std::max(geometry.generation, s.generation);
-  geometry.clean = clean ? 1 : 0;
+  geometry.clean = roles.clean ? 1 : 0;
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, geometry, std::move(events)));
-  raid->adopt(std::move(places));
+  raid->adopt(std::move(roles.places));
   raid->in_sync_ = seen;
   raid->driven_ = driven;
   raid->bugs_ = bugs;
-  auto opened = co_await raid->open(clean, seen != newest->in_sync);
+  if (!driven) raid->adopt_away(roles.set_members, roles.newest->in_sync & ~seen, roles.clean);
+  const bool has_twin = roles.twin && (seen >> roles.newest->twin_place & 1) != 0;
+  if (has_twin) raid->adopt_twin(roles.newest->twin_place, roles.newest->twin_stay);
+  if (roles.twin && !has_twin) {
+    raid->inherit_place(roles.newest->twin_place, roles.newest->twin_stay);
+    roles.returning[roles.newest->twin_place] = roles.twin;
+  }
+  auto opened = co_await raid->open(roles.clean, seen != roles.newest->in_sync);
   // The slot that could not be read as well, and the one that was, last.
-  if (opened && sure_count < static_cast<uint32_t>(std::popcount(seen))) {
+  if (opened && roles.sure_count < static_cast<uint32_t>(std::popcount(seen))) {
     const uint32_t having = co_await raid->write_superblocks(raid->in_sync_);
     if (having != raid->in_sync_) opened = Error{Errc::io, name + ": writing the superblocks failed"};
   }
@@ -281,7 +315,13 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& 
     (void)co_await raid->close();
     co_return std::move(opened).error();
   }
+  if (!driven) raid->resume_rebuilds(roles.returning, has_twin ? roles.twin : Handle());
   co_return raid;
+}
+
+Task<bool> RaidParityBdev::carries(Handle device) {
+  auto found = co_await raid_open::read_superblock(device);
+  co_return found.ok();
 }
 
 void RaidParityBdev::adopt(std::vector<Handle> members) {
@@ -302,7 +342,7 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
       if (!kept) co_return kept;
     }
     // They have left, before anything changes: with other members at the next try their records would be judged anew.
-    superblock_.epoch++;
+    superblock_.epoch += load_epochs;
     superblock_.in_sync = in_sync_;
     const uint32_t told = co_await write_superblocks(in_sync_);
     if (told != in_sync_) co_return Error{Errc::io, info_.name + ": writing the superblocks failed"};
@@ -324,8 +364,9 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
     auto kept = co_await keep_marks_at_open();
     if (!kept) co_return kept;
   }
-  // Every load begins a new epoch: what a member that is away may still say is older.
-  superblock_.epoch++;
+  // Every load begins a new epoch: what a member that is away may still say is older, also of a change of the set that
+  // was cut short and reached that one alone.
+  superblock_.epoch += load_epochs;
   superblock_.in_sync = in_sync_;
   if (driven_) {
     for_each_bit(in_sync_, [&](uint32_t place) { superblock_.joined_epoch[place] = superblock_.epoch; });
@@ -334,6 +375,7 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
   const uint32_t having = co_await write_superblocks(in_sync_);
   if (having != in_sync_) co_return Error{Errc::io, info_.name + ": writing the superblocks failed"};
   may_write_ = superblock_.clean == 0;
+  missed_.said(missed_.wanted());
   resync_stripe_ = layout_.strip_count;
   // With m members missing, parity is all there is of their data.
   if (!clean && !driven_ && redundant(in_sync_) && !bugs_.trust_parity) {

@@ -122,7 +122,7 @@ Task<void> RaidParityBdev::run_scrub(ScrubOptions options) {
 // False: a member has failed meanwhile.
 Task<bool> RaidParityBdev::scrub_band(Scrubbing& work, ParityBand band) {
   const uint64_t block = layout_.member_block(band.stripe, band.column);
-  Fan reads(member_count());
+  Fan reads(member_count(), &phases_);
   uint32_t asked[ParityCodec::strip_count_max];
   uint32_t attached[ParityCodec::strip_count_max];
   for (uint32_t role = 0; role < member_count(); role++) {
@@ -270,9 +270,18 @@ Task<bool> RaidParityBdev::rewrite(Scrubbing& work, ParityBand band, Rewritten w
     co_await woken;
   }
   if (!scrub_goes_on() || broken()) co_return false;
+  const bool marked = co_await begin_marked(band.stripe);
+  if (!marked) co_return false;
+  bool written = false;
+  if (scrub_goes_on() && !broken()) written = co_await rewrite_now(work, band, which);
+  missed_.write_ends(band.stripe, 1);
+  co_return written;
+}
+
+Task<bool> RaidParityBdev::rewrite_now(Scrubbing& work, ParityBand band, Rewritten which) {
   const uint64_t block = layout_.member_block(band.stripe, band.column);
   const size_t at = size_t{band.column - which.first_column} * layout_.block_bytes;
-  Fan writes(seat_count());
+  Fan writes(seat_count(), &phases_);
   uint32_t asked[ParitySeats::seat_count_max];
   uint32_t attached[ParitySeats::seat_count_max];
   for_each_bit(which.roles, [&](uint32_t role) {

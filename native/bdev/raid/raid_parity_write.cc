@@ -58,7 +58,15 @@ void RaidParityBdev::prepare(Band* band) {
     lists_->dirty_waits.push_back(band);
     return kick_keeper();
   }
+  const ParityBand& shape = band->shape;
+  if (counted_ != 0 && !bugs_.no_marks && !band->counted && !missed_.durable(shape.stripe, shape.stripe_count)) {
+    missed_.want(shape.stripe, shape.stripe_count);
+    want_missed_ = true;
+    lists_->dirty_waits.push_back(band);
+    return kick_keeper();
+  }
   if (!band->counted) {
+    missed_.write_begins(shape.stripe, shape.stripe_count, absent());
     band->counted = true;
     write_count_++;
     band->number = ++activity_;
@@ -449,6 +457,7 @@ void RaidParityBdev::finish_band(Band* band) {
   if (band->stage == Band::Stage::written && band->method == Band::Method::full)
     unflushed_.add(band->range.first_block, band->range.end_block);
   if (band->counted) {
+    missed_.write_ends(band->shape.stripe, band->shape.stripe_count);
     write_count_--;
     if (band->number <= handed_until_ && --handed_write_count_ == 0) handed_ = 0;
     arm_rest();

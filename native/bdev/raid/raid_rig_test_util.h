@@ -32,6 +32,7 @@ struct RaidRig {
       disks.push_back(std::make_unique<CutDisk>(fixture.reactor, disk->info().name, std::move(disk->contents())));
       disks.back()->bad_blocks = disk->bad_blocks;
     }
+    mark_region_bytes = before.mark_region_bytes;
   }
   ~RaidRig() {
     if (raid == nullptr) return;
@@ -46,6 +47,9 @@ struct RaidRig {
     RaidParityEvents e;
     e.member_failed = [this](const std::string& member, const std::string&) { failed.push_back(member); };
     e.member_rebuilt = [this](const std::string& member) { rebuilt.push_back(member); };
+    e.member_exchanged = [this](const std::string& member, const std::string& old) {
+      exchanged.push_back(member + " for " + old);
+    };
     e.rebuild_failed = [this](const std::string& member, const std::string&) { rebuild_failures.push_back(member); };
     return e;
   }
@@ -55,6 +59,7 @@ struct RaidRig {
     o.parity_count = geometry.m;
     o.strip_bytes = geometry.strip_bytes;
     o.log_slot_count = 4;
+    o.mark_region_bytes = mark_region_bytes;
     o.bugs = bugs;
     return o;
   }
@@ -152,6 +157,8 @@ struct RaidRig {
   std::unique_ptr<RaidParityBdev> raid;
   std::vector<uint8_t> oracle;
   RaidPlantedBugs bugs;
+  uint64_t mark_region_bytes = parity::mark_region_bytes;
+  std::vector<std::string> exchanged;
   CutDisk::Power power;
   std::vector<std::string> failed;
   std::vector<std::string> rebuilt;
