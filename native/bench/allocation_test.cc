@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Goal: a 4 KiB read or write over NVMe/TCP touches the heap nowhere once warm, neither in the target nor in the
-// initiator; nor does a checksummed overwrite of an lvol, with the trims that it causes. Method: this program counts
-// every allocation of all threads; a target and an initiator on reactors of their own exchange some thousand I/Os over
-// a real socket, then the count must stand still for some thousand more.
+// initiator; nor does a write to a part of a stripe of raid5, with the checkpoints of the log that it causes, or a
+// checksummed overwrite of an lvol with the trims. Method: this program counts every allocation of all threads; a
+// target and an initiator on reactors of their own exchange some thousand I/Os over a real socket, then the count must
+// stand still for some thousand more.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -15,6 +16,7 @@
 #include "bdev/malloc/malloc.h"
 #include "bdev/null/null.h"
 #include "bdev/nvmf/multipath.h"
+#include "bdev/raid/raid_parity.h"
 #include "env/linux/linux_env.h"
 #include "nvmf/target/target.h"
 #include "nvmf/transport/tcp/tcp_host.h"
@@ -258,6 +260,47 @@ INSTANTIATE_TEST_SUITE_P(All, Allocations, ::testing::Combine(::testing::Bool(),
                            const std::string bdev = std::get<0>(info.param) ? "malloc" : "null";
                            return bdev + (std::get<1>(info.param) ? "_write" : "_read");
                          });
+
+// Each has a record in the log, which is emptied beside them, time after time.
+Task<void> write_parts_of_stripes(Reactor& reactor, uint64_t* allocations) {
+  std::vector<std::unique_ptr<bdev::Bdev>> disks;
+  std::vector<bdev::Handle> members;
+  for (const char* name : {"a", "b", "c", "d"}) {
+    bdev::MallocOptions options;
+    options.name = name;
+    options.count_blocks = 4096;
+    auto made = bdev::MallocBdev::create(reactor, options);
+    disks.push_back(std::move(*made));
+    members.emplace_back(*disks.back(), reactor);
+  }
+  bdev::RaidParityOptions options;
+  options.name = "raid";
+  auto creating = bdev::RaidParityBdev::create(reactor, options, members, {});
+  auto made = co_await creating;
+  EXPECT_TRUE(made.ok());
+  auto raid = std::move(*made);
+  while (raid->resyncing())
+    co_await sleep_for(reactor, milliseconds(1));
+  const uint64_t checkpoints = raid->parity_stats().checkpoint_count;
+  auto loop = std::make_unique<Loop>(*raid, true);
+  co_await loop->run();
+  EXPECT_FALSE(loop->failed());
+  EXPECT_GT(raid->parity_stats().checkpoint_count, checkpoints + 100);
+  *allocations = loop->allocations();
+  auto closing = raid->close();
+  co_await closing;
+  for (auto& disk : disks) {
+    auto ending = disk->close();
+    co_await ending;
+  }
+}
+
+TEST(ParityAllocations, none_per_partial_write_and_checkpoint_once_warm) {
+  World world;
+  uint64_t allocations = ~uint64_t{0};
+  world.run(world.host, write_parts_of_stripes(world.host, &allocations));
+  EXPECT_EQ(allocations, 0u) << "in " << counted_io_count << " I/Os";
+}
 
 // Data and checksums go to a log first, which is trimmed beside the writes, time after time.
 Task<void> overwrite_with_checksums(Reactor& reactor, uint64_t* allocations) {
