@@ -88,7 +88,13 @@ export interface RaidDescription {
   base_bdevs_list: string[];
   /** From here on: raid5 and raid6 only. */
   num_base_bdevs_operational?: number;
-  members?: { name: string; state: 'missing' | 'in_sync' | 'rebuilding' | 'failed'; percent?: number }[];
+  members?: {
+    name: string;
+    state: 'missing' | 'in_sync' | 'rebuilding' | 'failed';
+    percent?: number;
+    /** The last one, behind those of the places: it is being made equal to that one, and then has its place. */
+    instead_of?: string;
+  }[];
   /** How much of the parity is known to be right; 100 unless it ended uncleanly or was just created. */
   resync_percent?: number;
   /** The last one, or the present one. */

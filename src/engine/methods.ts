@@ -175,12 +175,19 @@ export interface MethodMap {
     };
     result: true;
   };
-  /** A device for the first place of a raid5 or raid6 that has none; it is rebuilt. */
+  /**
+   * A device for the place of a raid5 or raid6 that it left, where it gets what it missed, or for the first one that has
+   * none: it is rebuilt, which goes on after a restart.
+   */
   bdev_raid_add_base_bdev: { params: { raid_bdev: string; base_bdev: string }; result: true };
-  /** Finds a raid5 or raid6 again on its members. */
+  /** Makes a device equal to a member, which serves meanwhile, and gives it its place; `raid_member_exchanged` follows. */
+  basalt_raid_replace_base_bdev: { params: { name: string; base_bdev: string; new_base_bdev: string }; result: true };
+  /** A raid5 or raid6 grows; as large as its members have room for, unless it is said. */
+  basalt_raid_resize: { params: { name: string; num_blocks?: number }; result: true };
   /** Read-only: what the member at that place holds, from copies of those at as many others as there are data members. */
   basalt_parity_member_create: { params: { name: string; base_bdevs: string[]; place: number }; result: true };
   basalt_parity_member_delete: { params: { name: string }; result: true };
+  /** Finds a raid5 or raid6 again on its members. */
   basalt_raid_load: { params: { name: string; base_bdevs: string[] }; result: true };
   /** Compares all strips of each stripe. Ends with `busy` when it is stopped before, or a member leaves. */
   basalt_raid_scrub: { params: { name: string; repair?: boolean; bytes_per_s?: number }; result: LegScrub };
@@ -465,6 +472,7 @@ export type EngineEvent =
   | { method: 'leg_scrub'; params: { leg: string } & LegScrub }
   | { method: 'raid_member_failed'; params: { raid: string; member: string; reason: string } }
   | { method: 'raid_member_rebuilt'; params: { raid: string; member: string } }
+  | { method: 'raid_member_exchanged'; params: { raid: string; member: string; instead_of: string } }
   | { method: 'raid_rebuild'; params: { raid: string; member: string; percent: number } }
   | { method: 'raid_rebuild_failed'; params: { raid: string; member: string; reason: string } }
   | {

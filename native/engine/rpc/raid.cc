@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bdev_raid_create, bdev_raid_delete, bdev_raid_get_bdevs, bdev_raid_add_base_bdev, basalt_raid_load,
-// basalt_raid_scrub, basalt_raid_scrub_stop, basalt_raid_set_resync: stripe sets, concats, and raid5 and raid6.
+// basalt_raid_scrub, basalt_raid_scrub_stop, basalt_raid_set_resync, basalt_raid_replace_base_bdev, basalt_raid_resize:
+// stripe sets, concats, and raid5 and raid6.
 // basalt_parity_member_create, basalt_parity_member_delete: what a member of a leg with parity holds, from others.
 #include <algorithm>
 
@@ -30,6 +31,8 @@ class Raid final : public Module {
     dispatcher.add("basalt_raid_scrub", this, &Raid::scrub);
     dispatcher.add("basalt_raid_scrub_stop", this, &Raid::scrub_stop);
     dispatcher.add("basalt_raid_set_resync", this, &Raid::set_resync);
+    dispatcher.add("basalt_raid_replace_base_bdev", this, &Raid::replace_base_bdev);
+    dispatcher.add("basalt_raid_resize", this, &Raid::resize);
     dispatcher.add("basalt_parity_member_create", this, &Raid::create_member);
     dispatcher.add("basalt_parity_member_delete", this, &Raid::remove_member);
   }
@@ -118,6 +121,7 @@ class Raid final : public Module {
     auto raid = co_await loading;
     auto made = publish(name, std::move(raid), bases);
     if (!made) co_return std::move(made).error();
+    spawn(release_left(name));
     co_return done();
   }
 
@@ -173,27 +177,99 @@ class Raid final : public Module {
     return entry;
   }
 
-  // A device for the first place that has none.
+  // Devices that the raid has let go of are nobody's then, and may come back, or be somebody else's.
+  Task<void> release_left(std::string name) {
+    const auto left_of = [this](const BdevRegistry::Entry& entry) {
+      std::vector<std::string> left;
+      for (const std::string& child : entry.children) {
+        auto base = engine_.bdevs().find(child);
+        if (base && !static_cast<RaidParityBdev&>(*entry.bdev).uses(*(*base)->bdev)) left.push_back(child);
+      }
+      return left;
+    };
+    auto entry = find_parity(name);
+    if (!entry || left_of(**entry).empty()) co_return;
+    auto draining = static_cast<RaidParityBdev&>(*(*entry)->bdev).drained();
+    co_await draining;
+    entry = find_parity(name);  // it may have gone meanwhile
+    if (!entry) co_return;
+    for (const std::string& base : left_of(**entry)) {
+      std::erase((*entry)->children, base);
+      engine_.bdevs().release(base, child_user(name));
+    }
+  }
+
+  // A device for the place that it left, or the first one that has none.
   Task<RpcResult> add_base_bdev(JsonValue params) {
     Fields in(params);
     const std::string name = in.string("raid_bdev");
     const std::string base = in.string("base_bdev");
     if (auto error = in.error()) co_return *error;
+    auto joining = join(name, base, [](RaidParityBdev& raid, bdev::Handle device) { return raid.add_member(device); });
+    auto joined = co_await joining;
+    if (!joined) co_return std::move(joined).error();
+    co_return done();
+  }
+
+  // One that is made equal to a member, which serves meanwhile, and then has its place.
+  Task<RpcResult> replace_base_bdev(JsonValue params) {
+    Fields in(params);
+    const std::string name = in.string("name");
+    const std::string old = in.string("base_bdev");
+    const std::string base = in.string("new_base_bdev");
+    if (auto error = in.error()) co_return *error;
+    auto found = engine_.bdevs().find(old);
+    if (!found) co_return std::move(found).error();
+    const bdev::Bdev* of = (*found)->bdev;
+    auto joining =
+        join(name, base, [of](RaidParityBdev& raid, bdev::Handle device) { return begin_exchange(raid, *of, device); });
+    auto joined = co_await joining;
+    if (!joined) co_return std::move(joined).error();
+    co_return done();
+  }
+
+  static Task<Outcome> begin_exchange(RaidParityBdev& raid, const bdev::Bdev& of, bdev::Handle device) {
+    co_return raid.add_twin(of, device);
+  }
+
+  // Claims the device for the raid and hands it over; what is refused is nobody's again.
+  template <class F>
+  Task<Outcome> join(std::string name, std::string base, F begin) {
+    static constexpr const char* user = "a member that joins";
+    auto entry = find_parity(name);
+    if (!entry) co_return std::move(entry).error();
+    auto child = engine_.bdevs().claim(base, child_user(name));
+    if (!child) co_return std::move(child).error();
+    (*entry)->opened_by.emplace_back(user);  // the raid stays meanwhile
+    auto& raid = static_cast<RaidParityBdev&>(*(*entry)->bdev);
+    auto beginning = begin(raid, bdev::Handle(**child, engine_.management()));
+    auto begun = co_await beginning;
+    engine_.bdevs().release(name, user);
+    if (begun) {
+      (*entry)->children.push_back(base);
+    } else {
+      engine_.bdevs().release(base, child_user(name));
+    }
+    co_return begun;
+  }
+
+  // As large as its members have room for, or so many blocks.
+  Task<RpcResult> resize(JsonValue params) {
+    static constexpr const char* user = "basalt_raid_resize";
+    Fields in(params);
+    const std::string name = in.string("name");
+    const uint64_t count_blocks = in.natural_or("num_blocks", 0);
+    if (auto error = in.error()) co_return *error;
     auto entry = find_parity(name);
     if (!entry) co_return std::move(entry).error();
     auto& raid = static_cast<RaidParityBdev&>(*(*entry)->bdev);
-    uint32_t place = 0;
-    while (place < raid.member_count() && raid.member(place).state != bdev::RaidMemberState::missing)
-      place++;
-    if (place == raid.member_count()) co_return Error{Errc::busy, name + " has all its members"};
-    auto child = engine_.bdevs().claim(base, child_user(name));
-    if (!child) co_return std::move(child).error();
-    auto joined = raid.replace_member(place, bdev::Handle(**child, engine_.management()));
-    if (!joined) {
-      engine_.bdevs().release(base, child_user(name));
-      co_return std::move(joined).error();
-    }
-    (*entry)->children.push_back(base);
+    if (count_blocks != 0 && count_blocks < raid.info().count_blocks)
+      co_return Error{Errc::invalid_argument, name + ": raids do not shrink"};
+    (*entry)->opened_by.emplace_back(user);  // the raid stays meanwhile
+    auto growing = raid.grow(count_blocks != 0 ? count_blocks : raid.count_blocks_max());
+    auto grown = co_await growing;
+    engine_.bdevs().release(name, user);
+    if (!grown) co_return std::move(grown).error();
     co_return done();
   }
 
@@ -257,6 +333,10 @@ class Raid final : public Module {
     events.rebuild_failed = [&bus, about](const std::string& member, const std::string& reason) {
       bus.emit("raid_rebuild_failed", about(member).set("reason", reason));
     };
+    events.member_exchanged = [&bus, about](const std::string& member, const std::string& instead_of) {
+      bus.emit("raid_member_exchanged", about(member).set("instead_of", instead_of));
+    };
+    events.set_changed = [this, name] { spawn(release_left(name)); };
     events.repaired = [&bus, about](const std::string& member, uint64_t offset_blocks, uint64_t count_blocks) {
       bus.emit("raid_repaired", about(member).set("offset_blocks", offset_blocks).set("num_blocks", count_blocks));
     };
@@ -273,15 +353,17 @@ class Raid final : public Module {
     auto bases = JsonValue::array();
     auto members = JsonValue::array();
     uint64_t operational = 0;
-    for (uint32_t i = 0; i < raid.member_count(); i++) {
-      const bdev::RaidMemberInfo info = raid.member(i);
+    for (uint32_t place = 0; place < raid.member_count() + (raid.has_twin() ? 1 : 0); place++) {
+      const bool twin = place == raid.member_count();
+      const bdev::RaidMemberInfo info = twin ? raid.twin() : raid.member_at(place);
       if (info.state == bdev::RaidMemberState::in_sync) operational++;
-      bases.push(info.name);
+      if (!twin) bases.push(info.name);
       auto member = JsonValue::object();
       member.set("name", info.name).set("state", bdev::to_string(info.state));
       if (info.state == bdev::RaidMemberState::rebuilding) {
         member.set("percent", info.rebuilt_blocks * 100 / (layout.strip_count * layout.strip_blocks));
       }
+      if (twin) member.set("instead_of", info.instead_of);
       members.push(std::move(member));
     }
     out.set("strip_size_kb", uint64_t{layout.strip_blocks} * layout.block_bytes / 1024)

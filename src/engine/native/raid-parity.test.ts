@@ -59,6 +59,69 @@ it('raid5: an lvstore on it outlives a member and its replacement', async () => 
   });
 });
 
+it('raid5: a member that comes back gets what it missed, and one is replaced while it serves', async () => {
+  const from = await withDisks('a', 'b', 'c', 'd', 'spare');
+  for (const name of ['a', 'b', 'c', 'd']) await from.rpc('bdev_error_create', { base_name: name });
+  const bases = ['EE_a', 'EE_b', 'EE_c', 'EE_d'];
+  await from.rpc('bdev_raid_create', { name: 'r', raid_level: 'raid5', base_bdevs: bases, strip_size_kb: 16 });
+  await untilOnlyInSync(from);
+  const handle = await from.openBdev('r');
+  const data = pattern(1 << 20, 3);
+  await handle.write(0, data);
+  await handle.flush();
+  await from.rpc('bdev_error_inject_error', { name: 'EE_b', io_type: 'write', error_type: 'failure', num: 1 });
+  await handle.write(0, data);
+  await expect(from.rpc('bdev_raid_add_base_bdev', { raid_bdev: 'r', base_bdev: 'EE_a' })).rejects.toThrow('EE_a');
+  await from.rpc('bdev_raid_add_base_bdev', { raid_bdev: 'r', base_bdev: 'EE_b' });
+  await untilOnlyInSync(from);
+  await expect(
+    from.rpc('basalt_raid_replace_base_bdev', { name: 'r', base_bdev: 'spare', new_base_bdev: 'spare' }),
+  ).rejects.toThrow('is not of its set');
+  const exchanged = new Promise((resolve) => {
+    from.on('event', (event) => {
+      if (event.method === 'raid_member_exchanged') resolve(event.params);
+    });
+  });
+  await from.rpc('basalt_raid_replace_base_bdev', { name: 'r', base_bdev: 'EE_c', new_base_bdev: 'spare' });
+  expect(await exchanged).toEqual({ raid: 'r', member: 'spare', instead_of: 'EE_c' });
+  const [raid] = await from.rpc('bdev_raid_get_bdevs', { category: 'all' });
+  expect(raid?.base_bdevs_list).toEqual(['EE_a', 'EE_b', 'spare', 'EE_d']);
+  // Nobody uses it any more.
+  await from.rpc('bdev_error_delete', { name: 'EE_c' });
+  await from.rpc('bdev_malloc_delete', { name: 'c' });
+  const back = new Uint8Array(data.length);
+  await handle.read(0, back);
+  expect(Buffer.compare(back, data)).toBe(0);
+  await handle.close();
+  expect(await from.rpc('basalt_raid_scrub', { name: 'r' })).toMatchObject({ different_blocks: 0 });
+});
+
+it('raid5: grows with its members', async () => {
+  const from = await withDisks('disk');
+  await from.rpc('bdev_lvol_create_lvstore', { bdev_name: 'disk', lvs_name: 'lvs', cluster_sz: 65536 });
+  const names = ['l0', 'l1', 'l2'];
+  for (const name of names)
+    await from.rpc('bdev_lvol_create', { lvs_name: 'lvs', lvol_name: name, size_in_mib: 4, thin_provision: true });
+  const bases = names.map((name) => `lvs/${name}`);
+  await from.rpc('bdev_raid_create', { name: 'r', raid_level: 'raid5', base_bdevs: bases, strip_size_kb: 16 });
+  await untilOnlyInSync(from);
+  const handle = await from.openBdev('r');
+  const data = pattern(1 << 20, 4);
+  await handle.write(0, data);
+  const blocks = async (): Promise<number> => (await from.rpc('bdev_get_bdevs', { name: 'r' }))[0]?.num_blocks ?? 0;
+  const before = await blocks();
+  await expect(from.rpc('basalt_raid_resize', { name: 'r', num_blocks: before * 2 })).rejects.toThrow('room for');
+  for (const base of bases) await from.rpc('bdev_lvol_resize', { name: base, size_in_mib: 8 });
+  await from.rpc('basalt_raid_resize', { name: 'r' });
+  expect(await blocks()).toBe(before + 2 * 1024);
+  const back = new Uint8Array(data.length);
+  await handle.read(0, back);
+  expect(Buffer.compare(back, data)).toBe(0);
+  await handle.write(before * 4096, data);
+  await handle.close();
+  expect(await from.rpc('basalt_raid_scrub', { name: 'r' })).toMatchObject({ different_blocks: 0 });
+});
+
 it('raid6: is found again on four of its six members', async () => {
   const names = ['a', 'b', 'c', 'd', 'e', 'f'];
   const from = await withDisks(...names);
