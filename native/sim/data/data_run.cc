@@ -69,12 +69,14 @@ class DataRun {
     if (liar_) losses_ = sectors_ = false;
     // By an order of its own, too: whoever is damaged for certain is scrubbed.
     scrubs_ = !alone_ && (sectors_ || liar_ || apart.chance(0.3));
+    exchanges_ = apart.chance(0.7);
   }
 
   RunResult run() {
     result_.summary = plan_.to_string() + "; " + mix_.to_string() + (shorn_ ? "; shorn" : "") +
                       (losses_ ? "; losses" : "") + (sectors_ ? "; bad sectors" : "") +
-                      (liar_ ? "; misdirected writes" : "") + (scrubs_ ? "; scrubs" : "");
+                      (liar_ ? "; misdirected writes" : "") + (scrubs_ ? "; scrubs" : "") +
+                      (exchanges_ ? "; exchanges" : "");
     CrashState state;
     state.in_sync = all_in_sync(plan_);
     const size_t lives = 2 + random_.below(lives_max - 1);
@@ -128,6 +130,8 @@ class DataRun {
       for (uint64_t burst = random_.below(4); burst > 0; burst--)
         data_.step();
       if (losses_) member_faults(*stack);
+      if (exchanges_ && moves_.below(25) == 0) stack->exchange_member(moves_);
+      if (moves_.below(60) == 0) stack->grow_raid();
       if (sectors_ && random_.below(15) == 0) stack->spoil_sectors(random_);
       if (step == breaks_at) break_a_disk(*stack);
       stack->world().run_for(microseconds(static_cast<int64_t>(random_.below(400))));
@@ -179,7 +183,9 @@ class DataRun {
       if (!stack.world().run_until([&] { return !stack.returning(); }, drain_limit))
         return fail(Failure::liveness, "a member does not come back");
     }
-    const auto redundant = [&] { return !stack.raids_resyncing() && !stack.raids_degraded() && stack.legs_equal(); };
+    const auto redundant = [&] {
+      return !stack.raids_resyncing() && !stack.raids_degraded() && !stack.raids_exchanging() && stack.legs_equal();
+    };
     if (!stack.world().run_until(redundant, drain_limit)) return fail(Failure::liveness, "a raid stays degraded");
     if (liar_) stack.misdirect_no_more(*liar_);
     const bool damaged = sectors_ || liar_;
@@ -268,7 +274,7 @@ class DataRun {
     quiet(stack);
     if (!opened)
       return fail(Failure::correctness, about(state) + ": it does not come up again: " + opened.error().message);
-    const bool unsettled_lost = plan_.whole_stripes() && stack.raids_degraded();
+    const bool unsettled_lost = plan_.whole_stripes() && (stack.found_degraded() || stack.raids_degraded());
     if (const std::string wrong = data_.judge(stack, state.rule, adopt, unsettled_lost); !wrong.empty()) {
       fail(Failure::correctness, about(state) + ": " + wrong);
     }
@@ -316,6 +322,8 @@ class DataRun {
   bool losses_;
   bool sectors_;
   bool scrubs_ = false;
+  bool exchanges_ = false;  // members of raids, where one has a disk to spare
+  env::SimRandom moves_{options_.seed ^ 0xe8c4};
   std::optional<VerifiedMember> liar_;  // whose disk puts writes elsewhere
   Arena arena_{size_t{256} << 20};
   Arena recovery_arenas_[2] = {Arena(size_t{256} << 20), Arena(size_t{256} << 20)};

@@ -98,6 +98,16 @@ Task<Outcome> Stack::open_layer(const LayerPlan* plan, bool made) {
     if (!opened) co_return opened;
     below.emplace_back(*bdevs_.at(plan->below[i].id), reactor_);
   }
+  for (const LayerPlan& spare : plan->spare) {
+    if (absent(spare)) continue;
+    auto opening = open_layer(&spare, made);
+    Outcome opened = co_await opening;
+    if (!opened) co_return opened;
+    const bdev::Handle handle(*bdevs_.at(spare.id), reactor_);
+    bool carries = false;
+    if (!made) carries = co_await bdev::RaidParityBdev::carries(handle);
+    if (carries) below.push_back(handle);
+  }
   switch (plan->kind) {
     case LayerKind::file: {
       bdev::FileBdevOptions options;
@@ -194,8 +204,9 @@ Outcome Stack::open_leg(const LayerPlan* plan, const std::vector<bdev::Handle>& 
 Task<Outcome> Stack::open_raid(const LayerPlan* plan, std::vector<bdev::Handle> below, bool made) {
   bdev::RaidParityEvents events;
   events.member_rebuilt = [this, plan](const std::string& member) {
-    for (size_t i = 0; i < plan->below.size(); i++) {
-      if (plan->below[i].name() == member) member_back(plan, i);
+    for (size_t i = 0; i < plan->device_count(); i++) {
+      // Others are rebuilt as well, while one is on its way back.
+      if (plan->device(i).name() == member && returning_ && is_lost(plan, i)) member_back(plan, i);
     }
   };
   bdev::RaidParityOptions options;
@@ -205,15 +216,20 @@ Task<Outcome> Stack::open_raid(const LayerPlan* plan, std::vector<bdev::Handle> 
   options.log_slot_count = plan->log_slot_count;
   options.rest = milliseconds(2);
   options.bugs = options_.raid_bugs;
+  options.mark_region_bytes = mark_region_bytes;
+  if (plan->grows) {
+    // A stripe or more is left.
+    const uint64_t stripe_bytes = (plan->below.size() - plan->parity_count) * plan->strip_bytes;
+    options.count_blocks = (plan->size_bytes - stripe_bytes) / below.front().info().block_size_bytes;
+  }
   auto opening = made ? bdev::RaidParityBdev::create(reactor_, options, std::move(below), std::move(events))
                       : bdev::RaidParityBdev::load(reactor_, plan->name(), std::move(below), std::move(events),
                                                    options_.raid_bugs);
   auto opened = co_await opening;
   if (!opened) co_return std::move(opened).error();
-  for (uint32_t i = 0; i < plan->below.size(); i++) {
-    if ((*opened)->member(i).state == bdev::RaidMemberState::missing) lost_.push_back({plan, i});
-  }
+  found_degraded_ |= (*opened)->degraded();
   bdevs_[plan->id] = std::move(opened).value();
+  find_lost(plan);
   co_return success();
 }
 
@@ -261,8 +277,8 @@ Task<Outcome> Stack::close_layer(const LayerPlan* plan) {
     auto closing = close_remote(plan);
     co_await closing;
   }
-  for (const LayerPlan& below : plan->below) {
-    auto closing = close_layer(&below);
+  for (size_t i = 0; i < plan->device_count(); i++) {
+    auto closing = close_layer(&plan->device(i));
     Outcome closed = co_await closing;
     if (outcome) outcome = std::move(closed);
   }

@@ -60,6 +60,10 @@ class Stack {
   bool return_member();
   bool returning() const { return returning_; }
   bool member_lost() const { return !lost_.empty(); }
+  // A raid gives a member's place to another disk, or grows. False: not now.
+  bool exchange_member(env::SimRandom& random);
+  bool grow_raid();
+  bool raids_exchanging() const;
   // Members of raids that may be gone when it comes up again, by their ids.
   std::vector<uint32_t> absent_members(env::SimRandom& random) const;
   // Some sectors of a member become unreadable, where others can tell what they held. False: not now.
@@ -78,6 +82,7 @@ class Stack {
   };
   Scrubbed scrub(bool mends = true);
   bool raids_degraded() const;
+  bool found_degraded() const { return found_degraded_; }  // when it came up; it may be whole again
   bool raids_resyncing() const;
   bool legs_equal();  // nothing is left that may differ after a crash
 
@@ -115,6 +120,8 @@ class Stack {
   bool is_lost(const LayerPlan* parent, size_t member) const;
   bool absent(const LayerPlan& member) const;
   size_t spare_count(const LayerPlan& raid) const;
+  bdev::RaidMemberState state_of(const LayerPlan& raid, size_t device) const;  // missing: of no place
+  void find_lost(const LayerPlan* raid);
   bool spoiled();
   bool data_readable();
   void hurt(const LayerPlan& plan, bool hurt);
@@ -149,7 +156,8 @@ class Stack {
   };
   std::vector<Lost> lost_;
   const LayerPlan* liar_ = nullptr;  // a file whose disk puts writes elsewhere
-  bool returning_ = false;           // the layers of one of them are being made again, or copied to
+  bool found_degraded_ = false;
+  bool returning_ = false;  // the layers of one of them are being made again, or copied to
 };
 
 }  // namespace basalt::sim

@@ -50,14 +50,72 @@ bool Stack::is_lost(const LayerPlan* parent, size_t member) const {
                      [&](const Lost& lost) { return lost.parent == parent && lost.member == member; });
 }
 
+bool Stack::raids_exchanging() const {
+  const auto raids = raids_of(plan_.top);
+  return std::any_of(raids.begin(), raids.end(), [this](const auto* plan) {
+    const bdev::RaidParityBdev* found = raid(*plan);
+    return found != nullptr && found->has_twin();
+  });
+}
+
+bdev::RaidMemberState Stack::state_of(const LayerPlan& plan, size_t device) const {
+  const bdev::RaidParityBdev* found = raid(plan);
+  for (uint32_t seat = 0; found != nullptr && seat < found->seat_count(); seat++) {
+    const bdev::RaidMemberInfo info = found->member(seat);
+    if (info.name == plan.device(device).name()) return info.state;
+  }
+  return bdev::RaidMemberState::missing;
+}
+
+// Whose places nobody has: any device that is of none may have them.
+void Stack::find_lost(const LayerPlan* plan) {
+  const bdev::RaidParityBdev& found = *raid(*plan);
+  size_t missing = 0;
+  for (uint32_t place = 0; place < found.member_count(); place++)
+    missing += found.member_at(place).state == bdev::RaidMemberState::missing ? 1 : 0;
+  for (size_t i = 0; i < plan->device_count() && missing > 0; i++) {
+    if (state_of(*plan, i) != bdev::RaidMemberState::missing) continue;
+    lost_.push_back({plan, i});
+    missing--;
+  }
+}
+
+// Who serves is copied to a device that is of no place.
+bool Stack::exchange_member(env::SimRandom& random) {
+  if (returning_ || !lost_.empty() || spoiled() || raids_degraded() || raids_exchanging()) return false;
+  for (const LayerPlan* plan : raids_of(plan_.top)) {
+    for (size_t i = 0; i < plan->device_count() && raid(*plan) != nullptr; i++) {
+      if (state_of(*plan, i) != bdev::RaidMemberState::missing || !bdevs_.contains(plan->device(i).id)) continue;
+      if (raid(*plan)->uses(*bdevs_.at(plan->device(i).id))) continue;
+      std::vector<size_t> members;
+      for (size_t j = 0; j < plan->device_count(); j++)
+        if (state_of(*plan, j) == bdev::RaidMemberState::in_sync) members.push_back(j);
+      const LayerPlan& of = plan->device(members[random.below(members.size())]);
+      const bdev::Handle handle(*bdevs_.at(plan->device(i).id), reactor_);
+      return raid(*plan)->add_twin(*bdevs_.at(of.id), handle).ok();
+    }
+  }
+  return false;
+}
+
+bool Stack::grow_raid() {
+  if (!plan_.top.grows || raid(plan_.top) == nullptr || raids_degraded() || raids_exchanging()) return false;
+  const auto growing = [](bdev::RaidParityBdev& raid) -> Task<void> {
+    auto grow = raid.grow(raid.count_blocks_max());
+    (void)(co_await grow).ok();  // a member that fails meanwhile stops it
+  };
+  spawn(growing(*raid(plan_.top)));
+  return true;
+}
+
 // How many more it can lose.
 size_t Stack::spare_count(const LayerPlan& plan) const {
   const bdev::RaidParityBdev* found = raid(plan);
   if (found == nullptr) return 0;
   const size_t data_count = plan.below.size() - plan.parity_count;
   size_t usable = 0;
-  for (uint32_t i = 0; i < plan.below.size(); i++)
-    usable += found->member(i).state == bdev::RaidMemberState::in_sync && !is_lost(&plan, i);
+  for (size_t i = 0; i < plan.device_count(); i++)
+    usable += state_of(plan, i) == bdev::RaidMemberState::in_sync && !is_lost(&plan, i) ? 1 : 0;
   return usable > data_count ? usable - data_count : 0;
 }
 
@@ -72,9 +130,9 @@ std::vector<uint32_t> Stack::absent_members(env::SimRandom& random) const {
   const size_t data_count = plan.below.size() - plan.parity_count;
   const size_t unheard_max = data_count - 1 > gone ? data_count - 1 - gone : 0;
   for (size_t left = random.below(std::min(spare_count(plan), unheard_max) + 1); left > 0;) {
-    const size_t member = random.below(plan.below.size());
-    const uint32_t id = plan.below[member].id;
-    const bool there = raid(plan)->member(static_cast<uint32_t>(member)).state == bdev::RaidMemberState::in_sync;
+    const size_t member = random.below(plan.device_count());
+    const uint32_t id = plan.device(member).id;
+    const bool there = state_of(plan, member) == bdev::RaidMemberState::in_sync;
     if (!there || is_lost(&plan, member) || std::find(absent.begin(), absent.end(), id) != absent.end()) continue;
     absent.push_back(id);
     left--;
@@ -118,7 +176,7 @@ bool Stack::data_readable() {
 
 // One disk at a time, and in its data alone: what is unreadable of a store's metadata or a superblock takes the member.
 bool Stack::spoil_sectors(env::SimRandom& random) {
-  if (!lost_.empty() || spoiled() || raids_resyncing()) return false;
+  if (!lost_.empty() || spoiled() || raids_resyncing() || raids_degraded() || raids_exchanging()) return false;
   struct Choice {
     const LayerPlan* file;
     uint64_t first_byte;
@@ -221,13 +279,14 @@ bool Stack::lose_member(env::SimRandom& random) {
   for (const LayerPlan* plan : raids_of(plan_.top)) {
     const bool alone = std::all_of(lost_.begin(), lost_.end(), [&](const Lost& lost) { return lost.parent == plan; });
     if (!alone || spare_count(*plan) == 0) continue;
-    for (size_t i = 0; i < plan->below.size(); i++) {
-      if (legs_of(plan->below[i]).empty() && !is_lost(plan, i)) choices.push_back({plan, i});
+    for (size_t i = 0; i < plan->device_count(); i++) {
+      if (state_of(*plan, i) == bdev::RaidMemberState::missing) continue;
+      if (legs_of(plan->device(i)).empty() && !is_lost(plan, i)) choices.push_back({plan, i});
     }
   }
   if (choices.empty()) return false;
   lost_.push_back(choices[random.below(choices.size())]);
-  hurt(lost_.back().parent->below[lost_.back().member], true);
+  hurt(lost_.back().parent->device(lost_.back().member), true);
   return true;
 }
 
@@ -251,7 +310,7 @@ bool Stack::return_member() {
   if (lost_.empty() || returning_) return false;
   returning_ = true;
   const auto [parent, member] = lost_.back();
-  const std::string name = parent->below[member].name();
+  const std::string name = parent->device(member).name();
   // Its failures may have gone unnoticed; what it missed is not known.
   if (parent->kind == LayerKind::raid) {
     raid(*parent)->member_lost(name);
@@ -263,18 +322,16 @@ bool Stack::return_member() {
 }
 
 Task<void> Stack::bring_back(const LayerPlan* parent, size_t member) {
-  const LayerPlan* plan = &parent->below[member];
+  const LayerPlan* plan = &parent->device(member);
   const bool of_raid = parent->kind == LayerKind::raid;
-  const auto index = static_cast<uint32_t>(member);
   const auto in_use = [&] {
-    if (of_raid) return raid(*parent)->member(index).state != bdev::RaidMemberState::missing;
     const auto found = bdevs_.find(plan->id);
+    if (of_raid) return found != bdevs_.end() && raid(*parent)->uses(*found->second);
     return in_sync_.at(parent->id)[member] || (found != bdevs_.end() && leg(*parent).uses(*found->second));
   };
   while (in_use())
     co_await sleep_for(reactor_, milliseconds(1));
-  // Requests that a raid had sent there end meanwhile.
-  co_await sleep_for(reactor_, milliseconds(5));
+  if (of_raid) co_await raid(*parent)->drained();
   auto closing = close_layer(plan);
   (void)(co_await closing).ok();  // its stores may have failed
   hurt(*plan, false);
@@ -282,7 +339,15 @@ Task<void> Stack::bring_back(const LayerPlan* parent, size_t member) {
   const Outcome opened = co_await opening;
   BASALT_ASSERT(opened.ok());
   const bdev::Handle handle(*bdevs_.at(plan->id), reactor_);
-  const Outcome added = of_raid ? raid(*parent)->replace_member(index, handle) : leg(*parent).add_member(handle);
+  if (!of_raid) {
+    BASALT_ASSERT(leg(*parent).add_member(handle).ok());
+    co_return;
+  }
+  bdev::RaidParityBdev& owner = *raid(*parent);
+  // Another one has its place.
+  if (owner.free_place() == owner.member_count()) co_return member_back(parent, member);
+  auto adding = owner.add_member(handle);
+  const Outcome added = co_await adding;
   BASALT_ASSERT(added.ok());
 }
 

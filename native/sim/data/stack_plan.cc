@@ -139,6 +139,24 @@ void add_checksums(env::SimRandom random, StackPlan& plan) {
   add(add, plan.top);
 }
 
+// Some raids have a disk more, which may take the place of a member; one on top may grow.
+void add_spares(env::SimRandom random, StackPlan& plan, uint32_t first_id) {
+  const auto add = [&](const auto& self, LayerPlan& layer) -> void {
+    for (LayerPlan& below : layer.below)
+      self(self, below);
+    if (layer.kind != LayerKind::raid) return;
+    if (random.chance(0.6)) {
+      LayerPlan spare;
+      spare.id = first_id++;
+      spare.disk = plan.disk_count++;
+      spare.size_bytes = layer.below.front().size_bytes;
+      layer.spare.push_back(spare);
+    }
+    layer.grows = &layer == &plan.top && random.chance(0.5);
+  };
+  add(add, plan.top);
+}
+
 const char* kind_name(LayerKind kind) {
   static constexpr const char* names[] = {"file", "fault", "raid0", "leg", "lvol", "raid", "remote", "crypt"};
   return names[static_cast<size_t>(kind)];
@@ -157,13 +175,15 @@ std::string text_of(const LayerPlan& plan) {
   text += "(";
   for (const LayerPlan& below : plan.below)
     text += (&below == &plan.below.front() ? "" : ", ") + text_of(below);
+  if (!plan.spare.empty()) text += "; spare";
+  if (plan.grows) text += "; grows";
   return text + ")";
 }
 
 void collect(const LayerPlan& plan, LayerKind kind, std::vector<const LayerPlan*>& found) {
   if (plan.kind == kind) found.push_back(&plan);
-  for (const LayerPlan& below : plan.below)
-    collect(below, kind, found);
+  for (size_t i = 0; i < plan.device_count(); i++)
+    collect(plan.device(i), kind, found);
 }
 
 std::vector<const LayerPlan*> all_of(const LayerPlan& plan, LayerKind kind) {
@@ -207,6 +227,7 @@ StackPlan random_plan(env::SimRandom& random) {
   // Drawn apart, so that what is drawn after it does not change. Not tried yet where a parity raid is.
   if (raids_of(plan.top).empty()) Cover(random, draw.next_id()).some(plan.top);
   add_checksums(random, plan);
+  add_spares(random, plan, draw.next_id());
   return plan;
 }
 

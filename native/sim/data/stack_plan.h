@@ -26,8 +26,14 @@ struct LayerPlan {
   uint32_t parity_count = 0;
   uint64_t strip_bytes = 0;
   uint32_t log_slot_count = 0;
+  bool grows = false;  // its members have more room than it takes at first
   std::vector<LayerPlan> below;
+  std::vector<LayerPlan> spare;  // may take the place of one of them
   std::string name() const;
+  size_t device_count() const { return below.size() + spare.size(); }
+  const LayerPlan& device(size_t index) const {
+    return index < below.size() ? below[index] : spare[index - below.size()];
+  }
 };
 
 struct StackPlan {
