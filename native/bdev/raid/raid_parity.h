@@ -525,6 +525,7 @@ class RaidParityBdev final : public Bdev {
   bool want_sweep_ = false;
   bool exchanged_ = false;  // superblocks may say that the place is the twin's
   std::array<uint64_t, ParitySeats::seat_count_max> stays_{};
+  std::array<uint8_t, ParitySeats::seat_count_max> good_slots_{};  // where the last superblock is
   ParityMarks missed_;
   std::vector<uint64_t> rebuilt_blocks_;
   std::vector<uint64_t> to_rebuild_blocks_;

@@ -131,12 +131,11 @@ Task<void> RaidParityBdev::recognize(const Rebuild& rebuild) {
   const uint32_t bit = 1u << seat;
   if (driven_) missed_.set_lacks(seat, missed_.all());
   if (driven_ || (known_ & bit) != 0) co_return;
-  bool same = false;
-  if ((counted_ & bit) != 0 && seat != seats_.spare()) {
-    auto found = co_await raid_open::read_superblock(members_[seat]);
-    same = found.ok() && !found->unsure && is_who_left(seat, *found);
-  }
+  auto found = co_await raid_open::read_superblock(members_[seat]);
   if (!rebuild_goes_on(rebuild)) co_return;
+  if (found) good_slots_[seat] = found->slot;
+  const bool may_be = found && !found->unsure && (counted_ & bit) != 0 && seat != seats_.spare();
+  const bool same = may_be && is_who_left(seat, *found);
   known_ |= bit;
   want_enrol_ |= bit;
   if (!same) {

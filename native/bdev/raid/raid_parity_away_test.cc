@@ -138,7 +138,10 @@ TEST(RaidParityAway, TheFormatIsTheOldOneUntilSomebodyIsAwayOrReplaced) {
   const auto is_old = [&] {
     const auto* bytes = rig.disks[2]->contents().data();
     const parity::Superblock newest = newest_superblock(*rig.disks[2]);
-    bytes += size_t{parity::superblock_pages[newest.generation % 2]} * parity::page_bytes;
+    uint64_t generation = 0;
+    std::memcpy(&generation, bytes + 48, sizeof(generation));
+    const size_t slot = generation == newest.generation ? 0 : 1;
+    bytes += size_t{parity::superblock_pages[slot]} * parity::page_bytes;
     return newest.incompatible == 0 &&
            std::all_of(bytes + 192, bytes + parity::page_bytes, [](uint8_t byte) { return byte == 0; });
   };
@@ -150,6 +153,21 @@ TEST(RaidParityAway, TheFormatIsTheOldOneUntilSomebodyIsAwayOrReplaced) {
   ASSERT_TRUE(rig.raid->add_twin(*rig.disks[1], rig.handle(4)));
   ASSERT_TRUE(rig.fixture.run_until([&] { return !rig.exchanged.empty(); }));
   EXPECT_TRUE(marked());
+}
+
+// The power goes in the middle of the first superblock that a new device gets.
+TEST(RaidParityAway, WhoseFirstSuperblockWasTornIsAsOneThatIsNotHere) {
+  Lost lost;
+  Rig& rig = lost.rig;
+  CutDisk& torn = rig.add_disk(2048);
+  std::copy_n(rig.disks[1]->contents().begin(), 512, torn.contents().begin());
+  Again again(rig, {1, 2, 3, 4});
+  EXPECT_EQ(again.rig.failed, std::vector<std::string>{"d4"});
+  EXPECT_FALSE(again.rig.raid->uses(*again.rig.disks[4]));
+  again.rig.expect_all();
+  ASSERT_TRUE(again.rig.fixture.run(again.rig.raid->add_member(again.rig.handle(4))));
+  ASSERT_TRUE(is_whole(again.rig));
+  again.rig.expect_clean_scrub();
 }
 
 // Others have had the place since, the last one is lost as well, and one of before comes back.

@@ -240,6 +240,7 @@ struct RaidParityBdev::RangeHeld {
 namespace raid_open {
 
 struct FoundSuperblock : parity::Superblock {
+  uint8_t slot = 0;
   bool unsure = false;  // the other slot cannot be read, and may have held a newer one
 };
 
@@ -257,9 +258,10 @@ Outcome fit_size(const RaidParityOptions& options, std::vector<FoundSuperblock>&
 // Which of the devices are what, as the newest superblock among them says.
 struct Roles {
   const FoundSuperblock* newest = nullptr;
-  std::vector<Handle> places;  // of the set
-  uint32_t seen = 0;           // of the set
-  uint32_t sure_count = 0;     // of those, that surely know no newer set
+  std::vector<Handle> places;                                // of the set
+  uint32_t seen = 0;                                         // of the set
+  std::array<uint8_t, ParitySeats::seat_count_max> slots{};  // by place: where its superblock is
+  uint32_t sure_count = 0;                                   // of those, that surely know no newer set
   std::vector<const parity::Superblock*> set_members;
   std::vector<Handle> returning;  // by place: not of the set, and what they lack is marked
   Handle twin;

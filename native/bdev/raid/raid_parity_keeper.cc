@@ -104,12 +104,13 @@ FramedTask<bool> RaidParityBdev::keep_once() {
   co_return false;
 }
 
-// The present superblock, one generation on, to these members. Gives those that have it; the others have failed.
+// The present superblock, one generation on, to these members; of each over the older one that it has, which may be a
+// damaged one: after two crashes in a row that slot is not the same on all of them.
+// Gives those that have it; the others have failed.
 FramedTask<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
   describe_away();
   superblock_.generation++;
   if (driven_) superblock_.kept_epoch = superblock_.epoch;
-  const uint32_t page = parity::superblock_pages[superblock_.generation % 2];
   Fan writes(lists_->superblock_fan, &phases_);
   uint32_t order[ParitySeats::seat_count_max];
   for_each_bit(targets, [&](uint32_t member) {
@@ -119,6 +120,7 @@ FramedTask<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
     copy.stay = stays_[member];
     parity::seal(&copy);
     order[writes.count()] = member;
+    const uint32_t page = parity::superblock_pages[1 - good_slots_[member]];
     writes.add(members_[member], IoType::write, page * page_factor(), page_factor(), &copy, true);
   });
   co_await writes;
@@ -126,6 +128,7 @@ FramedTask<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
   for (size_t i = 0; i < writes.count(); i++) {
     if (writes.status(i).ok()) {
       having |= 1u << order[i];
+      good_slots_[order[i]] = static_cast<uint8_t>(1 - good_slots_[order[i]]);
     } else {
       member_failed(order[i], writes.status(i));
     }

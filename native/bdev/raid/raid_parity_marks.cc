@@ -185,6 +185,7 @@ Task<bool> RaidParityBdev::arrive(Rebuild& rebuild) {
   if (!is_twin) {
     auto superblock = co_await raid_open::read_superblock(device);
     if (!rebuild_goes_on(rebuild)) co_return false;
+    if (superblock) good_slots_[member] = superblock->slot;
     if (superblock && !superblock->unsure && may_return(*superblock)) {
       auto reading = stripes_in_log(device, superblock->log_tail);
       auto stripes = co_await reading;

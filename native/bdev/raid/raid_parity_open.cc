@@ -23,6 +23,7 @@ Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
   Result<FoundSuperblock> newest = Error{Errc::not_found, device.info().name + ": no raid superblock"};
   nvme::Status unreadable;
   bool damaged = false;
+  bool absent = false;
   const uint64_t factor = parity::page_bytes / device.info().block_size_bytes;
   if (device.info().count_blocks < (parity::superblock_pages[1] + 1) * factor) co_return newest;
   for (const uint32_t page : parity::superblock_pages) {
@@ -42,11 +43,17 @@ Task<Result<FoundSuperblock>> raid_open::read_superblock(Handle device) {
     std::memcpy(static_cast<Superblock*>(&found), memory.page(0), sizeof(Superblock));
     const parity::PageState state = parity::check(found);
     damaged |= state == parity::PageState::damaged;
+    absent |= state == parity::PageState::absent;
+    found.slot = page == parity::superblock_pages[0] ? 0 : 1;
     if (state == parity::PageState::valid && (!newest || found.generation > newest->generation)) newest = found;
   }
   if (!newest) {
     if (!unreadable.ok())
       co_return Error{Errc::io, device.info().name + ": reading the raid superblock: " + nvme::to_string(unreadable)};
+    // The first one that it was ever given was cut short: it has never been of a set.
+    if (damaged && absent)
+      co_return Error{Errc::io,
+                      device.info().name + ": one raid superblock is damaged, and the other was never written"};
     if (damaged)
       co_return Error{Errc::corrupt, device.info().name +
                                          ": both raid superblocks are damaged or one is and "
@@ -262,6 +269,7 @@ Result<raid_open::Roles> raid_open::tell_roles(const std::string& name, const st
     handle = members[i];
     if (is_twin || back) continue;
     roles.seen |= 1u << s.member;
+    roles.slots[s.member] = s.slot;
     roles.sure_count += s.unsure ? 0 : 1;
     roles.log_tail = std::max(roles.log_tail, s.log_tail);
     roles.clean &= s.clean != 0;
@@ -294,6 +302,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& 
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, geometry, std::move(events)));
   raid->adopt(std::move(roles.places));
   raid->in_sync_ = seen;
+  raid->good_slots_ = roles.slots;
   raid->driven_ = driven;
   raid->bugs_ = bugs;
   if (!driven) raid->adopt_away(roles.set_members, roles.newest->in_sync & ~seen, roles.clean);

@@ -143,6 +143,27 @@ TEST(RaidParityCrash, WhatWasReadAfterwardsStaysSo) {
   }
 }
 
+// A crash tore the newest superblock of one member; the next one may come while that is being written again.
+TEST(RaidParityCrash, TheOnlyGoodSuperblockOfAMemberIsNotWrittenOver) {
+  for (uint32_t damaged = 0; damaged < 2; damaged++) {
+    Settled settled({3, 1, 8192}, 1, {});
+    ASSERT_TRUE(settled.carry_out({0, 1}));
+    settled.rig.cut_power();
+    Rig rig(settled.rig, 2);
+    rig.disks[1]->contents()[size_t{parity::superblock_pages[damaged]} * parity::page_bytes + 100] ^= 1;
+    std::vector<uint64_t> written;
+    rig.disks[1]->seen = [&](const Io& io) {
+      if (io.type == IoType::write && io.offset_blocks < parity::log_first_page) written.push_back(io.offset_blocks);
+    };
+    auto loaded = rig.load({0, 1, 2, 3});
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    rig.raid = std::move(*loaded);
+    ASSERT_FALSE(written.empty());
+    EXPECT_EQ(written.front(), parity::superblock_pages[damaged]);
+    rig.disks[1]->seen = nullptr;
+  }
+}
+
 // One try without some members, cut again, and another one without others: refused or right.
 TEST(RaidParityCrash, ALoadThatWasCutDoesNotMisleadTheNextOne) {
   for (const bool broken : {false, true}) {
