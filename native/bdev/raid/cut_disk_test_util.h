@@ -60,6 +60,7 @@ class CutDisk final : public Bdev {
     }
     unflushed_.clear();
   }
+  void keep_all() { unflushed_.clear(); }
 
   // Those that `holds` named come to their end now.
   void release() {

@@ -25,6 +25,8 @@ namespace basalt::bdev {
 void RaidParityBdev::note_failed(uint32_t seat) {
   if (driven_) return;
   ParityMarks::Regions lacks = missed_.lacked_by(seat) | missed_.unsettled();
+  // What was rebuilt of it was flushed where the mark is cleared.
+  if ((joining_ >> seat & 1) != 0) lacks |= missed_.wanted();
   // Its parity may be wrong there, and would not be made right.
   if (resyncing()) lacks |= missed_.regions_of(resync_stripe_, layout_.strip_count - resync_stripe_);
   missed_.set_lacks(seat, lacks);

@@ -170,6 +170,29 @@ TEST(RaidParityAway, WhoseFirstSuperblockWasTornIsAsOneThatIsNotHere) {
   again.rig.expect_clean_scrub();
 }
 
+// What was rebuilt of it was not flushed yet when it failed, and its cache is lost.
+TEST(RaidParityAway, WhatANewMemberHadInItsCacheWhenItFailedIsRebuiltAnew) {
+  for (const bool restarted : {false, true}) {
+    Lost lost;
+    Rig& rig = lost.rig;
+    CutDisk& fresh = rig.add_disk(2048);
+    fresh.holds = [](const Io& io) { return io.type == IoType::flush; };
+    ASSERT_TRUE(rig.raid->replace_member(0, rig.handle(4)));
+    ASSERT_TRUE(rig.fixture.run_until([&] { return fresh.held_count() > 0; }));
+    rig.raid->member_lost("d4");
+    fresh.lose_power(rig.random);
+    fresh.release();
+    ASSERT_TRUE(rig.fixture.run_until([&] { return rig.raid->member(0).state == RaidMemberState::missing; }));
+    std::unique_ptr<Again> again;
+    if (restarted) again = std::make_unique<Again>(rig, std::vector<size_t>{1, 2, 3});
+    Rig& now = restarted ? again->rig : rig;
+    ASSERT_TRUE(now.fixture.run(now.raid->add_member(now.handle(4))));
+    ASSERT_TRUE(is_whole(now));
+    now.expect_all();
+    now.expect_clean_scrub();
+  }
+}
+
 // Others have had the place since, the last one is lost as well, and one of before comes back.
 bool is_right_with(size_t returning, bool broken) {
   Lost lost;
@@ -259,6 +282,8 @@ struct Coming {
   Geometry geometry{3, 1, 8192};
   RaidPlantedBugs bugs;
   uint64_t admitted = 0;
+  bool killed = false;  // what was written is there: nothing but the process ended
+  uint32_t absent = 0;  // disks, as bits, that are not there when it is found again
   bool was_cut = false;
   bool busy = true;         // writes go on
   bool in_between = false;  // it was cut while somebody was on the way
@@ -300,21 +325,18 @@ struct Coming {
     }
     was_cut = rig.power.cut;
     in_between = !ended();
-    rig.cut_power();
-    return judge(rig, expected, count_blocks, n);
+    if (killed)
+      rig.kill();
+    else
+      rig.cut_power();
+    return judge(rig, expected, count_blocks);
   }
 
-  std::string judge(Rig& rig, const Expectation& expected, uint32_t count_blocks, uint32_t n) {
-    Revived after(rig, 1 + admitted, carrying(rig, 0));
+  std::string judge(Rig& rig, const Expectation& expected, uint32_t count_blocks) {
+    Revived after(rig, 1 + admitted, carrying(rig, absent));
     if (!after.refused.empty()) return after.refused;
     if (std::string wrong = after.judge(expected, count_blocks, false); !wrong.empty()) return wrong;
-    // Who was on the way is let in where it is.
-    if (after.rig.raid->degraded() && after.rig.raid->member(1).state == RaidMemberState::missing) {
-      for (const uint32_t index : {n, 1u}) {
-        if (index >= after.rig.disks.size()) continue;
-        if (after.rig.fixture.run(after.rig.raid->add_member(after.rig.handle(index)))) break;
-      }
-    }
+    let_in(after.rig);
     if (!is_whole(after.rig)) return "it does not get whole";
     const auto found = after.read(count_blocks);
     auto scrubbed = after.rig.fixture.run(after.rig.raid->scrub({.repair = false}));
@@ -326,7 +348,26 @@ struct Coming {
     if (then.rig.fixture.read(*then.rig.raid, 0, count_blocks) != found) return "what was there is another without one";
     return "";
   }
+
+  // Whoever is of no place, while there are any.
+  static void let_in(Rig& rig) {
+    for (size_t index = rig.disks.size(); index-- > 0 && rig.raid->free_place() < rig.raid->member_count();) {
+      if (rig.raid->uses(*rig.disks[index])) continue;
+      EXPECT_TRUE(rig.fixture.run(rig.raid->add_member(rig.handle(index))));
+    }
+  }
 };
+
+// At every device write, or every so many; how often somebody was on the way.
+uint64_t cut_everywhere(Coming coming, uint64_t step = 1) {
+  uint64_t in_between = 0;
+  coming.was_cut = true;
+  for (coming.admitted = 0; coming.was_cut; coming.admitted += step) {
+    EXPECT_EQ(coming.run(), "") << "cut after " << coming.admitted << " writes, without " << coming.absent;
+    in_between += coming.in_between ? 1 : 0;
+  }
+  return in_between;
+}
 
 bool any_cut_shows(Coming coming) {
   coming.was_cut = true;
@@ -339,14 +380,26 @@ class RaidParityComing : public ::testing::TestWithParam<Way> {};
 
 TEST_P(RaidParityComing, APowerCutAtAnyWriteLeavesNothingThatIsBelievedWrongly) {
   for (const Geometry& geometry : {Geometry{3, 1, 8192}, Geometry{4, 2, 8192}}) {
-    Coming coming{.way = GetParam(), .geometry = geometry};
-    uint64_t in_between = 0;
-    coming.was_cut = true;
-    for (coming.admitted = 0; coming.was_cut; coming.admitted++) {
-      EXPECT_EQ(coming.run(), "") << "cut after " << coming.admitted << " writes";
-      in_between += coming.in_between ? 1 : 0;
-    }
-    EXPECT_GT(in_between, 30u);
+    EXPECT_GT(cut_everywhere({.way = GetParam(), .geometry = geometry}), 30u);
+  }
+}
+
+TEST_P(RaidParityComing, AKillAtAnyWriteLeavesNothingThatIsBelievedWrongly) {
+  EXPECT_GT(cut_everywhere({.way = GetParam(), .killed = true}), 30u);
+}
+
+// As many are gone at the same moment as there is parity for; who is on the way, and whose place it is to have, too.
+TEST_P(RaidParityComing, APowerCutMayTakeMembersAlong) {
+  const bool away = GetParam() != Way::exchange;
+  for (const Geometry& geometry : {Geometry{3, 1, 8192}, Geometry{4, 2, 8192}}) {
+    const uint32_t n = geometry.k + geometry.m;
+    const uint32_t coming = GetParam() == Way::comes_back ? 1 : n;
+    std::vector<uint32_t> absent = {1u << coming};
+    if (!away) absent.push_back(1u << 1);
+    if (!away || geometry.m > 1) absent.push_back(1u << 2);
+    if (geometry.m > 1) absent.push_back(1u << 2 | 1u << coming);
+    for (const uint32_t members : absent)
+      EXPECT_GT(cut_everywhere({.way = GetParam(), .geometry = geometry, .absent = members}, 3), 10u);
   }
 }
 

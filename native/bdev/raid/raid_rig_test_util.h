@@ -87,6 +87,15 @@ struct RaidRig {
     }
     close();
   }
+  // Nothing else gets to the disks, and what got there stays.
+  void kill() {
+    for (auto& disk : disks) {
+      if (disk->power == nullptr) disk->power = &power;
+      disk->power->cut = true;
+      disk->keep_all();
+    }
+    close();
+  }
   void close() {
     ASSERT_TRUE(fixture.run(raid->close()).ok());
     raid.reset();
