@@ -61,6 +61,8 @@
 
 namespace basalt::bdev {
 
+class Fan;
+
 // For tests to catch; nothing else sets them.
 struct RaidPlantedBugs {
   bool no_record = false;
@@ -402,6 +404,7 @@ class RaidParityBdev final : public Bdev {
   void kick_keeper();
   FramedSpawn keep();
   FramedTask<bool> keep_once();
+  uint32_t succeeded(const Fan& fan, uint32_t members);
   FramedTask<uint32_t> write_superblocks(uint32_t members);  // those that have it
   Task<void> shrink();
   Task<void> join();

@@ -89,10 +89,15 @@ struct RaidParityBdev::LogSlot {
 
 // Memory of requests for one Fan at a time.
 struct FanMemory {
-  explicit FanMemory(size_t count_max)
-      : ios(std::make_unique<Io[]>(count_max)), iovs(std::make_unique<Iovec[]>(count_max)) {}
+  explicit FanMemory(size_t max)
+      : count_max(max),
+        ios(std::make_unique<Io[]>(max)),
+        iovs(std::make_unique<Iovec[]>(max)),
+        handles(std::make_unique<Handle[]>(max)) {}
+  const size_t count_max;
   std::unique_ptr<Io[]> ios;
   std::unique_ptr<Iovec[]> iovs;
+  std::unique_ptr<Handle[]> handles;
 };
 
 struct RaidParityBdev::Lists {
@@ -154,14 +159,15 @@ class PageMemory {
 class Fan {
  public:
   explicit Fan(size_t count_max, RequestPhases* phases = nullptr)
-      : own_(std::in_place, count_max), phases_(phases), ios_(own_->ios.get()), iovs_(own_->iovs.get()) {}
-  Fan(FanMemory& memory, RequestPhases* phases) : phases_(phases), ios_(memory.ios.get()), iovs_(memory.iovs.get()) {}
+      : own_(std::in_place, count_max), memory_(*own_), phases_(phases) {}
+  Fan(FanMemory& memory, RequestPhases* phases) : memory_(memory), phases_(phases) {}
   Fan(const Fan&) = delete;
   Fan& operator=(const Fan&) = delete;
 
   void add(const Handle& handle, IoType type, uint64_t offset_blocks, uint64_t count_blocks, void* data,
            bool fua = false) {
-    Io& io = ios_[count_];
+    BASALT_ASSERT(count_ < memory_.count_max);
+    Io& io = memory_.ios[count_];
     io.iov = nullptr;
     io.iov_count = 0;
     io.status = {};
@@ -170,8 +176,8 @@ class Fan {
     io.offset_blocks = offset_blocks;
     io.count_blocks = static_cast<uint32_t>(count_blocks);
     if (data != nullptr) {
-      iovs_[count_] = {data, static_cast<size_t>(count_blocks) * handle.info().block_size_bytes};
-      io.iov = &iovs_[count_];
+      memory_.iovs[count_] = {data, static_cast<size_t>(count_blocks) * handle.info().block_size_bytes};
+      io.iov = &memory_.iovs[count_];
       io.iov_count = 1;
     }
     io.context = this;
@@ -181,10 +187,10 @@ class Fan {
       if (fan->phases_ != nullptr) fan->phases_->end(fan->phase_);
       fan->waiter_.resume();
     };
-    handles_[count_++] = handle;
+    memory_.handles[count_++] = handle;
   }
   size_t count() const { return count_; }
-  nvme::Status status(size_t index) const { return ios_[index].status; }
+  nvme::Status status(size_t index) const { return memory_.ios[index].status; }
 
   bool await_ready() const noexcept { return count_ == 0; }
   void await_suspend(std::coroutine_handle<> waiter) {
@@ -192,17 +198,15 @@ class Fan {
     waiting_count_ = count_;
     if (phases_ != nullptr) phase_ = phases_->begin();
     for (size_t i = 0; i < count_; i++)
-      handles_[i].submit(&ios_[i]);
+      memory_.handles[i].submit(&memory_.ios[i]);
   }
   void await_resume() const noexcept {}
 
  private:
   std::optional<FanMemory> own_;
+  FanMemory& memory_;
   RequestPhases* const phases_;
   bool phase_ = false;
-  Io* const ios_;
-  Iovec* const iovs_;
-  std::array<Handle, ParitySeats::seat_count_max> handles_;
   size_t count_ = 0;
   size_t waiting_count_ = 0;
   std::coroutine_handle<> waiter_;

@@ -104,6 +104,21 @@ FramedTask<bool> RaidParityBdev::keep_once() {
   co_return false;
 }
 
+// Of a fan of one request to each of these, in their order: those that have it; the others have failed.
+uint32_t RaidParityBdev::succeeded(const Fan& fan, uint32_t members) {
+  uint32_t found = 0;
+  size_t index = 0;
+  for_each_bit(members, [&](uint32_t member) {
+    const nvme::Status status = fan.status(index++);
+    if (status.ok()) {
+      found |= 1u << member;
+    } else {
+      member_failed(member, status);
+    }
+  });
+  return found;
+}
+
 // The present superblock, one generation on, to these members; of each over the older one that it has, which may be a
 // damaged one: after two crashes in a row that slot is not the same on all of them.
 // Gives those that have it; the others have failed.
@@ -112,28 +127,20 @@ FramedTask<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
   superblock_.generation++;
   if (driven_) superblock_.kept_epoch = superblock_.epoch;
   Fan writes(lists_->superblock_fan, &phases_);
-  uint32_t order[ParitySeats::seat_count_max];
   for_each_bit(targets, [&](uint32_t member) {
     parity::Superblock& copy = lists_->superblock_pages.get()[member];
     copy = superblock_;
     copy.member = static_cast<uint8_t>(seats_.place_of(member));
     copy.stay = stays_[member];
     parity::seal(&copy);
-    order[writes.count()] = member;
     const uint32_t page = parity::superblock_pages[1 - good_slots_[member]];
     writes.add(members_[member], IoType::write, page * page_factor(), page_factor(), &copy, true);
   });
   co_await writes;
-  uint32_t having = 0;
-  for (size_t i = 0; i < writes.count(); i++) {
-    if (writes.status(i).ok()) {
-      having |= 1u << order[i];
-      good_slots_[order[i]] = static_cast<uint8_t>(1 - good_slots_[order[i]]);
-    } else {
-      member_failed(order[i], writes.status(i));
-    }
-  }
-  co_return having;
+  const uint32_t written = succeeded(writes, targets);
+  for_each_bit(written,
+               [this](uint32_t member) { good_slots_[member] = static_cast<uint8_t>(1 - good_slots_[member]); });
+  co_return written;
 }
 
 // Failed members leave: the others say so, durably, under a new epoch. Until all of those have said it the old set
@@ -270,19 +277,10 @@ FramedTask<bool> RaidParityBdev::checkpoint(Flush flush) {
   if (tail == durable_tail_ && !followed && flush != Flush::always) co_return false;
   parity_stats_.checkpoint_count++;
   Fan flushes(lists_->flush_fan, &phases_);
-  uint32_t order[ParitySeats::seat_count_max];
-  const uint32_t targets = in_sync_ | joining_;
-  for_each_bit(bugs_.no_flush_before_reuse ? 0 : targets & ~failed_, [&](uint32_t member) {
-    order[flushes.count()] = member;
-    flushes.add(members_[member], IoType::flush, 0, 0, nullptr);
-  });
+  const uint32_t targets = bugs_.no_flush_before_reuse ? 0 : (in_sync_ | joining_) & ~failed_;
+  for_each_bit(targets, [&](uint32_t member) { flushes.add(members_[member], IoType::flush, 0, 0, nullptr); });
   co_await flushes;
-  bool all = true;
-  for (size_t i = 0; i < flushes.count(); i++) {
-    if (flushes.status(i).ok()) continue;
-    member_failed(order[i], flushes.status(i));
-    all = false;
-  }
+  const bool all = succeeded(flushes, targets) == targets;
   if (followed) unflushed_.flush_ended(all);
   if (followed) missed_.flush_ended(all);
   if (!all) {

@@ -79,22 +79,12 @@ Task<uint32_t> RaidParityBdev::put_marks(const RegionMap& marks, uint32_t member
     mark_pages::encode_marks(marks, nullptr, page, superblock_.marks_stay, memory.page(page - first));
   }
   Fan writes(seat_count());
-  uint32_t order[ParitySeats::seat_count_max];
   for_each_bit(members, [&](uint32_t member) {
-    order[writes.count()] = member;
     writes.add(members_[member], IoType::write, (parity::mark_first_page + first) * page_factor(),
                (end - first) * page_factor(), memory.page(0), true);
   });
   co_await writes;
-  uint32_t having = 0;
-  for (size_t i = 0; i < writes.count(); i++) {
-    if (writes.status(i).ok()) {
-      having |= 1u << order[i];
-    } else {
-      member_failed(order[i], writes.status(i));
-    }
-  }
-  co_return having;
+  co_return succeeded(writes, members);
 }
 
 // By the keeper: what is waited for.
