@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/bytes.h"
 #include "base/crc32c.h"
 #include "bdev/raid/codec.h"
 
@@ -86,8 +87,10 @@ Outcome judge(const Superblock& s, uint64_t device_blocks, uint32_t device_block
   }
   if ((s.incompatible & incompatible_marks) != 0) {
     if ((s.away >> member_count) != 0) return wrong("away");
+    if ((s.rebuilding >> member_count) != 0) return wrong("rebuilding");
     if (s.twin_place >= member_count) return wrong("twin_place");
-    if (s.mark_strips == 0 || (s.strip_count - 1) / s.mark_strips >= mark_count_max) return wrong("mark_strips");
+    if (!is_power_of_two(s.mark_strips) || (s.strip_count - 1) / s.mark_strips >= mark_count_max)
+      return wrong("mark_strips");
     for (const uint64_t left : s.left)
       if (left >= number_max) return wrong("left");
   }
