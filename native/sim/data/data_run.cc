@@ -274,8 +274,7 @@ class DataRun {
     quiet(stack);
     if (!opened)
       return fail(Failure::correctness, about(state) + ": it does not come up again: " + opened.error().message);
-    const bool unsettled_lost = plan_.whole_stripes() && (stack.found_degraded() || stack.raids_degraded());
-    if (const std::string wrong = data_.judge(stack, state.rule, adopt, unsettled_lost); !wrong.empty()) {
+    if (const std::string wrong = data_.judge(stack, state.rule, adopt); !wrong.empty()) {
       fail(Failure::correctness, about(state) + ": " + wrong);
     }
     if (liar_) result_.mismatch_count += stack.mismatch_count(*liar_);

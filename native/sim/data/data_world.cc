@@ -331,7 +331,7 @@ Task<void> DataWorld::fold(std::string name, bool inflate) {
 
 // ---- after a crash -------------------------------------------------------------------------------------------------
 
-std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt, bool unsettled_lost) {
+std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt) {
   garbage_seen_ = false;
   const auto find = [&](const std::string& name) -> bdev::Bdev* {
     return pool_ ? stack.pool()->find(name) : &stack.top();
@@ -348,7 +348,7 @@ std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt, bool unse
       copied = volumes_.at(volume.origin).oracle.copied(volume.copying_since, volume.oracle.volume());
     }
     const BlockOracle& oracle = copied ? *copied : volume.oracle;
-    if (std::string wrong = judge_volume(stack, *bdev, volume, oracle, rule, unsettled_lost); !wrong.empty())
+    if (std::string wrong = judge_volume(stack, *bdev, volume, oracle, rule); !wrong.empty())
       return name + ": " + wrong;
     if (adopt && copied && !garbage_seen_) volume.oracle = *copied;
   }
@@ -368,7 +368,7 @@ std::string DataWorld::judge(Stack& stack, CrashRule rule, bool adopt, bool unse
 }
 
 std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, const BlockOracle& oracle,
-                                    CrashRule rule, bool unsettled_lost) {
+                                    CrashRule rule) {
   const std::string attribute = bdev.attribute();
   const auto known = [&](const Volume& one) {
     return std::find(one.attributes.begin(), one.attributes.end(), attribute) != one.attributes.end();
@@ -406,9 +406,8 @@ std::string DataWorld::judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volu
       if (pass > 0) continue;
       auto wrong = oracle.judge_crash(rule, first, data.data(), judge_blocks);
       if (!wrong) continue;
-      if (!unsettled_lost) return *wrong;
       for (uint32_t i = 0; i < judge_blocks; i++) {
-        if (oracle.unsettled(rule, first + i)) continue;
+        if (stack.may_lack(first + i) && oracle.unsettled(rule, first + i)) continue;
         wrong = oracle.judge_crash(rule, first + i, data.data() + size_t{i} * oracle_block_bytes, 1);
         if (wrong) return *wrong;
       }

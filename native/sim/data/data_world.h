@@ -51,9 +51,9 @@ class DataWorld {
   void detach() { stack_ = nullptr; }
 
   // Everything in a stack that was brought up again after a crash. With `adopt` it becomes the truth.
-  // Empty: all right. `unsettled_lost`: what was changing may be garbage (docs/decisions/006); when such was seen and
-  // would have to be adopted, nothing is, and garbage_seen() says so.
-  std::string judge(Stack& stack, CrashRule rule, bool adopt, bool unsettled_lost);
+  // Empty: all right. What was changing may be garbage where a raid may lack it (Stack::may_lack); when such was seen
+  // and would have to be adopted, nothing is, and garbage_seen() says so.
+  std::string judge(Stack& stack, CrashRule rule, bool adopt);
   bool garbage_seen() const { return garbage_seen_; }
   // From now on requests may fail: a disk broke that nobody can replace. Until the next attach().
   void expect_failures() { failures_expected_ = true; }
@@ -88,8 +88,7 @@ class DataWorld {
   Task<void> fold(std::string name, bool inflate);
   void note(uint64_t what);
   void violated(const std::string& what);
-  std::string judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, const BlockOracle& oracle, CrashRule rule,
-                           bool unsettled_lost);
+  std::string judge_volume(Stack& stack, bdev::Bdev& bdev, Volume& volume, const BlockOracle& oracle, CrashRule rule);
 
   env::SimRandom& random_;
   const bool pool_;

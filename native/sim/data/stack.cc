@@ -227,7 +227,9 @@ Task<Outcome> Stack::open_raid(const LayerPlan* plan, std::vector<bdev::Handle> 
                                                    options_.raid_bugs);
   auto opened = co_await opening;
   if (!opened) co_return std::move(opened).error();
-  found_degraded_ |= (*opened)->degraded();
+  for (uint32_t place = 0; place < (*opened)->member_count(); place++) {
+    if ((*opened)->member_at(place).state != bdev::RaidMemberState::in_sync) found_missing_[plan->id] |= 1u << place;
+  }
   bdevs_[plan->id] = std::move(opened).value();
   find_lost(plan);
   co_return success();

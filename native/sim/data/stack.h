@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -82,7 +83,9 @@ class Stack {
   };
   Scrubbed scrub(bool mends = true);
   bool raids_degraded() const;
-  bool found_degraded() const { return found_degraded_; }  // when it came up; it may be whole again
+  // Whether what a crash came upon there may be neither old nor new (docs/decisions/006): a member was missing when it
+  // came up, and that block's strip was on it, as far as layers can tell.
+  bool may_lack(uint64_t block) const;
   bool raids_resyncing() const;
   bool legs_equal();  // nothing is left that may differ after a crash
 
@@ -155,9 +158,9 @@ class Stack {
     size_t member;
   };
   std::vector<Lost> lost_;
-  const LayerPlan* liar_ = nullptr;  // a file whose disk puts writes elsewhere
-  bool found_degraded_ = false;
-  bool returning_ = false;  // the layers of one of them are being made again, or copied to
+  const LayerPlan* liar_ = nullptr;             // a file whose disk puts writes elsewhere
+  std::map<uint32_t, uint32_t> found_missing_;  // by raid: places, as bits, when it came up; they may be back
+  bool returning_ = false;                      // the layers of one of them are being made again, or copied to
 };
 
 }  // namespace basalt::sim

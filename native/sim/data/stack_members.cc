@@ -2,6 +2,7 @@
 // The orchestrator's part: members of legs and raids are lost, leave the recorded set, and come back.
 #include <algorithm>
 
+#include "sim/data/block_oracle.h"
 #include "sim/data/stack.h"
 
 namespace basalt::sim {
@@ -30,6 +31,15 @@ bool Stack::raids_degraded() const {
     const bdev::RaidParityBdev* found = raid(*plan);
     return found != nullptr && found->degraded();
   });
+}
+bool Stack::may_lack(uint64_t block) const {
+  if (found_missing_.empty() || !plan_.whole_stripes()) return false;
+  if (plan_.pool || plan_.top.kind != LayerKind::raid) return true;
+  const bdev::ParityLayout& layout = raid(plan_.top)->layout();
+  const uint64_t at = block * oracle_block_bytes / layout.block_bytes;
+  const auto role = static_cast<uint32_t>(at % layout.stripe_blocks() / layout.strip_blocks);
+  const uint32_t place = layout.member_of(at / layout.stripe_blocks(), role);
+  return (found_missing_.at(plan_.top.id) >> place & 1) != 0;
 }
 bool Stack::raids_resyncing() const {
   const auto raids = raids_of(plan_.top);
