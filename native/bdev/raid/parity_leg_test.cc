@@ -71,6 +71,50 @@ TEST(ParityLeg, FormatsAgainWhatWasNeverWrittenTo) {
   expect_leg_filled(rig, "afterwards");
 }
 
+// A new leg's first controller dies at any step, and then one superblock of a member cannot be read, or was torn.
+void expect_new_one_opens(uint64_t steps, size_t member, uint32_t page, bool torn, bool* ended) {
+  SCOPED_TRACE(std::to_string(steps) + " steps, page " + std::to_string(page) + " of " + std::to_string(member));
+  ParityLegRig rig(2, 1);
+  uint64_t left = steps;
+  for (auto& disk : rig.members)
+    disk->steps_left = &left;
+  bool written = false;
+  if (rig.open({0, 1, 2}).ok()) {
+    PendingIo& op = rig.start(IoType::write, 1, 0x44);
+    written = rig.ends(op, milliseconds(20)) && op.io.status.ok();
+    rig.die();
+  }
+  *ended = written && left > 0;
+  for (auto& disk : rig.members)
+    disk->steps_left = nullptr;
+  const auto spoil = [&] {
+    uint8_t* at = rig.members[member]->contents.data() + size_t{page} * block_bytes;
+    if (!torn) rig.members[member]->bad_block = page;
+    if (torn && *at != 0) at[200] ^= 1;
+  };
+  spoil();
+  const Outcome opened = rig.open({0, 1, 2});
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
+  if (written) EXPECT_EQ(rig.read(1), 0x44);
+  EXPECT_EQ(rig.read(9), 0);
+  ASSERT_TRUE(rig.write(1, 0x45));
+  rig.die();
+  spoil();
+  const Outcome again = rig.open({0, 1, 2});
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(rig.read(1), 0x45);
+}
+
+TEST(ParityLeg, ANewOneOpensThoughASuperblockOfOneMemberCannotBeRead) {
+  for (const bool torn : {false, true}) {
+    bool ended = false;
+    for (uint64_t steps = 0; !ended; steps++)
+      for (size_t member = 0; member < 3; member++)
+        for (const uint32_t page : parity::superblock_pages)
+          expect_new_one_opens(steps, member, page, torn, &ended);
+  }
+}
+
 TEST(ParityLeg, HoldsWritesThatAMemberMissedUntilItsRemovalIsCommitted) {
   ParityLegRig rig(2, 1);
   ASSERT_TRUE(rig.open({0, 1, 2}).ok());

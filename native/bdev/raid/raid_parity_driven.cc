@@ -72,6 +72,8 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
   size_t blank_count = 0;
   size_t virgin_count = 0;
   bool used = false;
+  std::vector<size_t> doubtful;   // of `found`: the one that can be read says that nothing was written
+  std::vector<Error> unreadable;  // members of which nothing can be read
   const bool begins_copied = !options.origin.empty();
   for (const Handle& member : from.members) {
     auto superblock = co_await raid_open::read_superblock(member);
@@ -81,23 +83,35 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::open_driven(Reacto
       }
       const bool virgin = superblock->clean != 0;
       // What the origin was is no matter here.
-      if (virgin && superblock->unsure && !begins_copied) {
-        co_return Error{Errc::io, options.name + ": a superblock of " + member.info().name +
-                                      " cannot be read, and the other one says that nothing was written"};
-      }
-      virgin_count += virgin ? 1 : 0;
+      const bool doubted = virgin && superblock->unsure && !begins_copied;
+      if (doubted) doubtful.push_back(from.found.size());
+      virgin_count += virgin && !doubted ? 1 : 0;
       used |= !virgin && superblock->log_tail > 1;
       from.found.push_back(*superblock);
+      continue;
+    }
+    if (superblock.error().code == Errc::io && !begins_copied) {
+      unreadable.push_back(std::move(superblock).error());
       continue;
     }
     // Damaged ones are never taken for blank.
     if (superblock.error().code != Errc::not_found) co_return std::move(superblock).error();
     blank_count++;
   }
+  // Members of the set say so only where nothing was written at all: one that surely does tells of the others.
+  const bool surely_fresh = blank_count + virgin_count > 0;
+  if (!surely_fresh && !unreadable.empty()) co_return std::move(unreadable.front());
+  if (!doubtful.empty() && !surely_fresh && doubtful.size() == from.found.size()) {
+    co_return Error{Errc::io, options.name + ": a superblock of " + from.members[doubtful.front()].info().name +
+                                  " cannot be read, and the other one says that nothing was written"};
+  }
+  for (const size_t index : doubtful)
+    from.found[index].clean = surely_fresh ? 1 : 0;
+  if (surely_fresh) virgin_count += doubtful.size();
   if (begins_copied && blank_count > 0) {
     co_return Error{Errc::corrupt, options.name + ": one of its members is blank, and no copy of " + options.origin};
   }
-  const bool all_fresh = blank_count + virgin_count == from.members.size();
+  const bool all_fresh = blank_count + virgin_count + unreadable.size() == from.members.size();
   if (blank_count > 0 && !all_fresh) co_return mixed_up(options.name);
   if (virgin_count > 0 && used && !begins_copied) co_return mixed_up(options.name);
   if (blank_count + virgin_count > 0 && !begins_copied) {
