@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Goal: how many connections nodes keep with each other does not follow from how many volumes there are, also after
-// daemons were killed. Method: a cluster of processes; established connections are what the kernel lists.
+// daemons were killed. Method: a cluster of processes with a node key, as clusters have them; established connections are
+// what the kernel lists.
 
-import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import { RunningCluster, volumeName } from './running-cluster.js';
 
 const MiB = 1024 * 1024;
@@ -27,12 +31,20 @@ function connectionsTo(ports: readonly number[]): Record<number, number> {
 
 describe('connections between the nodes of a cluster of processes', { timeout: 180_000 }, () => {
   let running: RunningCluster;
+  let keyFolder: string;
   const names = [volumeName];
 
   beforeAll(async () => {
-    running = await RunningCluster.start();
+    keyFolder = mkdtempSync('/var/tmp/basalt-keys-');
+    const nodeKey = join(keyFolder, 'node.key');
+    const made = spawnSync(process.execPath, [commandPath(), 'key', 'create', '--node', '--file', nodeKey]);
+    expect(made.status, String(made.stderr)).toBe(0);
+    running = await RunningCluster.start({ nodeArguments: ['--node-key-file', nodeKey] });
   }, 120_000);
-  afterAll(() => running?.stop(), 60_000);
+  afterAll(async () => {
+    await running?.stop();
+    rmSync(keyFolder, { recursive: true, force: true });
+  }, 60_000);
 
   async function ports(): Promise<number[]> {
     const { nodes } = await running.cluster.api.status();

@@ -139,12 +139,15 @@ Links::~Links() {
   BASALT_ASSERT(links_.empty());
 }
 
-// With other keys it is another one.
+// With other keys it is another one. Every attachment has read its keys anew, so what counts is what they are.
 std::string Links::key_of(const LinkOptions& options) {
-  const auto same = [](const void* key) { return std::to_string(reinterpret_cast<uintptr_t>(key)); };
+  const auto said = [](const nvmf::auth::SharedSecret& secret, const std::string& nqn) {
+    return secret == nullptr ? "-" : secret->digest_of(nqn);
+  };
   const nvmf::HostAuthentication& keys = options.authentication;
-  return options.address.to_string() + " " + options.subnqn + " " + options.hostnqn + " " + same(keys.host.get()) +
-         " " + same(keys.controller.get()) + " " + same(keys.tls.get());
+  return options.address.to_string() + " " + options.subnqn + " " + options.hostnqn + " " +
+         said(keys.host, options.hostnqn) + " " + said(keys.controller, options.subnqn) + " " +
+         (keys.tls == nullptr ? "-" : keys.tls->psk(options.hostnqn, options.subnqn)->identity);
 }
 
 std::shared_ptr<Link> Links::get(const LinkOptions& options) {

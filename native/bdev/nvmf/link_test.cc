@@ -36,6 +36,26 @@ TEST_F(LinkTest, AllMembersOnANodeShareOneAssociation) {
   EXPECT_EQ(links.list()[0].connection_count, 5u);
 }
 
+// As attachments do that are told the names of keys.
+TEST_F(LinkTest, MembersThatReadTheSameKeysAnewShareOneAssociation) {
+  const auto secret = [](const char* text) {
+    return std::make_shared<const nvmf::auth::Secret>(nvmf::auth::Secret::parse(text).value());
+  };
+  const char* const one = "DHHC-1:00:ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoOeXryU:";
+  const char* const other = "DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
+  const auto take_with = [&](const char* text, size_t replica) {
+    MemberOptions options = make("as" + std::to_string(replica), replica).options();
+    options.name = "m" + std::to_string(replica);
+    options.authentication.host = secret(text);
+    members.push_back(std::make_unique<Member>(world.host, world.tcp, options, &links));
+    return take(*members.back(), 5).ok() && members.back()->shares_link();
+  };
+  EXPECT_TRUE(take_with(one, 0) && take_with(one, 1) && take_with(one, 2));
+  EXPECT_EQ(links.list().size(), 1u);
+  EXPECT_TRUE(take_with(other, 3));
+  EXPECT_EQ(links.list().size(), 2u) << "who came by another key has proven something else";
+}
+
 TEST_F(LinkTest, MembersThatComeAtOnceConnectOnce) {
   size_t taken_count = 0;
   for (size_t i = 0; i < replica_count; i++) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nvmf/auth/secret.h"
 
+#include "base/hex.h"
 #include "nvmf/auth/key_text.h"
 
 namespace basalt::nvmf::auth {
@@ -40,6 +41,12 @@ crypto::SecretBytes Secret::key_of(std::string_view nqn) const {
   const crypto::Digest transformed =
       crypto::Hmac(*transform_, crypto::as_bytes(key_)).add(nqn).add("NVMe-over-Fabrics").finish();
   return crypto::secret_copy(transformed.span());
+}
+
+std::string Secret::digest_of(std::string_view nqn) const {
+  const crypto::SecretBytes key = key_of(nqn);
+  const crypto::Digest digest = crypto::digest(crypto::Hash::sha256, {key.data(), key.size()});
+  return to_hex({reinterpret_cast<const char*>(digest.data()), digest.size()});
 }
 
 bool Secret::same_key(const Secret& other) const {

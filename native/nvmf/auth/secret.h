@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "base/result.h"
@@ -22,6 +23,8 @@ class Secret {
   // What HMACs are computed with: the key, transformed as the secret asks, for the owner's NQN (the host's secret
   // belongs to the host NQN, the controller's to the subsystem NQN).
   crypto::SecretBytes key_of(std::string_view nqn) const;
+  // SHA-256 of that, as hexadecimal digits: tells keys apart, and nothing else about them.
+  std::string digest_of(std::string_view nqn) const;
   bool same_key(const Secret& other) const;
 
  private:
