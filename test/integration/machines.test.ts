@@ -158,6 +158,17 @@ describe.skipIf(machinesMissing !== '')(
       expect(connected(body)).toBe('hn1\n');
     });
 
+    it('refuses a node there that could not tell nodes from strangers', () => {
+      const config = JSON.parse(readFileSync(file('config.json'), 'utf8')) as object;
+      writeFileSync(file('keyless.json'), JSON.stringify({ ...config, nodeKey: undefined }));
+      mkdirSync(file('elsewhere'));
+      const [name = '', ...args] = [...machines.prefix('m1'), process.execPath, basaltScript, 'node', '--name', 'm1'];
+      const at = { encoding: 'utf8', timeout: patientMs, cwd: file('elsewhere') } as const;
+      const ran = spawnSync(name, [...args, '--config', file('keyless.json')], at);
+      expect(ran.stderr).toContain('basalt key create --node');
+      expect(ran.status).toBe(8);
+    });
+
     it('serves a program on yet another machine, and what that wrote survives the loss of one', async () => {
       program(`await volume.write(4096, Buffer.alloc(8192, 0x5a)); await volume.flush();`);
       await settled('redundant again', ({ paths }) => paths.some(({ state }) => state === 'active'));
