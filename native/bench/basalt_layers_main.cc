@@ -366,6 +366,7 @@ std::vector<Figure> figures() {
   constexpr IoType write = IoType::write;
   const auto raid5 = [](World& world) { return striped(world, 3, 1); };
   const auto raid6 = [](World& world) { return striped(world, 4, 2); };
+  const auto coded = [](uint32_t m) { return [m](World& world) { return striped(world, 4, m); }; };
   const auto mirror = [](int copies) { return [copies](World& world) { return mirrored(world, copies); }; };
   const auto snapshots = [](int depth) { return [depth](World& world) { return read_below(world, depth); }; };
   constexpr uint32_t raid5_stripe = 3 * 16;
@@ -393,6 +394,10 @@ std::vector<Figure> figures() {
       {"raid6/4+2/full-stripe/256k/qd1", {write, 1, raid6_stripe, raid6_stripe * 128}, raid6},
       {"raid6/4+2/partial-stripe/4k/qd32", {write, 32}, raid6},
       {"raid6/4+2/read/4k/qd32", {read, 32}, raid6},
+      {"parity/4+3/full-stripe/256k/qd1", {write, 1, raid6_stripe, raid6_stripe * 128}, coded(3)},
+      {"parity/4+3/partial-stripe/4k/qd32", {write, 32}, coded(3)},
+      {"parity/4+4/full-stripe/256k/qd1", {write, 1, raid6_stripe, raid6_stripe * 128}, coded(4)},
+      {"parity/4+4/partial-stripe/4k/qd32", {write, 32}, coded(4)},
       {"crypt/write/4k/qd32", {write, 32}, encrypted},
       {"crypt/read/4k/qd32", {read, 32}, encrypted},
       {"crypt/write/128k/qd1", {write, 1, 32}, encrypted},
