@@ -7,6 +7,7 @@ import { availableParallelism, cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { benchCreations } from './cluster/creations.js';
 import { benchFailover } from './cluster/failover.js';
+import { benchScaling } from './cluster/scaling.js';
 import { benchJs } from './js/main.js';
 import { benchLayers } from './layers.js';
 import { benchNative } from './native.js';
@@ -32,7 +33,10 @@ const suites: Record<string, Suite> = {
   js: benchJs,
   native: benchNative,
   placement: benchPlacement,
-  cluster: benchCreations,
+  cluster: async (...given) => {
+    await benchCreations(...given);
+    await benchScaling(...given);
+  },
   failover: benchFailover,
   layers: benchLayers,
 };

@@ -17,14 +17,23 @@ export interface Run {
   readonly server_cpu_us_per_io: number;
 }
 
+export type LoopedVolume = Pick<Volume, 'sizeBytes' | 'readInto' | 'write'>;
+
+/** The time on the processor of all its threads, in nanoseconds, is the first field of each thread's schedstat. */
+export function cpuUsOf(pid: number): number {
+  const threads = readdirSync(`/proc/${pid}/task`);
+  const ofThread = (thread: string): string => readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8');
+  return threads.reduce((sum, thread) => sum + Number(ofThread(thread).split(' ')[0]), 0) / 1000;
+}
+
 export class ClosedLoop {
-  readonly #volume: Volume;
+  readonly #volume: LoopedVolume;
   readonly #engine: Pick<Engine, 'allocate'>;
   readonly #serverPids: readonly number[];
   #state = 0x9e3779b9;
 
   /** `serverPids`: whose CPU time is told. */
-  constructor(volume: Volume, engine: Pick<Engine, 'allocate'>, serverPids: readonly number[]) {
+  constructor(volume: LoopedVolume, engine: Pick<Engine, 'allocate'>, serverPids: readonly number[]) {
     this.#volume = volume;
     this.#engine = engine;
     this.#serverPids = serverPids;
@@ -74,14 +83,7 @@ export class ClosedLoop {
     return ((this.#state >>> 0) % (this.#volume.sizeBytes / blockBytes)) * blockBytes;
   }
 
-  /** The time on the processor of all their threads, in nanoseconds, is the first field of each thread's schedstat. */
   #serversCpuUs(): number {
-    let totalNs = 0;
-    for (const pid of this.#serverPids) {
-      for (const thread of readdirSync(`/proc/${pid}/task`)) {
-        totalNs += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]);
-      }
-    }
-    return totalNs / 1000;
+    return this.#serverPids.reduce((sum, pid) => sum + cpuUsOf(pid), 0);
   }
 }

@@ -60,7 +60,7 @@ export async function benchVolume(
 }
 
 /** Memory where its files take O_DIRECT, so that no disk is measured; otherwise /var/tmp. */
-async function placeOfDisks(): Promise<string> {
+export async function placeOfDisks(): Promise<string> {
   const probe = `/dev/shm/basalt-bench-probe-${process.pid}`;
   try {
     await access('/dev/shm', constants.W_OK);
