@@ -292,7 +292,7 @@ export class VolumeController {
         });
       } catch (error) {
         await this.#disassemble();
-        if (keyErrors.some((code) => isBasaltError(error, code))) await this.#passOn(signal);
+        if (lacksKey(error)) await this.#passOn(signal);
         this.#note(error);
         this.#setState('idle');
         throw error;
@@ -780,6 +780,10 @@ export class VolumeController {
         } catch (error) {
           this.#note(error);
           if (isBasaltError(error, 'VOLUME_LED') || isBasaltError(error, 'NOT_FOUND')) break;
+          if (lacksKey(error)) {
+            await this.#passOn(signal);
+            break;
+          }
           this.#log.warn('reassemble', { volume: this.#volume.name, error: reason(error) }, 'volume still waits');
         }
         this.#options.onChange();
@@ -826,6 +830,10 @@ export class VolumeController {
     const detail = `${few} of leg ${legs.join(', ')} can be reached`;
     return new BasaltError('VOLUME_UNAVAILABLE', { name: this.#volume.name, detail });
   }
+}
+
+function lacksKey(error: unknown): boolean {
+  return keyErrors.some((code) => isBasaltError(error, code));
 }
 
 /** Both have ended, also when one of them failed: what is torn down then is all there is. */

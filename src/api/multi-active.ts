@@ -29,14 +29,13 @@ export interface DrawnParts {
   readonly fronts: readonly Leadership[];
 }
 
-/** @throws VOLUME_MULTI_ACTIVE for what is not there yet, INVALID_ARGUMENT when it cannot be divided so */
+/** @throws INVALID_ARGUMENT when it cannot be divided so */
 export function drawParts(
   at: { state: ClusterState; random: Random; draw: DrawVolume },
   wish: MultiActiveWish,
 ): DrawnParts {
   const { request, active, legs, stripeSizeBytes, controllers } = wish;
   const { name, sizeBytes } = request;
-  if (request.encrypt === true) throw new BasaltError('VOLUME_MULTI_ACTIVE', { name, operation: 'encryption' });
   const problem = whyNotDivided({ active, legs, controllers: controllers.length });
   if (problem !== null) throw new BasaltError('INVALID_ARGUMENT', { field: 'active', problem });
   const ids = Array.from({ length: active }, () => at.random.uuid());

@@ -36,6 +36,7 @@ export function frontsOf(volume: VolumeObject, partSizeBytes: (volume: VolumeObj
   const { parts = [], fronts = [] } = volume;
   return fronts.map((id, index) => {
     const { pool: _pool, route: _route, erasure: _erasure, checksums: _checksums, ...common } = volume;
+    const { encryption } = volume;
     const { parts: _parts, fronts: _fronts, hostFronts: _hostFronts, ...plain } = common;
     const slots = volume.controllers.map((_, at) => volume.controllerSlots?.[at] ?? at);
     return {
@@ -50,6 +51,10 @@ export function frontsOf(volume: VolumeObject, partSizeBytes: (volume: VolumeObj
       controllerSlots: rotated(slots, index),
       hosts: hostsOfFront(volume, index),
       nbd: [],
+      // All fronts have the volume's key: what one wrote, another one reads. Parts have none, and hold what is encrypted.
+      ...(encryption === undefined
+        ? {}
+        : { encryption: { ...encryption, drawnFor: encryption.drawnFor ?? volume.id } }),
       front: { volumeId: volume.id, index },
     };
   });

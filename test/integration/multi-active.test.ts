@@ -4,7 +4,11 @@
 // leave both with correct data and no error. Method: a verifying load by one host while daemons are signalled; afterwards
 // the other host, by its own front, reads every block.
 
+import { spawnSync } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { commandPath } from '../../scripts/demo/command-path.js';
 import type { VolumeView } from '../../src/model/api.js';
 import { RunningCluster, TestHost } from './running-cluster.js';
 import { BlockOracle, VerifyingLoad } from './verifying-load.js';
@@ -15,14 +19,25 @@ const sizeBytes = 16 * MiB;
 const hosts = ['a', 'b'].map((each) => `nqn.2026-01.io.basalt:host:${each}`);
 const controllers = ['controller-1', 'controller-2'];
 
-describe('a volume with two active controllers, of processes', { timeout: 180_000 }, () => {
+const kinds = [
+  { kind: 'a volume', encrypt: false },
+  { kind: 'an encrypted volume', encrypt: true },
+];
+
+describe.each(kinds)('$kind with two active controllers, of processes', { timeout: 180_000 }, ({ encrypt }) => {
+  let keyFolder: string;
   let running: RunningCluster;
   const connected: TestHost[] = [];
   const oracle = new BlockOracle(sizeBytes / 4096 / 4);
 
   beforeAll(async () => {
-    running = await RunningCluster.start();
-    await running.cluster.api.createVolume({ name, sizeBytes, copies: 2, legs: 4, active: 2, controllers });
+    keyFolder = await mkdtemp('/var/tmp/basalt-keys-');
+    const keyFile = join(keyFolder, 'cluster.key');
+    const made = spawnSync(process.execPath, [commandPath(), 'key', 'create', '--file', keyFile]);
+    expect(made.status, String(made.stderr)).toBe(0);
+    running = await RunningCluster.start({ keyFile });
+    const shape = { name, sizeBytes, copies: 2, legs: 4, active: 2, controllers, encrypt };
+    await running.cluster.api.createVolume(shape);
     for (const host of hosts) await running.cluster.api.attach(name, { host });
     const volume = await settled();
     for (const [index, host] of hosts.entries()) connected.push(await TestHost.connect(frontOf(volume, index), host));
@@ -30,6 +45,7 @@ describe('a volume with two active controllers, of processes', { timeout: 180_00
   afterAll(async () => {
     for (const host of connected) await host.close();
     await running?.stop();
+    await rm(keyFolder, { recursive: true, force: true });
   }, 60_000);
 
   /** As a host of that front sees it. */
