@@ -72,8 +72,34 @@ const changes = {
   },
 } satisfies Readonly<Record<string, Change>>;
 
+/** What one has begun, somebody thinks better of soon: some tries, of which one is in time. */
+function begunAndCalledOff(begin: Change['begin'], callOff: Change['begin']): Change['begin'] {
+  return (cluster, random) => {
+    const begun = begin(cluster, random);
+    if (begun === null) return null;
+    for (const delayMs of [20, 60, 180, 540]) cluster.after(delayMs, () => void callOff(cluster, random));
+    return `${begun}, and think better of it`;
+  };
+}
+
 /** Asked for by name only. */
 const corners = {
+  'change the pool and call that off': {
+    weight: 2,
+    begin: begunAndCalledOff(
+      (cluster, random) =>
+        pools['change the pool'].begin(cluster, random) ?? pools['make a pool like the volume'].begin(cluster, random),
+      pools['call a change of pools off'].begin,
+    ),
+  },
+  'move a replica and call that off': {
+    weight: 1,
+    begin: begunAndCalledOff(moves['move a replica'].begin, moves['call a move off'].begin),
+  },
+  'drain a disk and end that early': {
+    weight: 1,
+    begin: begunAndCalledOff(operations['drain a disk'].begin, operations.uncordon.begin),
+  },
   'drain a disk among cordons': {
     weight: 1,
     begin: (cluster, random) => {

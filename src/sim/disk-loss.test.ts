@@ -50,6 +50,18 @@ describe('a way between two nodes', { timeout: 300_000 }, () => {
   });
 });
 
+describe('a cluster whose operators think better of things', { timeout: 300_000 }, () => {
+  it('has drains, moves and changes of pools that are called off', async () => {
+    const results = [];
+    for (const seed of [1n, 2n]) results.push(await passed({ ...recipes.wavering, seed }));
+    for (const name of ['pool_change_called_off', 'move_called_off', 'drain_ended_early'])
+      expect(
+        results.reduce((sum, result) => sum + count(result, name), 0),
+        name,
+      ).toBeGreaterThan(0);
+  });
+});
+
 describe('a crowded cluster', { timeout: 300_000 }, () => {
   it('has drains that wait for room', async () => {
     const result = await passed({ ...recipes.crowded, seed: 1n });

@@ -61,7 +61,7 @@ export async function loseDisk(cluster: ClusterSim, random: SeededRandom, limitM
   loss.remove();
   const isOut = (): boolean => cluster.violation !== null || (loss.isOut(cluster.state) && isWhole());
   if (!(await cluster.runUntil(isOut, limitMs)))
-    return `a lost disk cannot be removed: ${loss.problem ?? cluster.unrest}`;
+    return `a lost disk cannot be removed: ${loss.problem ?? cluster.unrest ?? 'something names it'}`;
   return null;
 }
 

@@ -53,6 +53,16 @@ export const recipes = {
     shape: { ...small, disks: 3 },
     changes: ['drain a disk among cordons', 'make a snapshot'],
   },
+  wavering: {
+    faults: ['kill', 'slow disk', 'store cut'],
+    mix: { ...busy, blocksOwn: 16, thinkMaxMs: 40 },
+    shape: { ...small, disks: 3 },
+    changes: [
+      'change the pool and call that off',
+      'move a replica and call that off',
+      'drain a disk and end that early',
+    ],
+  },
 } as const satisfies Readonly<Record<string, Recipe>>;
 
 // Drawn apart, so that the plans in test/sim remain what they were when they were found.
@@ -61,15 +71,16 @@ const share = 0.3;
 const laterStream = 0x1e8n;
 const laterShare = 0.2;
 const lastStream = 0x1f5n;
-const lastShare = 0.07;
+const lastShare = 0.12;
 
 /** The seed's, if it is one of these; a run with a bug always is. Which one does not depend on the bug. */
 export function drawRecipe(seed: bigint, bugs: PlantedBugs): Recipe | null {
   const random = new SeededRandom(seed ^ stream);
   const hasBug = Object.values(bugs).includes(true);
-  const { returning, crowded, ...others } = recipes;
-  // No planted bug needs it.
-  if (!hasBug && new SeededRandom(seed ^ lastStream).chance(lastShare)) return crowded;
+  const { returning, crowded, wavering, ...others } = recipes;
+  const last = new SeededRandom(seed ^ lastStream);
+  // No planted bug needs them.
+  if (!hasBug && last.chance(lastShare)) return last.chance(0.5) ? crowded : wavering;
   const chosen = random.chance(share) || hasBug;
   if (!chosen) return null;
   const recipe = random.pick(Object.values(others));
