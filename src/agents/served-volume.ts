@@ -693,7 +693,8 @@ export class ServedVolume {
       return led !== null && isActive(link.state, led, node);
     });
     const cut = new Set([...peers().lost.keys(), ...peers().gone.keys()]);
-    return endsSplit({ me: node, holder, order: whole.controllers, cut, serves });
+    const holderOwns = (whole.parts ?? []).some((part) => link.state.get('leaderships', part)?.controller === holder);
+    return endsSplit({ me: node, holder, order: whole.controllers, cut, serves, holderOwns });
   }
 
   /** A clone that lacks a replica of a leg is served without it after a while; it gets one by a copy. */

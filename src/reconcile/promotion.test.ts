@@ -102,7 +102,8 @@ describe('promotion', () => {
 });
 
 describe('a volume that is split between controllers that lost each other', () => {
-  const base = { me: 'n1', holder: 'n2', order: ['n1', 'n2', 'n3'], cut: new Set(['n2', 'n3']), serves: true };
+  const order = ['n1', 'n2', 'n3'];
+  const base = { me: 'n1', holder: 'n2', order, cut: new Set(['n2', 'n3']), serves: true, holderOwns: true };
 
   it('goes to the first of them, if that serves some of it', () => {
     expect(endsSplit(base)).toBe(true);
@@ -112,6 +113,13 @@ describe('a volume that is split between controllers that lost each other', () =
     // One that left the volume's controllers comes last.
     expect(endsSplit({ ...base, holder: 'n9', cut: new Set(['n9']) })).toBe(true);
     expect(endsSplit({ ...base, me: 'n9' })).toBe(false);
+  });
+
+  it('has its fronts where its parts are, whoever comes first', () => {
+    const last = { ...base, me: 'n3', holder: 'n1', cut: new Set(['n1']) };
+    expect(endsSplit(last)).toBe(false);
+    expect(endsSplit({ ...last, holderOwns: false })).toBe(true);
+    expect(endsSplit({ ...last, holderOwns: false, serves: false })).toBe(false);
   });
 
   it('goes one way between any two of them', () => {

@@ -65,16 +65,20 @@ export interface SplitView {
   readonly cut: ReadonlySet<string>;
   /** It serves a part of the same volume, and so reaches replicas. */
   readonly serves: boolean;
+  /** The holder has the right to some part. */
+  readonly holderOwns: boolean;
 }
 
 /**
  * Whether this controller takes a part or a front of a volume with several active controllers from one that lives. Two that
  * lose each other, and nothing else, take what the other one had when they find out; then neither reaches the parts of the
- * other, and no front can be served by either. The first of them in the volume's order takes what the other one has. Nothing
- * ever goes the other way for that reason, so it ends.
+ * other, and no front can be served by either. Of two that have parts, the first in the volume's order takes what the other one has;
+ * one that has parts takes fronts from one that has none. Between two of them parts go one way for that reason, and fronts
+ * follow, so it ends.
  */
-export function endsSplit({ me, holder, order, cut, serves }: SplitView): boolean {
+export function endsSplit({ me, holder, order, cut, serves, holderOwns }: SplitView): boolean {
   if (holder === null || !serves || !cut.has(holder) || !order.includes(me)) return false;
+  if (!holderOwns) return true;
   return !order.includes(holder) || order.indexOf(me) < order.indexOf(holder);
 }
 

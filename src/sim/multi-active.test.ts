@@ -19,8 +19,8 @@ const stripe = 65536 / blockBytes;
 
 let cluster: ClusterSim;
 
-async function start(of: Partial<ClusterShape> = {}): Promise<void> {
-  cluster = new ClusterSim(seed, { ...shape, ...of });
+async function start(of: Partial<ClusterShape> = {}, from = seed): Promise<void> {
+  cluster = new ClusterSim(from, { ...shape, ...of });
   await cluster.start();
   expect(await cluster.runUntil(() => fronts().join() === 'c1,c2' && parts().join() === 'c1,c2', 30_000)).toBe(true);
 }
@@ -128,27 +128,30 @@ describe('controllers that lose each other and nothing else', { timeout: 300_000
     await whole();
   });
 
-  it('are missed when they die, before and after they met again', async () => {
-    await start({ controllers: 2, leaseTtlSeconds: 4 });
+  // In the run of seed 12 the second one has all parts, and the first one a front.
+  it.each([seed, 12n])('are missed when they die, before and after they met again (seed %s)', async (from) => {
+    await start({ controllers: 2, leaseTtlSeconds: 4 }, from);
     cluster.startWorkload(mix);
     await cluster.runFor(1_000);
     part('c1', 'c2');
     await cluster.runFor(2_000);
     expect(await cluster.runUntil(isServed, 20_000), JSON.stringify(cluster.view)).toBe(true);
-    expect(new Set([...parts(), ...fronts()])).toEqual(new Set(['c1']));
-    cluster.process('c1').kill();
+    const [one = ''] = parts();
+    const other = one === 'c1' ? 'c2' : 'c1';
+    expect(new Set([...parts(), ...fronts()])).toEqual(new Set([one]));
+    cluster.process(one ?? '').kill();
     const isWith = (name: string) => () =>
       isServed() && new Set([...parts(), ...fronts()]).size === 1 && parts()[0] === name;
     // Nobody but the store tells: the lease has to end.
-    expect(await cluster.runUntil(isWith('c2'), 20_000), JSON.stringify(cluster.view)).toBe(true);
-    cluster.process('c1').start();
+    expect(await cluster.runUntil(isWith(other), 20_000), JSON.stringify(cluster.view)).toBe(true);
+    cluster.process(one ?? '').start();
     cluster.world.heal('c1', 'c2');
     cluster.world.heal('c2', 'c1');
-    expect(await cluster.runUntil(() => cluster.process('c1').isUp, 20_000)).toBe(true);
+    expect(await cluster.runUntil(() => cluster.process(one ?? '').isUp, 20_000)).toBe(true);
     await cluster.runFor(3_000);
-    cluster.process('c2').kill();
-    expect(await cluster.runUntil(isWith('c1'), 3_000), JSON.stringify(cluster.view)).toBe(true);
-    cluster.process('c2').start();
+    cluster.process(other).kill();
+    expect(await cluster.runUntil(isWith(one ?? ''), 3_000), JSON.stringify(cluster.view)).toBe(true);
+    cluster.process(other).start();
     await whole();
   });
 });
