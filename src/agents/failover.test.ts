@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole clusters on the memory store and fake engines: who serves what, after whatever happened.
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { isGrantInstance } from '../model/grant.js';
 import type { Leadership } from '../model/objects.js';
 import { ClusterBed } from './testing/cluster-bed.js';
@@ -39,6 +39,20 @@ describe('a volume', () => {
     expect(view.epoch).toBe(2);
     for (let block = 0; block < 64; block++) expect(await bed.read('c2', 'v1', block)).toBe(block + 1);
     await bed.redundant('v1');
+  });
+
+  // The set may go back to the one before, and nobody may have written anything under it then.
+  it('is made of who is left only when these keep that they are', async () => {
+    await bed.create({ name: 'v1' });
+    await bed.redundant('v1');
+    const rpc = vi.spyOn(bed.node('c2').engine, 'rpc');
+    await Promise.all([bed.kill('d1'), bed.kill('c1')]);
+    await bed.served('v1', 'c2');
+    const asked = rpc.mock.calls.map(([method]) => method);
+    expect(asked).toContain('basalt_leg_create');
+    const made = asked.indexOf('basalt_leg_create');
+    expect(asked.slice(0, made)).toContain('basalt_member_write_note');
+    expect(asked.slice(made)).not.toContain('basalt_member_write_note');
   });
 
   it('goes on without a disk node that was killed, and comes back to full redundancy by itself', async () => {

@@ -126,7 +126,12 @@ describe('a replica that is to join', { timeout: 2 * patientMs }, () => {
 });
 
 /** The worker of a volume whose leg has members a and b, with c that joined since, and what the store holds of it. */
-function servedBed(keeps: () => readonly string[], before: Leadership['legs'], present: Leadership) {
+function servedBed(
+  keeps: () => readonly string[],
+  before: Leadership['legs'],
+  present: Leadership,
+  placed: () => readonly string[] = () => ['a', 'b'],
+) {
   let known = present;
   const ended: string[] = [];
   const released: string[] = [];
@@ -146,7 +151,7 @@ function servedBed(keeps: () => readonly string[], before: Leadership['legs'], p
       return known;
     },
     versioned: null,
-    swap: async (plan: (now: Leadership) => Leadership | null) => {
+    swap: async (plan: (now: Leadership) => Leadership | null, _signal: AbortSignal) => {
       known = plan(known) ?? known;
       return true;
     },
@@ -154,7 +159,12 @@ function servedBed(keeps: () => readonly string[], before: Leadership['legs'], p
   const rpc = async (method: string, { member }: { member: string }) => released.push(`${method} ${member}`);
   const worker = new MembershipWorker({
     context: { engine: { rpc }, clock: systemClock, log: quietLog },
-    volume: () => ({ id: volumeId, name: 'v', legs: [{ replicas: [] }] }) as unknown as VolumeObject,
+    volume: () =>
+      ({
+        id: volumeId,
+        name: 'v',
+        legs: [{ replicas: placed().map((replica) => ({ replica })) }],
+      }) as unknown as VolumeObject,
     assembly,
     register,
     keeper: { begin: keep, keep },
@@ -170,9 +180,10 @@ function servedBed(keeps: () => readonly string[], before: Leadership['legs'], p
       params: { leg: 'leg', member, reason: '', sequence: 1 },
     } as EngineEvent);
   const inSync = () => known.legs[0]?.inSync.map(({ replica }) => replica);
-  return { worker, ended, released, fail, inSync };
+  return { worker, ended, released, fail, inSync, register };
 }
 
+const patience = (): AbortSignal => AbortSignal.timeout(patientMs);
 const setOf = (...replicas: string[]): Leadership['legs'] => [
   { inSync: replicas.map((replica) => ({ replica, incarnation: 'i' })) },
 ];
@@ -182,7 +193,7 @@ describe('a set that none of its members is there to keep', { timeout: 2 * patie
     const both = setOf('a', 'b');
     let keeping = ['a', 'b'];
     const served = servedBed(() => keeping, both, { ...leadership, legs: both });
-    await served.worker.begin();
+    await served.worker.begin(patience());
     served.worker.start();
     // The controller stood still: a gave up the connection, and b's machine lost its cache.
     keeping = [];
@@ -197,7 +208,7 @@ describe('a set that none of its members is there to keep', { timeout: 2 * patie
     const both = setOf('a', 'b');
     let keeping = ['a', 'b'];
     const served = servedBed(() => keeping, both, { ...leadership, legs: both });
-    await served.worker.begin();
+    await served.worker.begin(patience());
     served.worker.start();
     keeping = ['b'];
     served.fail('a');
@@ -211,8 +222,33 @@ describe('a set that none of its members is there to keep', { timeout: 2 * patie
 
   it('is swapped back when a takeover made it and nobody was served yet', async () => {
     const served = servedBed(() => [], setOf('a', 'b'), { ...leadership, legs: setOf('b') });
-    await expect(served.worker.begin()).rejects.toThrow('does not keep who is in sync');
+    await expect(served.worker.begin(patience())).rejects.toThrow('does not keep who is in sync');
     await served.worker.stop();
     expect(served.inSync()).toEqual(['a', 'b']);
+  });
+
+  it('stays where who left has been given up', async () => {
+    const now = { ...leadership, legs: setOf('b') };
+    const served = servedBed(
+      () => [],
+      setOf('a', 'b'),
+      now,
+      () => ['b'],
+    );
+    await expect(served.worker.begin(patience())).rejects.toThrow('does not keep who is in sync');
+    expect(served.inSync()).toEqual(['b']);
+  });
+
+  it('is not waited for when the promotion is given up', async () => {
+    const served = servedBed(() => [], setOf('a', 'b'), { ...leadership, legs: setOf('b') });
+    served.register.swap = async (_, signal) =>
+      new Promise((_resolve, reject) => {
+        if (signal.aborted) reject(signal.reason);
+        signal.addEventListener('abort', () => reject(signal.reason));
+      });
+    const given = new AbortController();
+    const beginning = served.worker.begin(given.signal);
+    given.abort(new Error('given up'));
+    await expect(beginning).rejects.toThrow('given up');
   });
 });

@@ -95,12 +95,15 @@ export class MembershipWorker {
 
   /**
    * Before the volume is served: the members keep who is in sync; those that cannot have left.
+   * Where the takeover swapped somebody out, the legs are made afterwards: then nothing was written under a set that goes back.
    * @throws VOLUME_UNAVAILABLE when too few do, STORE_OUTDATED
    */
-  async begin(): Promise<void> {
+  async begin(given: AbortSignal): Promise<void> {
     const { keeper, register, context, volume } = this.#options;
-    const { failed } = await keeper.begin(register.versioned, this.#stop.signal);
-    if (failed.length === 0 || context.planted?.promoteBeforeTakeover === true || (await this.#keep(this.#isMine))) {
+    const signal = AbortSignal.any([given, this.#stop.signal]);
+    const { failed } = await keeper.begin(register.versioned, signal);
+    const planted = context.planted?.promoteBeforeTakeover === true;
+    if (failed.length === 0 || planted || (await this.#keep(this.#isMine, signal))) {
       this.#setsInForce = register.known.legs;
       return;
     }
@@ -337,10 +340,10 @@ export class MembershipWorker {
   };
 
   /** All members keep the set that is in force; those that cannot leave it. False: as with #swap. */
-  async #keep(mine: (present: Leadership) => boolean): Promise<boolean> {
+  async #keep(mine: (present: Leadership) => boolean, signal: AbortSignal): Promise<boolean> {
     const { register, keeper } = this.#options;
     for (;;) {
-      const outcome = await keeper.keep(register.versioned, this.#stop.signal);
+      const outcome = await keeper.keep(register.versioned, signal);
       if (!this.#noteFailures(outcome)) return false;
       if (outcome.failed.length === 0) {
         this.#setsInForce = register.known.legs;
@@ -348,13 +351,13 @@ export class MembershipWorker {
       }
       const { last } = planShrink(register.known, outcome.failed);
       if (last.length > 0) {
-        await this.#restore(mine, [...new Set(last.map(({ leg }) => leg))]);
+        await this.#restore(mine, [...new Set(last.map(({ leg }) => leg))], signal);
         this.#end('stuck', `the last replica of leg ${last[0]?.leg} does not keep who is in sync`);
         return false;
       }
       const shrink = (present: Leadership): Leadership | null =>
         mine(present) ? planShrink(present, outcome.failed).next : null;
-      await register.swap(shrink, this.#stop.signal);
+      await register.swap(shrink, signal);
       if (mine(register.known)) continue;
       this.#end('fenced', `epoch ${register.known.epoch} belongs to ${register.known.controller ?? 'nobody'}`);
       return false;
@@ -362,11 +365,12 @@ export class MembershipWorker {
   }
 
   /** The engine has let go of nobody under the sets that are not kept. */
-  async #restore(mine: (present: Leadership) => boolean, legs: readonly number[]): Promise<void> {
+  async #restore(mine: (present: Leadership) => boolean, legs: readonly number[], signal: AbortSignal): Promise<void> {
     const { register } = this.#options;
-    const plan = (present: Leadership): Leadership | null =>
-      mine(present) ? planRestore(present, this.#setsInForce, legs) : null;
-    while (plan(register.known) !== null && !(await register.swap(plan, this.#stop.signal)));
+    const isPlaced = ({ leg, replica }: MemberRef): boolean => this.#isPlaced(leg, replica);
+    const wish = { inForce: this.#setsInForce, legs, isPlaced };
+    const plan = (present: Leadership): Leadership | null => (mine(present) ? planRestore(present, wish) : null);
+    while (plan(register.known) !== null && !(await register.swap(plan, signal)));
   }
 
   /** The engine may not know yet. False: a later epoch is obeyed, and the worker has ended. */
@@ -397,7 +401,7 @@ export class MembershipWorker {
     const mine = this.#isMine;
     for (;;) {
       const swapped = await register.swap((present) => (mine(present) ? plan(present) : null), this.#stop.signal);
-      if (swapped && mine(register.known)) return this.#keep(mine);
+      if (swapped && mine(register.known)) return this.#keep(mine, this.#stop.signal);
       if (!mine(register.known)) {
         const { epoch, controller } = register.known;
         this.#end('fenced', `epoch ${epoch} belongs to ${controller ?? 'nobody'}`);

@@ -562,7 +562,7 @@ export class VolumeController {
     const shape = { allDirty: !before.clean, leaseMs, size, begun, dataKey };
     if (context.planted?.promoteBeforeTakeover === true && plan.empty.length === 0) {
       await this.#swapAsHolder((present) => ({ ...present, clean: false }), signal);
-      await this.#serve(assembly, { ...shape, members: taken }, before.legs);
+      await this.#serve(assembly, { ...shape, members: taken }, { sets: before.legs, someLeft: false, signal });
       return;
     }
     if (plan.next === null) throw this.#unavailable(plan.empty);
@@ -579,7 +579,8 @@ export class VolumeController {
     const ignore = context.planted?.ignoreLeftoverLease === true;
     if (!plan.allTaken && !signedStop && !ignore) await this.#outwaitLeases(before, takenAtMs, signal);
     const stay = taken.filter((member) => !plan.left.some((entry) => entry.replica === member.replica));
-    await this.#serve(assembly, { ...shape, members: stay }, before.legs);
+    const someLeft = plan.left.length > 0;
+    await this.#serve(assembly, { ...shape, members: stay }, { sets: before.legs, someLeft, signal });
   }
 
   async #takeMembers(assembly: Assembly, leadership: Leadership, signal: AbortSignal): Promise<AttachedMember[]> {
@@ -640,7 +641,11 @@ export class VolumeController {
     while (clock.now() < endMs) await clock.sleep(endMs - clock.now(), signal);
   }
 
-  async #serve(assembly: Assembly, shape: AssemblyShape, setsBefore: Leadership['legs']): Promise<void> {
+  async #serve(
+    assembly: Assembly,
+    shape: AssemblyShape,
+    before: { sets: Leadership['legs']; someLeft: boolean; signal: AbortSignal },
+  ): Promise<void> {
     const { context, resolve } = this.#options;
     const holder = this.#holder;
     if (holder === null) throw new BasaltError('INTERNAL', { detail: 'serving without holding' });
@@ -652,12 +657,12 @@ export class VolumeController {
       keeper,
       register: this.#register,
       holder,
-      setsBefore,
+      setsBefore: before.sets,
       resolve,
       attachTimeoutMs: this.#timing.attachTimeoutMs,
       rejoinMs: this.#timing.rejoinMs,
       onFenced: (why) => this.#lost(why),
-      onStuck: (why) => this.#reassemble(why),
+      onStuck: (why) => this.#reassemble(worker, why),
       onChange: () => this.#refreshDirty(assembly),
     });
     this.#worker = worker;
@@ -682,7 +687,10 @@ export class VolumeController {
     // Where the last one settled everything for this one, the exception is that something may differ.
     const granted = this.#before?.instance === holder.instance;
     this.#dirty = shape.allDirty && !granted && shape.members.length > this.#volume.legs.length;
-    await bothEnd(assembly.build(shape), worker.begin());
+    if (before.someLeft) {
+      await worker.begin(before.signal);
+      await assembly.build(shape);
+    } else await bothEnd(assembly.build(shape), worker.begin(before.signal));
     await this.#ready;
     await this.#options.onServing(true);
     this.#setState('active');
@@ -760,11 +768,12 @@ export class VolumeController {
   }
 
   /** I/O waits while no member of a leg can be had; the volume goes on under a new epoch as soon as one is back. */
-  #reassemble(why: string): void {
+  #reassemble(of: MembershipWorker, why: string): void {
     const signal = this.#life.signal;
     if (this.#state === 'closing') this.#fence(this.#assembly);
     const run = async (): Promise<void> => {
-      if (this.#state !== 'active' || signal.aborted) return;
+      // What could not begin to serve was told so by its own promotion, and is followed by another one.
+      if (this.#state !== 'active' || signal.aborted || this.#worker !== of) return;
       this.#options.context.log.warn({ volume: this.#volume.name, why }, 'volume waits for its replicas');
       this.#setState('promoting');
       this.#note(new Error(why));

@@ -167,24 +167,27 @@ const subset = (from: Leadership): fc.Arbitrary<{ leg: number; replica: string }
   fc.subarray(from.legs.flatMap(({ inSync }, leg) => inSync.map(({ replica }) => ({ leg, replica }))));
 
 describe('a set that nobody keeps', () => {
+  const all = (inForce: Leadership['legs']) => ({ inForce, legs: [0], isPlaced: () => true });
   const replicas = (next: Leadership | null) => next?.legs.map(({ inSync }) => inSync.map(({ replica }) => replica));
 
   it('gets those back who were in the one before, beside who joined since', () => {
     const before = leadership([['a', 'b'], ['c']]).legs;
-    expect(replicas(planRestore(leadership([['b', 'd'], ['e']]), before, [0]))).toEqual([['a', 'b', 'd'], ['e']]);
+    expect(replicas(planRestore(leadership([['b', 'd'], ['e']]), all(before)))).toEqual([['a', 'b', 'd'], ['e']]);
   });
 
   it('of a leg with parity gets its old members: there are no places for others', () => {
     const before = coded(['a', 'b', 'c']).legs;
-    expect(replicas(planRestore(coded(['b', 'c', 'd']), before, [0]))).toEqual([['a', 'b', 'c']]);
+    const present = coded(['b', 'c', 'd']);
+    expect(replicas(planRestore(present, all(before)))).toEqual([['a', 'b', 'c']]);
+    expect(planRestore(present, { ...all(before), isPlaced: ({ replica }) => replica !== 'a' })).toBeNull();
   });
 
   it('stays where nobody left, and trusts no incarnation that was not of the set before', () => {
     const before = leadership([['a']]).legs;
-    expect(planRestore(leadership([['a', 'b']]), before, [0])).toBeNull();
+    expect(planRestore(leadership([['a', 'b']]), all(before))).toBeNull();
     const anew = leadership([[{ replica: 'a', incarnation: 'i2' }]]);
     const both = leadership([['a', 'b']]).legs;
-    expect(planRestore(anew, both, [0])?.legs[0]?.inSync).toContainEqual({ replica: 'a', incarnation: 'i1' });
+    expect(planRestore(anew, all(both))?.legs[0]?.inSync).toContainEqual({ replica: 'a', incarnation: 'i1' });
   });
 });
 

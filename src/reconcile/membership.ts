@@ -137,20 +137,26 @@ export function planShrink(present: Leadership, failed: readonly MemberRef[]): S
   return { next: removed.length === 0 ? null : { ...present, legs }, removed, last };
 }
 
+export interface Restore {
+  readonly inForce: Leadership['legs'];
+  /** These legs only. */
+  readonly legs: readonly number[];
+  /** What is placed no more is being deleted. */
+  readonly isPlaced: (member: MemberRef) => boolean;
+}
+
 /**
  * A leg's set was swapped, and none of its members is there to keep the new one: nothing was acknowledged under that, so
- * whoever was of the set in force before has everything still. Who joined since has it too, where there is a place for both.
+ * whoever was of the set in force before has everything still. Who joined since has it too, where there is a place for both; of
+ * a leg with parity the old ones come back all or not at all.
  */
-export function planRestore(
-  present: Leadership,
-  inForce: Leadership['legs'],
-  of: readonly number[],
-): Leadership | null {
+export function planRestore(present: Leadership, { inForce, legs: of, isPlaced }: Restore): Leadership | null {
   let isNew = false;
   const legs = present.legs.map((now, leg) => {
-    const before = inForce[leg]?.inSync ?? [];
+    const known = inForce[leg]?.inSync ?? [];
+    const before = known.filter(({ replica }) => isPlaced({ leg, replica }));
     const lacks = before.some((member) => !now.inSync.some((entry) => entry.replica === member.replica));
-    if (!of.includes(leg) || !lacks) return now;
+    if (!of.includes(leg) || !lacks || (needsOf(present) > 1 && before.length < known.length)) return now;
     isNew = true;
     const joined = now.inSync.filter((entry) => !before.some((member) => member.replica === entry.replica));
     return { inSync: needsOf(present) > 1 ? before : [...before, ...joined] };

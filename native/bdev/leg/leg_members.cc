@@ -34,8 +34,8 @@ void LegBdev::refresh_masks() {
 void LegBdev::member_failed(uint32_t slot, const std::string& reason) {
   if (fenced_ || members_[slot].state == MemberState::empty || (failed_ & bit(slot)) != 0) return;
   failed_ |= bit(slot);
-  failed_at_ = home().env().now();
   members_[slot].failure = reason;
+  if ((must_have_ & bit(slot)) != 0) failed_at_ = home().env().now();
   if (members_[slot].state == MemberState::in_sync) {
     if ((in_sync_ & ~failed_) == 0) reach(Mark::member_lost_last);
   } else if (events_.joining_failed) {

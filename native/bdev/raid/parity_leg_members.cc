@@ -21,7 +21,7 @@ RaidParityEvents ParityLegBdev::raid_events() {
     if (slot == nullptr || slot->failed || fenced_) return;
     slot->failed = true;
     slot->failure = reason;
-    failed_at_ = home().env().now();
+    if (slot->of_set()) failed_at_ = home().env().now();
     // While it opens nobody may hear of anything yet.
     if (raid_ == nullptr) return;
     if (slot->state != MemberState::in_sync && events_.joining_failed) events_.joining_failed(name, reason);
