@@ -538,6 +538,8 @@ describe('basalt', () => {
     [['node', '--disk', '/a'], 2, 'INVALID_ARGUMENT', /--name/],
     [['node', '--name', 'n', '--address', '10.1.2.3'], 2, 'INVALID_ARGUMENT', /address.*loopback.*trustedNetwork/],
     [['node', '--name', 'n', '--address', '0.0.0.0', '--trusted-network'], 2, 'INVALID_ARGUMENT', /address.*one IP/],
+    [['node', '--name', 'n', '--address', '::ffff:0.0.0.0', '--trusted-network'], 2, 'INVALID_ARGUMENT', /one IP/],
+    [['node', '--name', 'n', '--address', '224.0.0.1', '--trusted-network'], 2, 'INVALID_ARGUMENT', /one IP/],
     [['node', '--name', 'n', '--address', 'host1', '--trusted-network'], 2, 'INVALID_ARGUMENT', /address.*one IP/],
     [
       ['node', '--name', 'n1', '--config', 'two.json', '--discovery', 'off'],

@@ -379,9 +379,10 @@ export function isLoopback(host: string): boolean {
   return /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host) || host === '::1' || host === 'localhost';
 }
 
-/** Not a name, and not all addresses at once. */
+/** Not a name, and not all addresses at once, nor several: what a host could not connect to. */
 function isOneAddress(text: string): boolean {
-  return isIP(text) !== 0 && !/^[0:.]+$/.test(text);
+  if (isIP(text) === 6) return !/^[0:.]+$/.test(text) && !/^ff/i.test(text) && !/^::ffff:/i.test(text);
+  return isIP(text) === 4 && Number(text.split('.')[0]) > 0 && Number(text.split('.')[0]) < 224;
 }
 
 function invalid(field: string, problem: string): BasaltError {
