@@ -154,14 +154,16 @@ Task<nvme::Status> RaidParityBdev::replay() {
   co_return nvme::status::success;
 }
 
-// A member of the set that should have the record does not. It may never have been durable there, then nothing has
-// changed in place; or it was, and has rotted. The other copies tell what that member's parity becomes, and to carry
-// the write out is right in both cases. False: they do not, because as many members as there is parity are out of it;
-// then it counts as one that was never durable.
+// A parity member of the set that is here does not have the record. It may never have been durable there, then nothing
+// has changed in place; or it was, and has rotted. The other copies tell what that member's parity becomes, and to
+// carry the write out is right in both cases. False: they do not, because as many members as there is parity are out of
+// it; then it counts as one that was never durable.
 Task<bool> RaidParityBdev::complete(FoundRecord& record) {
   const parity::RecordHeader& header = record.header;
   const uint32_t present = roles_of(header.stripe, in_sync_ & ~failed_);
-  const uint32_t wanted = header.parity_roles & present & ~record.having();
+  // Also of one that it was not written for: it had failed, and that it left was not durable yet. Carried out without
+  // it, its parity would be believed.
+  const uint32_t wanted = layout_.parity_roles() & present & ~record.having();
   if (wanted == 0) co_return true;
   if (bugs_.skip_incomplete) co_return false;
   const size_t strip_bytes = size_t{header.column_count} * layout_.block_bytes;
