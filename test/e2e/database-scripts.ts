@@ -43,6 +43,8 @@ max_wal_size = 96MB
 jit = off
 checkpoint_timeout = 30s
 CONF
+# Nobody else does for what initdb and this script wrote, and a crash of the host takes it.
+sync || fail "sync"
 step "start"
 start_postgres
 sql "CREATE EXTENSION amcheck; CREATE TABLE entry (w int, n int, pad text, PRIMARY KEY (w, n)); CREATE TABLE total (w int PRIMARY KEY, n int)" >/dev/null ||
