@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# npm run chaos [-- --minutes N --seed S --fault-interval SECONDS --store embedded|etcd --json]: builds what is missing,
+# npm run chaos [-- --minutes N --seed S --fault-interval SECONDS --faults-at-once 1|2 --store embedded|etcd --json]: builds what is missing,
 # then runs test/chaos/main.ts in a network namespace of its own, where this user may have one.
 set -euo pipefail
 script_name=chaos

@@ -5,6 +5,8 @@ export interface ChaosOptions {
   readonly seed: number;
   readonly faultIntervalMs: number;
   readonly store: 'embedded' | 'etcd';
+  /** How many faults hold at the same time, each of another part of the cluster. */
+  readonly faultsAtOnce: number;
   /** Operations per second of each client. */
   readonly rate: number;
   readonly json: boolean;
@@ -14,7 +16,9 @@ export interface ChaosOptions {
 }
 
 export const usage = `usage: npm run chaos -- [--minutes N] [--seed S] [--fault-interval SECONDS] [--store embedded|etcd]
-                        [--rate OPERATIONS-PER-SECOND] [--only FAULT] [--json] [--keep]`;
+                        [--faults-at-once 1|2] [--rate OPERATIONS-PER-SECOND] [--only FAULT] [--json] [--keep]`;
+
+const valued = ['--minutes', '--seed', '--fault-interval', '--faults-at-once', '--store', '--rate', '--only'];
 
 /** @throws with the words for the user */
 export function parseOptions(args: readonly string[], seedDefault: number): ChaosOptions {
@@ -22,8 +26,7 @@ export function parseOptions(args: readonly string[], seedDefault: number): Chao
   for (let at = 0; at < args.length; at++) {
     const name = args[at] ?? '';
     if (name === '--json' || name === '--keep') values.set(name, '');
-    else if (['--minutes', '--seed', '--fault-interval', '--store', '--rate', '--only'].includes(name))
-      values.set(name, args[++at] ?? '');
+    else if (valued.includes(name)) values.set(name, args[++at] ?? '');
     else throw new Error(`${name}: not understood; ${usage}`);
   }
   const number = (name: string, otherwise: number, min: number): number => {
@@ -34,10 +37,13 @@ export function parseOptions(args: readonly string[], seedDefault: number): Chao
   };
   const store = values.get('--store') ?? 'embedded';
   if (store !== 'embedded' && store !== 'etcd') throw new Error('--store: must be embedded or etcd');
+  const faultsAtOnce = number('--faults-at-once', 1, 1);
+  if (faultsAtOnce !== 1 && faultsAtOnce !== 2) throw new Error('--faults-at-once: must be 1 or 2');
   return {
     minutes: number('--minutes', 5, 0.1),
     seed: Math.floor(number('--seed', seedDefault, 0)) >>> 0,
     faultIntervalMs: number('--fault-interval', 60, 1) * 1000,
+    faultsAtOnce,
     store,
     rate: number('--rate', 200, 1),
     json: values.has('--json'),

@@ -2,7 +2,7 @@
 // What a chaos run found: checks that passed or failed, and figures.
 
 import type { ChaosOptions } from './options.js';
-import type { Slope } from './usage.js';
+import type { Growth, Slope } from './usage.js';
 
 export interface Check {
   readonly name: string;
@@ -90,19 +90,41 @@ export class ChaosReport {
       row([client.name, client.completed, client.errors, client.violations], clientWidths);
       for (const words of client.words.slice(0, 10)) lines.push(`    ${words}`);
     }
-    lines.push('', 'growth per hour, after warm-up');
-    const slopeWidths = [-16, 6, 8, 9, 9, 5, 8, 8, 8];
-    row(['process', 'lives', 'minutes', 'RSS MiB', 'MiB/h', 'fds', 'fds/h', 'threads', 'thr./h'], slopeWidths);
-    for (const slope of this.slopes) {
-      const cells = [slope.name, slope.lives, (slope.fittedMs / 60_000).toFixed(1), slope.rssMibLast.toFixed(1)];
-      const rest = [slope.rssMibPerHour.toFixed(1), slope.descriptorsLast, slope.descriptorsPerHour.toFixed(1)];
-      row([...cells, ...rest, slope.threadsLast, slope.threadsPerHour.toFixed(1)], slopeWidths);
-    }
+    lines.push('', ...this.#growth());
     lines.push('');
     for (const note of this.notes) lines.push(`note: ${note}`);
     for (const { name, ok, detail } of this.checks.filter((check) => !check.ok || check.detail !== ''))
       lines.push(`${ok ? 'ok  ' : 'FAIL'} ${name}${detail === '' ? '' : `: ${detail}`}`);
     return lines.join('\n');
+  }
+
+  #growth(): string[] {
+    const widths = [-14, 5, 7, ...Array.from({ length: 15 }, () => 8)];
+    const line = (cells: readonly (string | number)[]): string =>
+      cells
+        .map((cell, at) => pad(cell, widths[at] ?? 0))
+        .join(' ')
+        .trimEnd();
+    const of = (unit: string): string[] => [unit, 'per h', 'late'];
+    const titles = ['RSS MiB', 'live MiB', 'nat. MiB', 'fds', 'threads'].flatMap(of);
+    const figures = (growth: Growth | null): string[] =>
+      growth === null
+        ? ['-', '-', '-']
+        : [growth.last, growth.perHour, growth.latePerHour].map((figure) => figure?.toFixed(1) ?? '-');
+    const rows = this.slopes.map(({ name, lives, fittedMs, rssMib, liveMib, nativeMib, descriptors, threads }) =>
+      line([
+        name,
+        lives,
+        (fittedMs / 60_000).toFixed(1),
+        ...[rssMib, liveMib, nativeMib, descriptors, threads].flatMap(figures),
+      ]),
+    );
+    return [
+      'growth per hour after warm-up, and in the last third of the run (late); live: in use by JavaScript after a full',
+      'collection; nat.: resident beyond what V8 keeps',
+      line(['process', 'lives', 'minutes', ...titles]),
+      ...rows,
+    ];
   }
 
   /** The last line of a run. */

@@ -18,7 +18,7 @@ import { ChaosNetwork } from './network.js';
 import type { ChaosOptions } from './options.js';
 import { SeededRandom } from './random.js';
 import { differences, type ReplicaImage, readReplicas } from './replicas.js';
-import { ChaosReport } from './report.js';
+import { ChaosReport, type FaultRecord } from './report.js';
 import { blockBytes } from './stamp.js';
 import { type Sample, sampleProcess, slopeOf } from './usage.js';
 
@@ -30,10 +30,16 @@ const sampleMs = 2_000;
 /** From the end of a fault until the cluster is whole and every client goes on. */
 const recoveryMsMax = 90_000;
 const drainMsMax = 60_000;
+const scrubMsMax = 120_000;
 const hostNqn = 'nqn.2026-01.io.basalt:host:chaos';
 const controllers = ['controller-1', 'controller-2'];
-const kinds = ['nvme', 'nbd', 'embedded'] as const;
+const kinds = ['nvme', 'coded', 'nbd', 'embedded'] as const;
 type Kind = (typeof kinds)[number];
+/** Driven by controller nodes. */
+const served = kinds.filter((kind) => kind !== 'embedded');
+/** Each block is on two disks; of the others it is on one, and their disks hold parity. */
+const mirrored = kinds.filter((kind) => kind !== 'coded');
+const codedPool = { name: 'coded', redundancy: { kind: 'erasure', data: 2, parity: 1 } } as const;
 
 export class ChaosRun {
   readonly report: ChaosReport;
@@ -51,8 +57,8 @@ export class ChaosRun {
   #cluster: DemoCluster | null = null;
   #sampler: NodeJS.Timeout | null = null;
   #healedNs = 0;
-  /** Who drove the hosts' volumes when it was last looked at. */
-  #active: string | null = null;
+  /** The volumes that each node drove when it was last looked at. */
+  #roles = new Map<string, string>();
 
   constructor(options: ChaosOptions) {
     this.#options = options;
@@ -68,6 +74,7 @@ export class ChaosRun {
 
   async run(): Promise<void> {
     for (const folder of [this.#folder, this.#sockets]) mkdirSync(folder, { recursive: true });
+    this.#probeHeaps();
     await this.#startCluster();
     await this.#startClients();
     this.#sampler = setInterval(() => this.#sample(), sampleMs);
@@ -88,8 +95,11 @@ export class ChaosRun {
     this.report.clients = [...this.#clients.values()].map((client) => ({ name: client.name, ...client.totals }));
     // A short run still shows figures, of what little there is.
     const warmUpMs = Math.min(60_000, (this.#options.minutes * 60_000) / 5);
+    const times = [...this.#samples.values()].flat().map(({ atMs }) => atMs);
+    const [firstMs, lastMs] = times.reduce(([low, high], at) => [Math.min(low, at), Math.max(high, at)], [Infinity, 0]);
+    const lastThirdMs = firstMs + ((lastMs - firstMs) * 2) / 3;
     this.report.slopes = [...this.#samples]
-      .map(([name, samples]) => slopeOf(name, samples, warmUpMs))
+      .map(([name, samples]) => slopeOf(name, samples, { warmUpMs, lateMs: lastThirdMs }))
       .filter((slope) => slope !== null);
   }
 
@@ -133,6 +143,13 @@ export class ChaosRun {
     return found;
   }
 
+  /** Every process that is started from now on says what its heap holds. */
+  #probeHeaps(): void {
+    const probe = new URL('./heap-probe.mjs', import.meta.url).href;
+    process.env['NODE_OPTIONS'] = `${process.env['NODE_OPTIONS'] ?? ''} --import ${probe}`.trim();
+    process.env['BASALT_CHAOS_HEAPS'] = this.#folder;
+  }
+
   async #startCluster(): Promise<void> {
     const stores = this.#options.store === 'etcd' ? ['store-1', 'store-2', 'store-3'] : ['store'];
     const daemons = [...stores, 'api', 'disk-1', 'disk-2', 'disk-3', ...controllers];
@@ -150,11 +167,13 @@ export class ChaosRun {
     });
     await this.#cluster.start();
     const { api } = this.#cluster;
+    await api.createPool(codedPool);
     for (const kind of kinds) {
-      const served = kind === 'embedded' ? [] : controllers;
-      await api.createVolume({ name: kind, sizeBytes: volumeBytes, copies: 2, legs: 4, controllers: served });
+      const where = kind === 'embedded' ? [] : controllers;
+      const kept = kind === 'coded' ? { pool: codedPool.name } : { copies: 2 };
+      await api.createVolume({ name: kind, sizeBytes: volumeBytes, ...kept, legs: 4, controllers: where });
     }
-    await api.attach('nvme', { host: hostNqn });
+    for (const kind of ['nvme', 'coded']) await api.attach(kind, { host: hostNqn });
     for (const node of controllers) await api.attach('nbd', { nbd: { path: this.#nbdPath(node), node } });
     for (const kind of kinds) {
       if (kind !== 'embedded') await this.#wholeVolume(kind, recoveryMsMax);
@@ -184,19 +203,20 @@ export class ChaosRun {
       this.#clients.set(kind, client);
     }
     await Promise.all([...this.#clients.values()].map((client) => client.start()));
-    this.#active = await this.#activeController();
+    await this.#noteRoles();
     this.#say(`${kinds.join(', ')} clients run, ${this.#options.rate} requests a second each`);
   }
 
   async #target(kind: Kind): Promise<ClientTarget> {
     const volume = this.#volume(kind);
     switch (kind) {
-      case 'nvme': {
+      case 'nvme':
+      case 'coded': {
         const paths = volume.paths.map(({ node, address }) => {
           if (address === null) throw new Error(`${node} does not say where hosts reach it`);
           return address;
         });
-        return { kind, nqn: volume.nqn, hostNqn, paths };
+        return { kind: 'nvme', nqn: volume.nqn, hostNqn, paths };
       }
       case 'nbd':
         return { kind, paths: controllers.map((node) => this.#nbdPath(node)), volumeName: volume.name };
@@ -208,7 +228,7 @@ export class ChaosRun {
   }
 
   async #faults(): Promise<void> {
-    const { minutes, faultIntervalMs, only } = this.#options;
+    const { minutes, faultIntervalMs, faultsAtOnce, only } = this.#options;
     const usable = faultKinds.filter(
       (kind) => (only === null || kind.name.includes(only)) && (this.#network !== null || kind.needsNetwork !== true),
     );
@@ -219,15 +239,50 @@ export class ChaosRun {
     while (dueMs < endMs) {
       await systemClock.sleep(Math.max(0, dueMs - systemClock.now()));
       dueMs = Math.max(dueMs, systemClock.now() - faultIntervalMs) + faultIntervalMs;
-      await this.#fault(deck.next());
+      await this.#strike(deck.hand(faultsAtOnce));
     }
     await systemClock.sleep(Math.max(0, endMs - systemClock.now()));
   }
 
-  async #fault(kind: FaultKind): Promise<void> {
+  /** What `kinds` do, at the same time, and what becomes of it. */
+  async #strike(kinds: readonly FaultKind[]): Promise<void> {
     const atMs = systemClock.now();
-    const gapsMs: Record<string, number> = {};
     for (const client of this.#clients.values()) await client.tell('mark', 10_000);
+    const struck: { kind: FaultKind; fault: Fault }[] = [];
+    for (const kind of kinds) {
+      const fault = await this.#inject(kind);
+      if (fault !== null) struck.push({ kind, fault });
+    }
+    if (struck.length === 0) return;
+    for (const { kind, fault } of struck.toReversed()) {
+      await systemClock.sleep(Math.max(0, atMs + fault.holdMs - systemClock.now()));
+      await fault.heal();
+      this.#say(`  ${kind.name} has ended`);
+    }
+    const healedMs = systemClock.now();
+    const problem = await this.#whole(recoveryMsMax).then(
+      () => null,
+      (error: unknown) => (error instanceof Error ? error.message : String(error)),
+    );
+    const names = struck.map(({ kind }) => kind.name).join(' and ');
+    const targets = struck.map(({ fault }) => fault.target).join(', ');
+    const record: FaultRecord = {
+      kind: names,
+      target: targets,
+      atMs: atMs - this.#startedMs,
+      heldMs: healedMs - atMs,
+      recoveredMs: problem === null ? systemClock.now() - healedMs : null,
+      gapsMs: Object.fromEntries([...this.#clients.values()].map(({ name, gapMs }) => [name, gapMs])),
+    };
+    this.report.faults.push(record);
+    const { length } = this.report.faults;
+    this.report.check(`whole again after fault ${length}, ${names}`, problem === null, problem ?? '');
+    const how = problem ?? `whole again in ${((record.recoveredMs ?? 0) / 1000).toFixed(1)} s`;
+    this.#say(`  ${how}; ${gapText(record.gapsMs)}`);
+    this.#expectEverybody(targets);
+  }
+
+  async #inject(kind: FaultKind): Promise<Fault | null> {
     const fault = await kind.inject({
       cluster: this.#running(),
       network: this.#network,
@@ -236,42 +291,25 @@ export class ChaosRun {
       hostName: hostName('nvme'),
       activeController: () => this.#activeController(),
     });
-    if (fault === null) {
-      this.report.notes.push(`${kind.name}: this machine cannot`);
-      return;
-    }
-    this.#say(`${kind.name} (${fault.target}) for ${(fault.holdMs / 1000).toFixed(1)} s`);
-    await systemClock.sleep(fault.holdMs);
-    await fault.heal();
-    const healedMs = systemClock.now();
-    const problem = await this.#whole(recoveryMsMax).then(
-      () => null,
-      (error: unknown) => (error instanceof Error ? error.message : String(error)),
-    );
-    const recoveredMs = problem === null ? systemClock.now() - healedMs : null;
-    for (const client of this.#clients.values()) gapsMs[client.name] = client.gapMs;
-    this.report.faults.push({
-      kind: kind.name,
-      target: fault.target,
-      atMs: atMs - this.#startedMs,
-      heldMs: healedMs - atMs,
-      recoveredMs,
-      gapsMs,
-    });
-    this.report.check(
-      `whole again after fault ${this.report.faults.length}, ${kind.name}`,
-      problem === null,
-      problem ?? '',
-    );
-    this.#say(`  ${problem ?? `whole again in ${((recoveredMs ?? 0) / 1000).toFixed(1)} s`}; ${gapText(gapsMs)}`);
-    this.#expectEverybody(fault);
+    if (fault === null) this.report.notes.push(`${kind.name}: this machine cannot`);
+    else this.#say(`${kind.name} (${fault.target}) for ${(fault.holdMs / 1000).toFixed(1)} s`);
+    return fault;
   }
 
   /** A daemon that ended by itself is a finding; it is started again so that the run can go on. */
-  #expectEverybody(after: Fault): void {
+  #expectEverybody(targets: string): void {
     for (const daemon of this.#running().daemons) {
-      if (daemon.pid === undefined) this.report.check(`${daemon.name} runs`, false, `it ended after ${after.target}`);
+      if (daemon.pid === undefined) this.report.check(`${daemon.name} runs`, false, `it ended after ${targets}`);
     }
+  }
+
+  async #noteRoles(): Promise<void> {
+    const roles = new Map<string, string>();
+    for (const kind of served) {
+      const { controller } = await this.#running().api.volume(kind);
+      if (controller !== null) roles.set(controller, `${roles.get(controller) ?? ''} ${kind}`);
+    }
+    this.#roles = roles;
   }
 
   async #activeController(): Promise<string> {
@@ -291,7 +329,7 @@ export class ChaosRun {
   async #whole(msMax: number): Promise<void> {
     const endMs = systemClock.now() + msMax;
     for (const kind of kinds) await this.#wholeVolume(kind, Math.max(1_000, endMs - systemClock.now()));
-    this.#active = (await this.#running().api.volume('nvme')).controller;
+    await this.#noteRoles();
     for (const client of this.#clients.values()) {
       const goal = client.completed + 20;
       while (client.completed < goal) {
@@ -310,7 +348,7 @@ export class ChaosRun {
     ];
     for (const { name, pid } of processes) {
       const sample =
-        pid === undefined ? null : sampleProcess(pid, name === this.#active ? 'active' : '', systemClock.now());
+        pid === undefined ? null : sampleProcess(pid, this.#roles.get(name) ?? '', systemClock.now(), this.#folder);
       if (sample === null) continue;
       const samples = this.#samples.get(name) ?? [];
       samples.push(sample);
@@ -344,6 +382,16 @@ export class ChaosRun {
       );
       this.report.check(`${client.name}: the process never ended by itself`, client.unexpectedEnds === 0);
     }
+    for (const kind of served) await this.#scrub(kind);
+  }
+
+  /** Of copies and of parity nothing may differ, now that nothing changes any more. */
+  async #scrub(kind: Kind): Promise<void> {
+    const cluster = this.#running();
+    const { id } = await cluster.api.scrubVolume(kind, { repair: false });
+    const { state, result } = await cluster.jobEnded(id, scrubMsMax);
+    const sound = state === 'done' && result?.['differentBlocks'] === 0 && result['unreadableBlocks'] === 0;
+    this.report.check(`${kind}: a scrub finds nothing`, sound, `${state}, ${JSON.stringify(result)}`);
   }
 
   async #quiet(client: ClientProcess): Promise<string | null> {
@@ -361,7 +409,7 @@ export class ChaosRun {
     if (this.#sampler !== null) clearInterval(this.#sampler);
     const cluster = this.#running();
     const { api } = cluster;
-    const volumes = await Promise.all(kinds.map((kind) => api.volume(kind)));
+    const volumes = await Promise.all(mirrored.map((kind) => api.volume(kind)));
     this.#say('ending clients and daemons in order');
     for (const client of this.#clients.values()) {
       const failure = await client.tell('close', drainMsMax).then(

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// How often a random test of one thread repeats itself. Under a sanitizer a round takes some ten times as long; the
+// simulator's runs (`npm run sim`) do many more without one. ThreadSanitizer is there for races, of which one thread
+// has none: a few rounds bring it by all the code.
+#pragma once
+
+#include <cstdint>
+
+namespace basalt::testing {
+
+struct Rounds {
+  uint64_t plain;
+  uint64_t asan;
+  uint64_t tsan;
+};
+
+constexpr uint64_t rounds_here(Rounds rounds) {
+#if defined(__SANITIZE_ADDRESS__)
+  return rounds.asan;
+#elif defined(__SANITIZE_THREAD__)
+  return rounds.tsan;
+#else
+  return rounds.plain;
+#endif
+}
+
+}  // namespace basalt::testing
