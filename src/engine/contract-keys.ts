@@ -120,6 +120,34 @@ export function keys(start: () => Engine): void {
     }
   });
 
+  it('watches a peer whose port speaks TLS with the key that it lets the watcher in by, and says when it does not', async () => {
+    const [peer, watcher] = [start(), start()];
+    const host = 'nqn.2026-01.io.basalt:watcher';
+    const nqn = 'nqn.2026-01.io.basalt:watched';
+    const right = 'NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:';
+    const wrong = 'NVMeTLSkey-1:01:c+kF8qsl7iMg8ZDG2SHbRhMYXRAOo42XMu5ROpC7y1yXdQll:';
+    await peer.rpc('nvmf_create_transport', { trtype: 'TCP' });
+    await peer.rpc('nvmf_create_subsystem', { nqn, internal: true });
+    await peer.rpc('basalt_keyring_add_key', { name: 'right', secret: right });
+    await peer.rpc('nvmf_subsystem_add_host', { nqn, host, psk: 'right' });
+    const discovery = 'nqn.2014-08.org.nvmexpress.discovery';
+    const listen_address = { trtype: 'TCP', traddr: '127.0.0.1', trsvcid: '0' } as const;
+    const at = { nqn: discovery, listen_address, secure_channel: true };
+    const { traddr, trsvcid } = await peer.rpc('nvmf_subsystem_add_listener', at);
+    await watcher.rpc('basalt_keyring_add_key', { name: 'right', secret: right });
+    await watcher.rpc('basalt_keyring_add_key', { name: 'wrong', secret: wrong });
+    const told: object[] = [];
+    watcher.on('event', ({ method, params }) => told.push({ method, name: (params as { name: string }).name }));
+    const watch = { traddr, trsvcid, keep_alive_ms: 500, hostnqn: host };
+    await expectRefusal(watcher.rpc('basalt_peer_watch', { name: 'n', ...watch, psk: 'none' }), 'notFound', 'psk');
+    for (const psk of ['right', 'wrong']) await watcher.rpc('basalt_peer_watch', { name: psk, ...watch, psk });
+    const connected = { method: 'peer_connected', name: 'right' };
+    await expect
+      .poll(() => told, { timeout: 10_000 })
+      .toEqual(expect.arrayContaining([connected, { method: 'peer_denied', name: 'wrong' }]));
+    expect(told).toHaveLength(2);
+  });
+
   it('takes what hosts may authenticate with, and refuses what it does not know', async () => {
     const engine = start();
     const policy = { dhchap_digests: ['sha512', 'sha256'], dhchap_dhgroups: ['null'] } satisfies AuthenticationPolicy;

@@ -451,7 +451,8 @@ export interface MethodMap {
   basalt_nbd_start: { params: { bdev_name: string; path: string; export_name?: string }; result: { uri: string } };
   basalt_nbd_stop: { params: { path: string }; result: true };
   basalt_peer_watch: {
-    params: { name: string; traddr: string; trsvcid: string; keep_alive_ms: number };
+    /** Without `hostnqn` as a host of no name. `psk`: of its TLS. */
+    params: { name: string; traddr: string; trsvcid: string; keep_alive_ms: number; hostnqn?: string; psk?: string };
     result: string;
   };
   basalt_peer_unwatch: { params: { name: string }; result: true };
@@ -488,6 +489,8 @@ export type EngineEvent =
   | { method: 'peer_lost'; params: { name: string; reason: string } }
   /** Its machine refuses, or no way leads there: once for a watch, and once for each time that it was connected. */
   | { method: 'peer_refused'; params: { name: string; reason: string } }
+  /** It is there, and does not let this watcher in: once for a watch, and once for each peer_connected. */
+  | { method: 'peer_denied'; params: { name: string; reason: string } }
   /** A host's command waits until this is durable, or refused. */
   | {
       method: 'nvmf_reservation_change';

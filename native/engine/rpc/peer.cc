@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // basalt_peer_watch, basalt_peer_unwatch: hints about peers that come and go.
 #include "engine/fabric.h"
+#include "engine/rpc/authentication_params.h"
 #include "engine/rpc/fields.h"
 #include "engine/rpc/modules.h"
 #include "engine/rpc/nvmf_params.h"
@@ -41,6 +42,9 @@ class Peer final : public Module {
     void peer_refused(const Error& reason) override {
       bus->emit("peer_refused", JsonValue::object().set("name", name).set("reason", reason.message));
     }
+    void peer_denied(const Error& reason) override {
+      bus->emit("peer_denied", JsonValue::object().set("name", name).set("reason", reason.message));
+    }
   };
 
   Task<RpcResult> watch(JsonValue params) {
@@ -49,8 +53,13 @@ class Peer final : public Module {
     nvmf::PeerWatchOptions options;
     options.address = {in.string("traddr"), read_port(in, "trsvcid")};
     options.keep_alive_ms = static_cast<uint32_t>(in.natural("keep_alive_ms", {.min = 100, .max = 60'000}));
-    options.hostnqn = "nqn.2014-08.org.nvmexpress:uuid:" + engine_.make_uuid().to_string();
+    options.hostnqn = in.has("hostnqn") ? read_nqn(in, "hostnqn")
+                                        : "nqn.2014-08.org.nvmexpress:uuid:" + engine_.make_uuid().to_string();
+    const std::string tls_name = in.string_or("psk", "");
     if (auto error = in.error()) co_return *error;
+    auto tls_key = find_tls_key(engine_.keyring(), tls_name);
+    if (!tls_key) co_return std::move(tls_key).error();
+    options.authentication.tls = *tls_key;
     if (watches_.contains(name)) co_return Error{Errc::exists, "peer watch " + name + " exists"};
     auto held = std::make_unique<Watch>();
     held->bus = &engine_.events();

@@ -31,6 +31,7 @@ HostControllerOptions PeerWatch::controller_options(Duration connect_timeout) {
   options.connect_timeout = connect_timeout;
   options.admin_timeout = connect_timeout;
   options.discovery = true;
+  options.authentication = options_.authentication;
   return options;
 }
 
@@ -55,9 +56,10 @@ void PeerWatch::report_lost() {
   if (!stopping_ && listener_ != nullptr) listener_->peer_lost(lost_reason_);
 }
 
-void PeerWatch::report_refused(const Error& reason) {
-  if (reason.code != Errc::unreachable || std::exchange(refused_, true)) return;
-  if (!stopping_ && listener_ != nullptr) listener_->peer_refused(reason);
+void PeerWatch::report_failure(const Error& reason) {
+  if (stopping_ || listener_ == nullptr) return;
+  if (reason.code == Errc::unreachable && !std::exchange(refused_, true)) listener_->peer_refused(reason);
+  if (reason.code == Errc::permission && !std::exchange(denied_, true)) listener_->peer_denied(reason);
 }
 
 // After a loss the peer is asked once more, at once: it may have ended the association because this process was
@@ -81,7 +83,7 @@ Task<void> PeerWatch::run() {
       delay = options_.delay_min;
       attempt = 0;
       live_ = true;
-      refused_ = false;
+      refused_ = denied_ = false;
       const bool known = std::exchange(connected_, true);
       if (!known && listener_ != nullptr) listener_->peer_connected();
       while (live_ && !stopping_)
@@ -92,7 +94,7 @@ Task<void> PeerWatch::run() {
       continue;
     }
     report_lost();
-    if (!outcome) report_refused(outcome.error());
+    if (!outcome) report_failure(outcome.error());
     co_await controller_->close();
     controller_.reset();
     if (stopping_) break;

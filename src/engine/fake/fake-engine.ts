@@ -34,7 +34,7 @@ import { reservationMethods } from './methods-reservation.js';
 import { snapshotMethods } from './methods-snapshot.js';
 import { FakeNetwork } from './network.js';
 import { IoStatus, Refused, reservationConflict } from './refusal.js';
-import { discoveryNqn, EngineState, type FakeNamespace, type FakeSubsystem } from './state.js';
+import { discoveryNqn, EngineState, type FakeNamespace, type FakeSubsystem, noSecrets, type Secrets } from './state.js';
 
 const frameworkMethods: Record<string, Handler> = {
   rpc_get_methods: (_state, fields) => {
@@ -190,9 +190,17 @@ export class FakeEngine implements Engine {
     return listeners.some((each) => each.traddr === traddr && each.trsvcid === trsvcid);
   }
 
+  /** Discovery there: by TLS those whom any subsystem admits with that key. */
+  letsIn(hostnqn: string, psk: string | null, at: { traddr: string; trsvcid: string }): boolean {
+    const listeners = this.#state.subsystems.get(discoveryNqn)?.listeners ?? [];
+    const here = listeners.find((each) => each.traddr === at.traddr && each.trsvcid === at.trsvcid);
+    if (here?.secure !== true) return psk === null;
+    return psk !== null && [...this.#state.subsystems.values()].some((each) => each.secrets.get(hostnqn)?.psk === psk);
+  }
+
   /** What a host sees of a subsystem's first namespace. */
-  connect(nqn: string, hostnqn: string): FakeNamespace {
-    const { namespace } = this.#admitted(nqn, hostnqn, null);
+  connect(nqn: string, hostnqn: string, secrets: Secrets = noSecrets): FakeNamespace {
+    const { namespace } = this.#admitted(nqn, hostnqn, secrets);
     if (namespace.oneWriter) throw new Refused('unsupported', `namespace 1 of ${nqn} is for its controller only`);
     return namespace;
   }
@@ -204,35 +212,31 @@ export class FakeEngine implements Engine {
     return listener?.anaState === 'optimized' || listener?.anaState === 'non_optimized';
   }
 
-  /** `secret`: what the host authenticates with; null: nothing. */
-  #admitted(
-    nqn: string,
-    hostnqn: string,
-    secret: string | null,
-  ): { subsystem: FakeSubsystem; namespace: FakeNamespace } {
+  #admitted(nqn: string, hostnqn: string, shown: Secrets): { subsystem: FakeSubsystem; namespace: FakeNamespace } {
     const subsystem = this.#state.subsystems.get(nqn);
     const namespace = subsystem?.namespaces.get(1);
     if (subsystem === undefined || namespace === undefined)
       throw new Refused('unreachable', `${nqn} is not served there`);
     if (!subsystem.allowAnyHost && !subsystem.hosts.has(hostnqn))
       throw new Refused('permission', `${nqn} does not admit ${hostnqn}`);
-    const wanted = subsystem.secrets.get(hostnqn) ?? null;
-    if (wanted !== null && secret === null)
+    const wanted = subsystem.secrets.get(hostnqn) ?? noSecrets;
+    if (wanted.psk !== null && shown.psk === null)
+      throw new Refused('permission', `${nqn} admits ${hostnqn} by TLS only`);
+    if (wanted.psk !== shown.psk) throw new Refused('permission', `${nqn}: the target refuses this host's key`);
+    if (wanted.dhchap !== null && shown.dhchap === null)
       throw new Refused('permission', `${nqn}: the controller wants authentication, and there is no dhchap_key`);
     // With a key of its own it wants proof of the controller, too.
-    if (wanted !== secret) throw new Refused('permission', `${nqn}: authentication failed`);
-    if (subsystem.hosts.get(hostnqn)?.psk !== undefined)
-      throw new Refused('permission', `${nqn} admits ${hostnqn} by TLS only`);
+    if (wanted.dhchap !== shown.dhchap) throw new Refused('permission', `${nqn}: authentication failed`);
     return { subsystem, namespace };
   }
 
   /** Register, then Acquire with preempt-and-abort, of a new association of a host with that secret. */
   takeOver(
     nqn: string,
-    { hostnqn, secret, link }: { hostnqn: string; secret: string | null; link: string | null },
+    { hostnqn, secrets, link }: { hostnqn: string; secrets: Secrets; link: string | null },
     epoch: bigint,
   ): { bdev: FakeBdev; incarnation: string; connection: string } {
-    const { subsystem, namespace } = this.#admitted(nqn, hostnqn, secret);
+    const { subsystem, namespace } = this.#admitted(nqn, hostnqn, secrets);
     const keeper = namespace.gate === null ? null : namespace;
     const gated = keeper ?? this.#state.lvols.get(namespace.bdev.name)?.lvol;
     const gate = gated?.gate ?? null;

@@ -8,6 +8,7 @@ import { type FakeBdev, type FakeIo, isIoStatus, makeBdev } from './bdev.js';
 import type { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
 import { assertPort, memberKeepAliveMs, reachPeer } from './methods-leg.js';
+import { keyNames, needKeys, readPolicy, secretsOf } from './methods-nvmf.js';
 import { hostPathError, Refused } from './refusal.js';
 import { reservationStatus as status } from './reservation-rules.js';
 import type { EngineState } from './state.js';
@@ -27,13 +28,17 @@ async function attachController(state: EngineState, fields: Fields): Promise<str
   for (const option of ['ctrlr_loss_timeout_sec', 'fast_io_fail_timeout_sec', 'keep_alive_ms'])
     fields.naturalOr(option, 1, 1);
   assertPort(fields, trsvcid);
+  const names = keyNames(fields);
+  readPolicy(fields);
   fields.end();
+  needKeys(state, names);
+  const secrets = secretsOf(state, names);
   const bdevName = `${name}n1`;
   state.assertFree(bdevName);
   state.attaching.add(bdevName);
   try {
     const peer = await reachPeer(state, traddr, trsvcid, connectMs);
-    const { bdev, reservation } = peer.connect(subnqn, hostnqn);
+    const { bdev, reservation } = peer.connect(subnqn, hostnqn, secrets);
     const onLost = (): void => {};
     const association = new Association({ from: state.engine, to: peer, keepAliveMs: memberKeepAliveMs, onLost });
     const io = reservation.guard(bdev, hostid);

@@ -8,7 +8,7 @@ import { type FakeBdev, followSize, makeBdev } from './bdev.js';
 import { Fields } from './fields.js';
 import { LegIo } from './leg.js';
 import type { Handler } from './methods-bdev.js';
-import { keyNames, needKeys, readPolicy } from './methods-nvmf.js';
+import { keyNames, needKeys, readPolicy, secretsOf } from './methods-nvmf.js';
 import { hostPathError, IoStatus, Refused, reservationConflict } from './refusal.js';
 import { discoveryNqn, type EngineState, type FakeMember } from './state.js';
 
@@ -40,14 +40,14 @@ async function attachMember(state: EngineState, fields: Fields): Promise<unknown
   assertPort(fields, request.trsvcid);
   fields.end();
   needKeys(state, names);
-  const secret = names.dhchap_key === undefined ? null : (state.keys.get(names.dhchap_key)?.secret ?? null);
+  const secrets = secretsOf(state, names);
   state.assertFree(request.name);
   state.attaching.add(request.name);
   try {
     const peer = await reachPeer(state, request.traddr, request.trsvcid, timeoutMs);
     const { hostnqn } = request;
     const link = linkNqn !== null && peer.hasNodeLink(linkNqn, hostnqn) ? linkNqn : null;
-    const taken = peer.takeOver(request.subnqn, { hostnqn, secret, link }, request.epoch);
+    const taken = peer.takeOver(request.subnqn, { hostnqn, secrets, link }, request.epoch);
     const shared = { address: `${request.traddr}:${request.trsvcid}`, hostnqn };
     publishMember(state, request.name, { ...taken, link: link === null ? null : shared }, peer);
     const { numBlocks, blockBytes } = taken.bdev;
@@ -294,12 +294,17 @@ function watchPeer(state: EngineState, fields: Fields): string {
   const traddr = fields.string('traddr');
   const trsvcid = fields.string('trsvcid');
   const keepAliveMs = fields.natural('keep_alive_ms', 100, 60_000);
+  const hostnqn = fields.stringOr('hostnqn', '');
+  const names = fields.has('psk') ? { psk: fields.string('psk') } : {};
   assertPort(fields, trsvcid);
   fields.end();
+  needKeys(state, names);
+  const { psk } = secretsOf(state, names);
   if (state.peers.has(name)) throw new Refused('exists', `peer watch ${name} exists`);
   const { network, engine } = state;
   let association: Association | null = null;
   let refused = false;
+  let denied = false;
   const connect = (): void => {
     const peer = network.at(traddr, trsvcid);
     if (association !== null || !state.peers.has(name)) return;
@@ -309,6 +314,12 @@ function watchPeer(state: EngineState, fields: Fields): string {
     }
     if (peer === null) return;
     if (network.reach(engine, peer) !== 'connected' || !peer.serves(discoveryNqn, traddr, trsvcid)) return;
+    if (!peer.letsIn(hostnqn, psk, { traddr, trsvcid })) {
+      if (!denied)
+        state.emit({ method: 'peer_denied', params: { name, reason: "the target refuses this host's key" } });
+      denied = true;
+      return;
+    }
     const onLost = (reason: string): void => {
       association = null;
       state.emit({ method: 'peer_lost', params: { name, reason } });
@@ -316,6 +327,7 @@ function watchPeer(state: EngineState, fields: Fields): string {
     };
     association = new Association({ from: engine, to: peer, keepAliveMs, onLost });
     refused = false;
+    denied = false;
     state.emit({ method: 'peer_connected', params: { name } });
   };
   const later = (): void => void network.clock.setTimer(0, connect);

@@ -8,7 +8,14 @@ import type { Fields } from './fields.js';
 import type { Handler } from './methods-bdev.js';
 import { Refused } from './refusal.js';
 import { FakeReservation } from './reservation.js';
-import { discoveryNqn, type EngineState, type FakeListener, type FakeSubsystem } from './state.js';
+import {
+  discoveryNqn,
+  type EngineState,
+  type FakeListener,
+  type FakeSubsystem,
+  noSecrets,
+  type Secrets,
+} from './state.js';
 
 const anaStates: readonly AnaState[] = ['optimized', 'non_optimized', 'inaccessible', 'change'];
 
@@ -204,10 +211,19 @@ export function readPolicy(fields: Fields): void {
 
 /** As whoever holds the keys keeps them, whatever becomes of the keyring. */
 function keepSecret(state: EngineState, subsystem: FakeSubsystem, host: string): void {
-  const name = subsystem.hosts.get(host)?.dhchap_key;
-  const secret = name === undefined ? undefined : state.keys.get(name)?.secret;
-  if (name === undefined) subsystem.secrets.delete(host);
-  else if (secret !== undefined) subsystem.secrets.set(host, secret);
+  const before = subsystem.secrets.get(host) ?? noSecrets;
+  const names = subsystem.hosts.get(host) ?? {};
+  const now = secretsOf(state, names);
+  const kept = (name: string | undefined, secret: string | null, old: string | null): string | null =>
+    name === undefined ? null : (secret ?? old);
+  const dhchap = kept(names.dhchap_key, now.dhchap, before.dhchap);
+  subsystem.secrets.set(host, { dhchap, psk: kept(names.psk, now.psk, before.psk) });
+}
+
+export function secretsOf(state: EngineState, names: KeyNames): Secrets {
+  const secret = (name: string | undefined): string | null =>
+    name === undefined ? null : (state.keys.get(name)?.secret ?? null);
+  return { dhchap: secret(names.dhchap_key), psk: secret(names.psk) };
 }
 
 export function keyNames(fields: Fields): KeyNames {

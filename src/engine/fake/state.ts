@@ -14,6 +14,14 @@ import { Refused } from './refusal.js';
 import type { FakeReservation } from './reservation.js';
 import type { HostCommand } from './reservation-rules.js';
 
+/** What a host shows, or has to; null: nothing. */
+export interface Secrets {
+  readonly dhchap: string | null;
+  readonly psk: string | null;
+}
+
+export const noSecrets: Secrets = { dhchap: null, psk: null };
+
 export interface FakeListener {
   readonly traddr: string;
   readonly trsvcid: string;
@@ -46,8 +54,8 @@ export interface FakeSubsystem {
   allowAnyHost: boolean;
   /** Host NQN → the names of the keys that it authenticates with; none: it does not have to. */
   readonly hosts: Map<string, KeyNames>;
-  /** Of the hosts that have one: what they must authenticate with. */
-  readonly secrets: Map<string, string>;
+  /** Of the hosts that have keys: what they must show. */
+  readonly secrets: Map<string, Secrets>;
   readonly listeners: FakeListener[];
   readonly namespaces: Map<number, FakeNamespace>;
 }

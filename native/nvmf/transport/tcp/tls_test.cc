@@ -4,6 +4,7 @@
 
 #include "bdev/nvmf/multipath.h"
 #include "nvmf/host/controller.h"
+#include "nvmf/host/peer_watch.h"
 #include "nvmf/transport/target_world_testing.h"
 #include "nvmf/transport/tcp/tls_testing.h"
 
@@ -282,6 +283,38 @@ TEST_F(TcpTls, DiscoveryShowsAHostItsWaysOnly) {
   entries = entries_of(plain);
   ASSERT_EQ(entries.size(), 2u);
   EXPECT_EQ(entries[0].treq | entries[1].treq, 0);
+}
+
+TEST_F(TcpTls, APeerIsWatchedByWhomItLetsInAndTellsOthersOnceThatTheyAreNot) {
+  struct Watcher : PeerWatch::Listener {
+    size_t connected = 0, lost = 0, refused = 0, denied = 0;
+    void peer_connected() override { connected++; }
+    void peer_lost(const Error&) override { lost++; }
+    void peer_refused(const Error&) override { refused++; }
+    void peer_denied(const Error& reason) override {
+      EXPECT_EQ(reason.code, Errc::permission) << reason.message;
+      denied++;
+    }
+  } watcher, stranger;
+  const ListenAddress same_port{"TCP", address.traddr, address.trsvcid, true};
+  ASSERT_TRUE(world.net.run(world.target->discovery().add_listener(same_port)).ok());
+  PeerWatchOptions watched;
+  watched.address = address;
+  watched.hostnqn = hostnqn;
+  watched.authentication.tls = keys.tls;
+  PeerWatch watch(world.host, tcp, watched, &watcher);
+  watched.authentication.tls = tls_key_of(tls_text_other);
+  PeerWatch strange(world.host, tcp, watched, &stranger);
+  ASSERT_TRUE(watch.start().ok());
+  ASSERT_TRUE(strange.start().ok());
+  ASSERT_TRUE(world.net.run_until([&] { return watcher.connected == 1 && stranger.denied == 1; }));
+  world.net.run_for(seconds(10));
+  EXPECT_TRUE(watch.connected());
+  EXPECT_EQ(watcher.lost + watcher.refused + watcher.denied, 0u);
+  EXPECT_EQ(stranger.connected + stranger.lost + stranger.refused, 0u);
+  EXPECT_EQ(stranger.denied, 1u) << "told once";
+  world.net.run_void(watch.stop());
+  world.net.run_void(strange.stop());
 }
 
 TEST_F(TcpTls, GoesTogetherWithInBandAuthentication) {
