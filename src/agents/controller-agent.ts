@@ -4,7 +4,7 @@
 
 import { nqns } from '../model/keys.js';
 import { type DrivenVolume, exportId, frontsOf } from '../model/multi-active.js';
-import type { Address, VolumeObject } from '../model/objects.js';
+import type { NodeAddress, VolumeObject } from '../model/objects.js';
 import { linkOf } from '../reconcile/node-links.js';
 import { partSizeBytes } from '../reconcile/parts.js';
 import { type ClusterLink, onChangeOf } from './cluster-link.js';
@@ -24,9 +24,9 @@ export interface ControllerAgentOptions {
   readonly link: ClusterLink;
   readonly node: string;
   /** Where hosts reach this node. */
-  readonly hosts: Address;
+  readonly hosts: NodeAddress;
   /** Where other nodes reach it; null: where hosts do. */
-  readonly internal: Address | null;
+  readonly internal: NodeAddress | null;
   /** This process', as the store shows it. */
   readonly incarnation: string;
   readonly access: HostAccess;
@@ -110,7 +110,7 @@ export class ControllerAgent {
       name: 'controller agent',
       clock: context.clock,
       log: new RateLimitedLog(context.log, context.clock),
-      pass: () => this.#pass(),
+      pass: (signal) => this.#pass(signal),
       restMs,
     });
   }
@@ -171,8 +171,8 @@ export class ControllerAgent {
     served.update(volume);
   }
 
-  async #pass(): Promise<void> {
-    const { link, node, context } = this.#options;
+  async #pass(signal: AbortSignal): Promise<void> {
+    const { link, node, context, hosts, internal } = this.#options;
     const lookedAtMs = context.clock.now();
     const wanted = link.state
       .all('volumes')
@@ -201,6 +201,8 @@ export class ControllerAgent {
       // What is left of it goes by the same names as what would be made.
       else if (!this.#retiring.has(volume.id)) this.#serve(volume);
     }
+    // By TLS others watch this node as whom the link lets in, also where it has no parts.
+    if (hosts.secure) await this.#partLink.ensure(internal ?? hosts, signal);
     this.#loop.looked(context.clock.now() - lookedAtMs, { share: 4, mostMs: 200 });
   }
 

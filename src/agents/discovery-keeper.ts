@@ -55,7 +55,7 @@ export function wantedOf(state: ClusterState, node: string): Told {
     .all('lives')
     .filter((live) => live.name !== node && live.kind === 'node' && live.hosts !== null)
     .sort((one, other) => (one.name < other.name ? -1 : 1));
-  for (const { hosts } of others) if (hosts !== null) name(hosts, false);
+  for (const { hosts } of others) if (hosts !== null) name(hosts, hosts.secure === true);
   const names = new Set(others.map((live) => live.name));
   for (const { node: at, tlsAddress } of state.all('observedVolumes'))
     if (tlsAddress !== undefined && names.has(at)) name(tlsAddress, true);

@@ -8,10 +8,10 @@ import type { Timer } from '../env/clock.js';
 import type { CompiledDisk } from '../model/config.js';
 import { keys, nqns } from '../model/keys.js';
 import {
-  type Address,
   codecs,
   type DiskObject,
   formatVersion,
+  type NodeAddress,
   type ObservedReplica,
   type ReplicaPlacement,
   type VolumeObject,
@@ -31,7 +31,7 @@ import { type ClusterLink, onChangeOf } from './cluster-link.js';
 import { ConfigurationKeeper } from './configuration-keeper.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
 import { type DiskOpener, diskObject, lvstoreOn, type OpenDisk, openDisk } from './disks.js';
-import { listenAddress } from './listener.js';
+import { listenerAt } from './listener.js';
 import { type Identity, noIdentity } from './node-identity.js';
 import type { NodeLink } from './node-link.js';
 import { ReconcileLoop } from './reconcile-loop.js';
@@ -47,7 +47,7 @@ export interface DiskAgentOptions {
   readonly clusterId: string;
   readonly disks: readonly CompiledDisk[];
   /** Where controllers reach this node's replicas. */
-  readonly internal: Address;
+  readonly internal: NodeAddress;
   readonly nodeLink: NodeLink;
   /** Of this engine; shown as the serial number of every replica. */
   readonly incarnation: string;
@@ -388,11 +388,15 @@ export class DiskAgent {
       case 'add-listener':
         await engine.rpc('nvmf_subsystem_add_listener', {
           nqn: nqns.replica(action.replica.replica),
-          listen_address: listenAddress(this.#options.internal),
+          ...listenerAt(this.#options.internal),
         });
         return;
       case 'add-host':
-        await this.#identity.admit(engine, { nqn: nqns.replica(action.replica), host: action.host });
+        await this.#identity.admit(engine, {
+          nqn: nqns.replica(action.replica),
+          host: action.host,
+          secure: this.#options.internal.secure,
+        });
         return;
       case 'remove-host':
         await engine.rpc('nvmf_subsystem_remove_host', { nqn: nqns.replica(action.replica), host: action.host });

@@ -15,14 +15,16 @@ import { keys, nqns } from '../model/keys.js';
 import type { Address, VolumeObject } from '../model/objects.js';
 import { type HostWish, unreadableKeys } from '../reconcile/exports.js';
 import type { ClusterLink } from './cluster-link.js';
-import { listenAddress, openListener } from './listener.js';
+import { listenAddress } from './listener.js';
 
 export interface HostAccessOptions {
   readonly engine: Engine;
   readonly link: ClusterLink;
   readonly keys: KeySource | null;
-  /** Where hosts that come by TLS shall connect; the port may be 0. */
-  readonly tls: Address;
+  /** Makes the port to which hosts come by TLS, of discovery at first, and says where it is. @throws BUSY */
+  readonly openTls: () => Promise<Address>;
+  /** None comes in another way. */
+  readonly tlsOnly: boolean;
 }
 
 /** What the engine's methods call it. */
@@ -53,7 +55,10 @@ export class HostAccess {
 
   /** @throws CLUSTER_KEY_MISSING, CLUSTER_KEY_FILE, HOST_KEY_DAMAGED: then nothing has changed for the host */
   async add(volume: VolumeObject, wish: HostWish): Promise<void> {
-    const { engine } = this.#options;
+    const { engine, tlsOnly } = this.#options;
+    // It would be let in by nothing; whoever asks why finds out.
+    if (tlsOnly && !wish.tls && wish.version !== unreadableKeys)
+      throw new BasaltError('HOST_NEEDS_TLS', { nqn: wish.nqn, volume: volume.name });
     await this.#withKeys(wish, (names) =>
       engine.rpc('nvmf_subsystem_add_host', { nqn: nqns.volume(volume.id), host: wish.nqn, ...names }),
     );
@@ -72,8 +77,7 @@ export class HostAccess {
 
   /** Opened when the first host needs it. Where it is; the port is the same for all volumes. @throws BUSY */
   async tlsListener(): Promise<Address> {
-    const { engine, tls } = this.#options;
-    this.#tls ??= openListener(engine, tls, { secure: true }).catch((error: unknown) => {
+    this.#tls ??= this.#options.openTls().catch((error: unknown) => {
       this.#tls = null;
       throw error;
     });

@@ -6,10 +6,15 @@
 import { type Engine, isEngineError, type ListenAddress } from '../engine/engine.js';
 import { BasaltError } from '../model/errors.js';
 import { nqns } from '../model/keys.js';
-import type { Address } from '../model/objects.js';
+import type { Address, NodeAddress } from '../model/objects.js';
 
-export function listenAddress(address: Address): ListenAddress {
-  return { trtype: 'TCP', adrfam: address.traddr.includes(':') ? 'IPv6' : 'IPv4', ...address };
+export function listenAddress({ traddr, trsvcid }: Address): ListenAddress {
+  return { trtype: 'TCP', adrfam: traddr.includes(':') ? 'IPv6' : 'IPv4', traddr, trsvcid };
+}
+
+/** What a subsystem is told to listen there. */
+export function listenerAt(address: NodeAddress): { listen_address: ListenAddress; secure_channel?: true } {
+  return { listen_address: listenAddress(address), ...(address.secure ? { secure_channel: true } : {}) };
 }
 
 /** `trusted`: listeners without TLS may be on other addresses than loopback. */
@@ -23,21 +28,18 @@ export async function openTransport(engine: Engine, trusted: boolean): Promise<v
 
 /**
  * `trsvcid` "0" takes a free port; the result names it. `nqn`: of whom it is; absent: the discovery subsystem.
- * `secure`: for TLS and nothing else.
  * @throws BUSY when the port is taken
  */
 export async function openListener(
   engine: Engine,
-  address: Address,
-  options: { nqn?: string; secure?: boolean } = {},
-): Promise<Address> {
-  const secure = options.secure === true ? { secure_channel: true } : {};
-  const { nqn = nqns.discovery } = options;
-  const listener = { nqn, listen_address: listenAddress(address), ...secure };
+  address: NodeAddress,
+  nqn: string = nqns.discovery,
+): Promise<NodeAddress> {
+  const listener = { nqn, ...listenerAt(address) };
   const taken = await engine.rpc('nvmf_subsystem_add_listener', listener).catch((error: unknown) => {
     if (!isEngineError(error, 'busy') && !isEngineError(error, 'exists')) throw error;
     const name = `${address.traddr}:${address.trsvcid}`;
     throw new BasaltError('BUSY', { kind: 'address', name, detail: 'another process listens there' }, { cause: error });
   });
-  return { traddr: address.traddr, trsvcid: taken.trsvcid };
+  return { ...address, trsvcid: taken.trsvcid };
 }

@@ -9,7 +9,7 @@ import type { CompiledNode } from '../model/config.js';
 import { isBasaltError } from '../model/errors.js';
 import { makeIncarnation } from '../model/incarnation.js';
 import { keys } from '../model/keys.js';
-import { type Address, codecs, formatVersion, type LiveObject } from '../model/objects.js';
+import { type Address, codecs, formatVersion, type LiveObject, type NodeAddress } from '../model/objects.js';
 import { type PgPlanner, WorkerPlanner } from '../placement/planner.js';
 import type { Store } from '../store/store.js';
 import { ensureCluster } from './cluster-identity.js';
@@ -84,11 +84,14 @@ export class NodeAgent {
     if (node.discovery !== 'open') await context.engine.rpc('nvmf_set_config', { discovery_access: node.discovery });
     await assertNameFree(this.#link.state, { ...context, name: node.name, ttlSeconds: this.#ttlSeconds }, signal);
     const nodeLink = isDisk ? new NodeLink({ context, link: this.#link }) : null;
-    const wanted = { traddr: node.address, trsvcid: String(node.internalPort) };
-    const internal = nodeLink === null ? null : await openListener(context.engine, await nodeLink.open(wanted, signal));
-    const hosts = isController
-      ? await openListener(context.engine, { traddr: node.address, trsvcid: String(node.hostPort) })
-      : null;
+    const at = (port: number): NodeAddress => ({
+      traddr: node.address,
+      trsvcid: String(port),
+      ...(node.secure ? { secure: true } : {}),
+    });
+    const internal =
+      nodeLink === null ? null : await openListener(context.engine, await nodeLink.open(at(node.internalPort), signal));
+    const hosts = isController ? await openListener(context.engine, at(node.hostPort)) : null;
     const incarnation = makeIncarnation(context.boot ?? null, context.random);
     if (internal !== null && nodeLink !== null) {
       this.#disks = new DiskAgent({
@@ -109,7 +112,8 @@ export class NodeAgent {
         engine: context.engine,
         link: this.#link,
         keys: context.keys ?? null,
-        tls: { traddr: node.tlsAddress, trsvcid: String(node.tlsPort) },
+        openTls: () => this.#openTls(hosts),
+        tlsOnly: node.secure,
       });
       const common = { context, link: this.#link, node: node.name, hosts, internal, incarnation, access };
       this.#controllers = new ControllerAgent({ ...common, ...(timing === undefined ? {} : { timing }) });
@@ -149,8 +153,22 @@ export class NodeAgent {
     await this.#link.close();
   }
 
+  /** Hosts' own port, unless there is to be another one for TLS. */
+  async #openTls(hosts: NodeAddress): Promise<Address> {
+    const { context, node } = this.#options;
+    const { traddr, trsvcid } =
+      node.secure && node.tlsAddress === null && node.tlsPort === null
+        ? hosts
+        : await openListener(context.engine, {
+            traddr: node.tlsAddress ?? node.address,
+            trsvcid: String(node.tlsPort ?? 0),
+            secure: true,
+          });
+    return { traddr, trsvcid };
+  }
+
   async #register(
-    at: { internal: Address | null; hosts: Address | null; incarnation: string; link: string | null },
+    at: { internal: NodeAddress | null; hosts: NodeAddress | null; incarnation: string; link: string | null },
     signal: AbortSignal,
   ): Promise<void> {
     const { context, node } = this.#options;

@@ -11,11 +11,11 @@
 
 import { isEngineError, type SubsystemDescription } from '../engine/engine.js';
 import { nqns } from '../model/keys.js';
-import type { Address } from '../model/objects.js';
+import type { NodeAddress } from '../model/objects.js';
 import { linkControllers } from '../reconcile/node-links.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, reason } from './context.js';
-import { listenAddress, openListener } from './listener.js';
+import { listenerAt, openListener } from './listener.js';
 import { type Identity, noIdentity } from './node-identity.js';
 
 export interface NodeLinkOptions {
@@ -31,7 +31,8 @@ export class NodeLink {
   readonly #options: NodeLinkOptions;
   readonly #identity: Identity;
   /** Where it listens. */
-  #internal: Address | null = null;
+  #internal: NodeAddress | null = null;
+  #secure = false;
   /** As the engine has them; null: it has to be asked. */
   #hosts: Set<string> | null = null;
   #seen = '';
@@ -55,7 +56,7 @@ export class NodeLink {
   }
 
   /** It listens there, or cannot be had, and has let in whom the node knows. Whoever asks meanwhile waits for the same. */
-  ensure(address: Address, signal: AbortSignal): Promise<void> {
+  ensure(address: NodeAddress, signal: AbortSignal): Promise<void> {
     const run = async (): Promise<void> => {
       signal.throwIfAborted();
       if (this.#internal === null) await this.open(address, signal);
@@ -75,8 +76,9 @@ export class NodeLink {
    * Resolves when it listens there, or is known not to be had: then nobody does yet. `trsvcid` "0" takes a free port; the
    * result names it. @throws BUSY when the port is taken
    */
-  async open(address: Address, signal: AbortSignal): Promise<Address> {
+  async open(address: NodeAddress, signal: AbortSignal): Promise<NodeAddress> {
     const { engine, log } = this.#options.context;
+    this.#secure = address.secure === true;
     try {
       await this.#make(signal);
     } catch (error) {
@@ -86,7 +88,7 @@ export class NodeLink {
       log.warn({ error: reason(error) }, 'no node link: controllers connect to each replica');
       return address;
     }
-    this.#internal = (await this.#listens(address)) ?? (await openListener(engine, address, { nqn: this.#nqn }));
+    this.#internal = (await this.#listens(address)) ?? (await openListener(engine, address, this.#nqn));
     return this.#internal;
   }
 
@@ -96,9 +98,8 @@ export class NodeLink {
     if (!whole) return this.#admit(signal);
     this.#hosts = null;
     await this.#make(signal);
-    const listen_address = listenAddress(this.#internal);
-    const { engine } = this.#options.context;
-    await engine.rpc('nvmf_subsystem_add_listener', { nqn: this.#nqn, listen_address }).catch(unlessExists);
+    const listener = { nqn: this.#nqn, ...listenerAt(this.#internal) };
+    await this.#options.context.engine.rpc('nvmf_subsystem_add_listener', listener).catch(unlessExists);
   }
 
   /** What an engine has of it already is kept: connections go by it. */
@@ -125,7 +126,7 @@ export class NodeLink {
     for (const host of wanted) {
       signal.throwIfAborted();
       if (present.has(host)) continue;
-      await this.#identity.admit(engine, { nqn, host });
+      await this.#identity.admit(engine, { nqn, host, secure: this.#secure });
       present.add(host);
     }
     for (const host of [...present]) {
@@ -150,10 +151,10 @@ export class NodeLink {
   }
 
   /** Null: not there. */
-  async #listens({ traddr, trsvcid }: Address): Promise<Address | null> {
+  async #listens({ traddr, trsvcid, ...kind }: NodeAddress): Promise<NodeAddress | null> {
     const listeners = (await this.#subsystem())?.listen_addresses ?? [];
     const found = listeners.find((each) => each.traddr === traddr && ['0', each.trsvcid].includes(trsvcid));
-    return found === undefined ? null : { traddr, trsvcid: found.trsvcid };
+    return found === undefined ? null : { traddr, trsvcid: found.trsvcid, ...kind };
   }
 
   async #subsystem(): Promise<SubsystemDescription | undefined> {

@@ -7,10 +7,13 @@ import type { Engine } from '../engine/engine.js';
 import type { Clock } from '../env/clock.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
-import type { Address } from '../model/objects.js';
+import type { NodeAddress } from '../model/objects.js';
+import type { Identity } from './node-identity.js';
+import { watchParams } from './peer-watch.js';
 
 export interface NameCheck {
   readonly engine: Engine;
+  readonly identity?: Identity;
   readonly clock: Clock;
   readonly name: string;
   readonly ttlSeconds: number;
@@ -38,20 +41,23 @@ export async function assertNameFree(state: ClusterState, check: NameCheck, sign
   }
 }
 
-async function answers(check: NameCheck, address: Address, name: string, signal: AbortSignal): Promise<boolean> {
+/** Whoever does not let this one in is there, too. */
+async function answers(check: NameCheck, address: NodeAddress, name: string, signal: AbortSignal): Promise<boolean> {
   const { engine, clock } = check;
   const ended = new AbortController();
-  let connected = false;
+  let answered = false;
   const unsubscribe = engine.on('event', (event) => {
-    if (event.method !== 'peer_connected' || event.params.name !== name) return;
-    connected = true;
+    if (event.method !== 'peer_connected' && event.method !== 'peer_denied') return;
+    if (event.params.name !== name) return;
+    answered = true;
     ended.abort();
   });
   try {
-    await engine.rpc('basalt_peer_watch', { name, ...address, keep_alive_ms: answerMs }, { signal });
+    const params = await watchParams(check, { address, as: check.name, keepAliveMs: answerMs });
+    await engine.rpc('basalt_peer_watch', { name, ...params }, { signal });
     await clock.sleep(answerMs, AbortSignal.any([signal, ended.signal])).catch(() => {});
     signal.throwIfAborted();
-    return connected;
+    return answered;
   } finally {
     unsubscribe();
     await engine.rpc('basalt_peer_unwatch', { name }).catch(() => {});

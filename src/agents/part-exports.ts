@@ -8,11 +8,11 @@
 
 import { isEngineError } from '../engine/engine.js';
 import { nqns } from '../model/keys.js';
-import type { Address, VolumeObject } from '../model/objects.js';
+import type { NodeAddress, VolumeObject } from '../model/objects.js';
 import { slotName } from './assembly.js';
 import type { ClusterLink } from './cluster-link.js';
 import type { AgentContext } from './context.js';
-import { listenAddress } from './listener.js';
+import { listenerAt } from './listener.js';
 import { noIdentity } from './node-identity.js';
 import type { NodeLink } from './node-link.js';
 import { withDeadline } from './signal.js';
@@ -24,7 +24,7 @@ export interface PartExportsOptions {
   readonly part: VolumeObject;
   readonly partLink: NodeLink;
   /** Where controllers reach this node. */
-  readonly address: Address;
+  readonly address: NodeAddress;
 }
 
 const openTimeoutMs = 2_000;
@@ -95,7 +95,7 @@ export class PartExports {
       await engine.rpc('nvmf_create_subsystem', { nqn, ...names, ana_reporting: false });
       const namespace = { bdev_name: slotName(part.id), nsid: 1, uuid: part.id, one_writer: true, gate_epoch: epoch };
       await engine.rpc('nvmf_subsystem_add_ns', { nqn, namespace });
-      await engine.rpc('nvmf_subsystem_add_listener', { nqn, listen_address: listenAddress(address) });
+      await engine.rpc('nvmf_subsystem_add_listener', { nqn, ...listenerAt(address) });
       signal.throwIfAborted();
     } catch (error) {
       await this.#delete(front);
@@ -105,7 +105,7 @@ export class PartExports {
   }
 
   async #admit(front: string, controllers: readonly string[], signal: AbortSignal): Promise<void> {
-    const { context, link, part } = this.#options;
+    const { context, link, part, address } = this.#options;
     const { engine, identity = noIdentity } = context;
     const nqn = nqns.partExport(part.id, front);
     const present = this.#open.get(front) ?? new Set<string>();
@@ -115,7 +115,7 @@ export class PartExports {
     for (const host of wanted) {
       signal.throwIfAborted();
       if (present.has(host)) continue;
-      await identity.admit(engine, { nqn, host });
+      await identity.admit(engine, { nqn, host, secure: address.secure });
       present.add(host);
     }
     for (const host of [...present]) {

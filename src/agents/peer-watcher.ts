@@ -7,9 +7,11 @@
 // healed is noticed, or that the peer died after it gave the sign.
 
 import type { Timer } from '../env/clock.js';
-import type { Address } from '../model/objects.js';
+import type { NodeAddress } from '../model/objects.js';
 import type { ClusterLink } from './cluster-link.js';
 import { type AgentContext, RateLimitedLog, reason } from './context.js';
+import { frontName } from './part-exports.js';
+import { watchParams } from './peer-watch.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 
 export interface PeerWatcherOptions {
@@ -35,7 +37,7 @@ interface Sign {
 
 interface Wanted {
   readonly target: string;
-  readonly address: Address;
+  readonly address: NodeAddress;
   readonly sign: Sign;
 }
 
@@ -154,11 +156,9 @@ export class PeerWatcher {
       const name = `peer-${node}-${++this.#sequence}`;
       this.#watched.set(node, { name, target, sign, sinceMs: this.#options.context.clock.now() });
       try {
-        await this.#options.context.engine.rpc('basalt_peer_watch', {
-          name,
-          ...address,
-          keep_alive_ms: peerKeepAliveMs,
-        });
+        const { context } = this.#options;
+        const at = { address, as: frontName(this.#options.node), keepAliveMs: peerKeepAliveMs };
+        await context.engine.rpc('basalt_peer_watch', { name, ...(await watchParams(context, at)) });
       } catch (error) {
         // The other peers are watched all the same.
         this.#watched.delete(node);

@@ -11,10 +11,10 @@ import { grantInstance } from '../model/grant.js';
 import { cntlidRange, keys, nguidOf, nqns, volumeSerial } from '../model/keys.js';
 import { type DrivenVolume, hostsOfFront, leavingFrom, withoutLeft } from '../model/multi-active.js';
 import {
-  type Address,
   codecs,
   formatVersion,
   type Leadership,
+  type NodeAddress,
   type ObservedVolume,
   type VolumeObject,
 } from '../model/objects.js';
@@ -60,9 +60,10 @@ export interface ServedVolumeOptions {
   readonly context: AgentContext;
   readonly link: ClusterLink;
   readonly node: string;
-  readonly hosts: Address;
+  /** `secure`: all of them come by TLS. */
+  readonly hosts: NodeAddress;
   /** Where other controllers reach what this node exports of parts, and by what link. */
-  readonly parts: { readonly address: Address; readonly link: NodeLink };
+  readonly parts: { readonly address: NodeAddress; readonly link: NodeLink };
   readonly access: HostAccess;
   /** This process'. */
   readonly incarnation: string;
@@ -444,6 +445,7 @@ export class ServedVolume {
     const wanted = this.#retired
       ? null
       : {
+          plain: !this.#options.hosts.secure,
           hosts: this.#options.access.wishes(this.#hosts),
           ana: this.#serving ? ('optimized' as const) : ('inaccessible' as const),
           nbd: this.#serving ? this.#nbdPaths() : [],
@@ -716,16 +718,17 @@ export class ServedVolume {
     const { link, node, hosts } = this.#options;
     const { view } = this.#controller;
     // A path is shown when hosts can connect to it, or why they cannot.
-    if (!this.#present.listener && this.#exportProblem === null && this.#partExports === null) return;
+    const { listener, tlsListener } = this.#present;
+    if (!listener && !tlsListener && this.#exportProblem === null && this.#partExports === null) return;
     const active = view.state === 'active' || view.state === 'closing';
-    const tlsAddress = this.#present.tlsListener ? this.#options.access.tlsAddress : null;
+    const tlsAddress = tlsListener ? this.#options.access.tlsAddress : null;
     const object: ObservedVolume = {
       format: formatVersion,
       volumeId: this.#volume.id,
       node,
       state: active ? 'active' : view.state === 'promoting' ? 'promoting' : 'standby',
       epoch: active ? view.epoch : 0,
-      address: hosts,
+      address: hosts.secure ? null : hosts,
       resyncing: view.resyncing,
       legs: active ? view.legs : [],
       nbd: [...this.#nbdUris].map(([path, uri]) => ({ path, uri })),

@@ -16,7 +16,7 @@ import { isEngineError } from '../engine/engine.js';
 import type { Timer } from '../env/clock.js';
 import type { Stored } from '../model/cluster-state.js';
 import { nqns } from '../model/keys.js';
-import { type Address, codecs } from '../model/objects.js';
+import { codecs, type NodeAddress } from '../model/objects.js';
 import type { SnapshotCopy, SnapshotMaking, SnapshotObject } from '../model/snapshots.js';
 import { lvolPath } from '../reconcile/disk-node.js';
 import {
@@ -353,12 +353,15 @@ export class SnapshotCopier {
   /** The bdev that shows the copy. */
   async #connect(making: Making, to: { copy: SnapshotCopy; name: string }, signal: AbortSignal): Promise<string> {
     const { engine, identity = noIdentity } = this.#options.context;
+    const address = this.#addressOf(to.copy);
+    const { traddr, trsvcid } = address;
     const connection = {
       name: to.name,
       trtype: 'TCP' as const,
-      ...this.#addressOf(to.copy),
+      traddr,
+      trsvcid,
       subnqn: nqns.snapshotCopy(copyLvol(making.stored.value, to.copy.replica)),
-      ...(await identity.credentials(engine, this.#options.node)),
+      ...(await identity.credentials(engine, this.#options.node, address)),
       ctrlr_loss_timeout_sec: 10,
       fast_io_fail_timeout_sec: 5,
       keep_alive_ms: 2_000,
@@ -368,7 +371,7 @@ export class SnapshotCopier {
     return bdev;
   }
 
-  #addressOf(copy: SnapshotCopy): Address {
+  #addressOf(copy: SnapshotCopy): NodeAddress {
     const address = this.#options.link.state.get('lives', copy.node)?.internal;
     if (address == null) throw new Error('no copy of it can be read');
     return address;

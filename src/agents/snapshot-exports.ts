@@ -5,19 +5,19 @@
 
 import type { SubsystemDescription } from '../engine/engine.js';
 import { nqns } from '../model/keys.js';
-import type { Address } from '../model/objects.js';
+import type { NodeAddress } from '../model/objects.js';
 import { lvolPath } from '../reconcile/disk-node.js';
 import { type CopyExport, copyExports } from '../reconcile/snapshot-copies.js';
 import type { ClusterLink } from './cluster-link.js';
 import type { AgentContext } from './context.js';
 import type { OpenDisk } from './disks.js';
-import { listenAddress } from './listener.js';
+import { listenerAt } from './listener.js';
 import { noIdentity } from './node-identity.js';
 
 export interface ExportsOptions {
   readonly context: AgentContext;
   readonly link: ClusterLink;
-  readonly internal: Address;
+  readonly internal: NodeAddress;
 }
 
 const prefix = nqns.snapshotCopy('');
@@ -61,7 +61,8 @@ export class SnapshotExports {
     const { identity = noIdentity } = context;
     const hosts = present?.hosts.map((host) => host.nqn) ?? [];
     const readers = wanted.readers.flatMap((node) => identity.hostNqns(node));
-    for (const host of readers) if (!hosts.includes(host)) await identity.admit(engine, { nqn, host });
+    for (const host of readers)
+      if (!hosts.includes(host)) await identity.admit(engine, { nqn, host, secure: internal.secure });
     for (const host of hosts)
       if (!readers.includes(host)) await engine.rpc('nvmf_subsystem_remove_host', { nqn, host });
     if ((present?.namespaces.length ?? 0) === 0) {
@@ -69,6 +70,6 @@ export class SnapshotExports {
       await engine.rpc('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name, nsid: 1, reservations: false } });
     }
     if ((present?.listen_addresses.length ?? 0) === 0)
-      await engine.rpc('nvmf_subsystem_add_listener', { nqn, listen_address: listenAddress(internal) });
+      await engine.rpc('nvmf_subsystem_add_listener', { nqn, ...listenerAt(internal) });
   }
 }

@@ -6,13 +6,13 @@
 import { type Engine, isEngineError } from '../engine/engine.js';
 import type { Clock } from '../env/clock.js';
 import { nqns } from '../model/keys.js';
-import type { Address, Leadership } from '../model/objects.js';
+import type { Leadership, NodeAddress } from '../model/objects.js';
 import type { MemberRef, TakenMember } from '../reconcile/membership.js';
 import { type Logger, reason } from './context.js';
 import type { Identity } from './node-identity.js';
 import { pause } from './signal.js';
 
-export interface ReplicaAddress extends Address {
+export interface ReplicaAddress extends NodeAddress {
   /** Of the node's link, which all members there share; null: it has none. */
   readonly linkNqn: string | null;
   /** The subsystem, and what the controller goes by there; absent: the replica's, and its own name. */
@@ -67,7 +67,7 @@ export async function attachMember(
     subnqn: subnqn ?? nqns.replica(request.member.replica),
     ...(linkNqn === null ? {} : { link_nqn: linkNqn }),
     ...(commandTimeoutMs === undefined ? {} : { command_timeout_ms: commandTimeoutMs }),
-    ...(await attacher.identity.credentials(attacher.engine, address.as ?? attacher.controller)),
+    ...(await attacher.identity.credentials(attacher.engine, address.as ?? attacher.controller, address)),
     epoch: request.epoch,
     timeout_ms: request.timeoutMs,
   };

@@ -21,7 +21,7 @@ import {
   wrapHostKey,
 } from '../model/hosts.js';
 import { keys } from '../model/keys.js';
-import { codecs, formatVersion } from '../model/objects.js';
+import { codecs, formatVersion, type VolumeObject } from '../model/objects.js';
 import type { Change, Condition, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { currentWrapper, type EncryptionDeps, nonceBytes } from './wrapping-key.js';
@@ -76,6 +76,18 @@ export function deleteHost(deps: Pick<EncryptionDeps, 'store'>, nqn: string): Pr
     const conditions = [{ key: stored.key, modRevision: stored.revision }];
     return { txn: { conditions, changes: [{ kind: 'delete', key: stored.key }] }, result: undefined };
   });
+}
+
+/** @throws HOST_NEEDS_TLS where no controller of the volume would let it in */
+export function assertWayFor(
+  state: ClusterState,
+  volume: VolumeObject,
+  host: { nqn: string; givenPsk: boolean },
+): void {
+  if (host.givenPsk || state.get('hosts', host.nqn)?.tlsPsk !== undefined) return;
+  const ways = volume.controllers.map((name) => state.lastLive(name)?.hosts ?? null);
+  if (ways.length > 0 && ways.every((address) => address?.secure === true))
+    throw new BasaltError('HOST_NEEDS_TLS', { nqn: host.nqn, volume: volume.name });
 }
 
 /** What attaching a host adds to its transaction: its keys, when some are given, and that it stays meanwhile. */

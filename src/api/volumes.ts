@@ -29,7 +29,7 @@ import { promisedPerDisk } from '../reconcile/promised.js';
 import type { Change, Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { encryptNew } from './encryption.js';
-import { attachedHost, type HostPart } from './hosts.js';
+import { assertWayFor, attachedHost, type HostPart } from './hosts.js';
 import type { Line } from './line.js';
 import { deletionOf, drawParts, type MultiActiveWish, putsOf } from './multi-active.js';
 import { type DrawnPool, drawPool, isUp, poolPuts, requirePool } from './pools.js';
@@ -181,7 +181,8 @@ export function attachVolume(deps: VolumeDeps, name: string, request: AttachRequ
     if (request.nbd !== undefined) refuseMultiActive(volume, 'NBD');
     if (request.host === undefined && request.nbd === undefined)
       throw invalid('host', 'is missing; name a host NQN or an NBD path');
-    const hosts = request.host === undefined ? volume.hosts : unique([...volume.hosts, request.host]);
+    if (host !== undefined) assertWayFor(state, volume, { nqn: host, givenPsk: hostKeys.tlsPsk !== undefined });
+    const hosts = host === undefined ? volume.hosts : unique([...volume.hosts, host]);
     if (request.nbd === undefined) return withHosts(volume, hosts);
     const node = request.nbd.node ?? nbdNode(state, volume);
     if (!volume.controllers.includes(node)) {

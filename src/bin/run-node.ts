@@ -63,8 +63,9 @@ async function identityOf(config: CompiledConfig, node: CompiledNode, log: PinoL
   const file = new NodeKeyFile(config.nodeKey.file, systemRandom);
   const ring = config.nodeKey.required ? await file.ring() : await file.ringIfAny();
   if (ring !== null) return new NodeIdentity(ring);
-  if (!isLoopback(node.address)) {
-    const problem = `is not there, and node ${node.name} listens on ${node.address}: make one with "basalt key create --node"`;
+  if (node.secure || !isLoopback(node.address)) {
+    const how = node.secure ? ' by TLS' : '';
+    const problem = `is not there, and node ${node.name} listens on ${node.address}${how}: make one with "basalt key create --node"`;
     throw new BasaltError('NODE_KEY_FILE', { path: file.path, problem });
   }
   log.warn({ file: file.path }, 'no node key: replicas admit controllers by their names alone');

@@ -536,7 +536,8 @@ describe('basalt', () => {
     [['frobnicate'], 2, 'INVALID_ARGUMENT', /frobnicate/],
     [['status', '--api', '127.0.0.1:1'], 6, 'API_UNREACHABLE', /127\.0\.0\.1:1/],
     [['node', '--disk', '/a'], 2, 'INVALID_ARGUMENT', /--name/],
-    [['node', '--name', 'n', '--address', '10.1.2.3'], 2, 'INVALID_ARGUMENT', /address.*loopback.*trustedNetwork/],
+    [['node', '--name', 'n', '--secure', '--trusted-network'], 2, 'INVALID_ARGUMENT', /secure.*trustedNetwork/],
+    [['node', '--name', 'n', '--address', '0.0.0.0'], 2, 'INVALID_ARGUMENT', /address.*one IP/],
     [['node', '--name', 'n', '--address', '0.0.0.0', '--trusted-network'], 2, 'INVALID_ARGUMENT', /address.*one IP/],
     [['node', '--name', 'n', '--address', '::ffff:0.0.0.0', '--trusted-network'], 2, 'INVALID_ARGUMENT', /one IP/],
     [['node', '--name', 'n', '--address', '224.0.0.1', '--trusted-network'], 2, 'INVALID_ARGUMENT', /one IP/],
@@ -599,11 +600,14 @@ describe('basalt', () => {
     });
   });
 
-  it('lets a node listen beyond loopback on a network that is trusted', async () => {
-    const run = await basalt(['node', '--name', 'n1', '--address', '10.1.2.3', '--trusted-network']);
-    expect(run.launched[0]?.config).toMatchObject({
-      nodes: [{ name: 'n1', address: '10.1.2.3', trustedNetwork: true, tlsAddress: '10.1.2.3' }],
-    });
+  it.each([
+    [['--address', '10.1.2.3'], { address: '10.1.2.3', trustedNetwork: false, secure: true }],
+    [['--address', '10.1.2.3', '--trusted-network'], { address: '10.1.2.3', trustedNetwork: true, secure: false }],
+    [[], { address: '127.0.0.1', secure: false }],
+    [['--secure'], { address: '127.0.0.1', secure: true }],
+  ])('has the ports of a node with %j speak TLS, unless nobody or only friends can listen', async (given, node) => {
+    const run = await basalt(['node', '--name', 'n1', ...given]);
+    expect(run.launched[0]?.config.nodes).toMatchObject([node]);
   });
 
   it('runs an engine alone', async () => {

@@ -6,7 +6,7 @@ import Type, { type Static } from 'typebox';
 import { CordonKind, CordonMode } from './jobs.js';
 import { DiskClass, DiskSelector, DiskTags, DiskWeight, DomainLevel, Location } from './location.js';
 import { activeMax } from './multi-active.js';
-import { Address, ClusterKeyId, MemberState, Name, NbdExport, Nqn, Role, Uuid } from './objects.js';
+import { Address, ClusterKeyId, MemberState, Name, NbdExport, NodeAddress, Nqn, Role, Uuid } from './objects.js';
 import { Erasure, pgCountMax, Redundancy } from './pools.js';
 import { legsMax } from './route.js';
 import { groupMembersMax } from './snapshots.js';
@@ -478,10 +478,10 @@ export const NodeView = Type.Object(
     roles: Type.Array(Role),
     state: Type.Union([Type.Literal('up'), Type.Literal('draining'), Type.Literal('down')]),
     engine: Type.Union([Type.String(), Type.Null()]),
-    internal: Type.Union([Address, Type.Null()]),
+    internal: Type.Union([NodeAddress, Type.Null()]),
     /** Of the subsystem by which controllers reach all its replicas over one association. Null: they connect to each. */
     link: Type.Union([Nqn, Type.Null()]),
-    hosts: Type.Union([Address, Type.Null()]),
+    hosts: Type.Union([NodeAddress, Type.Null()]),
     location: Location,
     /** Null: it takes new work. */
     cordon: Type.Union([CordonMode, Type.Null()]),

@@ -52,13 +52,17 @@ export const NodeConfig = Type.Object(
     /** Where other nodes and hosts connect. @default 127.0.0.1 */
     address: Type.Optional(Type.String()),
     /**
-     * Whoever can listen on the network of `address` may read what nodes and hosts say to each other: then it need not be a
-     * loopback address. Nodes need a node key there. @default false
+     * Whoever can listen on the network of `address` may read what nodes and hosts say to each other. @default false
      */
     trustedNetwork: Type.Optional(Type.Boolean()),
+    /**
+     * The node's ports speak TLS and nothing else: nodes come with what follows from the node key, hosts with keys for TLS.
+     * @default where `address` is no loopback address, and its network is not trusted
+     */
+    secure: Type.Optional(Type.Boolean()),
     internalPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
     hostPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
-    /** Where hosts with a key for TLS connect: any address of the machine. @default `address` */
+    /** Where hosts with a key for TLS connect: any address of the machine. @default `address`; its `hostPort` if that is secure */
     tlsAddress: Type.Optional(Type.String()),
     /** @default 0: a free one */
     tlsPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535 })),
@@ -174,10 +178,12 @@ export interface CompiledNode {
   readonly engine: 'native' | 'fake' | SpdkEngine;
   readonly address: string;
   readonly trustedNetwork: boolean;
+  readonly secure: boolean;
   readonly internalPort: number;
   readonly hostPort: number;
-  readonly tlsAddress: string;
-  readonly tlsPort: number;
+  /** Null, both of them: the port for hosts where that speaks TLS, another one of the same address where it does not. */
+  readonly tlsAddress: string | null;
+  readonly tlsPort: number | null;
   readonly discovery: Static<typeof DiscoveryAccess>;
   readonly disks: readonly CompiledDisk[];
   readonly location: Location;
@@ -318,7 +324,9 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     throw invalid(`${path}.roles`, "must hold 'disk', because the node has disks");
   const address = node.address ?? '127.0.0.1';
   const trustedNetwork = node.trustedNetwork ?? false;
-  if (!isLoopback(address)) assertReachable(address, trustedNetwork, `${path}.address`);
+  const secure = node.secure ?? !(isLoopback(address) || trustedNetwork);
+  if (secure && trustedNetwork) throw invalid(`${path}.secure`, 'does not go with "trustedNetwork": one of them');
+  if (!isLoopback(address)) assertReachable(address, { secure, trustedNetwork }, `${path}.address`);
   if (node.tlsAddress !== undefined && !isOneAddress(node.tlsAddress))
     throw invalid(`${path}.tlsAddress`, 'must be one IP address, which hosts can connect to');
   return {
@@ -327,25 +335,24 @@ function compileNode(node: Static<typeof NodeConfig>, path: string): CompiledNod
     engine: compileEngine(node, path),
     address,
     trustedNetwork,
+    secure,
     internalPort: node.internalPort ?? 0,
     hostPort: node.hostPort ?? 0,
-    tlsAddress: node.tlsAddress ?? address,
-    tlsPort: node.tlsPort ?? 0,
+    tlsAddress: node.tlsAddress ?? null,
+    tlsPort: node.tlsPort ?? null,
     discovery: node.discovery ?? 'open',
     disks,
     location: node.location ?? {},
   };
 }
 
-/** By others than this machine, who then say everything in clear, but for hosts with a key for TLS. */
-function assertReachable(address: string, trustedNetwork: boolean, field: string): void {
+/** By others than this machine. */
+function assertReachable(address: string, by: { secure: boolean; trustedNetwork: boolean }, field: string): void {
   if (!isOneAddress(address)) throw invalid(field, 'must be one IP address, which nodes and hosts can connect to');
-  if (trustedNetwork) return;
-  const why = 'nodes and hosts without TLS speak in clear there';
-  throw invalid(
-    field,
-    `must be a loopback address (127.0.0.1 or ::1), or come with "trustedNetwork": true, because ${why}`,
-  );
+  if (by.secure || by.trustedNetwork) return;
+  const problem =
+    'must be a loopback address (127.0.0.1 or ::1) where "secure" is false and "trustedNetwork" is not true';
+  throw invalid(field, problem);
 }
 
 function compileEngine(node: Static<typeof NodeConfig>, path: string): CompiledNode['engine'] {

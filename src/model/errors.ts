@@ -216,6 +216,12 @@ export const errorTable = Object.freeze({
     8,
     'run the same version everywhere, or give the host its keys anew with `basalt host set-keys`',
   ),
+  HOST_NEEDS_TLS: row(
+    'host {nqn} has no key for TLS, and controllers of volume {volume} speak nothing else',
+    409,
+    8,
+    'give it one: `nvme gen-tls-key --hmac=1`, `basalt host set-keys NQN --tls-psk-file`',
+  ),
   HOST_KEYS_DIFFER: row(
     'host {nqn} has other keys already',
     409,

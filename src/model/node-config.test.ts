@@ -28,3 +28,20 @@ describe("a node's engine", () => {
     expect(() => engineOf({ ...spdk, port: 0 })).toThrow('config.nodes[0].engine');
   });
 });
+
+describe("a node's ports", () => {
+  const at = (node: object): unknown => compileConfig({ nodes: [{ name: 'a', ...node }] }).nodes[0]?.secure;
+
+  it('speak TLS where anybody may listen, and where that is asked for', () => {
+    expect(at({})).toBe(false);
+    expect(at({ address: '::1' })).toBe(false);
+    expect(at({ secure: true })).toBe(true);
+    expect(at({ address: '10.0.0.1' })).toBe(true);
+    expect(at({ address: '10.0.0.1', trustedNetwork: true })).toBe(false);
+  });
+
+  it('are refused without TLS where nobody said that the network is trusted, and with both', () => {
+    expect(() => at({ address: '10.0.0.1', secure: false })).toThrow('config.nodes[0].address: must be a loopback');
+    expect(() => at({ address: '10.0.0.1', secure: true, trustedNetwork: true })).toThrow('config.nodes[0].secure');
+  });
+});

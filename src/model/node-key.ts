@@ -37,18 +37,31 @@ export class NodeKey {
 
   /** What that side authenticates with between a replica and the controller that calls itself `hostnqn`. */
   secretOf(side: NodeSide, hostnqn: string): string {
-    const info = `basalt node authentication\0${side}\0${hostnqn}`;
-    const derived = Buffer.from(hkdfSync('sha256', this.#bytes, Buffer.alloc(0), info, 32));
+    return `DHHC-1:00:${this.#interchange(`basalt node authentication\0${side}\0${hostnqn}`)}:`;
+  }
+
+  /** What a connection by TLS of the controller that calls itself `hostnqn` begins with. */
+  pskOf(hostnqn: string): string {
+    return `NVMeTLSkey-1:01:${this.#interchange(`basalt node TLS\0${hostnqn}`)}:`;
+  }
+
+  /** 32 bytes derived for that use and their checksum: both formats' way to write them down. */
+  #interchange(info: string): string {
+    const derived = this.#derive(info);
     const checksum = Buffer.alloc(4);
     checksum.writeUInt32LE(crc32(derived));
-    return `DHHC-1:00:${Buffer.concat([derived, checksum]).toString('base64')}:`;
+    return Buffer.concat([derived, checksum]).toString('base64');
+  }
+
+  #derive(info: string): Buffer {
+    return Buffer.from(hkdfSync('sha256', this.#bytes, Buffer.alloc(0), info, 32));
   }
 
   /** Shows that a node wrote those bytes, as something of that kind. */
   macOf(kind: string, bytes: Uint8Array): Buffer {
-    const info = `basalt signed by a node\0${kind}`;
-    const key = Buffer.from(hkdfSync('sha256', this.#bytes, Buffer.alloc(0), info, 32));
-    return createHmac('sha256', key).update(bytes).digest();
+    return createHmac('sha256', this.#derive(`basalt signed by a node\0${kind}`))
+      .update(bytes)
+      .digest();
   }
 }
 

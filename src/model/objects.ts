@@ -36,6 +36,10 @@ export type Role = Static<typeof Role>;
 export const Address = Type.Object({ traddr: Type.String(), trsvcid: Type.String({ pattern: '^\\d{1,5}$' }) }, strict);
 export type Address = Static<typeof Address>;
 
+/** Of a node itself. `secure`: it speaks TLS and nothing else there; who has no key for that does not get in. */
+export const NodeAddress = Type.Object({ ...Address.properties, secure: Type.Optional(Type.Literal(true)) }, strict);
+export type NodeAddress = Static<typeof NodeAddress>;
+
 export const ClusterObject = Type.Object(
   {
     format: Format,
@@ -79,8 +83,8 @@ export const LiveObject = Type.Object(
     incarnation: Type.String({ minLength: 1, maxLength: 20 }),
     engine: Type.String(),
     roles: Type.Array(Role),
-    internal: Type.Union([Address, Type.Null()]),
-    hosts: Type.Union([Address, Type.Null()]),
+    internal: Type.Union([NodeAddress, Type.Null()]),
+    hosts: Type.Union([NodeAddress, Type.Null()]),
     /** Set while the process hands over what it serves. */
     draining: Type.Boolean(),
   },

@@ -68,6 +68,7 @@ const host: fc.Arbitrary<HostWish> = fc.record({
 
 const wish: fc.Arbitrary<DesiredExport | null> = fc.option(
   fc.record({
+    plain: fc.constant(true),
     // One that has a key for TLS has keys.
     hosts: fc.uniqueArray(
       host.filter((each) => !each.tls || each.version !== null),
@@ -100,6 +101,7 @@ describe('plan of an export', () => {
 
   it('leaves a host as it is while its keys cannot be read, and its listener', () => {
     const desired = (hosts: readonly HostWish[]): DesiredExport => ({
+      plain: true,
       hosts,
       ana: 'optimized',
       nbd: [],

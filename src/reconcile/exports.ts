@@ -19,6 +19,8 @@ export interface HostWish {
 }
 
 export interface DesiredExport {
+  /** Hosts without TLS may come; otherwise there is a listener for TLS, whoever comes. */
+  readonly plain: boolean;
   readonly hosts: readonly HostWish[];
   readonly ana: AnaStateWanted;
   /** Paths of Unix sockets that this node is asked to serve NBD on. */
@@ -99,8 +101,8 @@ export function planExport(desired: DesiredExport | null, observed: ObservedExpo
     actions.push({ do: 'set-reservation', reservation: desired.reservation });
   const hosts = desired.hosts.map((host) => asAdmitted(host, observed.hosts));
   actions.push(...planHosts(hosts, observed.hosts));
-  if (!observed.listener) actions.push({ do: 'add-listener' });
-  if (observed.ana !== desired.ana) actions.push({ do: 'set-ana', ana: desired.ana });
+  if (desired.plain && !observed.listener) actions.push({ do: 'add-listener' });
+  if (desired.plain && observed.ana !== desired.ana) actions.push({ do: 'set-ana', ana: desired.ana });
   actions.push(...planTls({ ...desired, hosts }, observed));
   for (const path of nbd) if (!observed.nbd.includes(path)) actions.push({ do: 'start-nbd', path });
   return actions;
@@ -131,7 +133,8 @@ function planHosts(desired: readonly HostWish[], observed: readonly HostWish[]):
 }
 
 function planTls(desired: DesiredExport, observed: ObservedExport): ExportAction[] {
-  if (!desired.hosts.some((host) => host.tls)) return observed.tlsListener ? [{ do: 'remove-tls-listener' }] : [];
+  if (desired.plain && !desired.hosts.some((host) => host.tls))
+    return observed.tlsListener ? [{ do: 'remove-tls-listener' }] : [];
   const actions: ExportAction[] = [];
   if (!observed.tlsListener) actions.push({ do: 'add-tls-listener' });
   if (observed.tlsAna !== desired.ana) actions.push({ do: 'set-tls-ana', ana: desired.ana });

@@ -186,14 +186,14 @@ describe('hosts and nodes of a cluster of processes that prove who they are', { 
     const name = volume.controller ?? '';
     const known = nqns.controller(name, ring.newest.id);
     try {
-      expect(await attach(await noIdentity.credentials(engine, name))).toMatch(
+      expect(await attach(await noIdentity.credentials(engine, name, {}))).toMatch(
         /does not admit|invalid host|not allowed/i,
       );
       expect(await attach({ hostnqn: known })).toMatch(/authentication/i);
-      const stranger = await strangers.credentials(engine, name);
+      const stranger = await strangers.credentials(engine, name, {});
       expect(await attach({ ...stranger, hostnqn: known })).toMatch(/authentication/i);
       // With the key it is a matter of epochs only.
-      expect(await attach(await new NodeIdentity(ring).credentials(engine, name))).toMatch(/epoch/);
+      expect(await attach(await new NodeIdentity(ring).credentials(engine, name, {}))).toMatch(/epoch/);
     } finally {
       await engine.close();
     }

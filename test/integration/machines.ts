@@ -12,11 +12,11 @@ import { mustRun } from '../lab/command.js';
 const isRoot = process.getuid?.() === 0;
 /** An ordinary user has a user namespace around it, where the kernel lets him. */
 const own = isRoot ? ['-n'] : ['-Urn'];
-const bridge = 'machines0';
+export const bridgeName = 'machines0';
 
 /** Empty, or why there can be none, for the name of a test that is skipped. */
 export const machinesMissing = ((): string => {
-  const tried = spawnSync('unshare', [...own, 'ip', 'link', 'add', bridge, 'type', 'bridge'], { encoding: 'utf8' });
+  const tried = spawnSync('unshare', [...own, 'ip', 'link', 'add', bridgeName, 'type', 'bridge'], { encoding: 'utf8' });
   if (tried.status === 0) return '';
   const why = tried.error?.message ?? tried.stderr.trim().split('\n').at(-1);
   return ` (skipped: no network namespaces with a bridge here: ${why})`;
@@ -33,7 +33,9 @@ export class Machines {
   static async make(names: readonly string[]): Promise<Machines> {
     const machines = new Machines(await hold(['unshare', ...own]));
     try {
-      await machines.#inHub(`ip link set lo up && ip link add ${bridge} type bridge && ip link set ${bridge} up`);
+      await machines.#inHub(
+        `ip link set lo up && ip link add ${bridgeName} type bridge && ip link set ${bridgeName} up`,
+      );
       for (const name of names) await machines.#add(name);
       return machines;
     } catch (error) {
@@ -56,6 +58,11 @@ export class Machines {
     return this.#inHub(`ip link set ${linkOf(this.#get(name).address)} down`);
   }
 
+  /** What stands before a command line that hears all that machines say to one another: on `bridgeName`. */
+  get hubPrefix(): string[] {
+    return enter(this.#hub);
+  }
+
   /** What runs on them must have ended. */
   end(): void {
     for (const { holder } of this.#holders.values()) holder.kill('SIGKILL');
@@ -68,7 +75,7 @@ export class Machines {
     this.#holders.set(name, { holder, address });
     const link = linkOf(address);
     await this.#inHub(
-      `ip link add ${link} type veth peer name eth0 netns ${holder.pid} && ip link set ${link} master ${bridge} up`,
+      `ip link add ${link} type veth peer name eth0 netns ${holder.pid} && ip link set ${link} master ${bridgeName} up`,
     );
     await run(holder, `ip link set lo up && ip addr add ${address}/24 dev eth0 && ip link set eth0 up`);
   }

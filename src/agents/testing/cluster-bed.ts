@@ -26,6 +26,7 @@ import type { Store } from '../../store/store.js';
 import { withinRole } from '../../store/testing/within-role.js';
 import { slotName } from '../assembly.js';
 import { NodeAgent } from '../node-agent.js';
+import type { Identity } from '../node-identity.js';
 import type { PlacementTiming } from '../placement-agent.js';
 import type { ControllerTiming } from '../volume-controller.js';
 import { MemoryKeys } from './memory-keys.js';
@@ -65,6 +66,10 @@ export class ClusterBed {
   /** The key file of every machine, but for those in `nodeKeys`. */
   readonly keys = new MemoryKeys();
   readonly nodeKeys = new Map<string, KeySource | null>();
+  /** By which the nodes know each other that are started from now on; null: by their names. */
+  identity: Identity | null = null;
+  /** Their ports speak TLS; goes with an identity. */
+  secure = false;
   /** Of the nodes that are started from now on. */
   placement: Partial<PlacementTiming> = { settleMs: 50 };
   readonly #nodes = new Map<string, BedNode>();
@@ -107,7 +112,8 @@ export class ClusterBed {
   }
 
   async start(node: Record<string, unknown>): Promise<BedNode> {
-    const compiled = compileConfig({ nodes: [node] }).nodes[0] as CompiledNode;
+    const { identity, secure } = this;
+    const compiled = compileConfig({ nodes: [{ ...node, ...(secure ? { secure } : {}) }] }).nodes[0] as CompiledNode;
     const engine = new FakeEngine(compiled.name, this.network);
     const store = withinRole(this.wrapStore(this.connect(), compiled.name), 'node');
     const keys: KeySource = {
@@ -117,7 +123,8 @@ export class ClusterBed {
         return (source ?? this.keys).ring();
       },
     };
-    const context = { engine, clock: systemClock, random: systemRandom, log: quietLog, keys };
+    const known = identity === null ? {} : { identity };
+    const context = { engine, clock: systemClock, random: systemRandom, log: quietLog, keys, ...known };
     const { planner, placement } = this;
     const agent = new NodeAgent({
       context,

@@ -44,6 +44,7 @@ interface NodeOptions extends CommonOptions {
   readonly grace?: string;
   readonly address?: string;
   readonly trustedNetwork?: boolean;
+  readonly secure?: boolean;
   readonly internalPort?: string;
   readonly hostPort?: string;
   readonly tlsAddress?: string;
@@ -120,7 +121,8 @@ function addNode(parent: Command, world: CliWorld, exit: Exit): Command {
     .option('--location <level=name>', 'where the node stands: region=, zone=, rack=, with commas')
     .option('--grace <seconds>', 'how long a node may be away before what it holds is rebuilt elsewhere (default: 600)')
     .option('--address <address>', 'where nodes and hosts connect (default: 127.0.0.1)')
-    .option('--trusted-network', 'it need not be a loopback address: whoever listens in there may (needs a node key)')
+    .option('--trusted-network', 'whoever listens in there may: no TLS but with hosts that have a key for it')
+    .option('--secure', 'TLS on all ports (needs a node key; default: unless it is a loopback address or trusted)')
     .option('--internal-port <port>', 'where other nodes connect (default: a free one)')
     .option('--host-port <port>', 'where hosts connect (default: a free one)')
     .option('--tls-address <address>', 'any address, where hosts with a key for TLS connect (default: --address)')
@@ -177,6 +179,7 @@ function nodeOverrides(options: NodeOptions): Parameters<typeof readConfig>[2] {
     engine: options.engine === undefined ? undefined : engineOf(options.engine),
     address: options.address,
     trustedNetwork: options.trustedNetwork,
+    secure: options.secure,
     internalPort: options.internalPort === undefined ? undefined : parseCount(options.internalPort, '--internal-port'),
     hostPort: options.hostPort === undefined ? undefined : parseCount(options.hostPort, '--host-port'),
     tlsAddress: options.tlsAddress,
@@ -200,6 +203,7 @@ const ofNode = (options: NodeOptions): object => ({
   '--location': options.location,
   '--address': options.address,
   '--trusted-network': options.trustedNetwork,
+  '--secure': options.secure,
   '--internal-port': options.internalPort,
   '--host-port': options.hostPort,
   '--tls-address': options.tlsAddress,
