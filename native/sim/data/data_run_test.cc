@@ -8,6 +8,8 @@
 #include <cstdlib>
 
 #include "base/probe.h"
+#include "bdev/lvol/format.h"
+#include "sim/data/stack.h"
 
 namespace basalt::sim {
 namespace {
@@ -107,6 +109,21 @@ TEST(DataRun, MisdirectedWritesBelowChecksumsAreFoundAndRepairedAndNeverRead) {
 
 TEST(DataRun, DamageThatAScrubLeavesIsCaught) {
   EXPECT_NE(seeds_until_caught({.scrub_mends_nothing = true}, 20), 0u);
+}
+
+// As small as it is at first.
+TEST(StackPlan, APoolHasRoomOnADeviceThatGrows) {
+  uint64_t grow = 0;
+  for (uint64_t seed = 0; seed < 3000; seed++) {
+    env::SimRandom random(seed);
+    const StackPlan plan = random_plan(random);
+    if (!plan.pool || !plan.top.grows) continue;
+    grow++;
+    const auto layout =
+        bdev::lvs::Layout::make(plan.top.bytes_at_first() / bdev::lvs::block_bytes, Stack::cluster_bytes);
+    EXPECT_TRUE(layout.ok()) << "seed " << seed << ": " << plan.to_string();
+  }
+  EXPECT_GT(grow, 30u);
 }
 
 TEST(DataRun, OneSeedGivesOneHistory) {

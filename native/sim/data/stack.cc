@@ -217,11 +217,7 @@ Task<Outcome> Stack::open_raid(const LayerPlan* plan, std::vector<bdev::Handle> 
   options.rest = milliseconds(2);
   options.bugs = options_.raid_bugs;
   options.mark_region_bytes = mark_region_bytes;
-  if (plan->grows) {
-    // A stripe or more is left.
-    const uint64_t stripe_bytes = (plan->below.size() - plan->parity_count) * plan->strip_bytes;
-    options.count_blocks = (plan->size_bytes - stripe_bytes) / below.front().info().block_size_bytes;
-  }
+  if (plan->grows) options.count_blocks = plan->bytes_at_first() / below.front().info().block_size_bytes;
   auto opening = made ? bdev::RaidParityBdev::create(reactor_, options, std::move(below), std::move(events))
                       : bdev::RaidParityBdev::load(reactor_, plan->name(), std::move(below), std::move(events),
                                                    options_.raid_bugs);

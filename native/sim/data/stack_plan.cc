@@ -5,7 +5,9 @@
 
 #include "base/bytes.h"
 #include "bdev/leg/leg_tail.h"
+#include "bdev/lvol/format.h"
 #include "bdev/raid/raid_parity.h"
+#include "sim/data/stack.h"
 
 namespace basalt::sim {
 namespace {
@@ -139,6 +141,10 @@ void add_checksums(env::SimRandom random, StackPlan& plan) {
   add(add, plan.top);
 }
 
+bool has_room_for_pool(const LayerPlan& device) {
+  return bdev::lvs::Layout::make(device.bytes_at_first() / bdev::lvs::block_bytes, Stack::cluster_bytes).ok();
+}
+
 // Some raids have a disk more, which may take the place of a member; one on top may grow.
 void add_spares(env::SimRandom random, StackPlan& plan, uint32_t first_id) {
   const auto add = [&](const auto& self, LayerPlan& layer) -> void {
@@ -153,6 +159,7 @@ void add_spares(env::SimRandom random, StackPlan& plan, uint32_t first_id) {
       layer.spare.push_back(spare);
     }
     layer.grows = &layer == &plan.top && random.chance(0.5);
+    if (plan.pool && !has_room_for_pool(layer)) layer.grows = false;
   };
   add(add, plan.top);
 }

@@ -26,7 +26,8 @@ struct LayerPlan {
   uint32_t parity_count = 0;
   uint64_t strip_bytes = 0;
   uint32_t log_slot_count = 0;
-  bool grows = false;  // its members have more room than it takes at first
+  bool grows = false;  // its members have more room than it takes at first: by a stripe or more
+  uint64_t bytes_at_first() const { return size_bytes - (grows ? (below.size() - parity_count) * strip_bytes : 0); }
   std::vector<LayerPlan> below;
   std::vector<LayerPlan> spare;  // may take the place of one of them
   std::string name() const;
