@@ -3,7 +3,8 @@
 // A load that is refused has written nothing, unless a member failed. One that succeeds gives a set that reads, writes,
 // can be scrubbed, closes, and loads again. Where only one member is damaged and checksums tell it, no data differs; in
 // its log, while parity is left to do without it. Where none is, a load that failed with its members succeeds after
-// them.
+// them. The set has a past: none, a member that is away, or comes back, or is exchanged, or growth of which some
+// members know.
 #include <cstring>
 
 #include "bdev/raid/raid_parity.h"
@@ -39,6 +40,7 @@ constexpr uint8_t mode_unreadable = 32;  // the first of them cannot be read
 constexpr uint8_t mode_replace = 64;     // the one that is missing comes back blank
 constexpr uint8_t mode_bad_log = 128;    // a record of the first of them has a bad sector
 constexpr uint8_t mode_not_as_it_was = mode_other_name | mode_unreadable | mode_bad_log;
+constexpr uint8_t mode_past = mode_create | mode_replace;  // both: the next byte says which; nothing is created then
 // Instead of a member that is damaged: one that will fail, named by what follows. Apart from those that there are.
 constexpr uint8_t member_fails = 0xff;
 
@@ -48,10 +50,13 @@ struct Rig : FuzzMembers {
   Rig(uint64_t seed, uint32_t member_count) : FuzzMembers(seed, member_count, disk_blocks) {}
 };
 
+enum Past : uint8_t { past_none, past_away, past_returning, past_exchange, past_growth, past_count };
+constexpr size_t away_place = 2;
+
 struct Image {
-  std::vector<FuzzBytes> members;
-  std::vector<FuzzBytes> blocks;  // what the raid holds
-  size_t head_pages = 0;          // superblocks and log
+  std::vector<FuzzBytes> members;  // in an exchange the last one is the twin
+  std::vector<FuzzBytes> blocks;   // what the raid holds
+  size_t head_pages = 0;           // superblocks and log
 };
 
 void write(Rig& rig, RaidParityBdev& raid, Image& image, uint64_t block, uint8_t value) {
@@ -60,37 +65,92 @@ void write(Rig& rig, RaidParityBdev& raid, Image& image, uint64_t block, uint8_t
   image.blocks[block] = data;
 }
 
-// A set that was not closed; its log has records.
-Image make_image(uint32_t parity_count) {
-  Rig rig(1, data_count + parity_count);
+Raid make_raid(Rig& rig, uint32_t parity_count, uint64_t count_blocks) {
   RaidParityOptions options;
   options.name = "r";
   options.uuid.bytes[0] = 7;
   options.parity_count = parity_count;
   options.strip_bytes = strip_bytes;
   options.log_slot_count = slot_count;
-  std::vector<size_t> all(rig.disks.size());
+  options.count_blocks = count_blocks;
+  std::vector<size_t> all(data_count + parity_count);
   for (size_t i = 0; i < all.size(); i++)
     all[i] = i;
   auto made = rig.world.run(RaidParityBdev::create(rig.world.home(), options, rig.handles(all), {}));
   BASALT_ASSERT(made.ok());
-  Raid raid = std::move(made).value();
+  // Parity of strips that nobody wrote is made right in the background.
+  rig.world.must([&] { return !made.value()->resyncing(); });
+  return std::move(made).value();
+}
+
+Result<Raid> load(Rig& rig, const std::string& name, const std::vector<size_t>& present) {
+  auto loaded = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
+  BASALT_ASSERT(loaded.ok() || !loaded.error().message.empty());
+  return loaded;
+}
+
+// Brings the raid to where something has begun that members keep on record, and stops it there.
+void give_past(Rig& rig, Raid& raid, Image& image, Past past) {
+  if (past == past_none) return;
+  raid->set_resync(0, true);
+  if (past == past_away || past == past_returning) {
+    rig.disks[away_place]->fail = true;
+    for (const uint64_t block : {1, 5})
+      write(rig, *raid, image, block, static_cast<uint8_t>(0x20 + block));
+    BASALT_ASSERT(raid->degraded());
+  }
+  if (past == past_returning) {
+    rig.disks[away_place]->fail = false;
+    const Handle device = rig.handle(away_place);
+    BASALT_ASSERT(raid->replace_member(away_place, device).ok());
+  }
+  if (past == past_exchange) BASALT_ASSERT(raid->add_twin(*rig.disks[0], rig.handle(rig.disks.size() - 1)).ok());
+  if (past == past_growth) {
+    const uint64_t count_blocks = raid->count_blocks_max();
+    BASALT_ASSERT(count_blocks > raid->info().count_blocks);
+    bool ended = false;
+    spawn([](RaidParityBdev& growing, uint64_t to, bool* done) -> Task<void> {
+      co_await growing.grow(to);
+      *done = true;
+    }(*raid, count_blocks, &ended));
+    // The last member hears of it after the others.
+    const std::vector<uint8_t> before = rig.disks[0]->bytes;
+    const auto knows = [&](size_t member) {
+      for (const uint64_t page : parity::superblock_pages) {
+        const size_t at = page * parity::page_bytes;
+        if (std::memcmp(rig.disks[member]->bytes.data() + at, before.data() + at, 1024) != 0) return true;
+      }
+      return false;
+    };
+    rig.world.must([&] { return knows(0) || ended; });
+    return;
+  }
+  rig.world.world.run_for(seconds(5));
+  write(rig, *raid, image, 6, 0x36);
+}
+
+// A set that was not closed; its log has records.
+Image make_image(uint32_t parity_count, Past past) {
+  const uint32_t twins = past == past_exchange ? 1 : 0;
+  Rig rig(1, data_count + parity_count + twins);
+  Raid raid = make_raid(rig, parity_count, past == past_growth ? 8 : 0);
   Image image;
   image.head_pages = raid->layout().first_block;
   image.blocks.assign(raid->info().count_blocks, FuzzBytes(block_bytes));
-  // Parity of strips that nobody wrote is made right in the background.
-  rig.world.must([&] { return !raid->resyncing(); });
   for (const uint64_t block : {0, 3, 7, 2, 4})
     write(rig, *raid, image, block, static_cast<uint8_t>(0x10 + block));
+  give_past(rig, raid, image, past);
   for (const auto& disk : rig.disks)
     image.members.push_back(disk->bytes);
   rig.close(raid);
   return image;
 }
 
-const Image& good_image(uint32_t parity_count) {
-  static const Image images[parity_count_max] = {make_image(1), make_image(2)};
-  return images[parity_count - 1];
+const Image& good_image(uint32_t parity_count, Past past) {
+  static std::unique_ptr<Image> images[parity_count_max][past_count];
+  std::unique_ptr<Image>& image = images[parity_count - 1][past];
+  if (image == nullptr) image = std::make_unique<Image>(make_image(parity_count, past));
+  return *image;
 }
 
 bool is_superblock(size_t page) {
@@ -145,11 +205,14 @@ Damaged damage(Rig& rig, const Image& image, FuzzInput& input) {
   return damaged;
 }
 
-void expect_blocks(Rig& rig, RaidParityBdev& raid, const std::vector<FuzzBytes>& blocks) {
-  BASALT_ASSERT(raid.info().count_blocks == blocks.size());
+void expect_blocks(Rig& rig, RaidParityBdev& raid, const std::vector<FuzzBytes>& blocks, Past past) {
+  const uint64_t count_blocks = raid.info().count_blocks;
+  BASALT_ASSERT(count_blocks == blocks.size() || (past == past_growth && count_blocks > blocks.size()));
   FuzzBytes data(block_bytes);
-  for (uint64_t block = 0; block < blocks.size(); block++) {
-    BASALT_ASSERT(rig.world.io(raid, IoType::read, block, &data).ok() && data == blocks[block]);
+  for (uint64_t block = 0; block < count_blocks; block++) {
+    const FuzzBytes zeroes(block_bytes);
+    BASALT_ASSERT(rig.world.io(raid, IoType::read, block, &data).ok());
+    BASALT_ASSERT(data == (block < blocks.size() ? blocks[block] : zeroes));
   }
 }
 
@@ -164,7 +227,9 @@ void exercise(Rig& rig, RaidParityBdev& raid) {
     BASALT_ASSERT(rig.world.io(raid, IoType::read, block, &data).ok() && data[0] == round + 1);
   }
   rig.world.must([&] { return !raid.resyncing(); });
-  if (!raid.degraded()) {
+  // Who comes back by itself, or takes over, does so meanwhile.
+  if (raid.degraded() || raid.has_twin()) rig.world.world.run_for(seconds(60));
+  if (!raid.degraded() && !raid.has_twin()) {
     BASALT_ASSERT(rig.world.run(raid.scrub({})).ok());
     const auto scrubbed = rig.world.run(raid.scrub({.repair = false}));
     BASALT_ASSERT(scrubbed.ok() && scrubbed->different_blocks == 0);
@@ -198,17 +263,23 @@ void create_over(Rig& rig, std::vector<size_t> members, Odd odd) {
     BASALT_ASSERT(disk->write_count == 0);
 }
 
-Result<Raid> load(Rig& rig, const std::string& name, const std::vector<size_t>& present) {
-  auto loaded = rig.world.run(RaidParityBdev::load(rig.world.home(), name, rig.handles(present), {}));
-  BASALT_ASSERT(loaded.ok() || !loaded.error().message.empty());
-  return loaded;
+// How many places of the set nobody has.
+size_t empty_places(Past past, size_t missing, size_t place_count) {
+  const bool one_away = past == past_away || past == past_returning;
+  const bool other_missing = missing < place_count && !(one_away && missing == away_place);
+  return (one_away ? 1 : 0) + (other_missing ? 1 : 0);
 }
 
 void run(std::span<const uint8_t> bytes) {
   FuzzInput input(bytes);
-  const uint8_t mode = input.u8();
+  uint8_t mode = input.u8();
   const uint32_t parity_count = (mode & mode_raid6) != 0 ? 2 : 1;
-  const Image& image = good_image(parity_count);
+  Past past = past_none;
+  if ((mode & mode_past) == mode_past) {
+    mode &= static_cast<uint8_t>(~mode_create);
+    past = static_cast<Past>(input.u8() % past_count);
+  }
+  const Image& image = good_image(parity_count, past);
   const size_t member_count = image.members.size();
   const size_t missing = (mode & mode_missing) != 0 ? input.u8() % member_count : member_count;
   const Odd odd = (mode & mode_create) != 0 ? static_cast<Odd>(input.u8() % odd_count) : odd_none;
@@ -228,13 +299,16 @@ void run(std::span<const uint8_t> bytes) {
   }
   if ((mode & mode_create) != 0) return create_over(rig, present, odd);
   const std::string name = (mode & mode_other_name) != 0 ? "other" : "r";
+  const size_t empty = empty_places(past, missing, data_count + parity_count);
   auto loaded = load(rig, name, present);
   for (const auto& disk : rig.disks)
     disk->fault = {};
   if (!loaded.ok() && damaged.failing != 0 && damaged.members == 0 && (mode & mode_not_as_it_was) == 0) {
     loaded = load(rig, name, present);
-    BASALT_ASSERT(loaded.ok());
+    BASALT_ASSERT(loaded.ok() || empty > parity_count);
   }
+  if (damaged.failing == 0 && damaged.members == 0 && (mode & mode_not_as_it_was) == 0)
+    BASALT_ASSERT(loaded.ok() == (empty <= parity_count));
   if (!loaded.ok()) {
     for (const auto& disk : rig.disks)
       BASALT_ASSERT(disk->write_count == 0 || damaged.failing != 0);
@@ -242,12 +316,13 @@ void run(std::span<const uint8_t> bytes) {
   }
   Raid raid = std::move(loaded).value();
   const bool one_member = (damaged.members & (damaged.members - 1)) == 0;
-  const size_t gone = member_count - present.size() + ((mode & mode_unreadable) != 0 ? 1 : 0) +
+  const size_t gone = empty + ((mode & mode_unreadable) != 0 ? 1 : 0) +
                       static_cast<size_t>(std::popcount(damaged.failing & ~damaged.members));
   const bool only_failed = damaged.members == 0 && (mode & mode_not_as_it_was) == 0;
   if (only_failed || (damaged.can_be_told && one_member && (!damaged.in_log || gone < parity_count)))
-    expect_blocks(rig, *raid, image.blocks);
-  if ((mode & mode_replace) != 0 && missing < member_count && replace(rig, *raid, missing)) present.push_back(missing);
+    expect_blocks(rig, *raid, image.blocks, past);
+  if ((mode & mode_replace) != 0 && missing < data_count + parity_count && replace(rig, *raid, missing))
+    present.push_back(missing);
   exercise(rig, *raid);
   rig.close(raid);
   auto again = load(rig, name, present);
@@ -264,6 +339,37 @@ std::vector<FuzzSeed> seeds() {
   std::vector<FuzzSeed> out;
   for (unsigned mode = 0; mode < 64; mode++)
     out.push_back({"good-" + std::to_string(mode), FuzzOutput().u8(mode).u8(1).bytes()});
+  // Those with a past, whole, without each of their members, and with a field of a superblock that makes no sense.
+  for (unsigned past = 1; past < past_count; past++) {
+    for (const unsigned mode : {mode_past + 0u, mode_past + mode_raid6 + 0u}) {
+      const std::string name = "past-" + std::to_string(past) + "-" + std::to_string(mode);
+      out.push_back({name, FuzzOutput().u8(mode).u8(past).bytes()});
+      for (unsigned member = 0; member <= data_count + parity_count_max; member++) {
+        out.push_back({name + "-without-" + std::to_string(member),
+                       FuzzOutput().u8(mode | mode_missing).u8(past).u8(member).bytes()});
+        for (const unsigned page : parity::superblock_pages) {
+          out.push_back({name + "-blank-" + std::to_string(member) + "-" + std::to_string(page),
+                         FuzzOutput().u8(mode).u8(past).u8(member).u8(FuzzDamage::blank).u8(page).u8(0).bytes()});
+        }
+      }
+      for (const unsigned offset : {384u, 392u, 400u, 552u, 560u, 568u, 720u, 724u, 728u, 732u, 1024u}) {
+        for (const unsigned value : {0u, 0xf3u}) {
+          FuzzOutput one = FuzzOutput().u8(mode).u8(past);
+          FuzzOutput all = one;
+          for (unsigned member = 0; member <= data_count + parity_count_max; member++) {
+            for (const unsigned page : parity::superblock_pages) {
+              all.u8(member).u8(FuzzDamage::patch | FuzzDamage::flag_reseal).u8(page).u16(offset).u8(1).u8(value);
+              if (member == 1)
+                one.u8(1).u8(FuzzDamage::patch | FuzzDamage::flag_reseal).u8(page).u16(offset).u8(1).u8(value);
+            }
+          }
+          const std::string field = "-" + std::to_string(offset) + "-" + std::to_string(value);
+          out.push_back({name + field + "-one", one.bytes()});
+          out.push_back({name + field + "-all", all.bytes()});
+        }
+      }
+    }
+  }
   for (unsigned odd = 0; odd < odd_count; odd++) {
     FuzzOutput blank;
     blank.u8(mode_create).u8(odd);
