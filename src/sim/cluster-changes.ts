@@ -96,6 +96,19 @@ const corners = {
     weight: 1,
     begin: begunAndCalledOff(moves['move a replica'].begin, moves['call a move off'].begin),
   },
+  'move a replica to where it cannot be': {
+    weight: 1,
+    begin: (cluster, random) => {
+      const volume = cluster.state.volumeByName(cluster.volumeName);
+      const leg = random.between(0, (volume?.legs.length ?? 1) - 1);
+      const present = (volume?.legs[leg]?.replicas ?? []).map(({ disk }) => disk);
+      if (volume === null || present.length < 2 || cluster.isMoving) return null;
+      const from = random.pick(present);
+      const to = random.pick(present.filter((disk) => disk !== from));
+      cluster.drainer.move(volume.name, { leg, from, to });
+      return `move leg ${leg} from ${from} to ${to}, which has it too`;
+    },
+  },
   'drain a disk and end that early': {
     weight: 1,
     begin: begunAndCalledOff(operations['drain a disk'].begin, operations.uncordon.begin),

@@ -60,6 +60,7 @@ export const recipes = {
     changes: [
       'change the pool and call that off',
       'move a replica and call that off',
+      'move a replica to where it cannot be',
       'drain a disk and end that early',
     ],
   },
