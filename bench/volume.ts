@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A volume of two copies, its daemons separate processes on loopback: 4 KiB requests through the gateway (a host, the
 // active controller, two disk nodes) and with the controller in the client (a TypeScript program, two disk nodes).
-// Between the runs the same bytes over the same hops through bare sockets (basalt_floor), A B A B.
+// Between the runs the same bytes over the same hops through bare sockets (basalt_floor), A B A B. `client-tls`: the same
+// as `client` with nodes that speak TLS; its floor does not.
 //
 // Nothing is pinned: there are more daemons than cores. CPU is that of all daemons; the client's is told apart.
 
@@ -9,8 +10,10 @@ import { constants } from 'node:fs';
 import { access, mkdtemp, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DemoCluster } from '../scripts/demo/cluster.js';
+import { NodeKeyFile } from '../src/agents/node-key-file.js';
 import { Cluster, type Volume } from '../src/cluster.js';
 import { systemClock } from '../src/env/clock.js';
+import { systemRandom } from '../src/env/random.js';
 import type { VolumeView } from '../src/model/api.js';
 import type { BenchOptions } from './main.js';
 import { runForJson, Server } from './programs.js';
@@ -34,7 +37,7 @@ interface Load {
 
 /** One way to the volume, and the same hops without anything above the sockets. */
 interface Way {
-  readonly name: 'gateway' | 'client';
+  readonly name: 'gateway' | 'client' | 'client-tls';
   readonly measured: (load: Load) => Promise<Run>;
   readonly floor: (load: Load) => Promise<Run>;
 }
@@ -44,19 +47,48 @@ export async function benchVolume(
   report: (figure: Figure) => void,
   signal: AbortSignal,
 ): Promise<void> {
+  const measure = (way: Way) => measureWay(way, options, report, signal);
+  const isAsked = (name: Way['name']) => rowsOf(name).some((row) => row.name.includes(options.only));
+  if (isAsked('gateway') || isAsked('client'))
+    await onCluster([], async ({ cluster, floors }) => {
+      if (isAsked('gateway')) await measure(await throughGateway(cluster, floors, signal));
+      if (isAsked('client')) await inClient({ cluster, floors, name: 'client' }, measure, signal);
+    });
+  if (!isAsked('client-tls')) return;
+  const keys = await mkdtemp('/var/tmp/basalt-bench-key-');
+  try {
+    const nodeKey = join(keys, 'node.key');
+    await new NodeKeyFile(nodeKey, systemRandom).create();
+    await onCluster(['--secure', '--node-key-file', nodeKey], ({ cluster, floors }) =>
+      inClient({ cluster, floors, name: 'client-tls', nodeKey }, measure, signal),
+    );
+  } finally {
+    await rm(keys, { recursive: true, force: true });
+  }
+}
+
+async function onCluster(
+  nodeArguments: readonly string[],
+  use: (on: { cluster: DemoCluster; floors: Server[] }) => Promise<void>,
+): Promise<void> {
   const folder = await mkdtemp(join(await placeOfDisks(), 'basalt-bench-'));
   process.stderr.write(`disks: files in ${folder}\n`);
-  const cluster = await DemoCluster.plan({ folder, diskBytes });
+  const cluster = await DemoCluster.plan({ folder, diskBytes, nodeArguments });
   const floors: Server[] = [];
   try {
     await cluster.start();
-    await measureWay(await throughGateway(cluster, floors, signal), options, report, signal);
-    await inClient(cluster, floors, signal, (way) => measureWay(way, options, report, signal));
+    await use({ cluster, floors });
   } finally {
     for (const server of floors) await server.stop();
     await cluster.killAll();
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+function rowsOf(way: Way['name']) {
+  return operations.flatMap((operation) =>
+    depths.map((depth) => ({ operation, depth, name: `volume/${way}/rand${operation}/4k/qd${depth}` })),
+  );
 }
 
 /** Memory where its files take O_DIRECT, so that no disk is measured; otherwise /var/tmp. */
@@ -76,7 +108,6 @@ export async function placeOfDisks(): Promise<string> {
 
 async function createVolume(cluster: DemoCluster, name: string): Promise<void> {
   await cluster.api.createVolume({ name, sizeBytes, copies: 2, legs: 1 });
-  await cluster.api.attach(name, { host });
 }
 
 /** The servers of the floor: two that stand for the replicas; `relayed`: and one that stands for the gateway. */
@@ -115,6 +146,7 @@ const portOf = (volume: VolumeView): string | undefined =>
 
 async function throughGateway(cluster: DemoCluster, floors: Server[], signal: AbortSignal): Promise<Way> {
   await createVolume(cluster, 'gateway');
+  await cluster.api.attach('gateway', { host });
   const served = (view: VolumeView) => view.health === 'redundant' && portOf(view) !== undefined;
   const volume = await cluster.waitForVolume('gateway', 'served', 60_000, served);
   const port = portOf(volume) ?? '';
@@ -128,20 +160,20 @@ async function throughGateway(cluster: DemoCluster, floors: Server[], signal: Ab
 }
 
 async function inClient(
-  cluster: DemoCluster,
-  floors: Server[],
-  signal: AbortSignal,
+  at: { cluster: DemoCluster; floors: Server[]; name: Way['name']; nodeKey?: string },
   use: (way: Way) => Promise<void>,
+  signal: AbortSignal,
 ): Promise<void> {
+  const { cluster, floors, name, nodeKey } = at;
   await createVolume(cluster, 'client');
-  const client = await Cluster.connect({ api: cluster.api.endpoint });
+  const client = await Cluster.connect({ api: cluster.api.endpoint, ...(nodeKey === undefined ? {} : { nodeKey }) });
   let volume: Volume | null = null;
   try {
     volume = await client.open('client', { takeover: true });
     const loop = new ClosedLoop(volume, client.engine, pidsOf(cluster));
     await loop.fill();
     const floor = floorRun(await startFloor(floors, false), signal);
-    await use({ name: 'client', measured: (load) => loop.run(load), floor });
+    await use({ name, measured: (load) => loop.run(load), floor });
   } finally {
     await volume?.close();
     await client.close();
@@ -155,21 +187,18 @@ async function measureWay(
   signal: AbortSignal,
 ): Promise<void> {
   const milliseconds = Math.max(50, Math.round((options.seconds * 1000) / (2 * pairsPerFigure)));
-  for (const operation of operations) {
-    for (const depth of depths) {
-      const name = `volume/${way.name}/rand${operation}/4k/qd${depth}`;
-      if (!name.includes(options.only)) continue;
-      const load: Load = { operation, depth, milliseconds };
-      const floors: Run[] = [];
-      const runs: Run[] = [];
-      for (let pair = 0; pair < pairsPerFigure; pair += 1) {
-        signal.throwIfAborted();
-        floors.push(await way.floor(load));
-        runs.push(await way.measured(load));
-      }
-      report(figureOf(name, runs, floors));
-      await systemClock.sleep(200, signal);
+  for (const { name, operation, depth } of rowsOf(way.name)) {
+    if (!name.includes(options.only)) continue;
+    const load: Load = { operation, depth, milliseconds };
+    const floors: Run[] = [];
+    const runs: Run[] = [];
+    for (let pair = 0; pair < pairsPerFigure; pair += 1) {
+      signal.throwIfAborted();
+      floors.push(await way.floor(load));
+      runs.push(await way.measured(load));
     }
+    report(figureOf(name, runs, floors));
+    await systemClock.sleep(200, signal);
   }
 }
 
