@@ -40,6 +40,18 @@ describe('a disk that is lost for good', { timeout: 300_000 }, () => {
   }
 });
 
+describe('what fails while a lost disk is made up for', { timeout: 300_000 }, () => {
+  it('loses nothing', async () => {
+    const shape = { copies: 2, disks: 3, controllers: 2, hosts: 1, legs: 2, rebuildAfterMs: 300 };
+    let faultCount = 0;
+    for (const seed of [1n, 2n, 4n]) {
+      const result = await passed({ seed, shape, mix, faults: ['pause'], loss: true });
+      faultCount += count(result, 'fault_while_rebuilding');
+    }
+    expect(faultCount).toBeGreaterThan(0);
+  });
+});
+
 describe('a way between two nodes', { timeout: 300_000 }, () => {
   it('may lose packets and take long, until all faults end', async () => {
     const links = { share: 1, lossChance: 0.02, extraDelayMs: 5, retransmitMs: 200 };

@@ -4,6 +4,7 @@
 // by itself after a while, or at once when somebody drains it; then it is taken out of the cluster.
 //
 // Rules:  - only what everything survives is lost: all volumes are redundant, and there is room for what the disk holds
+//         - what fails while it is made again loses nothing and comes back; so volumes may stand still, and no more
 //         - volumes become redundant without it, and snapshots still hold what they held (both judged elsewhere)
 //         - a disk that is gone can be drained and removed; then nothing of the store names it
 
@@ -19,6 +20,7 @@ import { restOf } from '../reconcile/drain.js';
 import { copiesUp } from '../reconcile/snapshots.js';
 import { askUntilAnswered, codeOf } from './asking.js';
 import type { ClusterSim } from './cluster-sim.js';
+import { type FaultName, Nemesis } from './nemesis.js';
 import type { RareEvents } from './rare-events.js';
 
 /** Who waits longer than this for a node drains its disk. */
@@ -26,6 +28,19 @@ const waitedOutMsMax = 5_000;
 const whileInUseMsMax = 500;
 const copiedMsMax = 20_000;
 const pollMs = 200;
+const meanwhileShare = 0.5;
+const meanwhilePauseMsMax = 600;
+/** All of them keep what is on disks. */
+const meanwhile: readonly FaultName[] = [
+  'kill',
+  'kill the active',
+  'pause',
+  'partition',
+  'isolate',
+  'reset',
+  'store down',
+  'store cut',
+];
 
 // Drawn apart, so that the plans in test/sim remain what they were when they were found.
 const stream = 0x1055d15cn;
@@ -52,6 +67,7 @@ export async function loseDisk(cluster: ClusterSim, random: SeededRandom, limitM
   const loss = new DiskLoss({ deps: { ...cluster.admin, clock }, clock, rareEvents }, id);
   const mustBeDrained = cluster.shape.rebuildAfterMs > waitedOutMsMax;
   if (mustBeDrained) loss.drain();
+  if (random.chance(meanwhileShare)) await failMeanwhile(cluster, random, loss);
   const isElsewhere = (): boolean => cluster.violation !== null || (loss.holds(cluster.state) === null && isWhole());
   if (!(await cluster.runUntil(isElsewhere, limitMs)))
     return `a lost disk ${loss.holds(cluster.state) ?? 'is replaced'}`;
@@ -63,6 +79,16 @@ export async function loseDisk(cluster: ClusterSim, random: SeededRandom, limitM
   if (!(await cluster.runUntil(isOut, limitMs)))
     return `a lost disk cannot be removed: ${loss.problem ?? cluster.unrest ?? 'something names it'}`;
   return null;
+}
+
+async function failMeanwhile(cluster: ClusterSim, random: SeededRandom, loss: DiskLoss): Promise<void> {
+  const plan = { kinds: meanwhile, steps: random.between(2, 6), pauseMsMax: meanwhilePauseMsMax };
+  const nemesis = new Nemesis(cluster, BigInt(random.between(0, 0xffff_ffff)), plan);
+  for (let step = 0; step < plan.steps && cluster.violation === null; step++) {
+    if (loss.holds(cluster.state) !== null) cluster.rareEvents.reach('fault_while_rebuilding');
+    await nemesis.step(step);
+  }
+  cluster.heal();
 }
 
 /**

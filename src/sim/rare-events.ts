@@ -17,6 +17,7 @@ export const rareEventTexts = {
   intruder_refused: 'a replica refused a controller of an old epoch',
   fault_agents_link_slow: 'bytes between nodes with agents took longer than usual',
   fault_agents_packet_lost: 'a packet between nodes with agents was lost',
+  fault_while_rebuilding: 'something else failed while what a lost disk held was made again',
   leg_on_one_member: 'a leg went on with a single member',
   lost_disk_removed: 'a disk that was lost for good was taken out of the cluster',
   member_let_go: 'the store let a member of a leg go',
