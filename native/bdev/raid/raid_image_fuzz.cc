@@ -108,11 +108,12 @@ void give_past(Rig& rig, Raid& raid, Image& image, Past past) {
   if (past == past_growth) {
     const uint64_t count_blocks = raid->count_blocks_max();
     BASALT_ASSERT(count_blocks > raid->info().count_blocks);
-    bool ended = false;
-    spawn([](RaidParityBdev& growing, uint64_t to, bool* done) -> Task<void> {
-      co_await growing.grow(to);
+    const auto ended = std::make_shared<bool>(false);
+    spawn([](RaidParityBdev& growing, uint64_t to, std::shared_ptr<bool> done) -> Task<void> {
+      auto grow = growing.grow(to);
+      (void)(co_await grow).ok();  // some members know by then, others do not
       *done = true;
-    }(*raid, count_blocks, &ended));
+    }(*raid, count_blocks, ended));
     // The last member hears of it after the others.
     const std::vector<uint8_t> before = rig.disks[0]->bytes;
     const auto knows = [&](size_t member) {
@@ -122,7 +123,7 @@ void give_past(Rig& rig, Raid& raid, Image& image, Past past) {
       }
       return false;
     };
-    rig.world.must([&] { return knows(0) || ended; });
+    rig.world.must([&] { return knows(0) || *ended; });
     return;
   }
   rig.world.world.run_for(seconds(5));
