@@ -63,10 +63,10 @@ describe('a way between two nodes', { timeout: 300_000 }, () => {
 });
 
 describe('a cluster whose operators think better of things', { timeout: 300_000 }, () => {
-  it('has drains, moves and changes of pools that are called off', async () => {
+  it('has drains, moves and changes of pools that are called off, and moves that cannot be', async () => {
     const results = [];
-    for (const seed of [1n, 2n]) results.push(await passed({ ...recipes.wavering, seed }));
-    for (const name of ['pool_change_called_off', 'move_called_off', 'drain_ended_early'])
+    for (const seed of [5n, 8n]) results.push(await passed({ ...recipes.wavering, seed }));
+    for (const name of ['pool_change_called_off', 'move_called_off', 'drain_ended_early', 'move_refused'])
       expect(
         results.reduce((sum, result) => sum + count(result, name), 0),
         name,
