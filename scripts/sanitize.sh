@@ -5,6 +5,8 @@
 #   asan    GoogleTest suites under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
 #   addon   the addon under the same in Node.js: the suites of src/engine/native, and a program that embeds Basalt
 #   tsan    GoogleTest suites in which more than one thread runs, under ThreadSanitizer
+# and only when it is named, because in it minutes go by over code of one thread:
+#   tsan-all  all GoogleTest suites under ThreadSanitizer
 # The last line is `N passed, N failed[, N skipped]`; the exit code is 0 when something passed and nothing failed.
 set -euo pipefail
 script_name='sanitize'
@@ -15,8 +17,8 @@ sections=(asan addon tsan)
 if (($# > 0)); then sections=("$@"); fi
 for section in "${sections[@]}"; do
   case "$section" in
-    asan | addon | tsan) ;;
-    *) die "unknown section '$section': expected asan, addon or tsan" ;;
+    asan | addon | tsan | tsan-all) ;;
+    *) die "unknown section '$section': expected asan, addon, tsan or tsan-all" ;;
   esac
 done
 
@@ -67,23 +69,35 @@ run_addon() {
   count addon "$results/addon" $((SECONDS - started))
 }
 
-run_tsan() {
-  local started=$SECONDS programs plain=()
+# tsan_suites SECTION FILTER PROGRAM...: builds and runs these.
+tsan_suites() {
+  local section="$1" filter="$2" started=$SECONDS plain=()
+  shift 2
   # The library's shadow memory has no room beside the layouts that newer kernels draw.
   if setarch -R true 2>/dev/null; then plain=(setarch -R); fi
+  if native_build build/tsan "$*" -DBASALT_TSAN=ON; then
+    say "native under ThreadSanitizer: running"
+    GTEST_FILTER="$filter" TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1" \
+      "${plain[@]}" node scripts/lib/run-native-tests.mjs build/tsan "$results/$section" "$@" || true
+  fi
+  count "$section" "$results/$section" $((SECONDS - started))
+}
+
+run_tsan() {
+  local programs
   mapfile -t programs < <(node scripts/lib/threaded-tests.mjs)
   ((${#programs[@]} > 0)) || die "no test program with threads was found"
   node scripts/lib/threaded-tests.mjs --others
-  if native_build build/tsan "${programs[*]}" -DBASALT_TSAN=ON; then
-    say "native under ThreadSanitizer: running"
-    GTEST_FILTER="$(node scripts/lib/threaded-tests.mjs --filter)" \
-      TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1" \
-      "${plain[@]}" node scripts/lib/run-native-tests.mjs build/tsan "$results/tsan" "${programs[@]}" || true
-  fi
-  count tsan "$results/tsan" $((SECONDS - started))
+  tsan_suites tsan "$(node scripts/lib/threaded-tests.mjs --filter)" "${programs[@]}"
+}
+
+run_tsan_all() {
+  local programs
+  mapfile -t programs < <(node scripts/lib/threaded-tests.mjs --all)
+  tsan_suites tsan-all '*' "${programs[@]}"
 }
 
 for section in "${sections[@]}"; do
-  "run_$section"
+  "run_${section//-/_}"
 done
 print_summary

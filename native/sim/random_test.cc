@@ -13,16 +13,12 @@
 #include "sim/guard.h"
 #include "sim/plan_file.h"
 #include "sim/shrink.h"
+#include "testing/rounds.h"
 
 namespace basalt::sim {
 namespace {
 
-// Under a sanitizer each takes ten times as long; `npm run sim` does many without one.
-#ifdef __SANITIZE_ADDRESS__
-constexpr uint64_t seed_count = 12;
-#else
-constexpr uint64_t seed_count = 30;
-#endif
+constexpr uint64_t seed_count = testing::rounds_here({.plain = 30, .asan = 12, .tsan = 4});
 constexpr uint64_t bug_seeds_max = 60;
 constexpr int limit_s = 300;
 

@@ -27,6 +27,7 @@
 #ifndef BASALT_FUZZ
 #include <gtest/gtest.h>
 
+#include "testing/rounds.h"
 #include "testing/source_tree.h"
 #endif
 
@@ -135,17 +136,18 @@ inline void write_fuzz_seeds(const std::string& folder, const std::vector<FuzzSe
 
 #ifndef BASALT_FUZZ
 inline void replay_fuzz_corpus(const char* name, FuzzRun run, FuzzSeeds seeds) {
-  for (const FuzzSeed& seed : seeds())
-    run(seed.bytes);
+  const std::vector<FuzzSeed> all = seeds();
+  for (size_t i = 0; i < all.size(); i += case_stride)
+    run(all[i].bytes);
   std::vector<std::filesystem::path> files;
   const std::string folder = source_path(std::string("test/fuzz/corpus/") + name);
   for (const auto& entry : std::filesystem::directory_iterator(folder))
     files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   const bool chatty = std::getenv("BASALT_FUZZ_NAMES") != nullptr;  // for finding the one that crashes
-  for (const auto& file : files) {
-    if (chatty) std::fprintf(stderr, "%s\n", file.c_str());
-    const FuzzBytes bytes = read_fuzz_file(file);
+  for (size_t i = 0; i < files.size(); i += case_stride) {
+    if (chatty) std::fprintf(stderr, "%s\n", files[i].c_str());
+    const FuzzBytes bytes = read_fuzz_file(files[i]);
     run(bytes);
   }
   EXPECT_FALSE(files.empty()) << folder << " holds nothing";

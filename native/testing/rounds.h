@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How often a random test of one thread repeats itself. Under a sanitizer a round takes some ten times as long; the
+// How often a test of one thread repeats itself. Under a sanitizer a round takes some ten times as long; the
 // simulator's runs (`npm run sim`) do many more without one. ThreadSanitizer is there for races, of which one thread
-// has none: a few rounds bring it by all the code.
+// has none: a few rounds, or a part of many cases, bring it by all the code.
 #pragma once
 
 #include <cstdint>
@@ -23,5 +23,8 @@ constexpr uint64_t rounds_here(Rounds rounds) {
   return rounds.plain;
 #endif
 }
+
+// Of many cases of one kind, only the first of each so many is tried.
+inline constexpr uint64_t case_stride = rounds_here({.plain = 1, .asan = 1, .tsan = 16});
 
 }  // namespace basalt::testing

@@ -6,6 +6,7 @@
 //   node scripts/lib/threaded-tests.mjs             their names, one on a line
 //   node scripts/lib/threaded-tests.mjs --filter    GoogleTest's filter that leaves their simulated suites out
 //   node scripts/lib/threaded-tests.mjs --others    what is left out, and why
+//   node scripts/lib/threaded-tests.mjs --all       all GoogleTest programs
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,6 +33,9 @@ const threaded = programs.filter(may_have_threads).map(({ name }) => name);
 const alone = programs.filter((program) => !may_have_threads(program)).map(({ name }) => name);
 
 switch (process.argv[2]) {
+  case '--all':
+    for (const { name } of programs) console.log(name);
+    break;
   case '--filter':
     console.log(`-${Object.values(one_thread_suites).flat().join(':')}`);
     break;

@@ -10,16 +10,12 @@
 
 #include "bdev/lvol/crash_disk_test_util.h"
 #include "bdev/lvol/lvstore.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
 
-// Under a sanitizer each takes ten times as long; `npm run sim -- --suite data` visits many more states without one.
-#ifdef __SANITIZE_ADDRESS__
-constexpr uint64_t seeds_of_a_run = 5;
-#else
-constexpr uint64_t seeds_of_a_run = 16;
-#endif
+constexpr uint64_t seeds_of_a_run = testing::rounds_here({.plain = 16, .asan = 5, .tsan = 1});
 
 using namespace test;  // NOLINT
 

@@ -8,16 +8,12 @@
 
 #include "bdev/lvol/crash_disk_test_util.h"
 #include "bdev/lvol/lvstore.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
 
-// Under a sanitizer each takes ten times as long; `npm run sim -- --suite data` visits many more states without one.
-#ifdef __SANITIZE_ADDRESS__
-constexpr uint64_t seeds_of_a_run = 4;
-#else
-constexpr uint64_t seeds_of_a_run = 12;
-#endif
+constexpr uint64_t seeds_of_a_run = testing::rounds_here({.plain = 12, .asan = 4, .tsan = 1});
 
 using namespace test;  // NOLINT
 

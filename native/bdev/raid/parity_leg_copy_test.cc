@@ -10,6 +10,7 @@
 
 #include "bdev/raid/parity_leg_test_util.h"
 #include "bdev/raid/parity_member.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
@@ -358,12 +359,14 @@ int wrong_histories(const CopyShape& shape, const std::vector<CopyLosses>& losse
   for (uint64_t block = 0; block < copied_blocks; block++)
     EXPECT_TRUE(source.write(block, static_cast<uint8_t>(block + 1)));
   int wrong = 0;
+  uint64_t history = 0;
   // Superblocks in both slots, then three writes, each with its records.
   const uint64_t steps_max = 2 * (shape.k + shape.m) + 3 * (2 * shape.m + 1);
   for (uint64_t steps = 0; steps <= steps_max; steps++) {
     // In the first slots, and in what comes after them.
     for (const uint64_t then : {uint64_t{2}, uint64_t{shape.k + shape.m + 4}}) {
       for (const CopyLosses& each : losses) {
+        if (history++ % testing::case_stride != 0) continue;
         CopyLives lives(source, bugs);
         lives.spoil(each.bad[0]);
         lives.live(steps, 0x60);

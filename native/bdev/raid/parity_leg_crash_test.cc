@@ -12,16 +12,13 @@
 #include <set>
 
 #include "bdev/raid/parity_leg_test_util.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
 
 constexpr uint64_t parity_hot_blocks = 24;  // whole stripes
-#ifdef __SANITIZE_ADDRESS__
-constexpr uint64_t parity_seeds_of_a_run = 60;
-#else
-constexpr uint64_t parity_seeds_of_a_run = 400;
-#endif
+constexpr uint64_t parity_seeds_of_a_run = testing::rounds_here({.plain = 400, .asan = 60, .tsan = 20});
 
 struct ParityBlock {
   std::set<uint32_t> now = {0};    // what a read may give
