@@ -83,7 +83,7 @@ describe('the set that a member keeps', () => {
     const bodies = heads.map(([note, some, length]) => {
       const whole = Buffer.from(encodeSetNote(note, signers[0] as Signer), 'hex');
       const body = whole.subarray(0, Math.min(whole.length - signatureBytes, 6 + length));
-      return some.reduce((bytes, [at, by]) => changed(bytes, at, by), Buffer.from(body));
+      return some.reduce<Buffer>((bytes, [at, by]) => changed(bytes, at, by), Buffer.from(body));
     });
     fc.assert(
       fc.property(fc.oneof(bodies, fc.uint8Array({ maxLength: 200 })), anySigner, (body, signer) => {
