@@ -53,17 +53,22 @@ function openDevice(target: ClientTarget): Promise<BlockDevice> {
   }
 }
 
+/** What was written before this process began; returns the sequence that comes next. All of it is let go again: it is much. */
+function replayPast(plan: ClientPlan, oracle: BlockOracle): number {
+  const past = pastWrites(plan.historyPath);
+  oracle.replay(past);
+  return (past.at(-1)?.seq ?? 0) + 1;
+}
+
 async function main(plan: ClientPlan): Promise<void> {
   const volume = BigInt(plan.volume);
   const { writer } = plan;
-  const past = pastWrites(plan.historyPath);
   const oracle = new BlockOracle({ blocks: plan.blocks, volume, writer });
-  oracle.replay(past);
+  const firstSequence = replayPast(plan, oracle);
   const lost = lostWrites(plan.historyPath);
   const history = new HistoryLog(plan.historyPath, writer, BigInt(plan.originNs));
   for (const intent of lost) history.lost(intent);
   const device = await openDevice(plan.target);
-  const firstSequence = (past.at(-1)?.seq ?? 0) + 1;
   const random = new SeededRandom(plan.seed + firstSequence);
   const load = new Load({ ...plan, device, oracle, history, random, volume, firstSequence });
   const say = (said: ClientReport['said']): void => {
