@@ -132,7 +132,7 @@ export class Cluster {
   /**
    * Resolves when this process drives the volume.
    * @throws NOT_FOUND, VOLUME_LED while a controller lives and `takeover` is not set, VOLUME_UNAVAILABLE, VOLUME_FENCED,
-   *         VOLUME_RESERVED while a host has reserved it;
+   *         VOLUME_RESERVED while a host has reserved it, NODE_KEY_FILE where nodes speak TLS and there is no node key;
    *         for an encrypted volume CLUSTER_KEY_MISSING when this process was not given the key that its data key is
    *         wrapped by, CLUSTER_KEY_FILE, VOLUME_KEY_DAMAGED
    */
@@ -154,6 +154,7 @@ export class Cluster {
   async #open(object: VolumeObject, options: OpenOptions): Promise<Volume> {
     const { link } = this.#parts;
     this.#assertNotReserved(object);
+    this.#assertLetIn(object);
     const takeover = options.takeover === true;
     const seenEpoch = takeover ? null : this.#assertFree(object);
     await this.#announce();
@@ -184,6 +185,17 @@ export class Cluster {
     });
     this.#volumes.set(object.id, volume);
     return volume;
+  }
+
+  /** Before anything is taken from anybody. @throws NODE_KEY_FILE */
+  #assertLetIn(object: VolumeObject): void {
+    const { link, identity } = this.#parts;
+    if (identity !== noIdentity) return;
+    const nodes = object.legs.flatMap((leg) => leg.replicas.map((replica) => replica.node));
+    const secure = nodes.find((node) => link.state.lastLive(node)?.internal?.secure === true);
+    if (secure === undefined) return;
+    const problem = `node ${secure} speaks TLS with nodes only: give the cluster's as \`nodeKey\``;
+    throw new BasaltError('NODE_KEY_FILE', { path: 'none', problem });
   }
 
   /** Closes every open volume; a second close resolves with the first. */

@@ -77,6 +77,8 @@ export function exportResolver(
 }
 
 const restMs = 20;
+/** Between looks at whom the link lets in. */
+const linkRestMs = 100;
 /** No volume waits long for one whose replicas are away. */
 const promotions = { count: 32, heldMsMax: 1_000 };
 /** Looked at volume by volume. */
@@ -97,6 +99,8 @@ export class ControllerAgent {
   readonly #promotions: Slots;
   #peerChanges = 0;
   readonly #partLink: NodeLink;
+  /** Null: it is there when parts are. */
+  readonly #linkLoop: ReconcileLoop | null;
   /** Of a volume's object: what follows from it alone. */
   readonly #fronts = new WeakMap<VolumeObject, readonly DrivenVolume[]>();
 
@@ -106,13 +110,12 @@ export class ControllerAgent {
     this.#promotions = new Slots({ ...promotions, clock: context.clock });
     this.#partLink = new NodeLink({ context, link, nqn: nqns.partLink, nameOf: frontName });
     this.#peers = new PeerWatcher({ context, link, node, onChange: () => this.#peersChanged() });
-    this.#loop = new ReconcileLoop({
-      name: 'controller agent',
-      clock: context.clock,
-      log: new RateLimitedLog(context.log, context.clock),
-      pass: (signal) => this.#pass(signal),
-      restMs,
-    });
+    const { clock } = context;
+    const log = new RateLimitedLog(context.log, clock);
+    this.#loop = new ReconcileLoop({ name: 'controller agent', clock, log, pass: () => this.#pass(), restMs });
+    const letIn = (signal: AbortSignal): Promise<void> => this.letWatchersIn(signal);
+    const loop = { name: 'link for watchers', clock, log, pass: letIn, restMs: linkRestMs };
+    this.#linkLoop = options.hosts.secure === true ? new ReconcileLoop(loop) : null;
   }
 
   /** By volume id. */
@@ -120,13 +123,23 @@ export class ControllerAgent {
     return this.#volumes;
   }
 
+  /** By TLS others watch this node as whom the link for parts lets in, whether it has parts or not. */
+  async letWatchersIn(signal: AbortSignal): Promise<void> {
+    const { hosts, internal } = this.#options;
+    if (!hosts.secure) return;
+    await this.#partLink.ensure(internal ?? hosts, signal);
+    if (this.#partLink.nqn === null && !this.#partLink.isUnknown) throw new Error('the link is not to be had yet');
+  }
+
   start(): void {
     this.#peers.start();
-    this.#unsubscribe = onChangeOf(this.#options.link, [...ownKinds, ...sharedKinds], () => {
+    this.#unsubscribe = onChangeOf(this.#options.link, [...ownKinds, ...sharedKinds, 'nodes'], () => {
       this.#peers.wake();
       this.#loop.wake();
+      this.#linkLoop?.wake();
     });
     this.#loop.start();
+    this.#linkLoop?.start();
   }
 
   /** Gives every volume away, all at once. */
@@ -137,6 +150,7 @@ export class ControllerAgent {
   async stop(): Promise<void> {
     this.#unsubscribe?.();
     await this.#loop.stop();
+    await this.#linkLoop?.stop();
     await Promise.all([...this.#volumes.values()].map((volume) => volume.stop()));
     await Promise.all(this.#retiring.values());
     await this.#peers.stop();
@@ -171,8 +185,8 @@ export class ControllerAgent {
     served.update(volume);
   }
 
-  async #pass(signal: AbortSignal): Promise<void> {
-    const { link, node, context, hosts, internal } = this.#options;
+  async #pass(): Promise<void> {
+    const { link, node, context } = this.#options;
     const lookedAtMs = context.clock.now();
     const wanted = link.state
       .all('volumes')
@@ -201,8 +215,6 @@ export class ControllerAgent {
       // What is left of it goes by the same names as what would be made.
       else if (!this.#retiring.has(volume.id)) this.#serve(volume);
     }
-    // By TLS others watch this node as whom the link lets in, also where it has no parts.
-    if (hosts.secure) await this.#partLink.ensure(internal ?? hosts, signal);
     this.#loop.looked(context.clock.now() - lookedAtMs, { share: 4, mostMs: 200 });
   }
 

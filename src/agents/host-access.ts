@@ -44,21 +44,21 @@ export class HostAccess {
     this.#options = options;
   }
 
+  /** Who is to be let in here. A volume's view says of the others why they are not (`src/api/hosts.ts`). */
   wishes(hosts: readonly string[]): HostWish[] {
-    const { state } = this.#options.link;
-    return hosts.map((nqn) => {
+    const { link, tlsOnly } = this.#options;
+    const { state } = link;
+    const wishes = hosts.map((nqn) => {
       if (state.unreadable.has(keys.host(nqn))) return { nqn, version: unreadableKeys, tls: false };
       const host = state.get('hosts', nqn);
       return { nqn, version: host?.version ?? null, tls: host?.tlsPsk !== undefined };
     });
+    return wishes.filter(({ tls, version }) => tls || !tlsOnly || version === unreadableKeys);
   }
 
   /** @throws CLUSTER_KEY_MISSING, CLUSTER_KEY_FILE, HOST_KEY_DAMAGED: then nothing has changed for the host */
   async add(volume: VolumeObject, wish: HostWish): Promise<void> {
-    const { engine, tlsOnly } = this.#options;
-    // It would be let in by nothing; whoever asks why finds out.
-    if (tlsOnly && !wish.tls && wish.version !== unreadableKeys)
-      throw new BasaltError('HOST_NEEDS_TLS', { nqn: wish.nqn, volume: volume.name });
+    const { engine } = this.#options;
     await this.#withKeys(wish, (names) =>
       engine.rpc('nvmf_subsystem_add_host', { nqn: nqns.volume(volume.id), host: wish.nqn, ...names }),
     );

@@ -106,7 +106,6 @@ export class NodeAgent {
       });
       await this.#disks.start();
     }
-    await this.#register({ internal, hosts, incarnation, link: nodeLink?.nqn ?? null }, signal);
     if (hosts !== null) {
       const access = new HostAccess({
         engine: context.engine,
@@ -117,7 +116,14 @@ export class NodeAgent {
       });
       const common = { context, link: this.#link, node: node.name, hosts, internal, incarnation, access };
       this.#controllers = new ControllerAgent({ ...common, ...(timing === undefined ? {} : { timing }) });
-      this.#controllers.start();
+      await this.#controllers.letWatchersIn(signal).catch((error: unknown) => {
+        signal.throwIfAborted();
+        context.log.warn({ node: node.name, error: reason(error) }, 'nodes cannot watch this one yet; trying on');
+      });
+    }
+    await this.#register({ internal, hosts, incarnation, link: nodeLink?.nqn ?? null }, signal);
+    if (hosts !== null) {
+      this.#controllers?.start();
       if (node.discovery !== 'off') {
         this.#discovery = new DiscoveryKeeper({ context, link: this.#link, node: node.name });
         this.#discovery.start();
@@ -156,14 +162,11 @@ export class NodeAgent {
   /** Hosts' own port, unless there is to be another one for TLS. */
   async #openTls(hosts: NodeAddress): Promise<Address> {
     const { context, node } = this.#options;
-    const { traddr, trsvcid } =
-      node.secure && node.tlsAddress === null && node.tlsPort === null
-        ? hosts
-        : await openListener(context.engine, {
-            traddr: node.tlsAddress ?? node.address,
-            trsvcid: String(node.tlsPort ?? 0),
-            secure: true,
-          });
+    const traddr = node.tlsAddress ?? node.address;
+    const ports = [null, Number(hosts.trsvcid)];
+    const isSame = hosts.secure === true && traddr === hosts.traddr && ports.includes(node.tlsPort);
+    const wanted = { traddr, trsvcid: String(node.tlsPort ?? 0), secure: true } as const;
+    const { trsvcid } = isSame ? hosts : await openListener(context.engine, wanted);
     return { traddr, trsvcid };
   }
 

@@ -147,7 +147,46 @@ describe('nodes whose ports speak TLS', () => {
       await bed.startController(name);
     }
     const { paths } = await bed.until('v1', 'served', (view) => view.health === 'redundant' && view.paths.length === 2);
-    for (const { problem } of paths) expect(problem).toContain('no key for TLS');
+    for (const { problem } of paths) expect(problem).toContain(`${host}: no key for TLS`);
+    // It keeps nobody from handing the volume over, or from being told again what holds already.
+    const { state } = await readState(bed.server.connect());
+    for (const { problem } of state.all('observedVolumes')) expect(problem).toBeNull();
+    await attachVolume(bed.api, 'v1', { host });
+  });
+
+  it('have told hosts to look elsewhere by the time that they give a volume away', async () => {
+    await start('d1', 'd2');
+    const { id } = await bed.create({ name: 'v1' });
+    await bed.redundant('v1');
+    await attachVolume(bed.api, 'v1', { host, keys: { tlsPsk: psk } });
+    const { controller } = await bed.until('v1', 'open', ({ paths }) =>
+      paths.every((path) => path.tlsAddress !== null),
+    );
+    const { engine } = bed.node(controller ?? '');
+    const states: string[] = [];
+    const rpc = engine.rpc.bind(engine);
+    Object.assign(engine, {
+      rpc: async (...args: Parameters<typeof rpc>) => {
+        if (args[0] === 'basalt_slot_quiesce') {
+          const open = await listeners(engine);
+          states.push(...open.filter(({ nqn }) => nqn === nqns.volume(id)).map(({ ana_state }) => ana_state));
+        }
+        return rpc(...args);
+      },
+    });
+    await bed.stop(controller ?? '');
+    expect(states).toEqual(['inaccessible']);
+  });
+
+  it('give hosts a port of their own for TLS where one is named, and none twice', async () => {
+    await bed.startDiskNode('d1');
+    const common = { roles: ['controller'], engine: 'fake', hostPort: 20_001 };
+    await bed.start({ ...common, name: 'c1', tlsPort: 20_001 });
+    await bed.start({ ...common, name: 'c2', hostPort: 20_002, tlsPort: 20_003 });
+    await bed.create({ name: 'v1', copies: 1 });
+    await attachVolume(bed.api, 'v1', { host, keys: { tlsPsk: psk } });
+    const { paths } = await bed.until('v1', 'open', (view) => view.paths.length === 2 && view.controller !== null);
+    expect(paths.map(({ tlsAddress }) => tlsAddress?.trsvcid)).toEqual(['20001', '20003']);
   });
 
   it('do it one by one, and read from those that do not yet', async () => {

@@ -340,7 +340,7 @@ export class ServedVolume {
     if (this.#serving === serving) return;
     this.#serving = serving;
     try {
-      if (serving || this.#present.listener || this.#partExports !== null) await this.#applyExports();
+      if (serving || this.#present.subsystem || this.#partExports !== null) await this.#applyExports();
     } catch (error) {
       // An export that cannot be opened is no reason not to serve the others; the loop goes on trying.
       this.#log.warn('exports', { volume: this.#volume.name, error: reason(error) }, 'not every export follows yet');

@@ -60,18 +60,23 @@ export async function attachMember(
   const address = attacher.resolve(request.member.replica);
   if (address === null) return { kind: 'unreached', detail: 'its node is not up', refused: false };
   const { traddr, trsvcid, linkNqn, subnqn, commandTimeoutMs } = address;
-  const params = {
+  const place = {
     name: request.name,
     traddr,
     trsvcid,
     subnqn: subnqn ?? nqns.replica(request.member.replica),
     ...(linkNqn === null ? {} : { link_nqn: linkNqn }),
     ...(commandTimeoutMs === undefined ? {} : { command_timeout_ms: commandTimeoutMs }),
-    ...(await attacher.identity.credentials(attacher.engine, address.as ?? attacher.controller, address)),
     epoch: request.epoch,
     timeout_ms: request.timeoutMs,
   };
   try {
+    const credentials = await attacher.identity.credentials(
+      attacher.engine,
+      address.as ?? attacher.controller,
+      address,
+    );
+    const params = { ...place, ...credentials };
     const options = { signal, timeoutMs: request.timeoutMs + rpcSlackMs };
     const taken = await attacher.engine.rpc('basalt_member_attach', params, options);
     return { kind: 'taken', member: { ...request.member, name: request.name, incarnation: taken.incarnation } };

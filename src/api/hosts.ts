@@ -84,10 +84,20 @@ export function assertWayFor(
   volume: VolumeObject,
   host: { nqn: string; givenPsk: boolean },
 ): void {
+  // It is attached already: being told so again changes nothing.
+  if (volume.hosts.includes(host.nqn)) return;
   if (host.givenPsk || state.get('hosts', host.nqn)?.tlsPsk !== undefined) return;
   const ways = volume.controllers.map((name) => state.lastLive(name)?.hosts ?? null);
   if (ways.length > 0 && ways.every((address) => address?.secure === true))
     throw new BasaltError('HOST_NEEDS_TLS', { nqn: host.nqn, volume: volume.name });
+}
+
+/** Which hosts of the volume a node that speaks TLS only does not let in; null: it lets in all. */
+export function problemOfHosts(state: ClusterState, volume: VolumeObject, node: string): string | null {
+  if (state.lastLive(node)?.hosts?.secure !== true) return null;
+  const without = volume.hosts.filter((nqn) => state.get('hosts', nqn)?.tlsPsk === undefined);
+  if (without.length === 0) return null;
+  return `${without.join(', ')}: no key for TLS, and this node speaks nothing else`;
 }
 
 /** What attaching a host adds to its transaction: its keys, when some are given, and that it stays meanwhile. */

@@ -22,6 +22,7 @@ import { volumeSize } from '../reconcile/growth.js';
 import { linkOf } from '../reconcile/node-links.js';
 import { partSizeBytes } from '../reconcile/parts.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
+import { problemOfHosts } from './hosts.js';
 
 export function nodeView(state: ClusterState, name: string): NodeView | null {
   const node = state.get('nodes', name);
@@ -137,7 +138,8 @@ function drivenView(state: ClusterState, volume: VolumeObject): VolumeView {
     paths: observed.map(({ node, state: said, epoch, address, tlsAddress = null, nbd, problem }) => {
       // A controller that was killed has not said so yet: whoever has an older epoch serves nothing.
       const fenced = said === 'active' && epoch !== leadership?.epoch;
-      return { node, state: fenced ? 'fenced' : said, epoch, address, tlsAddress, nbd: fenced ? [] : nbd, problem };
+      const now = { state: fenced ? ('fenced' as const) : said, nbd: fenced ? [] : nbd };
+      return { node, epoch, address, tlsAddress, ...now, problem: problem ?? problemOfHosts(state, volume, node) };
     }),
   };
 }

@@ -93,7 +93,7 @@ class Leg final : public Module {
     if (leg.ok()) (*leg)->member_lost(name);
   }
 
-  // One for all members at that address; with TLS the node would not let it in.
+  // One for all members at that address. Members with TLS have a link, whose loss they share.
   void follow_pulse(bdev::Member& member) {
     const bdev::MemberOptions& options = member.options();
     if (options.authentication.tls != nullptr || member.shares_link()) return;

@@ -58,8 +58,13 @@ void PeerWatch::report_lost() {
 
 void PeerWatch::report_failure(const Error& reason) {
   if (stopping_ || listener_ == nullptr) return;
-  if (reason.code == Errc::unreachable && !std::exchange(refused_, true)) listener_->peer_refused(reason);
-  if (reason.code == Errc::permission && !std::exchange(denied_, true)) listener_->peer_denied(reason);
+  if (reason.code == Errc::unreachable) {
+    denied_ = false;  // whoever comes next may be another one
+    if (!std::exchange(refused_, true)) listener_->peer_refused(reason);
+  } else if (reason.code == Errc::permission) {
+    refused_ = false;
+    if (!std::exchange(denied_, true)) listener_->peer_denied(reason);
+  }
 }
 
 // After a loss the peer is asked once more, at once: it may have ended the association because this process was

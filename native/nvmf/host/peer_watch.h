@@ -32,9 +32,9 @@ class PeerWatch final : HostController::Listener {
     virtual ~Listener() = default;
     virtual void peer_connected() = 0;
     virtual void peer_lost(const Error& reason) = 0;  // once for each peer_connected()
-    // An attempt ended with `unreachable`: once after start(), and once for each peer_connected().
+    // An attempt ended with `unreachable`: once after start(), and once for each peer_connected() or peer_denied().
     virtual void peer_refused(const Error&) {}
-    // An attempt ended with `permission`: as often.
+    // An attempt ended with `permission`: once after start(), and once for each peer_connected() or peer_refused().
     virtual void peer_denied(const Error&) {}
   };
 

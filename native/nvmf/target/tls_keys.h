@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "nvmf/auth/tls_key.h"
 
@@ -30,16 +31,20 @@ class TlsKeys {
   size_t count() const;
 
  private:
+  // By identity; two subsystems may have one host's key.
+  using Grants = std::multimap<std::string, TlsGrant, std::less<>>;
   struct Entry {
-    TlsGrant grant;
-    std::string subsystem;  // the one whose list the host is in
+    Grants::iterator own;
+    Grants::iterator discovery;
   };
-  void remove(const std::string* hostnqn, const std::string& subsystem);
-  void add(const std::string& hostnqn, const std::string& subnqn, const std::string& subsystem,
-           const auth::TlsKey& key);
+  using Entries = std::map<std::pair<std::string, std::string>, Entry>;  // by subsystem and host
+
+  Entries::iterator remove(Entries::iterator entry);
+  Grants::iterator grant(const std::string& hostnqn, const std::string& subnqn, const auth::TlsKey& key);
 
   mutable std::mutex mutex_;
-  std::multimap<std::string, Entry, std::less<>> entries_;  // by identity; two subsystems may have one host's key
+  Grants grants_;
+  Entries entries_;
 };
 
 }  // namespace basalt::nvmf

@@ -268,7 +268,10 @@ function frontFacts({ fronts = [], parts = [] }: VolumeView): string[][] {
 }
 
 function pathFact(path: VolumeView['paths'][number], what: string): string[] {
-  const at = path.address === null ? '-' : `${path.address.traddr}:${path.address.trsvcid}`;
+  const { address, tlsAddress } = path;
+  const shown = address ?? tlsAddress;
+  const how = address === null && tlsAddress !== null ? ' by TLS' : '';
+  const at = shown === null ? '-' : `${shown.traddr}:${shown.trsvcid}${how}`;
   return [`${what} ${path.node}`, `${at} ${path.state}${path.problem === null ? '' : ` (${path.problem})`}`];
 }
 

@@ -310,6 +310,7 @@ function watchPeer(state: EngineState, fields: Fields): string {
     if (association !== null || !state.peers.has(name)) return;
     if (network.reach(engine, peer) === 'refused' && !refused) {
       refused = true;
+      denied = false;
       state.emit({ method: 'peer_refused', params: { name, reason: `${traddr}:${trsvcid} refused` } });
     }
     if (peer === null) return;
@@ -318,6 +319,7 @@ function watchPeer(state: EngineState, fields: Fields): string {
       if (!denied)
         state.emit({ method: 'peer_denied', params: { name, reason: "the target refuses this host's key" } });
       denied = true;
+      refused = false;
       return;
     }
     const onLost = (reason: string): void => {
