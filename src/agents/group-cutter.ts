@@ -28,6 +28,7 @@ import {
   planVote,
 } from '../reconcile/snapshot-groups.js';
 import { holdFor, planCut } from '../reconcile/snapshots.js';
+import { servedToSome } from '../reconcile/whole-growth.js';
 import { slotName } from './assembly.js';
 import { reason } from './context.js';
 import type { Versioned } from './leadership-register.js';
@@ -291,6 +292,18 @@ export class GroupCutter {
     }
   }
 
+  /**
+   * Of a part: how large its volume is for hosts. All holds have begun as far as the watch has come, so it has shown every
+   * size under which something was acknowledged before. And whoever serves more stands on longer parts: this one had
+   * been as long before its cut, or has another leadership now, and the vote does not count.
+   */
+  #whole(): { wholeBytes?: number } {
+    const state = this.#options.snapshots.state();
+    const { partOf } = this.#options.volume();
+    const whole = partOf === undefined ? null : state.get('volumes', partOf);
+    return whole === null ? {} : { wholeBytes: servedToSome(state, whole) };
+  }
+
   /** Disk nodes may change the object meanwhile: what earlier tries left over. */
   async #vote(
     group: SnapshotGroupObject,
@@ -299,7 +312,7 @@ export class GroupCutter {
   ): Promise<void> {
     const { register, snapshots, volume, context } = this.#options;
     const leadershipRevision = at.prepared.leadership.revision;
-    const cut = { round: group.round ?? '', cutAtMs: context.clock.wallMs(), heldUs: at.heldUs };
+    const cut = { round: group.round ?? '', cutAtMs: context.clock.wallMs(), heldUs: at.heldUs, ...this.#whole() };
     for (let present = at.member; ; ) {
       const next = planVote(present.value, volume(), cut);
       if (await snapshots.swap(present, { next, leadershipRevision }, signal)) return;

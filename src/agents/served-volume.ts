@@ -42,7 +42,7 @@ import type { Versioned } from './leadership-register.js';
 import { listenAddress } from './listener.js';
 import type { NodeLink } from './node-link.js';
 import { PartExports } from './part-exports.js';
-import { publishSize } from './publish-size.js';
+import { publishSize, publishWholeSize } from './publish-size.js';
 import { ReconcileLoop } from './reconcile-loop.js';
 import { ReservationKeeper } from './reservation-keeper.js';
 import { scrubPort } from './scrub-worker.js';
@@ -160,7 +160,10 @@ export class ServedVolume {
         await Promise.all([this.#reservations.lead(granted, signal), this.#seeHosts(signal)]);
       },
       onServing: (serving) => this.#setServing(serving),
-      publishSize: (servedBytes, signal) => publishSize(options.link, volume.id, { servedBytes, signal }),
+      publishSize: (servedBytes, signal) =>
+        volume.front === undefined
+          ? publishSize(options.link, volume.id, { servedBytes, signal })
+          : publishWholeSize(options.link, volume.front.volumeId, { servedBytes, signal }),
       snapshots: snapshotPort(options.link, volume.id),
       scrubs: scrubPort(options.link, volume.id),
       onChange: () => {

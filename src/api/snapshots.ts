@@ -12,7 +12,7 @@ import type { ClusterState, Stored } from '../model/cluster-state.js';
 import { BasaltError } from '../model/errors.js';
 import { keys } from '../model/keys.js';
 import { refuseMultiActive } from '../model/multi-active.js';
-import { codecs, formatVersion, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
+import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
 import { copiesNeeded, type SnapshotObject, snapshotLvol, tooFewCopies } from '../model/snapshots.js';
 import { unmadeOf } from '../reconcile/clone-source.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
@@ -20,17 +20,15 @@ import { copyIsUp, copyServes } from '../reconcile/snapshot-copies.js';
 import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
-import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume, type VolumeDeps } from './volumes.js';
-
-/** Of one volume: so many layers an lvol may have below it. */
-const snapshotsMax = 64;
-
-export type SnapshotDeps = Pick<VolumeDeps, 'store' | 'random'>;
+import { assertCuttable, assertRoomForSnapshot, type SnapshotDeps } from './snapshot-drafts.js';
+import { cutId } from './snapshot-views.js';
+import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume } from './volumes.js';
+import { createWholeSnapshot, deleteWholeSnapshot, drawWholeClone, wholeMembers } from './whole-snapshots.js';
 
 export function requireSnapshot(state: ClusterState, volume: VolumeObject, name: string): Stored<SnapshotObject> {
-  const id = state.get('snapshotNames', `${volume.id}/${name}`)?.snapshotId ?? name;
+  const id = state.get('snapshotNames', `${cutId(volume)}/${name}`)?.snapshotId ?? name;
   const stored = state.stored('snapshots', id);
-  if (stored === null || stored.value.volumeId !== volume.id || stored.value.phase === 'deleting')
+  if (stored === null || stored.value.volumeId !== cutId(volume) || stored.value.phase === 'deleting')
     throw new BasaltError('NOT_FOUND', { kind: 'snapshot', name: `${volume.name}@${name}` });
   return stored;
 }
@@ -43,14 +41,16 @@ export function createSnapshot(
 ): Promise<{ made: boolean; id: string }> {
   return attempt<{ made: boolean; id: string }>(deps.store, async ({ state }) => {
     const { value: volume, key, revision } = requireVolume(state, wish.volume);
-    refuseMultiActive(volume, 'a snapshot');
+    if (volume.partOf !== undefined) refuseMultiActive(volume, 'a snapshot of one of its parts');
     const { name } = wish.request;
-    const known = state.get('snapshotNames', `${volume.id}/${name}`);
+    const known = state.get('snapshotNames', `${cutId(volume)}/${name}`);
     const existing = known === null ? null : state.stored('snapshots', known.snapshotId);
     if (existing !== null && existing.value.phase !== 'failed')
       return { txn: null, result: { made: false, id: existing.value.id } };
-    if (state.get('leaderships', volume.id)?.controller == null)
-      throw unavailable(volume, 'no controller serves it: a snapshot is cut by whoever does');
+    const atMs = Math.floor(clock.wallMs());
+    if (volume.parts !== undefined)
+      return createWholeSnapshot(deps, state, { stored: { value: volume, key, revision }, existing, name, atMs });
+    assertCuttable(state, volume);
     if (existing !== null) assertAlone(volume, existing.value);
     if (existing !== null) return again(existing);
     assertRoomForSnapshot(state, volume);
@@ -61,7 +61,7 @@ export function createSnapshot(
       name,
       volumeId: volume.id,
       phase: 'wanted',
-      createdAtMs: Math.floor(clock.wallMs()),
+      createdAtMs: atMs,
       failedCount: 0,
       leftovers: [],
     };
@@ -83,15 +83,6 @@ export function createSnapshot(
       ],
     };
     return { txn, result: { made: true, id } };
-  });
-}
-
-export function assertRoomForSnapshot(state: ClusterState, volume: VolumeObject): void {
-  const kept = state.all('snapshots').filter((entry) => entry.volumeId === volume.id && entry.phase !== 'deleting');
-  if (kept.length < snapshotsMax) return;
-  throw new BasaltError('INVALID_ARGUMENT', {
-    field: 'name',
-    problem: `${volume.name} has ${snapshotsMax} snapshots, the most there may be`,
   });
 }
 
@@ -117,6 +108,10 @@ export function deleteSnapshot(deps: SnapshotDeps, at: { volume: string; snapsho
   return attempt<void>(deps.store, async ({ state, placementRevision }) => {
     const { value: volume } = requireVolume(state, at.volume);
     const stored = requireSnapshot(state, volume, at.snapshot);
+    if (volume.parts !== undefined) {
+      const txn = deleteWholeSnapshot(state, { volume, first: stored.value, placementRevision });
+      return { txn, result: undefined };
+    }
     assertAlone(volume, stored.value);
     const unmade = [...new Set(unmadeOf(state, stored.value.id).map(({ volume: { name } }) => name))];
     if (unmade.length > 0)
@@ -158,32 +153,74 @@ export function cloneSnapshot(
         throw new BasaltError('ALREADY_EXISTS', { kind: 'volume', name: request.name, field: 'name' });
       return { txn: null, result: { made: false, id: existing.id } };
     }
-    const clone = draw(deps, state, { volume, snapshot: stored.value, request });
-    const first = firstLeadership(state, clone, request.leaseMs ?? defaultLeaseMs);
-    const origin = stored.value.cut?.identity;
-    const leadership = codecs.leadership.encode(
-      origin === undefined ? first : { ...first, begun: { identity: clone.id, origin } },
-    );
+    if (volume.partOf !== undefined) refuseMultiActive(volume, 'a clone of one of its parts');
+    const { leaseMs = defaultLeaseMs } = request;
+    const drawn =
+      volume.parts === undefined
+        ? drawClone(deps, state, { volume, snapshot: stored.value, request: { ...request, leaseMs } })
+        : drawWhole(deps, state, { volume, first: stored.value, request: { ...request, leaseMs } });
+    const clone = drawn.volume;
+    const snapshots = volume.parts === undefined ? [stored] : wholeMembers(state, volume, stored.value);
     const name = codecs.volumeName.encode({ format: formatVersion, volumeId: clone.id });
     const txn: Txn = {
       conditions: [
         { key: keys.volumeName(request.name), modRevision: 0 },
         // Its data key is copied: it may be wrapped anew, and the old cluster key forgotten.
         { key: source.key, modRevision: source.revision },
-        { key: stored.key, modRevision: stored.revision },
+        ...snapshots.map((each) => ({ key: each.key, modRevision: each.revision })),
         { key: keys.placement, modRevision: placementRevision },
       ],
       changes: [
-        { kind: 'put', key: keys.volume(clone.id), value: codecs.volume.encode(clone) },
-        { kind: 'put', key: keys.leadership(clone.id), value: leadership },
+        ...drawn.changes,
         { kind: 'put', key: keys.volumeName(request.name), value: name },
-        // Unchanged, but for its revision: who is about to give up a copy looks again.
-        { kind: 'put', key: stored.key, value: codecs.snapshot.encode(stored.value) },
+        // Unchanged, but for their revisions: who is about to give up a copy looks again.
+        ...snapshots.map((each): Change => ({ kind: 'put', key: each.key, value: codecs.snapshot.encode(each.value) })),
         { kind: 'put', key: keys.placement, value: JSON.stringify({ format: formatVersion, volumeId: clone.id }) },
       ],
     };
     return { txn, result: { made: true, id: clone.id } };
   });
+}
+
+type FullRequest = CloneRequest & { readonly leaseMs: number };
+
+function drawClone(
+  deps: SnapshotDeps,
+  state: ClusterState,
+  of: { volume: VolumeObject; snapshot: SnapshotObject; request: FullRequest },
+): { volume: VolumeObject; leadership: Leadership; changes: Change[] } {
+  const volume = draw(deps, state, of);
+  const first = firstLeadership(state, volume, of.request.leaseMs);
+  const origin = of.snapshot.cut?.identity;
+  const leadership = origin === undefined ? first : { ...first, begun: { identity: volume.id, origin } };
+  return { volume, leadership, changes: [volumePut(volume), leadershipPut(leadership)] };
+}
+
+function drawWhole(
+  deps: SnapshotDeps,
+  state: ClusterState,
+  of: { volume: VolumeObject; first: SnapshotObject; request: FullRequest },
+): { volume: VolumeObject; changes: Change[] } {
+  const { volume, first, request } = of;
+  // All parts have the same ones; each begins with another one of them.
+  const controllers = chooseControllers(state, request.controllers, (volume.parts?.length ?? 0) + 1);
+  const { parts, fronts, ...drawn } = drawWholeClone(deps, state, {
+    volume,
+    first,
+    request,
+    leaseMs: request.leaseMs,
+    draw: (scratch, part) => drawClone(deps, scratch, { ...part, request: { ...request, controllers } }),
+  });
+  const ofParts = parts.flatMap((part) => [volumePut(part.volume), leadershipPut(part.leadership)]);
+  return { volume: drawn.volume, changes: [volumePut(drawn.volume), ...fronts.map(leadershipPut), ...ofParts] };
+}
+
+function volumePut(volume: VolumeObject): Change {
+  return { kind: 'put', key: keys.volume(volume.id), value: codecs.volume.encode(volume) };
+}
+
+function leadershipPut(leadership: Leadership): Change {
+  return { kind: 'put', key: keys.leadership(leadership.volumeId), value: codecs.leadership.encode(leadership) };
 }
 
 function draw(

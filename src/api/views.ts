@@ -22,6 +22,7 @@ import { volumeSize } from '../reconcile/growth.js';
 import { linkOf } from '../reconcile/node-links.js';
 import { partSizeBytes } from '../reconcile/parts.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
+import { wholeSize } from '../reconcile/whole-growth.js';
 import { problemOfHosts } from './hosts.js';
 
 export function nodeView(state: ClusterState, name: string): NodeView | null {
@@ -83,8 +84,11 @@ function multiActiveView(state: ClusterState, volume: VolumeObject): VolumeView 
   const all = [...parts, ...fronts];
   const legsEach = Math.max(0, ...parts.map((part) => part.legs.length));
   const legs = Array.from({ length: legsEach }, (_, leg) => parts.flatMap((part) => part.legs.slice(leg, leg + 1)));
+  const { servedBytes, wantedBytes } = wholeSize(state, volume);
+  const waits = [...parts, ...fronts].find(({ growth }) => growth !== null && growth.problem !== null);
   return {
     ...drivenView(state, volume),
+    growth: wantedBytes > servedBytes ? { sizeBytes: wantedBytes, problem: waits?.growth?.problem ?? null } : null,
     pool: parts[0]?.pool ?? null,
     phase: all.some(({ phase }) => phase === 'creating') ? 'creating' : 'live',
     health: healths.find((health) => all.some((each) => each.health === health)) ?? 'unserved',

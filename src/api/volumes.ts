@@ -18,7 +18,14 @@ import { BasaltError, isBasaltError } from '../model/errors.js';
 import { firstEpoch } from '../model/generation.js';
 import { keys } from '../model/keys.js';
 import { refuseMultiActive, withHosts } from '../model/multi-active.js';
-import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type VolumeObject } from '../model/objects.js';
+import {
+  codecs,
+  formatVersion,
+  type GrowingSize,
+  type Leadership,
+  type ReplicaPlacement,
+  type VolumeObject,
+} from '../model/objects.js';
 import { erasureOf, type PgMapObject, type PoolObject, redundancyText } from '../model/pools.js';
 import { chooseSeed } from '../placement/choose-seed.js';
 import { legDataBytes, legDataBytesAt, legSizeBytes, legTailBytes, replicaBytesAt } from '../placement/leg-size.js';
@@ -26,6 +33,7 @@ import type { PgPlanner } from '../placement/planner.js';
 import { cordonOf } from '../reconcile/cordons.js';
 import { volumeSize } from '../reconcile/growth.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
+import { partBytesAt, planWholeWish, servedToSome, wholeSize } from '../reconcile/whole-growth.js';
 import type { Change, Store, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
 import { encryptNew } from './encryption.js';
@@ -232,7 +240,8 @@ export function detachVolume(deps: VolumeDeps, name: string, request: AttachRequ
 export function resizeVolume(deps: VolumeDeps, name: string, request: VolumeResizeRequest): Promise<void> {
   return attempt<void>(deps.store, async ({ state, placementRevision }) => {
     const stored = requireVolume(state, name);
-    refuseMultiActive(stored.value, 'growing');
+    if (stored.value.partOf !== undefined) refuseMultiActive(stored.value, 'growing one of its parts');
+    if (stored.value.parts !== undefined) return resizeWhole(state, { stored, request, placementRevision });
     const leadership = state.stored('leaderships', stored.value.id);
     if (leadership === null) throw new BasaltError('NOT_FOUND', { kind: 'volume', name });
     const size = volumeSize(stored.value, leadership.value);
@@ -241,7 +250,7 @@ export function resizeVolume(deps: VolumeDeps, name: string, request: VolumeResi
     const { servedBytes, wantedBytes } = size;
     if (sizeBytes < servedBytes) throw new BasaltError('VOLUME_SHRINK', { name: stored.value.name, servedBytes });
     if (size.growing) throw new BasaltError('VOLUME_GROWING', { name: stored.value.name, wantedBytes });
-    checkRoom(state, stored.value, { wantedBytes, sizeBytes });
+    checkRoom(state, [stored.value], { wantedBytes, sizeBytes });
     const next = { ...leadership.value, size: { ...size, wantedBytes: sizeBytes } };
     const marker = JSON.stringify({ format: formatVersion, volumeId: stored.value.id });
     const txn: Txn = {
@@ -259,13 +268,54 @@ export function resizeVolume(deps: VolumeDeps, name: string, request: VolumeResi
   });
 }
 
-/** Whether every disk that holds some of the volume can promise what its replicas there grow by. */
-function checkRoom(state: ClusterState, volume: VolumeObject, to: { wantedBytes: number; sizeBytes: number }): void {
+/** The wish goes to all parts and fronts at once; each grows by itself. */
+function resizeWhole(
+  state: ClusterState,
+  at: { stored: Stored<VolumeObject>; request: VolumeResizeRequest; placementRevision: number },
+): { txn: Txn | null; result: undefined } {
+  const { stored, placementRevision } = at;
+  const { value: volume } = stored;
+  const { sizeBytes } = at.request;
+  const { wantedBytes, growing } = wholeSize(state, volume);
+  const servedBytes = servedToSome(state, volume);
+  if (sizeBytes === wantedBytes) return { txn: null, result: undefined };
+  if (sizeBytes < servedBytes) throw new BasaltError('VOLUME_SHRINK', { name: volume.name, servedBytes });
+  if (growing) throw new BasaltError('VOLUME_GROWING', { name: volume.name, wantedBytes });
+  const parts = (volume.parts ?? []).flatMap((id) => state.stored('volumes', id) ?? []);
+  const ofParts = { wantedBytes: partBytesAt(volume, wantedBytes), sizeBytes: partBytesAt(volume, sizeBytes) };
+  checkRoom(
+    state,
+    parts.map(({ value }) => value),
+    ofParts,
+  );
+  const puts = planWholeWish(state, volume, sizeBytes);
+  if (puts === null) throw new BasaltError('NOT_FOUND', { kind: 'volume', name: volume.name });
+  const expected = [stored, ...parts, ...puts].map(({ key, revision }) => ({ key, modRevision: revision }));
+  const marker = JSON.stringify({ format: formatVersion, volumeId: volume.id });
+  const txn: Txn = {
+    conditions: [...expected, { key: keys.placement, modRevision: placementRevision }],
+    changes: [
+      ...puts.map(({ key, text }): Change => ({ kind: 'put', key, value: text })),
+      { kind: 'put', key: keys.placement, value: marker },
+    ],
+  };
+  return { txn, result: undefined };
+}
+
+/** Whether every disk that holds some of a volume, or of all its parts, can promise what its replicas there grow by. */
+function checkRoom(
+  state: ClusterState,
+  alike: readonly VolumeObject[],
+  to: { wantedBytes: number; sizeBytes: number },
+): void {
+  const [volume] = alike;
+  if (volume === undefined) return;
   const promised = promisedPerDisk(state);
   const map = volume.pool === undefined ? null : state.get('pgMaps', volume.pool);
   const moreBytes = replicaBytesAt(volume, to.sizeBytes) - replicaBytesAt(volume, to.wantedBytes);
   const counts = new Map<string, number>();
-  for (const { disk } of volume.legs.flatMap((leg) => leg.replicas)) counts.set(disk, (counts.get(disk) ?? 0) + 1);
+  const legs = alike.flatMap((each) => each.legs);
+  for (const { disk } of legs.flatMap((leg) => leg.replicas)) counts.set(disk, (counts.get(disk) ?? 0) + 1);
   for (const [id, count] of counts) {
     const disk = state.get('disks', id);
     const capacityBytes = map?.disks.find((entry) => entry.id === id)?.capacityBytes ?? disk?.totalBytes ?? 0;
@@ -276,7 +326,7 @@ function checkRoom(state: ClusterState, volume: VolumeObject, to: { wantedBytes:
     const fits = legDataBytesAt(volume, to.wantedBytes) + moreOfLeg;
     const problem =
       `disk ${id} on ${disk?.node ?? 'an unknown node'} has ${leftBytes} bytes left, and the volume's part there would ` +
-      `take ${moreBytes * count} more: ask for at most ${fits * volume.legs.length} bytes, or add disks`;
+      `take ${moreBytes * count} more: ask for at most ${fits * legs.length} bytes, or add disks`;
     throw new BasaltError('PLACEMENT_IMPOSSIBLE', { field: 'sizeBytes', problem });
   }
 }
@@ -473,7 +523,7 @@ function fence(leadership: Leadership): Leadership {
 
 function checkSame(state: ClusterState, existing: VolumeObject, request: VolumeCreateRequest): void {
   const same =
-    volumeSize(existing, state.get('leaderships', existing.id)).wantedBytes === request.sizeBytes &&
+    sizeOf(state, existing).wantedBytes === request.sizeBytes &&
     existing.copies === (request.copies ?? (request.pool === undefined ? defaultCopies : existing.copies)) &&
     (request.pool === undefined || poolOf(state, existing) === state.poolByName(request.pool)?.id) &&
     (existing.parts?.length ?? 1) === (request.active ?? 1) &&
@@ -483,6 +533,12 @@ function checkSame(state: ClusterState, existing: VolumeObject, request: VolumeC
     (existing.checksums === true) === (request.checksums === true) &&
     (request.controllers === undefined || JSON.stringify(existing.controllers) === JSON.stringify(request.controllers));
   if (!same) throw new BasaltError('ALREADY_EXISTS', { kind: 'volume', name: existing.name, field: 'name' });
+}
+
+function sizeOf(state: ClusterState, volume: VolumeObject): GrowingSize {
+  return volume.parts === undefined
+    ? volumeSize(volume, state.get('leaderships', volume.id))
+    : wholeSize(state, volume);
 }
 
 function partsOf(state: ClusterState, volume: VolumeObject): VolumeObject[] {
@@ -503,7 +559,7 @@ function checkUnused(state: ClusterState, volume: VolumeObject, leadership: Lead
   if (volume.nbd.length > 0) throw busy(`exported over NBD at ${volume.nbd.map((entry) => entry.path).join(', ')}`);
   const holder = leadership?.controller ?? null;
   if (holder !== null && state.get('lives', holder)?.kind === 'embedded') throw busy(`open in the process ${holder}`);
-  const snapshots = snapshotsOf(state, volume.id).map(({ name }) => name);
+  const snapshots = snapshotsOf(state, volume).map(({ name }) => name);
   if (snapshots.length > 0) throw busy(`it has snapshots, which go first: ${snapshots.join(', ')}`);
 }
 

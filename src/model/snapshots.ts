@@ -82,7 +82,13 @@ export type SnapshotLeftover = Static<typeof SnapshotLeftover>;
 
 /** What of the volume may change later: a clone is made with what was. */
 export const SnapshotShape = Type.Object(
-  { sizeBytes: Count, legSizeBytes: Count, route: Type.Optional(Type.Array(RouteRange, { minItems: 1 })) },
+  {
+    sizeBytes: Count,
+    legSizeBytes: Count,
+    route: Type.Optional(Type.Array(RouteRange, { minItems: 1 })),
+    /** Of a part: so large its volume was for hosts, at the instant or soon after; never larger than all parts were. */
+    wholeBytes: Type.Optional(Count),
+  },
   strict,
 );
 export type SnapshotShape = Static<typeof SnapshotShape>;
@@ -144,6 +150,8 @@ export const SnapshotGroupObject = Type.Object(
       maxItems: groupMembersMax,
     }),
     problem: Type.Optional(Type.String()),
+    /** It is one snapshot of this volume, whose parts are the members: users know it by the volume's and the snapshot's name. */
+    of: Type.Optional(Uuid),
   },
   strict,
 );

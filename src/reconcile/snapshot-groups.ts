@@ -42,7 +42,7 @@ export function planRound(state: ClusterState, stored: Stored<SnapshotGroupObjec
 export function planVote(
   snapshot: SnapshotObject,
   volume: VolumeObject,
-  at: { round: string; cutAtMs: number; heldUs: number },
+  at: { round: string; cutAtMs: number; heldUs: number; wholeBytes?: number },
 ): SnapshotObject {
   return { ...planReady(snapshot, volume, at), phase: 'cutting', voted: at.round };
 }

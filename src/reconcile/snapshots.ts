@@ -60,14 +60,15 @@ export function planCut(
 export function planReady(
   snapshot: SnapshotObject,
   volume: VolumeObject,
-  at: { cutAtMs: number; heldUs: number },
+  at: { cutAtMs: number; heldUs: number; wholeBytes?: number },
 ): SnapshotObject {
   const { sizeBytes, route } = volume;
+  const whole = at.wholeBytes === undefined ? {} : { wholeBytes: at.wholeBytes };
   const legSizeBytes = replicaBytesAt(volume, sizeBytes);
   return {
     ...snapshot,
     phase: 'ready',
-    shape: { sizeBytes, legSizeBytes, ...(route === undefined ? {} : { route: [...route] }) },
+    shape: { sizeBytes, legSizeBytes, ...(route === undefined ? {} : { route: [...route] }), ...whole },
     cutAtMs: Math.round(at.cutAtMs),
     heldUs: Math.round(at.heldUs),
   };

@@ -143,8 +143,10 @@ const groups = [
 ];
 const stepShare = 0.6;
 
-/** What operators do to volumes is refused for one with several active controllers; this is not. */
-export const changesAround = Object.keys(changes) as readonly ChangeName[];
+const snapshots = ['make a snapshot', 'delete a snapshot', 'clone a snapshot', 'snapshots while a disk node returns'];
+
+/** Of what operators do to volumes not everything is there for one with several active controllers; this is. */
+export const changesAround = [...Object.keys(changes), ...snapshots] as readonly ChangeName[];
 
 /** Of one run: which kinds of changes; none: nobody changes anything. */
 export function drawChanges(seed: bigint): readonly ChangeName[] {

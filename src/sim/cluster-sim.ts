@@ -96,6 +96,7 @@ export const plainShape: ClusterShape = {
 
 /** Room for the copies of many snapshots. */
 const diskBytes = 64 * MiB;
+const diskBytesOfSeveral = 512 * MiB;
 const disksAddedMax = 2;
 const damagedShare = 0.2;
 const volumeName = 'v1';
@@ -105,9 +106,9 @@ const leaseTtlSecondsDefault = 2;
 const restartAfterMs = 300;
 const rebuildSettleMs = 300;
 
-function diskNode(index: number): object {
+function diskNode(index: number, createBytes: number): object {
   const name = `d${index + 1}`;
-  const disks = [{ path: `/disks/${name}`, createBytes: diskBytes }];
+  const disks = [{ path: `/disks/${name}`, createBytes }];
   return { name, roles: ['disk'], internalPort: 21_000 + index, disks };
 }
 
@@ -180,6 +181,11 @@ export class ClusterSim {
     }
   }
 
+  /** With several active controllers there are more legs, and each snapshot is one of each: small disks have few map pages. */
+  get #diskBytes(): number {
+    return (this.shape.active ?? 1) > 1 ? diskBytesOfSeveral : diskBytes;
+  }
+
   get nowMs(): number {
     return this.nowNs / 1e6;
   }
@@ -206,7 +212,7 @@ export class ClusterSim {
   addDiskNode(): string | null {
     const index = this.diskNodes.length;
     if (index >= this.shape.disks + disksAddedMax) return null;
-    const [config] = compileConfig({ nodes: [diskNode(index)] }).nodes;
+    const [config] = compileConfig({ nodes: [diskNode(index, this.#diskBytes)] }).nodes;
     if (config === undefined) throw new Error('no node was compiled');
     const process = this.#process(config);
     this.processes.set(config.name, process);
@@ -258,11 +264,11 @@ export class ClusterSim {
   async judgeSnapshots(): Promise<string | null> {
     const [host] = this.hosts;
     if (host === undefined) throw new Error('no host');
-    if (this.view.parts !== undefined) return null;
+    const nqn = SimHost.nqn(host.name);
     const problem = await this.snapshots.judge({
       state: () => this.state,
-      host: SimHost.nqn(host.name),
-      read: (volume, what) => host.readOther(nqns.volume(volume.id), this.#pathsOf(volume), what),
+      host: nqn,
+      read: (volume, what) => host.readOther(nqns.volume(frontIdOf(volume, nqn)), this.#pathsOf(volume), what),
     });
     // What was written to volumes that are made of them is none of this one's.
     await host.readEverything(0);
@@ -328,7 +334,7 @@ export class ClusterSim {
   #writtenBlocks(node: string, path: string): Map<number, number[]> {
     const places = new Map<number, number[]>();
     const bytes = Buffer.alloc(MiB);
-    for (let at = 0; at < diskBytes; at += bytes.length) {
+    for (let at = 0; at < this.#diskBytes; at += bytes.length) {
       this.world.readDisk(node, path, { offsetBytes: at, bytes });
       for (let block = 0; block < bytes.length; block += blockBytes) {
         const stamp = readStamp(bytes.subarray(block, block + blockBytes));
@@ -528,7 +534,7 @@ export class ClusterSim {
   }
 
   #configs(): CompiledNode[] {
-    const disks = Array.from({ length: this.shape.disks }, (_, index) => diskNode(index));
+    const disks = Array.from({ length: this.shape.disks }, (_, index) => diskNode(index, this.#diskBytes));
     const controllers = Array.from({ length: this.shape.controllers }, (_, index) => ({
       name: `c${index + 1}`,
       roles: ['controller'],

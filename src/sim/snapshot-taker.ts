@@ -32,8 +32,8 @@ interface Taken {
   readonly name: string;
   readonly askedNs: number;
   madeNs: number;
-  /** By its object in the store. */
-  id: string | null;
+  /** Of its objects in the store, by volume: of one with several active controllers each part has one. */
+  readonly ids: Map<string, string>;
   copies: number;
 }
 
@@ -85,7 +85,7 @@ export class SnapshotTaker {
     const { deps, clock, volume, nowNs } = this.#options;
     this.#count++;
     this.#kept.add(name);
-    this.#taken.set(name, { name, askedNs: nowNs(), madeNs: Number.POSITIVE_INFINITY, id: null, copies: 0 });
+    this.#taken.set(name, { name, askedNs: nowNs(), madeNs: Number.POSITIVE_INFINITY, ids: new Map(), copies: 0 });
     this.#ask(name, { refusals: ['VOLUME_UNAVAILABLE'] }, async () => {
       await createSnapshot(deps, clock, { volume, request: { name } });
     });
@@ -109,7 +109,7 @@ export class SnapshotTaker {
     const snapshot = codecs.snapshot.decode(text, key);
     const taken = this.#taken.get(snapshot.name);
     if (taken === undefined) return;
-    taken.id = snapshot.id;
+    taken.ids.set(snapshot.volumeId, snapshot.id);
     if (snapshot.failedCount === 1 && snapshot.phase === 'wanted') rareEvents.reach('snapshot_tried_again');
     const copies = snapshot.phase === 'ready' ? (snapshot.cut?.copies.length ?? 0) : 0;
     if (taken.copies > 0 && copies > taken.copies) rareEvents.reach('snapshot_copied');
@@ -154,9 +154,11 @@ export class SnapshotTaker {
 
   async #readClones(taken: Taken, reading: SnapshotReading): Promise<{ volume: string; values: BlockValue[] }[]> {
     const clones = reading.state().all('volumes');
-    const mine = clones.filter(({ origin, phase }) => origin?.snapshotId === taken.id && phase === 'live');
+    const isMine = ({ origin, phase, partOf }: VolumeObject): boolean =>
+      partOf === undefined && phase === 'live' && [...taken.ids.values()].includes(origin?.snapshotId ?? '');
+    const mine = clones.filter(isMine);
     const seen: { volume: string; values: BlockValue[] }[] = [];
-    for (const { name } of taken.id === null ? [] : mine) {
+    for (const { name } of mine) {
       seen.push(...(await this.#readVolume(name, reading)));
       this.#options.rareEvents.reach('clone_read');
     }
@@ -170,7 +172,7 @@ export class SnapshotTaker {
     const [before] = await this.#readVolume(name, reading);
     const stamps = stampsOf(before?.values ?? []);
     const after = await this.#readVolume(name, reading, stamps);
-    await this.#done(() => deleteVolume(this.#options.deps, name));
+    await this.#remove(name, reading);
     this.#options.rareEvents.reach('clone_written');
     const right = (before?.values ?? []).map((value, lba) => stamps.find((stamp) => stamp.lba === lba) ?? value);
     const wrong = after.find(({ values }) => JSON.stringify(values) !== JSON.stringify(right));
@@ -183,19 +185,32 @@ export class SnapshotTaker {
     const name = `read-${taken.name}`;
     if (!(await this.#cloneFresh(name, taken, reading))) return [];
     const seen = await this.#readVolume(name, reading);
-    await this.#done(() => deleteVolume(this.#options.deps, name));
+    await this.#remove(name, reading);
     return seen;
   }
 
   /** False: it cannot be had. */
   async #cloneFresh(name: string, taken: Taken, reading: SnapshotReading): Promise<boolean> {
     const { deps, volume } = this.#options;
-    const snapshot = taken.id === null ? null : reading.state().get('snapshots', taken.id);
-    if (snapshot === null || !isWhole(snapshot, reading.state())) return false;
+    const state = reading.state();
+    const snapshots = [...taken.ids.values()].map((id) => state.get('snapshots', id));
+    if (snapshots.length === 0) return false;
+    for (const snapshot of snapshots) if (snapshot === null || !isWhole(snapshot, state)) return false;
     // By name: all of them may be cordoned.
     const controllers = reading.state().volumeByName(volume)?.controllers ?? [];
     await this.#done(() => cloneSnapshot(deps, { volume, snapshot: taken.name, request: { name, controllers } }));
     return true;
+  }
+
+  /** Until its space is free again: many are made, one after another. */
+  async #remove(name: string, { state }: SnapshotReading): Promise<void> {
+    await this.#done(() => deleteVolume(this.#options.deps, name));
+    while (
+      state()
+        .all('volumes')
+        .some(({ phase }) => phase === 'deleting')
+    )
+      await this.#options.clock.sleep(pollMs);
   }
 
   async #readVolume(
@@ -207,10 +222,16 @@ export class SnapshotTaker {
     const { state, host, read } = reading;
     await this.#done(() => attachVolume(deps, name, { host }));
     const find = (): VolumeObject | null => state().volumeByName(name);
-    while (state().get('leaderships', find()?.id ?? '')?.controller == null) await clock.sleep(pollMs);
+    const isLed = (id: string): boolean => state().get('leaderships', id)?.controller != null;
+    const driven = (volume: VolumeObject | null): string[] => [
+      ...(volume?.fronts ?? [volume?.id ?? '']),
+      ...(volume?.parts ?? []),
+    ];
+    while (!driven(find()).every(isLed)) await clock.sleep(pollMs);
     const volume = find();
     if (volume === null) throw new Error(`volume ${name} is gone`);
-    const passes = 1 + Math.max(...volume.legs.map(({ replicas }) => replicas.length));
+    const parts = (volume.parts ?? []).flatMap((id) => state().get('volumes', id) ?? []);
+    const passes = 1 + Math.max(...[volume, ...parts].flatMap(({ legs }) => legs.map((leg) => leg.replicas.length)));
     const seen = await read(volume, { passes, stamps });
     await this.#done(() => detachVolume(deps, name, { host }));
     return seen.map((values) => ({ volume: name, values }));

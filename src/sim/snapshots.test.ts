@@ -67,7 +67,7 @@ class SnapshotRun {
   /** Kills and restarts one of them. */
   killOne(kind: 'controller' | 'disk'): void {
     const { cluster } = this;
-    const holder = cluster.view.controller;
+    const holder = cluster.driver;
     const nodes = kind === 'disk' ? cluster.diskNodes : cluster.controllerNodes;
     const victim = kind === 'disk' ? this.#random.pick(nodes) : nodes.find(({ config }) => config.name === holder);
     victim?.kill();
@@ -132,6 +132,47 @@ describe('snapshots of a simulated cluster', { timeout: 300_000 }, () => {
     expect(await run.judge()).toBeNull();
     expect(cluster.rareEvents.count('clone_read')).toBe(2);
     run.cluster.close();
+  });
+
+  describe('of a volume with several active controllers', () => {
+    const several: Partial<ClusterShape> = { active: 2, legs: 4, controllers: 3, hosts: 2 };
+
+    it.each(seeds)('are instants over all its parts, whoever dies in the middle of them (seed %s)', async (seed) => {
+      const run = new SnapshotRun(seed, {}, several);
+      await run.start();
+      for (const kind of [null, 'controller', 'disk', 'controller'] as const) {
+        await run.snapshot(() => (kind === null ? undefined : run.killOne(kind)));
+        await run.cluster.runUntil(() => run.cluster.redundant, 60_000);
+      }
+      expect(await run.judge()).toBeNull();
+      run.cluster.close();
+    });
+
+    it('are the same in volumes that were made of them before and after others went', async () => {
+      const run = new SnapshotRun(5n, {}, several);
+      await run.start();
+      const { cluster } = run;
+      const [older, newer] = [await run.snapshot(), await run.snapshot()];
+      cluster.operator.clone('w1', { volume: cluster.volumeName, snapshot: older });
+      cluster.operator.clone('w2', { volume: cluster.volumeName, snapshot: newer });
+      expect(await cluster.runUntil(() => cluster.unrest === null, 60_000), cluster.unrest ?? '').toBe(true);
+      expect(cluster.state.volumeByName('w1')?.parts).toHaveLength(2);
+      cluster.snapshots.delete(older);
+      run.killOne('disk');
+      expect(await cluster.runUntil(() => cluster.redundant && cluster.unrest === null, 60_000)).toBe(true);
+      expect(cluster.snapshots.kept).toEqual([newer]);
+      expect(await run.judge()).toBeNull();
+      expect(cluster.rareEvents.count('clone_read')).toBe(2);
+      run.cluster.close();
+    });
+
+    it('are found to be none when its parts are cut one after another', async () => {
+      const run = new SnapshotRun(7n, { cutVolumesApart: true }, several);
+      await run.start();
+      for (let count = 0; count < 6; count++) await run.snapshot();
+      expect(await run.judge()).toMatch(/of the snapshot holds #\d+, but #\d+ had been acknowledged before/);
+      run.cluster.close();
+    });
   });
 
   it('are found to be none when they are cut leg by leg', async () => {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Goal: a volume with two active controllers serves each of two hosts by its own one, and kills and stops of controllers
-// leave both with correct data and no error. Method: a verifying load by one host while daemons are signalled; afterwards
-// the other host, by its own front, reads every block.
+// leave both with correct data and no error; it grows under load, and a volume that is made of its snapshot holds what it
+// held. Method: a verifying load by one host while daemons are signalled; afterwards the other host, by its own front, reads
+// every block.
 
 import { spawnSync } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -116,5 +117,47 @@ describe.each(kinds)('$kind with two active controllers, of processes', { timeou
       expect(await controllerOf(1)).not.toBe(stopped);
     });
     await settled();
+  });
+
+  it('grows while a host loads it, and both hosts see its new size', async () => {
+    const { api } = running.cluster;
+    await loaded(0, async (load) => {
+      await api.resizeVolume(name, { sizeBytes: 2 * sizeBytes });
+      const grown = await running.cluster.waitForVolume(name, 'larger', 60_000, ({ growth }) => growth === null);
+      expect(grown.sizeBytes).toBe(2 * sizeBytes);
+      await load.progress(500);
+    });
+    const sizes = (): (number | undefined)[] => connected.map((host) => host.bdev.info.sizeBytes);
+    await expect.poll(sizes, { timeout: 20_000 }).toEqual([2 * sizeBytes, 2 * sizeBytes]);
+  });
+
+  it('is as its snapshot says in a volume that is made of it, whatever is written afterwards', async () => {
+    const { api } = running.cluster;
+    const [host] = connected;
+    const [nqn = ''] = hosts;
+    if (host === undefined) throw new Error('not connected');
+    await api.createSnapshot(name, 's1');
+    await expect
+      .poll(() => api.snapshot(name, 's1'), { timeout: 30_000 })
+      .toMatchObject({
+        state: 'ready',
+        sizeBytes: 2 * sizeBytes,
+      });
+    const before = new VerifyingLoad(host.engine, host.bdev, oracle.copy());
+    await loaded(1, async (load) => load.progress(500));
+    await api.cloneSnapshot(name, 's1', { name: 'copy', controllers });
+    await api.attach('copy', { host: nqn });
+    const isServed = ({ health, fronts = [] }: VolumeView): boolean =>
+      health === 'redundant' && fronts.every(({ paths }) => paths.length === controllers.length);
+    const copy = await running.cluster.waitForVolume('copy', 'whole', 60_000, isServed);
+    const reader = await TestHost.connect(frontOf(copy, 0), nqn);
+    try {
+      expect((await before.verifyAll(reader)).slice(0, 10)).toEqual([]);
+    } finally {
+      await reader.close();
+    }
+    await api.detach('copy', {});
+    await api.deleteVolume('copy');
+    await api.deleteSnapshot(name, 's1');
   });
 });

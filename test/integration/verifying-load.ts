@@ -29,6 +29,14 @@ export class BlockOracle {
     this.acknowledged = new Float64Array(blocks);
     this.started = new Float64Array(blocks);
   }
+
+  /** As of now: what is written later is none of it. */
+  copy(): BlockOracle {
+    const copy = new BlockOracle(this.blocks);
+    copy.acknowledged.set(this.acknowledged);
+    copy.started.set(this.started);
+    return copy;
+  }
 }
 
 export class VerifyingLoad {

@@ -63,7 +63,7 @@ export const snapshotRoutes: readonly Route[] = [
     run: async (deps, request) => {
       const { state } = await readState(deps.store);
       const { value: volume } = requireVolume(state, param(request, 'name'));
-      return ok(snapshotsOf(state, volume.id).map((snapshot) => snapshotView(state, volume, snapshot)));
+      return ok(snapshotsOf(state, volume).map((snapshot) => snapshotView(state, volume, snapshot)));
     },
   },
   {
