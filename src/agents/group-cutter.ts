@@ -32,7 +32,7 @@ import { servedToSome } from '../reconcile/whole-growth.js';
 import { slotName } from './assembly.js';
 import { reason } from './context.js';
 import type { Versioned } from './leadership-register.js';
-import { pause, Wakeup } from './signal.js';
+import { Wakeup } from './signal.js';
 import type { CutMember, SnapshotWorkerOptions } from './snapshot-worker.js';
 
 /** How long the votes of a round may take to come: flushing what was cut is part of it. */
@@ -67,6 +67,8 @@ export class GroupCutter {
   readonly #options: GroupCutterOptions;
   /** Tries of this assembly, by snapshot. */
   readonly #prepared = new Map<string, Prepared>();
+  /** When a group is prepared for again, by its id, after so many rounds that failed. */
+  readonly #due = new Map<string, { readonly failedCount: number; readonly atMs: number }>();
   /** The last round of each group that was seen here, by the group's id: a volume may be in several. */
   readonly #rounds = new Map<string, Round>();
 
@@ -147,6 +149,7 @@ export class GroupCutter {
         .map(({ id }) => id),
     );
     for (const id of [...this.#rounds.keys()]) if (!ids.has(id)) this.#rounds.delete(id);
+    for (const id of [...this.#due.keys()]) if (!ids.has(id)) this.#due.delete(id);
     this.#rounds.set(group.id, round);
     return round;
   }
@@ -179,9 +182,12 @@ export class GroupCutter {
   /** False: the object has changed meanwhile. */
   async #prepare(group: SnapshotGroupObject, member: Stored<SnapshotObject>, signal: AbortSignal): Promise<boolean> {
     const { context, register, volume, assembly, snapshots } = this.#options;
-    const delayMs = group.failedCount === 0 ? 0 : Math.min(retryMaxMs, retryMinMs * 2 ** (group.failedCount - 1));
-    if (delayMs > 0) await pause(context.clock, delayMs, signal);
-    signal.throwIfAborted();
+    const restMs = this.#restMs(group);
+    if (restMs > 0) {
+      // Not by sleeping: the volume may be in another group's round meanwhile.
+      this.#options.lookAgain(restMs + 1);
+      return false;
+    }
     if (!(await assembly.isClean())) throw new Error('members are not equal yet');
     const leadership = register.versioned;
     const attempt = context.random.bytes(4).toString('hex');
@@ -195,6 +201,17 @@ export class GroupCutter {
     if (!(await snapshots.swap(member, { next: planned }, signal))) return false;
     await this.#options.shown(planned, member.revision, signal);
     return true;
+  }
+
+  /** Until it is prepared for again. */
+  #restMs({ id, failedCount }: SnapshotGroupObject): number {
+    if (failedCount === 0) return 0;
+    const now = this.#options.context.clock.now();
+    const known = this.#due.get(id);
+    if (known?.failedCount === failedCount) return known.atMs - now;
+    const delayMs = Math.min(retryMaxMs, retryMinMs * 2 ** (failedCount - 1));
+    this.#due.set(id, { failedCount, atMs: now + delayMs });
+    return delayMs;
   }
 
   /** A round was over before this volume's turn came: nothing of its try can be on any disk, and nobody has to look for it. */

@@ -7,6 +7,7 @@
 //
 // Invariants:  - a vote says: cut while requests were held, and all others of the round had been held before they went on.
 //                So all holds of a round with all votes have one instant in common, and every cut shows that instant
+//              - a volume is to be cut in one round at a time
 //              - the round, the end of a round, and being ready are one transaction over the group and all its members
 //              - who dies, or is late, leaves a round without all votes: it is given up, and nothing of it can become ready
 
@@ -28,15 +29,44 @@ export function membersOf(state: ClusterState, group: SnapshotGroupObject): Stor
   return group.members.flatMap(({ snapshotId }) => state.stored('snapshots', snapshotId) ?? []);
 }
 
-/** Null: not every member is prepared. */
+/** Null: not every member is prepared, or a volume is to be cut in another round first: it holds its requests for one at a time. */
 export function planRound(state: ClusterState, stored: Stored<SnapshotGroupObject>, round: string): StoreStep | null {
   const { value: group } = stored;
   const members = membersOf(state, group);
   const isWhole = members.length === group.members.length;
   if (group.phase !== 'wanted' || !isWhole || members.some(({ value }) => value.phase !== 'cutting')) return null;
+  const others = besideOf(state, group);
+  if (others.some(({ value }) => isAwaited(state, { round: value, volumes: group.members }))) return null;
   const { problem: _, ...rest } = group;
-  return both(replaceGroup(stored, { ...rest, phase: 'cutting', round }), unchanged(members));
+  // Of two rounds that are drawn at the same moment one is.
+  return both(replaceGroup(stored, { ...rest, phase: 'cutting', round }), unchanged([...members, ...others]));
 }
+
+/** One of the volumes has not been cut in that round yet. */
+function isAwaited(
+  state: ClusterState,
+  of: { round: SnapshotGroupObject; volumes: readonly { readonly volumeId: string }[] },
+): boolean {
+  if (of.round.phase !== 'cutting') return false;
+  const ids = new Set(of.volumes.map(({ volumeId }) => volumeId));
+  return membersOf(state, of.round).some(({ value }) => ids.has(value.volumeId) && !hasVoted(of.round, value));
+}
+
+/** Other groups with one of its volumes. */
+function besideOf(state: ClusterState, group: SnapshotGroupObject): Stored<SnapshotGroupObject>[] {
+  const mine = new Set(group.members.map(({ volumeId }) => volumeId));
+  return state
+    .all('snapshotGroups')
+    .filter(({ id, phase, members }) => {
+      const isOpen = phase === 'wanted' || phase === 'cutting';
+      return id !== group.id && isOpen && members.some(({ volumeId }) => mine.has(volumeId));
+    })
+    .slice(0, besideMax)
+    .flatMap(({ name }) => state.stored('snapshotGroups', name) ?? []);
+}
+
+/** With the members they are what one transaction expects. Rounds that meet nevertheless fail, and are tried again. */
+const besideMax = 64;
 
 /** Of one member, in a round: it was cut as the group wants it. */
 export function planVote(

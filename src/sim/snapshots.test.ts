@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { SeededRandom } from '../env/seeded-random.js';
 import { type ClusterShape, ClusterSim, plainShape } from './cluster-sim.js';
 import type { WorkloadMix } from './sim-host.js';
+import { calmStore } from './sim-store.js';
 
 const shape: ClusterShape = { ...plainShape, legs: 2, networkDelayMaxMs: 0.5, diskDelayMaxMs: 1 };
 const mix = {
@@ -163,6 +164,19 @@ describe('snapshots of a simulated cluster', { timeout: 300_000 }, () => {
       expect(cluster.snapshots.kept).toEqual([newer]);
       expect(await run.judge()).toBeNull();
       expect(cluster.rareEvents.count('clone_read')).toBe(2);
+      run.cluster.close();
+    });
+
+    it('are all made when many are asked for at one moment', async () => {
+      const run = new SnapshotRun(11n, {}, { ...several, store: { ...calmStore, latencyMaxMs: 5 } });
+      await run.start();
+      const { cluster } = run;
+      for (const name of ['s1', 's2', 's3', 's4', 's5', 's6']) cluster.snapshots.make(name);
+      const rested = await cluster.runUntil(() => cluster.snapshots.unrest(cluster.state) === null, 30_000);
+      expect(rested, cluster.snapshots.unrest(cluster.state) ?? '').toBe(true);
+      const phases = cluster.state.all('snapshots').map(({ phase }) => phase);
+      expect(phases).toEqual(Array.from({ length: 12 }, () => 'ready'));
+      expect(await run.judge()).toBeNull();
       run.cluster.close();
     });
 
