@@ -87,6 +87,8 @@ const halfMadeMs = 3_000;
 const handOverAgainMs = 10_000;
 /** While a volume is served without the right to. */
 const lentLookMs = 1_000;
+/** For which a controller that reached too few replicas leaves the volume to the others. */
+const yieldMs = 2_000;
 /** By which an engine's patience is longer than that of whoever answers it. */
 const engineSlackMs = 2_000;
 
@@ -164,6 +166,8 @@ export class ServedVolume {
         volume.front === undefined
           ? publishSize(options.link, volume.id, { servedBytes, signal })
           : publishWholeSize(options.link, volume.front.volumeId, { servedBytes, signal }),
+      // What a front stands on is served by controllers: it waits for these, and is no better off elsewhere.
+      ...(volume.front === undefined ? { othersMayTry: () => this.#isAnotherUp() } : {}),
       snapshots: snapshotPort(options.link, volume.id),
       scrubs: scrubPort(options.link, volume.id),
       onChange: () => {
@@ -685,7 +689,18 @@ export class ServedVolume {
     const driving = this.#controller.state !== 'idle' && !lent;
     const successor = namedSuccessor(link.state, leadership);
     const order = this.#volume.controllers;
-    return decidePromotion({ me: node, leadership, order, candidates, alive, lost, successor, driving });
+    const decision = decidePromotion({ me: node, leadership, order, candidates, alive, lost, successor, driving });
+    if (leadership.controller !== null && isActive(link.state, leadership, leadership.controller))
+      this.#controller.forgetYields();
+    const isLeft = leadership.controller === null && this.#controller.hasYielded;
+    // Those who have not tried yet have had their turn by then.
+    return isLeft && decision.do === 'promote' ? { ...decision, delayMs: decision.delayMs + yieldMs } : decision;
+  }
+
+  #isAnotherUp(): boolean {
+    const { link, node } = this.#options;
+    const isUp = (name: string): boolean => link.state.get('lives', name)?.draining === false;
+    return this.#volume.controllers.some((name) => name !== node && isUp(name));
   }
 
   #endsSplit(holder: string): boolean {

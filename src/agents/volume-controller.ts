@@ -60,6 +60,8 @@ export interface VolumeControllerOptions {
   readonly onServing: (serving: boolean) => Promise<void>;
   /** Puts the size that is served now into the volume's object, where it is larger than what that says. */
   readonly publishSize: (servedBytes: number, signal: AbortSignal) => Promise<void>;
+  /** Whether another one may reach replicas that this one does not. Absent: nobody else drives the volume. */
+  readonly othersMayTry?: () => boolean;
   /** Absent: nobody asks this controller for snapshots. */
   readonly snapshots?: SnapshotPort;
   /** Absent: nobody asks this controller for scrubs. */
@@ -74,6 +76,8 @@ export interface ControllerTiming {
   readonly attachRetryMs: number;
   /** How long members are waited for when none of a leg is known to have kept its cache. */
   readonly graceMs: number;
+  /** How long one that cannot be done without is waited for, the first time, when another controller may reach it. */
+  readonly elsewhereMs: number;
   readonly rejoinMs: number;
   readonly quiesceTimeoutMs: number;
   /** How long hosts wait while a volume is given away; then it is served on from here. */
@@ -86,6 +90,7 @@ export const controllerTiming: ControllerTiming = Object.freeze({
   attachTimeoutMs: 800,
   attachRetryMs: 200,
   graceMs: 10_000,
+  elsewhereMs: 1_500,
   rejoinMs: 500,
   quiesceTimeoutMs: 5_000,
   takeBackMs: 1_000,
@@ -179,6 +184,8 @@ export class VolumeController {
   #fencedBy = 0;
   /** The epoch that this one granted to another, or may have, and goes on without. */
   #lent: number | null = null;
+  /** How often in a row it gave the right back, since it reaches too few replicas. */
+  #yields = 0;
   /** What was adopted of the last holder, for the present epoch. */
   #granted: Versioned<Leadership> | null = null;
   /** Of `onRight`, for the present epoch. */
@@ -207,6 +214,16 @@ export class VolumeController {
   /** Serves under an earlier epoch than the one which it granted, or may have granted, to somebody who did not come. */
   get lentEpoch(): number | null {
     return this.#lent;
+  }
+
+  /** It has tried last, and left the volume to others: it lets these try first. */
+  get hasYielded(): boolean {
+    return this.#yields > 0;
+  }
+
+  /** Somebody serves it. */
+  forgetYields(): void {
+    this.#yields = 0;
   }
 
   /** Of the leadership object that names this controller; null: it names none, or another one, as far as is known. */
@@ -292,8 +309,9 @@ export class VolumeController {
         });
       } catch (error) {
         await this.#disassemble();
-        if (lacksKey(error)) await this.#passOn(signal);
         this.#note(error);
+        if (lacksKey(error)) await this.#passOn(signal);
+        else if (this.#reachesTooFew(error, signal)) await this.#yield();
         this.#setState('idle');
         throw error;
       }
@@ -313,6 +331,31 @@ export class VolumeController {
       this.#takesRight = false;
       throw error;
     }
+  }
+
+  #reachesTooFew(error: unknown, signal: AbortSignal): boolean {
+    return isBasaltError(error, 'VOLUME_UNAVAILABLE') && !signal.aborted && this.#othersMayTry;
+  }
+
+  get #othersMayTry(): boolean {
+    return this.#options.othersMayTry?.() ?? false;
+  }
+
+  /**
+   * Whoever reaches the store and too few replicas stands in nobody's way who reaches more. Each time in a row it waits twice
+   * as long for them: when nobody reaches them, the right goes round slowly.
+   */
+  async #yield(): Promise<void> {
+    await this.#release();
+    const { controller, epoch } = this.#register.known;
+    if (controller !== null) return;
+    this.#yields += 1;
+    this.#holder = null;
+    const { name } = this.#volume;
+    this.#options.context.log.warn(
+      { volume: name, epoch },
+      'too few replicas are reached: the volume is left to others',
+    );
   }
 
   /** Whoever is on record from an earlier life and has lost the key since stands in nobody's way who has it. */
@@ -585,7 +628,10 @@ export class VolumeController {
 
   async #takeMembers(assembly: Assembly, leadership: Leadership, signal: AbortSignal): Promise<AttachedMember[]> {
     const { context, resolve, name } = this.#options;
-    const giveUpAtMs = context.clock.now() + this.#timing.graceMs;
+    const { graceMs, elsewhereMs } = this.#timing;
+    const giveUpAtMs = context.clock.now() + graceMs;
+    const emptyMs = this.#othersMayTry ? Math.min(graceMs, elsewhereMs * 2 ** this.#yields) : graceMs;
+    const emptyUntilMs = context.clock.now() + emptyMs;
     const admittedByMs = context.clock.now() + Math.min(admissionMs, this.#timing.graceMs);
     const { engine, clock, log, identity = noIdentity } = context;
     const attacher = { engine, clock, log, resolve, controller: name, identity };
@@ -602,7 +648,8 @@ export class VolumeController {
           const plan = planTakeover(leadership, taken);
           if (context.planted?.promoteBeforeTakeover === true && plan.empty.length === 0) return false;
           if (refused && context.clock.now() < admittedByMs) return true;
-          return (plan.doubtful.length > 0 || plan.empty.length > 0) && context.clock.now() < giveUpAtMs;
+          if (plan.empty.length > 0) return context.clock.now() < emptyUntilMs;
+          return plan.doubtful.length > 0 && context.clock.now() < giveUpAtMs;
         },
       },
       signal,
@@ -693,6 +740,7 @@ export class VolumeController {
     } else await bothEnd(assembly.build(shape), worker.begin(before.signal));
     await this.#ready;
     await this.#options.onServing(true);
+    this.#yields = 0;
     this.#setState('active');
     worker.start();
     growth.start();
@@ -794,6 +842,11 @@ export class VolumeController {
             break;
           }
           this.#log.warn('reassemble', { volume: this.#volume.name, error: reason(error) }, 'volume still waits');
+          if (this.#reachesTooFew(error, signal)) {
+            await this.#disassemble();
+            await this.#yield();
+            break;
+          }
         }
         this.#options.onChange();
         await backoff.wait(signal).catch(() => {});
