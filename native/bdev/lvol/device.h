@@ -23,6 +23,7 @@ class BlockMemory {
   }
   uint8_t* block(size_t index) { return data_.get() + index * block_bytes; }
   uint8_t* data() { return data_.get(); }
+  void clear(size_t count_blocks) { std::memset(data_.get(), 0, count_blocks * block_bytes); }
 
  private:
   struct Free {

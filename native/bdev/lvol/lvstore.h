@@ -123,6 +123,7 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   // can be read for sure: of a device that has shrunk what is left, and of a store whose checksums are damaged what has
   // none. The rest answers unrecovered_read_error.
   static Task<Result<std::unique_ptr<LvStore>>> inspect(Reactor& reactor, Handle base);
+  FrameMemory& frames() { return frames_; }                         // of the keeper, and of checkpoints
   bool read_only() const { return read_only_; }                     // inspect() gave it
   const std::optional<Error>& refusal() const { return refusal_; }  // then: what load() answers
   ~LvStore();
@@ -236,7 +237,7 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   Task<Outcome> enable_checksums();
   Task<Outcome> fill_area(uint32_t id);
   bool apply_area(const lvs::Record& record);
-  Task<nvme::Status> forget_checksums();  // before clusters that were freed get another owner
+  FramedTask<nvme::Status> forget_checksums();  // before clusters that were freed get another owner
   // The data of a layer's clusters.
   void submit_data(const Layer& layer, Io* io) {
     if (partial_) [[unlikely]] {
@@ -256,12 +257,17 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   Task<nvme::Status> scrub_run(Lvol* lvol, uint64_t block, uint32_t count_blocks, uint8_t* memory);
 
   // lvstore_checkpoint.cc
-  Task<nvme::Status> checkpoint(uint64_t start_sequence, bool clean);
-  Task<void> checkpoint_in_background();
+  FramedTask<nvme::Status> checkpoint(uint64_t start_sequence, bool clean);
+  FramedTask<void> checkpoint_in_background();
+  FramedSpawn begin_checkpoint();
   struct PendingPage;
+  struct CheckpointMemory;
+  void take_dirty_pages(CheckpointMemory& memory);
+  void fill_pages(CheckpointMemory& memory);
+  uint8_t* fill_superblock(CheckpointMemory& memory, uint64_t start_sequence, bool clean);
   void serialize_page(lvs::Page& page, uint8_t* block);
   static void write_layer(const Layer& layer, lvs::LvolPage& out);
-  Task<nvme::Status> write_pages(std::vector<PendingPage>& pages);
+  FramedTask<nvme::Status> write_pages(CheckpointMemory& memory);
 
   // lvstore_keeper.cc: reserves clean clusters and zeroes freed ones.
   enum class Admission : uint8_t { granted, queued, refused };
@@ -269,9 +275,11 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   Error no_cluster_for_it() const;
   void kick_keeper();
   bool reserve_low() const;
-  Task<void> keep_space();
-  Task<bool> reserve_run();
-  Task<bool> zero_run();
+  FramedSpawn keep_space();
+  FramedTask<bool> reserve_run();
+  FramedTask<bool> zero_run();
+  FramedTask<nvme::Status> device_io(IoType type, uint64_t offset_blocks, uint64_t count_blocks, uint8_t* memory);
+  FramedTask<nvme::Status> flush_device();
   void wake_space_waiters();
 
   // lvstore_layers.cc: the tree.
@@ -334,7 +342,7 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   }
   // All that have begun have ended. Those that wait for their range do not count: they may wait for what the keeper
   // does.
-  Task<void> reads_passed();
+  FramedTask<void> reads_passed();
 
   Reactor& reactor_;
   LvStoreOwner* owner_ = nullptr;
@@ -370,6 +378,8 @@ class LvStore final : private lvs::JournalHost, lvs::ChecksumHost {
   uint64_t refused_count_ = 0;
   bool checkpointing_ = false;
   lvs::WaitList checkpoint_ended_;
+  std::unique_ptr<CheckpointMemory> checkpoint_memory_;
+  FrameMemory frames_;
   lvs::ControlLock control_;
   uint64_t reads_in_flight_[2] = {};
   bool read_phase_ = false;

@@ -198,7 +198,7 @@ void LvStore::journal_progress() {
     checkpointing_ = true;
     background_count_++;
     reach(Mark::checkpoint_during_io);
-    spawn(checkpoint_in_background());
+    begin_checkpoint();
   }
   if (space_.to_zero_count() > 0) kick_keeper();
 }

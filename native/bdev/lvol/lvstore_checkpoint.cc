@@ -36,8 +36,28 @@ struct PageWriter {
 
 }  // namespace
 
-Task<nvme::Status> LvStore::write_pages(std::vector<PendingPage>& pages) {
-  if (pages.empty()) co_return nvme::status::success;
+// What a checkpoint needs, kept from one to the next: there is one at a time.
+struct LvStore::CheckpointMemory {
+  std::vector<lvs::Page*> dirty;
+  std::vector<uint32_t> given;
+  std::vector<bool> written;          // pages
+  std::vector<bool> directory_dirty;  // directories
+  std::vector<PendingPage> pages;     // with the directories
+  std::unique_ptr<lvs::BlockMemory> blocks;
+  size_t block_count = 0;  // of `blocks`
+  const std::unique_ptr<PageWrite[]> writes = std::make_unique<PageWrite[]>(writes_in_flight_max);
+
+  void need_blocks(size_t count) {
+    if (count > block_count) {
+      block_count = std::max<size_t>(count + count / 4, 32);  // most need a few, now more and now less
+      blocks = std::make_unique<lvs::BlockMemory>(block_count);
+    }
+    blocks->clear(count);
+  }
+};
+
+FramedTask<nvme::Status> LvStore::write_pages(CheckpointMemory& memory) {
+  if (memory.pages.empty()) co_return nvme::status::success;
   struct Writer : PageWriter {
     std::vector<PendingPage>& pages;
     void submit(PageWrite& write) {
@@ -65,10 +85,9 @@ Task<nvme::Status> LvStore::write_pages(std::vector<PendingPage>& pages) {
       }
     }
   };
-  Writer writer{{.device = device_, .status = {}, .ended = {}}, pages};
-  std::vector<PageWrite> writes(std::min(pages.size(), writes_in_flight_max));
-  for (PageWrite& write : writes)
-    writer.submit(write);
+  Writer writer{{.device = device_, .status = {}, .ended = {}}, memory.pages};
+  for (size_t i = 0; i < std::min(memory.pages.size(), writes_in_flight_max); i++)
+    writer.submit(memory.writes[i]);
   co_await writer.ended;
   co_return writer.status;
 }
@@ -116,45 +135,50 @@ void LvStore::serialize_page(lvs::Page& page, uint8_t* block) {
   lvs::seal_block(block, identity, length_bytes);
 }
 
-Task<nvme::Status> LvStore::checkpoint(uint64_t start_sequence, bool clean) {
-  // All that is serialized is the state of one instant: the records before start_sequence, no more and no less.
-  const uint64_t generation = generation_ + 1;
-  std::vector<bool> directory_dirty(layout_.directory_pages, generation == 1);
-  std::vector<lvs::Page*> dirty;
+// Their new slots, and the directories that tell of them.
+void LvStore::take_dirty_pages(CheckpointMemory& memory) {
+  memory.directory_dirty.assign(layout_.directory_pages, generation_ == 0);
+  memory.written.assign(layout_.page_count, false);
+  memory.dirty.clear();
   while (lvs::Page* page = pages_.pop_dirty())
-    dirty.push_back(page);
-  std::vector<bool> written(layout_.page_count);
-  for (const lvs::Page* page : dirty)
-    written[page->number] = true;
-  for (uint32_t number : pages_.take_given()) {
-    if (written[number]) continue;  // taken again: the new page replaces the old copy
+    memory.dirty.push_back(page);
+  for (const lvs::Page* page : memory.dirty)
+    memory.written[page->number] = true;
+  pages_.take_given(&memory.given);
+  for (const uint32_t number : memory.given) {
+    if (memory.written[number]) continue;  // taken again: the new page replaces the old copy
     pages_.set_slot(number, lvs::Slot::none);
-    directory_dirty[number / lvs::pages_per_directory] = true;
+    memory.directory_dirty[number / lvs::pages_per_directory] = true;
   }
-  for (const lvs::Page* page : dirty) {
+  for (const lvs::Page* page : memory.dirty) {
     const lvs::Slot other = pages_.slot(page->number) == lvs::Slot::a ? lvs::Slot::b : lvs::Slot::a;
     pages_.set_slot(page->number, other);
-    directory_dirty[page->number / lvs::pages_per_directory] = true;
+    memory.directory_dirty[page->number / lvs::pages_per_directory] = true;
   }
-  const auto directory_count = static_cast<size_t>(std::count(directory_dirty.begin(), directory_dirty.end(), true));
-  lvs::BlockMemory memory(dirty.size() + directory_count + 1);
-  std::vector<PendingPage> pages;
-  for (lvs::Page* page : dirty) {
-    uint8_t* block = memory.block(pages.size());
+}
+
+void LvStore::fill_pages(CheckpointMemory& memory) {
+  std::vector<PendingPage>& pages = memory.pages;
+  pages.clear();
+  for (lvs::Page* page : memory.dirty) {
+    uint8_t* block = memory.blocks->block(pages.size());
     serialize_page(*page, block);
     pages.push_back({layout_.page_block(page->number, pages_.slot(page->number)), block});
   }
   for (uint32_t d = 0; d < layout_.directory_pages; d++) {
-    if (!directory_dirty[d]) continue;
+    if (!memory.directory_dirty[d]) continue;
     directory_in_b_[d] = !directory_in_b_[d];
     const uint64_t address_blocks = layout_.directory_block(d, directory_in_b_[d]);
-    uint8_t* block = memory.block(pages.size());
+    uint8_t* block = memory.blocks->block(pages.size());
     pages_.write_directory(d, block + sizeof(lvs::BlockHeader));
-    lvs::seal_block(block, {lvs::BlockType::directory, uuid_, address_blocks, generation, 0, d},
+    lvs::seal_block(block, {lvs::BlockType::directory, uuid_, address_blocks, generation_ + 1, 0, d},
                     lvs::payload_bytes_max);
     pages.push_back({address_blocks, block});
   }
-  uint8_t* block = memory.block(pages.size());
+}
+
+uint8_t* LvStore::fill_superblock(CheckpointMemory& memory, uint64_t start_sequence, bool clean) {
+  uint8_t* block = memory.blocks->block(memory.pages.size());
   auto& superblock = *reinterpret_cast<lvs::Superblock*>(block);
   superblock.version = lvs::format_version;
   superblock.clean = clean;
@@ -168,13 +192,32 @@ Task<nvme::Status> LvStore::checkpoint(uint64_t start_sequence, bool clean) {
   for (uint32_t d = 0; d < layout_.directory_pages; d++) {
     if (directory_in_b_[d]) superblock.directory_selector[d / 8] |= static_cast<uint8_t>(1u << d % 8);
   }
-  const uint64_t address_blocks = layout_.superblock_block(generation);
-  lvs::seal_block(block, {lvs::BlockType::superblock, uuid_, address_blocks, generation, 0, 0}, lvs::payload_bytes_max);
+  lvs::seal_block(block,
+                  {lvs::BlockType::superblock, uuid_, layout_.superblock_block(generation_ + 1), generation_ + 1, 0, 0},
+                  lvs::payload_bytes_max);
+  return block;
+}
 
-  nvme::Status status = co_await write_pages(pages);
-  if (status.ok()) status = co_await device_.flush();
-  if (status.ok()) status = co_await device_.transfer(IoType::write, address_blocks, 1, block);
-  if (status.ok()) status = co_await device_.flush();
+FramedTask<nvme::Status> LvStore::checkpoint(uint64_t start_sequence, bool clean) {
+  // All that is serialized is the state of one instant: the records before start_sequence, no more and no less.
+  const uint64_t generation = generation_ + 1;
+  if (checkpoint_memory_ == nullptr) checkpoint_memory_ = std::make_unique<CheckpointMemory>();
+  CheckpointMemory& memory = *checkpoint_memory_;
+  take_dirty_pages(memory);
+  const auto directory_count =
+      static_cast<size_t>(std::count(memory.directory_dirty.begin(), memory.directory_dirty.end(), true));
+  memory.need_blocks(memory.dirty.size() + directory_count + 1);
+  fill_pages(memory);
+  uint8_t* superblock = fill_superblock(memory, start_sequence, clean);
+
+  nvme::Status status = co_await write_pages(memory);
+  if (status.ok()) status = co_await flush_device();
+  if (status.ok()) {
+    status = co_await device_io(IoType::write, layout_.superblock_block(generation), 1, superblock);
+  }
+  if (status.ok()) status = co_await flush_device();
+  // An unusually large one: that much is not needed again.
+  if (memory.block_count > 2 * dirty_pages_max) checkpoint_memory_.reset();
   if (!status.ok()) {
     fail();
     co_return status;
@@ -184,7 +227,7 @@ Task<nvme::Status> LvStore::checkpoint(uint64_t start_sequence, bool clean) {
   co_return status;
 }
 
-Task<void> LvStore::checkpoint_in_background() {
+FramedTask<void> LvStore::checkpoint_in_background() {
   const uint64_t start_sequence = journal_.completed_sequence() + 1;
   const nvme::Status status = co_await checkpoint(start_sequence, false);
   checkpointing_ = false;
@@ -194,6 +237,10 @@ Task<void> LvStore::checkpoint_in_background() {
   }
   checkpoint_ended_.wake_all();
   background_left();
+}
+
+FramedSpawn LvStore::begin_checkpoint() {
+  co_await checkpoint_in_background();
 }
 
 }  // namespace basalt::bdev

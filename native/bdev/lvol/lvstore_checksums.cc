@@ -185,7 +185,7 @@ Task<Outcome> LvStore::fill_area(uint32_t id) {
 }
 
 // What the log says of a cluster that was freed must not be carried out again over its next owner's data.
-Task<nvme::Status> LvStore::forget_checksums() {
+FramedTask<nvme::Status> LvStore::forget_checksums() {
   if (checksums_ == nullptr) co_return nvme::status::success;
   const nvme::Status status = co_await checksums_->trim();
   co_return status;

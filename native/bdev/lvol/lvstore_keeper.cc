@@ -54,7 +54,7 @@ void LvStore::wake_space_waiters() {
 }
 
 // A read that began before a cluster was freed may still be on its way there.
-Task<void> LvStore::reads_passed() {
+FramedTask<void> LvStore::reads_passed() {
   const bool old_phase = read_phase_;
   read_phase_ = !old_phase;
   while (reads_in_flight_[old_phase] > 0)
@@ -71,10 +71,10 @@ void LvStore::kick_keeper() {
   if (!reserves && space_.to_zero_count() == 0) return;
   keeping_ = true;
   background_count_++;
-  spawn(keep_space());
+  keep_space();
 }
 
-Task<void> LvStore::keep_space() {
+FramedSpawn LvStore::keep_space() {
   // Later: the one who kicks may be in submit(), and must not see its Io completed there.
   co_await hop(reactor_);
   while (!failed() && (!closing_ || !space_waiters_.empty())) {
@@ -92,7 +92,27 @@ Task<void> LvStore::keep_space() {
   background_left();
 }
 
-Task<bool> LvStore::reserve_run() {
+// One request.
+FramedTask<nvme::Status> LvStore::device_io(IoType type, uint64_t offset_blocks, uint64_t count_blocks,
+                                            uint8_t* memory) {
+  BASALT_ASSERT(count_blocks * device_.factor() <= UINT32_MAX);
+  Io io;
+  Iovec iov{memory, static_cast<size_t>(count_blocks * lvs::block_bytes)};
+  device_.prepare(io, type, offset_blocks, count_blocks);
+  if (memory != nullptr) {
+    io.iov = &iov;
+    io.iov_count = 1;
+  }
+  const nvme::Status status = co_await io_wait(device_.handle(), io);
+  co_return status;
+}
+
+FramedTask<nvme::Status> LvStore::flush_device() {
+  const nvme::Status status = co_await device_io(IoType::flush, 0, 0, nullptr);
+  co_return status;
+}
+
+FramedTask<bool> LvStore::reserve_run() {
   const uint32_t target = reserve_target(space_.cluster_count());
   const uint32_t have = space_.reserve_count();
   const lvs::Space::Run run = space_.find_clean(have < target ? target - have : lvs::clusters_per_write_max);
@@ -108,7 +128,7 @@ Task<bool> LvStore::reserve_run() {
   if (!status.ok()) co_return false;
   const uint64_t sequence = journal_.completed_sequence();
   if (!bugs_.reuse_early) {
-    status = co_await device_.flush();
+    status = co_await flush_device();
     if (!status.ok()) fail();
     if (failed()) co_return false;
     journal_.flushed(sequence);
@@ -117,7 +137,7 @@ Task<bool> LvStore::reserve_run() {
   co_return true;
 }
 
-Task<bool> LvStore::zero_run() {
+FramedTask<bool> LvStore::zero_run() {
   const auto count_max = static_cast<uint32_t>(std::max<uint64_t>(1, zero_run_bytes_max / layout_.cluster_bytes));
   const lvs::Space::Run run = space_.find_to_zero(count_max);
   if (run.count == 0) co_return false;
@@ -125,15 +145,15 @@ Task<bool> LvStore::zero_run() {
   // What freed the clusters has to be stable first: after a power cut, an lvol whose deletion was lost is whole.
   uint64_t sequence = journal_.completed_sequence();
   nvme::Status status = nvme::status::success;
-  if (!journal_.all_stable() && !bugs_.reuse_early) status = co_await device_.flush();
+  if (!journal_.all_stable() && !bugs_.reuse_early) status = co_await flush_device();
   if (status.ok() && !bugs_.reuse_early) journal_.flushed(sequence);
   if (status.ok() && !bugs_.log_outlives_cluster) status = co_await forget_checksums();
   if (status.ok() && !bugs_.reuse_unzeroed) {
-    status = co_await device_.transfer(IoType::write_zeroes, layout_.cluster_block(run.first),
-                                       uint64_t{run.count} * layout_.cluster_blocks(), nullptr);
+    status = co_await device_io(IoType::write_zeroes, layout_.cluster_block(run.first),
+                                uint64_t{run.count} * layout_.cluster_blocks(), nullptr);
   }
   sequence = journal_.completed_sequence();
-  if (status.ok() && !bugs_.reuse_early) status = co_await device_.flush();
+  if (status.ok() && !bugs_.reuse_early) status = co_await flush_device();
   if (!status.ok()) fail();
   if (failed()) co_return false;
   if (!bugs_.reuse_early) journal_.flushed(sequence);

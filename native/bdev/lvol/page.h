@@ -59,7 +59,11 @@ class PageTable {
   size_t free_count() const { return static_cast<size_t>(std::count(used_.begin(), used_.end(), false)); }
   Slot slot(uint32_t number) const { return slots_[number]; }
   void set_slot(uint32_t number, Slot slot) { slots_[number] = slot; }
-  std::vector<uint32_t> take_given() { return std::exchange(given_, {}); }
+  // Instead of what is there.
+  void take_given(std::vector<uint32_t>* into) {
+    into->clear();
+    into->swap(given_);
+  }
 
   void write_directory(uint32_t directory, uint8_t* payload) const {
     const uint32_t first = directory * pages_per_directory;

@@ -86,6 +86,11 @@ void Space::hold_for_reserve(Run run) {
 }
 
 void Space::add_reserve(Run run) {
+  // Those that were taken leave when there is no room behind the others: a reserve that is never empty would grow.
+  if (reserve_next_ > 0 && reserve_.size() + run.count > reserve_.capacity()) {
+    reserve_.erase(reserve_.begin(), reserve_.begin() + static_cast<std::ptrdiff_t>(reserve_next_));
+    reserve_next_ = 0;
+  }
   for (uint32_t i = 0; i < run.count; i++) {
     BASALT_ASSERT(get(dirty_, run.first + i) && get(held_, run.first + i));
     reserve_.push_back(run.first + i);
