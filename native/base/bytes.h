@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Little-endian loads and stores at any alignment: wire and disk formats are little-endian on every host.
+// Little-endian loads and stores at any alignment: wire and disk formats are little-endian on every host. Alignment of
+// numbers. Whether bytes are all zero.
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -47,6 +49,12 @@ constexpr uint64_t align_up(uint64_t value, uint64_t alignment) {
 constexpr uint64_t align_down(uint64_t value, uint64_t alignment) {
   return value / alignment * alignment;
 }
+// Of one byte at least.
+inline bool all_zero(const void* data, size_t length_bytes) {
+  const auto* bytes = static_cast<const uint8_t*>(data);
+  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, length_bytes - 1) == 0;
+}
+
 constexpr bool is_power_of_two(uint64_t value) {
   return value != 0 && (value & (value - 1)) == 0;
 }

@@ -82,11 +82,11 @@ export interface RaidDescription {
   uuid: string;
   strip_size_kb: number;
   state: 'online' | 'offline';
-  raid_level: 'raid0' | 'raid5' | 'raid6' | 'concat';
+  raid_level: 'raid0' | 'raid1' | 'raid5' | 'raid6' | 'concat';
   num_base_bdevs: number;
-  /** raid5, raid6: "" where a member is missing. */
+  /** raid1, raid5, raid6: "" where a member is missing. */
   base_bdevs_list: string[];
-  /** From here on: raid5 and raid6 only. */
+  /** From here on: raid1, raid5 and raid6 only. */
   num_base_bdevs_operational?: number;
   members?: {
     name: string;

@@ -165,30 +165,35 @@ export interface MethodMap {
   bdev_raid_create: {
     params: {
       name: string;
-      raid_level: 'raid0' | 'raid5' | 'raid6' | 'concat';
+      raid_level: 'raid0' | 'raid1' | 'raid5' | 'raid6' | 'concat';
       base_bdevs: string[];
-      /** Not of a concat. */
+      /** Not of a concat; of a raid1 64, where nothing is said. */
       strip_size_kb?: number;
       uuid?: string;
-      /** raid5, raid6: overwrite members that belong to a raid. */
+      /** raid1, raid5, raid6: overwrite members that belong to a raid. */
       force?: boolean;
+      /** That of the level: true of raid1, raid5 and raid6. */
+      superblock?: boolean;
     };
     result: true;
   };
   /**
-   * A device for the place of a raid5 or raid6 that it left, where it gets what it missed, or for the first one that has
+   * A device for the place of a raid1, raid5 or raid6 that it left, where it gets what it missed, or for the first one that has
    * none: it is rebuilt, which goes on after a restart.
    */
   bdev_raid_add_base_bdev: { params: { raid_bdev: string; base_bdev: string }; result: true };
   /** Makes a device equal to a member, which serves meanwhile, and gives it its place; `raid_member_exchanged` follows. */
   basalt_raid_replace_base_bdev: { params: { name: string; base_bdev: string; new_base_bdev: string }; result: true };
-  /** A raid5 or raid6 grows; as large as its members have room for, unless it is said. */
+  /** A raid1, raid5 or raid6 grows; as large as its members have room for, unless it is said. */
   basalt_raid_resize: { params: { name: string; num_blocks?: number }; result: true };
   /** Read-only: what the member at that place holds, from copies of those at as many others as there are data members. */
   basalt_parity_member_create: { params: { name: string; base_bdevs: string[]; place: number }; result: true };
   basalt_parity_member_delete: { params: { name: string }; result: true };
-  /** Finds a raid5 or raid6 again on its members. */
-  basalt_raid_load: { params: { name: string; base_bdevs: string[] }; result: true };
+  /**
+   * Finds a raid1, raid5 or raid6 again on its members. `accept_missing`: also on so few that others may have gone on without
+   * them, whose newer data is given up then.
+   */
+  basalt_raid_load: { params: { name: string; base_bdevs: string[]; accept_missing?: boolean }; result: true };
   /** Compares all strips of each stripe. Ends with `busy` when it is stopped before, or a member leaves. */
   basalt_raid_scrub: { params: { name: string; repair?: boolean; bytes_per_s?: number }; result: LegScrub };
   basalt_raid_scrub_stop: { params: { name: string }; result: true };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Scrubs what an engine has: an lvol (all that it holds is read, and verified where it has checksums), a leg (its members
-// are compared), or a raid5 or raid6 (parity is compared with data). I/O goes on meanwhile.
+// are compared), or a raid1, raid5 or raid6 (copies or parity are compared with data). I/O goes on meanwhile.
 //
 // Invariants:  - an lvol is asked for piece by piece, so that a scrub that was ended can be gone on with, and that the
 //                engine is left alone as soon as its end is asked for
@@ -23,7 +23,7 @@ export interface ScrubRequest {
 
 export interface ScrubResult {
   readonly name: string;
-  readonly kind: 'lvol' | 'leg' | 'raid5' | 'raid6';
+  readonly kind: 'lvol' | 'leg' | 'raid1' | 'raid5' | 'raid6';
   /** Not: its end was asked for before. */
   readonly finished: boolean;
   readonly percent: number;
@@ -55,7 +55,8 @@ export async function scrubBdev(engine: Engine, request: ScrubRequest, context: 
     const size = { blockBytes: bdev.block_size, numBlocks: bdev.num_blocks };
     return scrubLvol(engine, request, context, size);
   }
-  if (product === 'raid5' || product === 'raid6') return scrubRaid(engine, request, { kind: product, ...context });
+  if (product === 'raid1' || product === 'raid5' || product === 'raid6')
+    return scrubRaid(engine, request, { kind: product, ...context });
   // Whatever else is refused by the engine, in its own words.
   return scrubLeg(engine, request, context);
 }
@@ -88,7 +89,7 @@ async function scrubLvol(
 async function scrubRaid(
   engine: Engine,
   { name, repair, bytesPerS }: ScrubRequest,
-  { kind, signal, progress }: ScrubContext & { kind: 'raid5' | 'raid6' },
+  { kind, signal, progress }: ScrubContext & { kind: 'raid1' | 'raid5' | 'raid6' },
 ): Promise<ScrubResult> {
   const stop = (): void => {
     engine.rpc('basalt_raid_scrub_stop', { name }).catch(() => {});

@@ -231,11 +231,6 @@ struct LegBdev::TailWrite {
   explicit TailWrite(size_t length_bytes) : memory(length_bytes) {}
 };
 
-inline bool all_zero(const void* data, size_t length_bytes) {
-  const char* bytes = static_cast<const char*>(data);
-  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, length_bytes - 1) == 0;
-}
-
 template <class F>
 void for_each_slot(uint64_t mask, F&& f) {
   for (; mask != 0; mask &= mask - 1)

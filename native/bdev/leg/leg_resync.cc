@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "base/bytes.h"
 #include "base/probe.h"
 #include "bdev/leg/leg_internal.h"
 

@@ -47,10 +47,6 @@ std::string get_name(const char* from) {
   return {from, strnlen(from, name_bytes_max)};
 }
 
-bool all_zero(const char* bytes, size_t length_bytes) {
-  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, length_bytes - 1) == 0;
-}
-
 uint32_t page_crc(const char* page) {
   const char zeroes[4] = {};
   uint32_t crc = crc32c(0, page, at_crc);

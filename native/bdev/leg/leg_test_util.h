@@ -86,6 +86,7 @@ class ScriptedMember final : public Bdev {
     unflushed_.clear();
   }
   bool flushed() const { return unflushed_.empty(); }
+  void allow(IoTypes types) { info_.io_types = types; }
   // So many blocks of a leg have room now, with its tail.
   void grow(uint64_t leg_blocks) {
     contents.resize((leg_blocks + leg_tail::tail_bytes / block_bytes) * block_bytes);
@@ -102,6 +103,7 @@ class ScriptedMember final : public Bdev {
     if (steps_left != nullptr && *steps_left == 0) return complete_later(io, nvme::status::host_path_error);
     nvme::Status result = status;
     if (io->type == IoType::flush && result.ok()) result = flush_status;
+    if (!info_.io_types.has(io->type)) result = nvme::status::invalid_opcode;
     const bool covers_bad = io->offset_blocks <= bad_block && bad_block < io->offset_blocks + io->count_blocks;
     if (io->type == IoType::read && covers_bad) result = nvme::status::unrecovered_read_error;
     if (io->type == IoType::write && result.ok()) result = write_status;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bdev/lvol/lvstore.h"
 
-#include <algorithm>
+#include "base/bytes.h"
 
 namespace basalt::bdev {
 namespace {
@@ -24,10 +24,6 @@ Outcome base_usable(const BdevInfo& info) {
     }
   }
   return success();
-}
-
-bool all_zero(const uint8_t* bytes, size_t length_bytes) {
-  return std::all_of(bytes, bytes + length_bytes, [](uint8_t byte) { return byte == 0; });
 }
 
 // Refuses what is not blank, and not to be overwritten.

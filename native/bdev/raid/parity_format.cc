@@ -60,7 +60,7 @@ Outcome judge(const Superblock& s, uint64_t device_blocks, uint32_t device_block
     return Error{Errc::unsupported, "raid superblock: version " + std::to_string(s.version) + "; version " +
                                         std::to_string(format_version) + " is known"};
   }
-  if ((s.incompatible & ~incompatible_marks) != 0) {
+  if ((s.incompatible & ~incompatible_known) != 0) {
     return Error{Errc::unsupported,
                  "raid superblock: incompatible features " + std::to_string(s.incompatible) + " are not known"};
   }
@@ -113,6 +113,12 @@ bool valid_record(const RecordHeader& h, const Superblock& geometry) {
     return false;
   }
   if (h.role_count == 0 || h.first_role >= k || h.role_count > k - h.first_role) return false;
+  if (h.zeroed_stripes != 0) {
+    const bool whole = h.column == 0 && h.column_count == geometry.strip_blocks;
+    return (whole || h.zeroed_stripes == 1) && h.zeroed_stripes <= geometry.strip_count - h.stripe &&
+           h.first_role == 0 && h.role_count == k && h.payload_bytes == 0 && h.parity_role == 0 &&
+           (h.parity_roles >> n) == 0;
+  }
   if (h.parity_role < k || h.parity_role >= n) return false;
   if ((h.parity_roles >> n) != 0 || (h.parity_roles & ((1u << k) - 1)) != 0) return false;
   if ((h.parity_roles >> h.parity_role & 1) == 0) return false;
@@ -123,7 +129,8 @@ bool valid_record(const RecordHeader& h, const Superblock& geometry) {
 bool same_write(const RecordHeader& one, const RecordHeader& other) {
   return one.epoch == other.epoch && one.sequence == other.sequence && one.stripe == other.stripe &&
          one.column == other.column && one.column_count == other.column_count && one.first_role == other.first_role &&
-         one.role_count == other.role_count && one.parity_roles == other.parity_roles;
+         one.role_count == other.role_count && one.parity_roles == other.parity_roles &&
+         one.zeroed_stripes == other.zeroed_stripes;
 }
 
 uint32_t mark_strips_of(const Superblock& s, uint64_t region_bytes) {

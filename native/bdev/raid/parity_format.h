@@ -31,7 +31,9 @@ constexpr size_t name_bytes_max = 63;
 constexpr uint32_t place_count_max = 20;
 constexpr uint32_t mark_count_max = 16384;
 constexpr uint64_t mark_region_bytes = uint64_t{1} << 20;
-constexpr uint64_t incompatible_marks = 1;  // `stay` and what follows it mean something
+constexpr uint64_t incompatible_marks = 1;   // `stay` and what follows it mean something
+constexpr uint64_t incompatible_zeroes = 2;  // the log may tell of stripes that become zeroes
+constexpr uint64_t incompatible_known = incompatible_marks | incompatible_zeroes;
 
 struct Superblock {
   uint64_t magic;
@@ -107,9 +109,18 @@ struct RecordHeader {
   uint8_t parity_role;
   uint8_t reserved0;
   uint32_t parity_roles;  // all that got such a record, as bits
-  uint8_t reserved[page_bytes - 76];
+  // 0: what is above. Otherwise these columns of so many stripes become zeroes, data and parity; there is no payload,
+  // and all members got the record: `parity_roles` are any roles, and `parity_role` is 0.
+  uint32_t zeroed_stripes;
+  uint8_t reserved[page_bytes - 80];
 };
-static_assert(sizeof(RecordHeader) == page_bytes && offsetof(RecordHeader, sequence) == 40);
+static_assert(sizeof(RecordHeader) == page_bytes && offsetof(RecordHeader, sequence) == 40 &&
+              offsetof(RecordHeader, zeroed_stripes) == 76);
+
+// That a record names.
+inline StripeRange stripes_of(const RecordHeader& header) {
+  return {header.stripe, header.zeroed_stripes == 0 ? 1 : header.zeroed_stripes};
+}
 
 // Seal: fills magic, version and checksum in.
 // Of a superblock that is right.

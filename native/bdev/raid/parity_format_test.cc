@@ -115,7 +115,7 @@ TEST(ParityFormat, WhatIsNotKnownOrMakesNoSenseIsRefusedAndNothingIsWritten) {
     Errc code;
     std::function<void(Page&)> how;
   } cases[] = {
-      {"an incompatible feature", Errc::unsupported, [](Page& page) { put<uint64_t>(page, 24, 2); }},
+      {"an incompatible feature", Errc::unsupported, [](Page& page) { put<uint64_t>(page, 24, 4); }},
       {"another version", Errc::unsupported, [](Page& page) { put<uint32_t>(page, 12, 2); }},
       {"away: no such place", Errc::corrupt,
        [&](Page& page) {

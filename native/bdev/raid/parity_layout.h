@@ -43,6 +43,13 @@ struct ParityLayout {
   uint32_t parity_roles() const { return ((1u << parity_count) - 1) << data_count; }
 };
 
+struct StripeRange {
+  uint64_t first = 0;
+  uint64_t count = 1;
+  uint64_t end() const { return first + count; }
+  bool has(uint64_t stripe) const { return stripe >= first && stripe < end(); }
+};
+
 // Part of a request within one stripe: the same data roles over the same columns.
 struct ParityBand {
   uint64_t stripe = 0;

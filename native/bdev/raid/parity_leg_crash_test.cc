@@ -157,7 +157,8 @@ class ParityMachine {
     const uint64_t stripe_blocks = uint64_t{4} * rig_.k;
     const bool whole = below(3) == 0;
     const uint64_t first = whole ? below(parity_hot_blocks / stripe_blocks) * stripe_blocks : below(parity_hot_blocks);
-    Op& op = make(type, first, whole ? stripe_blocks : 1 + below(6));
+    const uint64_t stripes = type == IoType::write ? 1 : 1 + below(3);
+    Op& op = make(type, first, whole ? stripes * stripe_blocks : 1 + below(6));
     op.io.fua = below(4) == 0;
     op.value = type == IoType::write ? ++last_value_ : 0;
     std::fill(op.data.begin(), op.data.end(), op.value);
@@ -411,10 +412,12 @@ TEST(ParityLegCrash, EachPlantedBugIsCaught) {
   EXPECT_TRUE(parity_caught({.keep_old_records = true}));
   EXPECT_TRUE(parity_caught({.whole_without_record = true}));
   EXPECT_TRUE(parity_caught({.leave_unasked = true}));
+  EXPECT_TRUE(parity_caught({.zeroes_on_some = true}));
 }
 
 TEST(ParityLegCrash, EachPlantedBugOfMarksIsCaught) {
   EXPECT_TRUE(parity_caught({.away_unmarked = true})) << "away_unmarked";
+  EXPECT_TRUE(parity_caught({.zeroes_of_one_stripe = true})) << "zeroes_of_one_stripe";
   EXPECT_TRUE(parity_caught({.marks_not_durable = true})) << "marks_not_durable";
   EXPECT_TRUE(parity_caught({.marks_without_log = true})) << "marks_without_log";
   EXPECT_TRUE(parity_caught({.marks_without_own = true})) << "marks_without_own";

@@ -70,8 +70,8 @@ class ParityReturn : public ::testing::Test {
     Copied result;
     const uint64_t first = rig->leg->raid().layout().first_block;
     rig->members[i]->on_effect = [&](const Io& io) {
-      if (io.type == IoType::write && io.offset_blocks >= first)
-        result.bytes_written += uint64_t{io.count_blocks} * block_bytes;
+      const bool written = io.type == IoType::write || io.type == IoType::write_zeroes;
+      if (written && io.offset_blocks >= first) result.bytes_written += uint64_t{io.count_blocks} * block_bytes;
     };
     rig->copied.clear();
     const auto added = [&] { return rig->leg->add_member(rig->handle(i)).ok(); };

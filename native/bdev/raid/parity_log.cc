@@ -13,6 +13,9 @@
 // the same when a record of the same blocks is still in the log. And a record's write waits until whole stripes that
 // lie under it are flushed: its parity fits no other data than that which it was computed from.
 //
+// A record of zeroes is on all members (raid_parity_write.cc), and so it outlives those that the parity members alone
+// have: a write over what it names waits until it has left the log. With all of those lost, a replay would undo it.
+//
 // A copy that rots is made good from the others, like any other strip.
 //
 // A member that comes back may hold records of before it left. They are erased before it gets new ones.
@@ -36,11 +39,12 @@ bool RaidParityBdev::slot_free() const {
   return next_sequence_ - durable_tail_ < slots_.size();
 }
 
-bool RaidParityBdev::log_has(const ParityBand& band) const {
+bool RaidParityBdev::log_has(const ParityBand& band, Logged what) const {
   if (bugs_.whole_stripes_ignore_log) return false;
   for (uint64_t sequence = durable_tail_; sequence < next_sequence_; sequence++) {
     const LogSlot& slot = slots_[sequence % slots_.size()];
-    if (slot.stripe >= band.stripe && slot.stripe < band.stripe + band.stripe_count &&
+    if (what == Logged::zeroes && !slot.zeroes) continue;
+    if (slot.stripes.first < band.stripe + band.stripe_count && band.stripe < slot.stripes.end() &&
         slot.column < band.column + band.column_count && band.column < slot.column + slot.column_count) {
       return true;
     }
@@ -120,11 +124,13 @@ Task<nvme::Status> RaidParityBdev::replay() {
       std::memcpy(&header, slot, sizeof(header));
       if (!parity::valid_record(header, superblock_)) continue;
       if (header.sequence < durable_tail_ || header.sequence % slots_.size() != index) continue;
-      if (role_of(header.stripe, member) != header.parity_role) continue;
+      const uint32_t role = role_of(header.stripe, member);
+      const bool zeroes = header.zeroed_stripes != 0;
+      if (!zeroes && role != header.parity_role) continue;
       const uint8_t* payload = slot + parity::page_bytes;
       if (crc32c(0, payload, header.payload_bytes) != header.payload_crc32c) continue;
       next_sequence_ = std::max(next_sequence_, header.sequence + 1);
-      if (driven_ && !bugs_.marks_without_log) stripes_to_mark_.push_back(header.stripe);
+      if (driven_ && !bugs_.marks_without_log) stripes_to_mark_.push_back(parity::stripes_of(header));
       FoundRecord& record = found[header.sequence];
       // Members tell the same of one write. Where they do not, one of them was out and has a record of before: the
       // newer set's counts.
@@ -132,17 +138,18 @@ Task<nvme::Status> RaidParityBdev::replay() {
         if (header.epoch <= record.header.epoch) continue;
         record.parity.clear();
       }
-      const size_t strip_bytes = size_t{header.column_count} * layout_.block_bytes;
+      const size_t strip_bytes = zeroes ? 0 : size_t{header.column_count} * layout_.block_bytes;
       const size_t data_bytes = header.payload_bytes - strip_bytes;
       record.header = header;
       record.data.assign(payload, payload + data_bytes);
-      record.parity[header.parity_role].assign(payload + data_bytes, payload + header.payload_bytes);
+      record.parity[role].assign(payload + data_bytes, payload + header.payload_bytes);
     }
   }
   for (auto& [sequence, record] : found) {
     const uint32_t present = roles_of(record.header.stripe, in_sync_ & ~failed_);
     // Also one that it was not written for: it had failed, and nothing changes in place before it has left.
-    record.counts = driven_ && (layout_.parity_roles() & present & ~record.having()) == 0;
+    const uint32_t needed = record.header.zeroed_stripes != 0 ? present : layout_.parity_roles() & present;
+    record.counts = driven_ && (needed & ~record.having()) == 0;
   }
   for (auto& [sequence, record] : found) {
     const bool known = driven_ ? record.counts : co_await complete(record);
@@ -160,6 +167,7 @@ Task<nvme::Status> RaidParityBdev::replay() {
 // it; then it counts as one that was never durable.
 Task<bool> RaidParityBdev::complete(FoundRecord& record) {
   const parity::RecordHeader& header = record.header;
+  if (header.zeroed_stripes != 0) co_return true;
   const uint32_t present = roles_of(header.stripe, in_sync_ & ~failed_);
   // Also of one that it was not written for: it had failed, and that it left was not durable yet. Carried out without
   // it, its parity would be believed.
@@ -202,49 +210,103 @@ Task<bool> RaidParityBdev::complete(FoundRecord& record) {
 }
 
 // Of a driven one: a newer record says what the column of this role is; of any parity, whichever roles it changed.
-bool RaidParityBdev::superseded(const FoundRecord& record, const FoundRecords& found, uint32_t role, uint32_t column) {
+bool RaidParityBdev::superseded(const FoundRecord& record, const FoundRecords& found, uint64_t stripe, uint32_t role,
+                                uint32_t column) {
   if (!record.counts || bugs_.replay_one_after_the_other) return false;
-  const parity::RecordHeader& header = record.header;
-  return std::any_of(found.upper_bound(header.sequence), found.end(), [&](const auto& entry) {
+  return std::any_of(found.upper_bound(record.header.sequence), found.end(), [&](const auto& entry) {
     const parity::RecordHeader& newer = entry.second.header;
-    if (!entry.second.counts || newer.stripe != header.stripe) return false;
+    if (!entry.second.counts || !parity::stripes_of(newer).has(stripe)) return false;
     if (column < newer.column || column >= newer.column + newer.column_count) return false;
     return role >= layout_.data_count || (role >= newer.first_role && role < newer.first_role + newer.role_count);
   });
 }
 
+// What one record says about a stripe that newer ones name, too.
+struct RaidParityBdev::ReplayedPiece {
+  uint32_t member;
+  uint32_t column;
+  uint32_t column_count;
+  uint8_t* data;  // null: zeroes
+};
+
+void RaidParityBdev::replayed_pieces(const FoundRecord& record, const FoundRecords& found, uint64_t stripe,
+                                     uint32_t role, uint8_t* strip, std::vector<ReplayedPiece>* pieces) {
+  const parity::RecordHeader& header = record.header;
+  const uint32_t member = member_of(stripe, role);
+  if (!usable(member)) return;
+  bool runs = false;
+  for (uint32_t i = 0; i < header.column_count; i++) {
+    const bool wanted = !superseded(record, found, stripe, role, header.column + i);
+    uint8_t* data = strip == nullptr ? nullptr : strip + size_t{i} * layout_.block_bytes;
+    if (wanted && !runs) pieces->push_back({member, header.column + i, 0, data});
+    if (wanted) pieces->back().column_count++;
+    runs = wanted;
+  }
+}
+
 Task<nvme::Status> RaidParityBdev::replay_record(FoundRecord& record, const FoundRecords& found) {
   const parity::RecordHeader& header = record.header;
-  struct Piece {
-    uint32_t member;
-    uint32_t column;
-    uint32_t column_count;
-    uint8_t* data;
-  };
-  std::vector<Piece> pieces;
-  const auto add = [&](uint32_t role, uint8_t* strip) {
-    const uint32_t member = member_of(header.stripe, role);
-    if (!usable(member)) return;
-    bool runs = false;
-    for (uint32_t i = 0; i < header.column_count; i++) {
-      const bool wanted = !superseded(record, found, role, header.column + i);
-      if (wanted && !runs) pieces.push_back({member, header.column + i, 0, strip + size_t{i} * layout_.block_bytes});
-      if (wanted) pieces.back().column_count++;
-      runs = wanted;
-    }
-  };
+  if (header.zeroed_stripes != 0) {
+    auto zeroing = replay_zeroes(record, found);
+    co_return co_await zeroing;
+  }
+  std::vector<ReplayedPiece> pieces;
   const size_t strip_bytes = size_t{header.column_count} * layout_.block_bytes;
   for (uint32_t i = 0; i < header.role_count; i++)
-    add(header.first_role + i, record.data.data() + i * strip_bytes);
+    replayed_pieces(record, found, header.stripe, header.first_role + i, record.data.data() + i * strip_bytes, &pieces);
   for (auto& [role, bytes] : record.parity)
-    add(role, bytes.data());
+    replayed_pieces(record, found, header.stripe, role, bytes.data(), &pieces);
+  auto writing = replay_pieces(header.stripe, pieces);
+  co_return co_await writing;
+}
+
+// Stripes in a row that no newer record names are one request to each member.
+Task<nvme::Status> RaidParityBdev::replay_zeroes(const FoundRecord& record, const FoundRecords& found) {
+  const StripeRange all = parity::stripes_of(record.header);
+  const uint64_t run_max = (UINT32_MAX - layout_.strip_blocks) / layout_.strip_blocks;
+  for (uint64_t stripe = all.first; stripe < all.end();) {
+    uint64_t run_end = std::min(all.end(), stripe + run_max);
+    uint64_t zeroed_end = stripe;
+    bool named = record.header.column_count != layout_.strip_blocks;
+    for (auto entry = found.upper_bound(record.header.sequence); entry != found.end(); ++entry) {
+      if (!entry->second.counts) continue;
+      const StripeRange newer = parity::stripes_of(entry->second.header);
+      if (newer.first > stripe) run_end = std::min(run_end, newer.first);
+      if (!newer.has(stripe)) continue;
+      named = true;
+      if (newer.count > 1) zeroed_end = std::max(zeroed_end, newer.end());
+    }
+    if (zeroed_end > stripe && !bugs_.replay_one_after_the_other) {
+      stripe = zeroed_end;
+      continue;
+    }
+    std::vector<ReplayedPiece> pieces;
+    if (named) run_end = stripe + 1;
+    for (uint32_t role = 0; role < member_count(); role++) {
+      if (named) {
+        replayed_pieces(record, found, stripe, role, nullptr, &pieces);
+      } else if (usable(member_of(stripe, role))) {
+        const auto count_blocks = static_cast<uint32_t>((run_end - stripe) * layout_.strip_blocks);
+        pieces.push_back({member_of(stripe, role), 0, count_blocks, nullptr});
+      }
+    }
+    auto writing = replay_pieces(stripe, pieces);
+    const nvme::Status status = co_await writing;
+    if (!status.ok()) co_return status;
+    stripe = run_end;
+  }
+  co_return nvme::status::success;
+}
+
+Task<nvme::Status> RaidParityBdev::replay_pieces(uint64_t stripe, const std::vector<ReplayedPiece>& pieces) {
   for (size_t first = 0; first < pieces.size(); first += ParityCodec::strip_count_max) {
     const size_t end = std::min(first + ParityCodec::strip_count_max, pieces.size());
     Fan writes(end - first, &phases_);
     for (size_t i = first; i < end; i++) {
-      const Piece& piece = pieces[i];
-      writes.add(members_[piece.member], IoType::write, layout_.member_block(header.stripe, piece.column),
-                 piece.column_count, piece.data);
+      const ReplayedPiece& piece = pieces[i];
+      const IoType type = piece.data == nullptr ? IoType::unmap : IoType::write;
+      writes.add(members_[piece.member], type, layout_.member_block(stripe, piece.column), piece.column_count,
+                 piece.data);
     }
     co_await writes;
     for (size_t i = 0; i < writes.count(); i++) {

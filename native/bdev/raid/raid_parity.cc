@@ -77,7 +77,7 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
   std::memset(lists_->zeroes.get(), 0, zero_bytes);
   lists_->rest_timer.raid = this;
   lists_->rest_timer.run = rested;
-  info_.product = geometry.parity_count == 1 ? "raid5" : "raid6";
+  info_.product = geometry.data_count == 1 ? "raid1" : geometry.parity_count == 1 ? "raid5" : "raid6";
   info_.name.assign(geometry.name, geometry.name_length_bytes);
   std::memcpy(info_.uuid.bytes.data(), geometry.uuid, sizeof(geometry.uuid));
   info_.block_size_bytes = layout_.block_bytes;
@@ -119,9 +119,17 @@ void RaidParityBdev::submit(Io* io) {
   op->phase = phases_.begin();
   if (io->type == IoType::flush) return start_flush(op);
   const bool zeroes = io->type == IoType::write_zeroes || io->type == IoType::unmap;
-  op->bands = ParityBands(io->offset_blocks, io->offset_blocks + io->count_blocks, zeroes && !logs_all());
+  op->gives_back = zeroes && members_give_back();
+  op->bands = ParityBands(io->offset_blocks, io->offset_blocks + io->count_blocks, op->gives_back);
   // Nothing below completes inside: children and locks answer later, or the band is counted until advance() returns.
   advance(op);
+}
+
+// What tells members that something is zeroes, without data.
+bool RaidParityBdev::members_give_back() const {
+  return std::all_of(members_.begin(), members_.end(), [](const Handle& member) {
+    return !member || (member.info().io_types.has(IoType::unmap) && member.info().io_types.has(IoType::write_zeroes));
+  });
 }
 
 // Starts as many bands as may be in flight.
@@ -137,8 +145,8 @@ void RaidParityBdev::advance(Op* op) {
       op->all_started = true;
       break;
     }
-    // A read goes strip by strip: each has its own place. What has to have a record is never a whole stripe.
-    const bool halves = !reads && logs_all() && shape.role_count == layout_.data_count;
+    // A read goes strip by strip: each has its own place. Data that has to have a record is never a whole stripe.
+    const bool halves = !reads && !op->gives_back && logs_all() && shape.role_count == layout_.data_count;
     const uint32_t pieces = reads ? shape.role_count : halves ? 2 : 1;
     for (uint32_t i = 0; i < pieces; i++) {
       Band* band = bands_->take();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // raid5 and raid6: k data and m parity strips over k + m members, with one copy of each block that m losses survive.
+// raid1 is the same with k = 1: every parity of one strip is that strip. All its writes are whole stripes.
 //
 // Owner: its home reactor, where its members live too.
 //
@@ -24,7 +25,8 @@
 // Driven (parity_leg.h, docs/decisions/012): an orchestrator decides who is of the set, not the superblocks. Then
 //  - a member of the set leaves when it was released, and not before; what it missed waits until then
 //  - every write has a record, whole stripes too, or is stable in place where no parity is left: after the replay every
-//    parity is right and nothing that was acknowledged is missing, whichever caches were lost
+//    parity is right and nothing that was acknowledged is missing, whichever caches were lost. That of whole stripes
+//    which become zeroes is on all members, since each of them may have the parity of some
 //  - a member that takes over from another one (its twin) has all that this one has before that is said, and from then
 //    on nothing is acknowledged without either; this one leaves when it was released, and its place is the twin's
 //  - `clean` says that nothing was ever written: no member of the set says so when something was
@@ -83,6 +85,9 @@ struct RaidPlantedBugs {
   bool any_stay = false;                    // whoever says that it is of a place is believed
   bool leave_unasked = false;               // driven: a failed member leaves without the orchestrator's word
   bool whole_without_record = false;        // driven: whole stripes are written as ever
+  bool zeroes_on_some = false;              // driven: zeroes are recorded on the parity members alone
+  bool writes_over_zeroes = false;          // driven: zeroes below a write need not have left the log
+  bool zeroes_of_one_stripe = false;        // driven: of stripes that become zeroes one is marked
   bool replay_one_after_the_other = false;  // driven: each record as it is, over what a newer one says
   bool twin_before_equal = false;           // driven: a twin counts as equal before anything was copied to it
   bool twin_without_writes = false;         // driven: a twin gets copies and records, but no writes in place
@@ -199,9 +204,12 @@ class RaidParityBdev final : public Bdev {
   // corrupt: damaged ones, two members for one place, another raid's member, a shrunken device. busy: too few members
   // to know that no newer set exists. Nothing is written in these cases. A member whose superblocks cannot be read is
   // as one that is missing (`member_failed` names it); one of which one can be read does not vouch for the set.
+  // `accept_missing`: any k members will do. What others may have been given since without them is given up: who is not
+  // here gets everything when it comes.
   static Task<Result<std::unique_ptr<RaidParityBdev>>> load(Reactor& home, std::string name,
                                                             std::vector<Handle> members, RaidParityEvents events,
-                                                            const RaidPlantedBugs& bugs = {});
+                                                            const RaidPlantedBugs& bugs = {},
+                                                            bool accept_missing = false);
   // A driven one, on members of the set that the orchestrator has on record: all that are not here have left it.
   // Blank members, and those that nothing was ever written to, are formatted; copies of `origin` are made its own; else
   // as load(). closed, io: a member failed. corrupt: they are not what the record says. Nothing that was written is
@@ -305,6 +313,7 @@ class RaidParityBdev final : public Bdev {
   void shape_marks();
   bool is_away(uint32_t place) const { return (seats_.places_of(in_sync_) >> place & 1) == 0; }
   void look_who_is_away();
+  bool are_marked(StripeRange stripes) const;
   bool is_marked(const Band& band) const;
   void wait_for_mark(Band* band);
   bool marks_are_waited_for() const;
@@ -317,9 +326,9 @@ class RaidParityBdev final : public Bdev {
   bool may_return(const parity::Superblock& superblock) const;
   bool give_place(uint32_t member, uint32_t place);
   void give_unmarked_place(uint32_t member);
-  Task<Result<std::vector<uint64_t>>> stripes_in_log(Handle device, uint64_t log_tail);
+  Task<Result<std::vector<StripeRange>>> stripes_in_log(Handle device, uint64_t log_tail);
   Task<bool> erase_superblocks(Rebuild& rebuild, Handle device);
-  Task<void> mark_own(const Rebuild& rebuild, std::vector<uint64_t> stripes);
+  Task<void> mark_own(const Rebuild& rebuild, std::vector<StripeRange> stripes);
 
   // raid_parity_driven.cc
   static Task<Result<std::unique_ptr<RaidParityBdev>>> format_driven(Reactor& home, RaidParityOptions options,
@@ -331,6 +340,7 @@ class RaidParityBdev final : public Bdev {
 
   // raid_parity.cc
   bool take_workspace(Band* band);
+  bool members_give_back() const;
   void wake_workspace_waiters();
   void advance(Op* op);
   void finish(Op* op);
@@ -349,6 +359,10 @@ class RaidParityBdev final : public Bdev {
   void compute(Band* band);
   void compute_full(Band* band);
   void write_record(Band* band);
+  void describe(const Band& band, uint32_t logged, parity::RecordHeader* header) const;
+  void send_data_records(Band* band, uint32_t logged);
+  void send_zero_records(Band* band, uint32_t logged);
+  ChildIo* record_child(Band* band, uint32_t role, uint32_t member, uint32_t payload_bytes);
   static void record_child_done(Io* child);
   void write_in_place(Band* band);
   static void write_child_done(Io* child);
@@ -389,7 +403,8 @@ class RaidParityBdev final : public Bdev {
   nvme::Status why_unrecoverable() const;
 
   // parity_log.cc
-  bool log_has(const ParityBand& band) const;
+  enum class Logged : uint8_t { anything, zeroes };
+  bool log_has(const ParityBand& band, Logged what) const;
   bool slot_free() const;
   Task<bool> blank_log(uint32_t member);
   struct FoundRecord;
@@ -397,8 +412,14 @@ class RaidParityBdev final : public Bdev {
   Task<nvme::Status> replay();
   Task<bool> complete(FoundRecord& record);
   using FoundRecords = std::map<uint64_t, FoundRecord>;  // by sequence
-  bool superseded(const FoundRecord& record, const FoundRecords& found, uint32_t role, uint32_t column);
+  bool superseded(const FoundRecord& record, const FoundRecords& found, uint64_t stripe, uint32_t role,
+                  uint32_t column);
+  struct ReplayedPiece;
+  void replayed_pieces(const FoundRecord& record, const FoundRecords& found, uint64_t stripe, uint32_t role,
+                       uint8_t* strip, std::vector<ReplayedPiece>* pieces);
   Task<nvme::Status> replay_record(FoundRecord& record, const FoundRecords& found);
+  Task<nvme::Status> replay_zeroes(const FoundRecord& record, const FoundRecords& found);
+  Task<nvme::Status> replay_pieces(uint64_t stripe, const std::vector<ReplayedPiece>& pieces);
 
   // raid_parity_keeper.cc: everything durable about the set is written by one coroutine at a time.
   void kick_keeper();
@@ -483,6 +504,7 @@ class RaidParityBdev final : public Bdev {
   Task<bool> rewrite(Scrubbing& work, ParityBand band, Rewritten which);
   Task<bool> rewrite_now(Scrubbing& work, ParityBand band, Rewritten which);
 
+  bool mirrors() const { return layout_.data_count == 1; }
   bool logs_all() const { return driven_ && !bugs_.whole_without_record; }
   // Those that get what is written.
   uint32_t receiving() const { return (in_sync_ | (joining_ & ~arriving_)) & ~failed_; }
@@ -569,7 +591,7 @@ class RaidParityBdev final : public Bdev {
   UnflushedMap unflushed_;
   // Driven. Durable on all of the set, but for members that have failed; in stripes.
   RegionMap marks_{1, RegionMap::RegionSize{1}};
-  std::vector<uint64_t> stripes_to_mark_;
+  std::vector<StripeRange> stripes_to_mark_;
   bool tracked_ = false;  // somebody is away that can come back by marks
   Pace resync_pace_{home()};
   Pace scrub_pace_{home()};

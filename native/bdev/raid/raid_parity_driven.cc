@@ -192,6 +192,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::begin_copied(React
   geometry.generation += generation_margin;
   geometry.log_tail = 1;
   geometry.clean = 0;
+  geometry.incompatible |= parity::incompatible_zeroes;
   // Nobody has left this leg yet.
   std::memset(geometry.joined_epoch, 0, sizeof(geometry.joined_epoch));
   for_each_bit(geometry.in_sync, [&](uint32_t place) { geometry.joined_epoch[place] = geometry.epoch; });
@@ -223,6 +224,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::format_driven(Reac
   home.env().random(geometry->uuid, sizeof(geometry->uuid));
   geometry->in_sync = (1u << from.members.size()) - 1;
   geometry->clean = 1;
+  geometry->incompatible |= parity::incompatible_zeroes;
   for_each_bit(geometry->in_sync, [&](uint32_t place) { geometry->joined_epoch[place] = geometry->epoch; });
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, *geometry, std::move(events)));
   raid->driven_ = true;

@@ -24,9 +24,10 @@ struct RaidParityBdev::Op {
   uint32_t band_count = 0;  // in flight
   bool all_started = false;
   bool starting = false;
-  uint32_t missed = 0;    // flush: members that do not have it
-  bool phase = false;     // of RequestPhases
-  bool followed = false;  // flush: the map of what is unflushed follows it
+  uint32_t missed = 0;      // flush: members that do not have it
+  bool phase = false;       // of RequestPhases
+  bool followed = false;    // flush: the map of what is unflushed follows it
+  bool gives_back = false;  // zeroes, and all members take them without data
   nvme::Status status;
   ListNode node;
 };
@@ -58,7 +59,7 @@ struct RaidParityBdev::Band {
   nvme::Status status;
   ListNode node;  // in one of Lists
   // Writing.
-  enum class Method : uint8_t { plain, full, modify, rebuild, recover } method = Method::plain;
+  enum class Method : uint8_t { plain, full, zeroes, modify, rebuild, recover } method = Method::plain;
   enum class Stage : uint8_t { prepare, in_place, written } stage = Stage::prepare;
   uint32_t sources = 0;     // roles that are read
   uint32_t unreadable = 0;  // roles that gave a read error
@@ -81,10 +82,11 @@ struct RaidParityBdev::Band {
 
 struct RaidParityBdev::LogSlot {
   uint64_t sequence = 0;
-  uint64_t stripe = 0;
+  StripeRange stripes;
   uint32_t column = 0;
   uint32_t column_count = 0;
   bool applied = true;
+  bool zeroes = false;  // on all members, and not on those of the parity alone
 };
 
 // Memory of requests for one Fan at a time.
@@ -284,6 +286,7 @@ struct RaidParityBdev::Assembled {
   std::vector<raid_open::FoundSuperblock> found;  // theirs
   RaidPlantedBugs bugs;
   bool driven = false;
+  bool accept_missing = false;
 };
 
 // What the workers of one rebuild share.

@@ -48,8 +48,15 @@ void RaidParityBdev::look_who_is_away() {
   if (!tracked_) marks_.clear_all();
 }
 
+bool RaidParityBdev::are_marked(StripeRange stripes) const {
+  const uint64_t end = bugs_.zeroes_of_one_stripe ? stripes.first + 1 : stripes.end();
+  for (uint64_t region = marks_.region_of(stripes.first); region <= marks_.region_of(end - 1); region++)
+    if (!marks_.has(region)) return false;
+  return true;
+}
+
 bool RaidParityBdev::is_marked(const Band& band) const {
-  return !tracked_ || bugs_.away_unmarked || marks_.has(marks_.region_of(band.shape.stripe));
+  return !tracked_ || bugs_.away_unmarked || are_marked({band.shape.stripe, band.shape.stripe_count});
 }
 
 // It is planned anew then.
@@ -90,10 +97,13 @@ Task<uint32_t> RaidParityBdev::put_marks(const RegionMap& marks, uint32_t member
 // By the keeper: what is waited for.
 Task<void> RaidParityBdev::write_marks() {
   RegionMap wanted = marks_;
-  lists_->mark_waits.for_each([&](Band* band) { wanted.set(wanted.region_of(band->shape.stripe)); });
-  const std::vector<uint64_t> stripes = std::exchange(stripes_to_mark_, {});
-  for (const uint64_t stripe : stripes)
-    wanted.set(wanted.region_of(stripe));
+  lists_->mark_waits.for_each([&](Band* band) {
+    const uint64_t count = bugs_.zeroes_of_one_stripe ? 1 : band->shape.stripe_count;
+    wanted.set_range(band->shape.stripe, band->shape.stripe + count);
+  });
+  const std::vector<StripeRange> stripes = std::exchange(stripes_to_mark_, {});
+  for (const StripeRange& range : stripes)
+    wanted.set_range(range.first, range.end());
   const uint32_t told = set();
   const uint32_t having = co_await put_marks(wanted, told, false);
   if (having == told) {
@@ -108,8 +118,10 @@ Task<void> RaidParityBdev::write_marks() {
 Task<void> RaidParityBdev::begin_marks(uint32_t members) {
   RegionMap marks = marks_;
   if (!tracked_) home().env().random(&superblock_.marks_stay, sizeof(superblock_.marks_stay));
-  for (uint64_t sequence = durable_tail_; sequence < next_sequence_ && !bugs_.marks_without_log; sequence++)
-    marks.set(marks.region_of(slots_[sequence % slots_.size()].stripe));
+  for (uint64_t sequence = durable_tail_; sequence < next_sequence_ && !bugs_.marks_without_log; sequence++) {
+    const StripeRange& stripes = slots_[sequence % slots_.size()].stripes;
+    marks.set_range(stripes.first, stripes.end());
+  }
   (void)co_await put_marks(marks, members, true);
   marks_ = std::move(marks);
 }
@@ -157,10 +169,10 @@ Task<void> RaidParityBdev::find_marks() {
 
 // Before what the log says, or who has left, can be forgotten.
 Task<Outcome> RaidParityBdev::keep_marks_at_open() {
-  const std::vector<uint64_t> stripes = std::exchange(stripes_to_mark_, {});
+  const std::vector<StripeRange> stripes = std::exchange(stripes_to_mark_, {});
   if (!tracked_) co_return success();
-  for (const uint64_t stripe : stripes)
-    marks_.set(marks_.region_of(stripe));
+  for (const StripeRange& range : stripes)
+    marks_.set_range(range.first, range.end());
   const uint32_t having = co_await put_marks(marks_, in_sync_, true);
   if (having != in_sync_) co_return Error{Errc::io, info_.name + ": writing the marks failed"};
   co_return success();
@@ -171,7 +183,7 @@ Task<bool> RaidParityBdev::arrive(Rebuild& rebuild) {
   const uint32_t member = rebuild.member;
   const Handle device = members_[member];
   const bool is_twin = member == seats_.spare();
-  std::vector<uint64_t> own;
+  std::vector<StripeRange> own;
   if (!is_twin) {
     auto superblock = co_await raid_open::read_superblock(device);
     if (!rebuild_goes_on(rebuild)) co_return false;
@@ -225,9 +237,9 @@ void RaidParityBdev::give_unmarked_place(uint32_t member) {
 }
 
 // Those that records name which a flush may not have covered.
-Task<Result<std::vector<uint64_t>>> RaidParityBdev::stripes_in_log(Handle device, uint64_t log_tail) {
+Task<Result<std::vector<StripeRange>>> RaidParityBdev::stripes_in_log(Handle device, uint64_t log_tail) {
   constexpr uint32_t at_once_max = 16;
-  std::vector<uint64_t> stripes;
+  std::vector<StripeRange> stripes;
   const PageMemory memory(at_once_max);
   for (uint32_t first = 0; first < superblock_.log_slot_count; first += at_once_max) {
     const uint32_t end = std::min(first + at_once_max, superblock_.log_slot_count);
@@ -241,7 +253,8 @@ Task<Result<std::vector<uint64_t>>> RaidParityBdev::stripes_in_log(Handle device
       if (!reads.status(i).ok()) co_return Error{Errc::io, nvme::to_string(reads.status(i))};
       parity::RecordHeader header;
       std::memcpy(&header, memory.page(i), sizeof(header));
-      if (parity::valid_record(header, superblock_) && header.sequence >= log_tail) stripes.push_back(header.stripe);
+      if (parity::valid_record(header, superblock_) && header.sequence >= log_tail)
+        stripes.push_back(parity::stripes_of(header));
     }
   }
   co_return stripes;
@@ -262,9 +275,9 @@ Task<bool> RaidParityBdev::erase_superblocks(Rebuild& rebuild, Handle device) {
 }
 
 // Ends when it is durable.
-Task<void> RaidParityBdev::mark_own(const Rebuild& rebuild, std::vector<uint64_t> stripes) {
+Task<void> RaidParityBdev::mark_own(const Rebuild& rebuild, std::vector<StripeRange> stripes) {
   for (;;) {
-    std::erase_if(stripes, [this](uint64_t stripe) { return marks_.has(marks_.region_of(stripe)); });
+    std::erase_if(stripes, [this](const StripeRange& range) { return are_marked(range); });
     if (stripes.empty() || !rebuild_goes_on(rebuild)) co_return;
     stripes_to_mark_.insert(stripes_to_mark_.end(), stripes.begin(), stripes.end());
     kick_keeper();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/bytes.h"
 #include "bdev/raid/raid_parity.h"
 #include "bdev/raid/raid_parity_internal.h"
 
@@ -271,7 +272,11 @@ Task<nvme::Status> RaidParityBdev::rebuild_band(const Rebuild& rebuild, ParityBa
     if (!copied) recovery->run(size_t{band.column_count} * layout_.block_bytes, from, to);
     if (!rebuild_goes_on(rebuild)) break;
     Fan write(1, &phases_);
-    write.add(members_[member], IoType::write, range.first_block, band.column_count, to[0]);
+    // What was never written, or was given back, takes no space here either.
+    const bool zeroes = members_[member].info().io_types.has(IoType::write_zeroes) &&
+                        all_zero(to[0], size_t{band.column_count} * layout_.block_bytes);
+    write.add(members_[member], zeroes ? IoType::write_zeroes : IoType::write, range.first_block, band.column_count,
+              zeroes ? nullptr : to[0]);
     co_await write;
     result = write.status(0);
     break;

@@ -193,7 +193,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::create(Reactor& ho
 
 Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home, std::string name,
                                                                    std::vector<Handle> members, RaidParityEvents events,
-                                                                   const RaidPlantedBugs& bugs) {
+                                                                   const RaidPlantedBugs& bugs, bool accept_missing) {
   if (members.empty()) co_return Error{Errc::invalid_argument, "base_bdevs: none given"};
   auto checked = raid_open::check_members(home, members);
   if (!checked) co_return std::move(checked).error();
@@ -213,7 +213,7 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::load(Reactor& home
     members.erase(members.begin() + static_cast<std::ptrdiff_t>(i));
   }
   if (found.empty()) co_return std::move(unreadable.front());
-  Assembled from{std::move(name), std::move(members), std::move(found), bugs, false};
+  Assembled from{std::move(name), std::move(members), std::move(found), bugs, false, accept_missing};
   auto assembling = assemble(home, std::move(from), std::move(events));
   auto assembled = co_await assembling;
   co_return assembled;
@@ -281,7 +281,7 @@ Result<raid_open::Roles> raid_open::tell_roles(const std::string& name, const st
 // From what the members' superblocks say.
 Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& home, Assembled from,
                                                                        RaidParityEvents events) {
-  const auto& [name, members, found, bugs, driven] = from;
+  const auto& [name, members, found, bugs, driven, accept_missing] = from;
   auto told = raid_open::tell_roles(name, members, found, driven, bugs.any_stay);
   if (!told) co_return std::move(told).error();
   raid_open::Roles& roles = *told;
@@ -289,10 +289,12 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& 
   // A newer set than this one began with at least k of its members, and each of those knows: fewer may be unheard.
   const auto set_count = static_cast<uint32_t>(std::popcount(roles.newest->in_sync));
   const uint32_t k = roles.newest->data_count;
-  const uint32_t needed = driven || set_count < k ? k : std::max(k, set_count + 1 - k);
+  const uint32_t certain = driven || set_count < k ? k : std::max(k, set_count + 1 - k);
+  const uint32_t needed = accept_missing ? k : certain;
   if (roles.sure_count < needed) {
     co_return Error{Errc::busy, name + ": " + std::to_string(roles.sure_count) + " members of its last set are here; " +
-                                    std::to_string(needed) + " are needed"};
+                                    std::to_string(needed) + " are needed" +
+                                    (needed > k ? ", as others may have gone on without them (accept_missing)" : "")};
   }
   Superblock geometry = *roles.newest;
   geometry.log_tail = roles.log_tail;
@@ -305,7 +307,8 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& 
   raid->good_slots_ = roles.slots;
   raid->driven_ = driven;
   raid->bugs_ = bugs;
-  if (!driven) raid->adopt_away(roles.set_members, roles.newest->in_sync & ~seen, roles.clean);
+  if (!driven)
+    raid->adopt_away(roles.set_members, roles.newest->in_sync & ~seen, roles.clean && roles.sure_count >= certain);
   const bool has_twin = roles.twin && (seen >> roles.newest->twin_place & 1) != 0;
   if (has_twin) raid->adopt_twin(roles.newest->twin_place, roles.newest->twin_stay);
   if (roles.twin && !has_twin) {
@@ -378,6 +381,7 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
   superblock_.epoch += load_epochs;
   superblock_.in_sync = in_sync_;
   if (driven_) {
+    superblock_.incompatible |= parity::incompatible_zeroes;
     for_each_bit(in_sync_, [&](uint32_t place) { superblock_.joined_epoch[place] = superblock_.epoch; });
   }
   superblock_.log_tail = durable_tail_ = next_sequence_;

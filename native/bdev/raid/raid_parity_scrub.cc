@@ -263,7 +263,7 @@ Task<bool> RaidParityBdev::repair_rows(Scrubbing& work, ParityBand band) {
 }
 
 Task<bool> RaidParityBdev::rewrite(Scrubbing& work, ParityBand band, Rewritten which) {
-  while (scrub_goes_on() && !broken() && log_has(band)) {
+  while (scrub_goes_on() && !broken() && log_has(band, Logged::anything)) {
     want_checkpoint_ = true;
     kick_keeper();
     Woken woken{*this};

@@ -5,9 +5,15 @@
 // All data roles at once ("full") need no sources and no record. What that leaves unflushed is flushed before a band of
 // some roles goes over it: a power cut may leave any part of a full band, while the record of the other one is durable
 // and brings back a parity that fits all of it.
+//
+// Zeroes give space back. All data roles of any number of stripes: one request to each member, since the parity of
+// zeroes is zeroes; that is a full band, and in a driven one has a record without data on every member, so that
+// whichever of them are left finish what was begun. Zeroes of some roles are a write like any other that reaches their
+// members without data, and so does a parity that has become zeroes.
 #include <algorithm>
 #include <cstring>
 
+#include "base/bytes.h"
 #include "base/crc32c.h"
 #include "bdev/raid/raid_parity.h"
 #include "bdev/raid/raid_parity_internal.h"
@@ -75,7 +81,7 @@ void RaidParityBdev::prepare(Band* band) {
   plan(band);
   if (band->method == Band::Method::plain || band->method == Band::Method::full) {
     // A record of older data under it must not come back.
-    if (log_has(band->shape)) {
+    if (log_has(band->shape, Logged::anything)) {
       want_checkpoint_ = true;
       lists_->checkpoint_waits.push_back(band);
       return kick_keeper();
@@ -85,9 +91,19 @@ void RaidParityBdev::prepare(Band* band) {
     lists_->checkpoint_waits.push_back(band);
     return kick_keeper();
   }
-  const bool zeroes = moves_zeroes(band->op->io->type) && band->shape.role_count == layout_.data_count;
-  if (zeroes || band->method == Band::Method::plain) return write_in_place(band);
+  // Nor one of zeroes, which more members have than have this one's.
+  const bool over_zeroes = logs_all() && band->method != Band::Method::zeroes && !bugs_.writes_over_zeroes &&
+                           log_has(band->shape, Logged::zeroes);
+  if (over_zeroes) {
+    want_checkpoint_ = true;
+    lists_->checkpoint_waits.push_back(band);
+    return kick_keeper();
+  }
+  const bool needs_no_parity = band->method == Band::Method::full && (band->op->gives_back || mirrors());
+  if (needs_no_parity && !band->op->gives_back) parity_stats_.full_stripe_count++;
+  if (needs_no_parity || band->method == Band::Method::plain) return write_in_place(band);
   if (band->workspace == nullptr && !take_workspace(band)) return;
+  if (band->method == Band::Method::zeroes) return write_record(band);
   if (band->method == Band::Method::full) {
     parity_stats_.full_stripe_count++;
     compute_full(band);
@@ -107,7 +123,7 @@ void RaidParityBdev::plan(Band* band) {
   band->sources = 0;
   band->recovery = nullptr;
   if (changed == data) {
-    band->method = Band::Method::full;
+    band->method = logs_all() && band->op->gives_back ? Band::Method::zeroes : Band::Method::full;
     return;
   }
   if (band->parities == 0) {
@@ -292,7 +308,9 @@ void RaidParityBdev::write_record(Band* band) {
   if (!is_marked(*band)) return wait_for_mark(band);
   const ParityBand& shape = band->shape;
   const uint32_t logging = (in_sync_ | logging_) & ~failed_;
-  const uint32_t logged = band->parities & roles_of(shape.stripe, logging);
+  const bool zeroes = band->method == Band::Method::zeroes;
+  const uint32_t of = zeroes && !bugs_.zeroes_on_some ? layout_.data_roles() | layout_.parity_roles() : band->parities;
+  const uint32_t logged = of & roles_of(shape.stripe, logging);
   if (logged == 0 || bugs_.no_record) return write_in_place(band);
   if (!slot_free()) {
     want_checkpoint_ = true;
@@ -302,11 +320,41 @@ void RaidParityBdev::write_record(Band* band) {
   band->sequence = next_sequence_++;
   const auto slot = static_cast<uint32_t>(band->sequence % slots_.size());
   BASALT_ASSERT(slots_[slot].applied);
-  slots_[slot] = {band->sequence, shape.stripe, shape.column, shape.column_count, false};
+  slots_[slot] = {band->sequence, {shape.stripe, shape.stripe_count}, shape.column, shape.column_count, false, zeroes};
   if ((next_sequence_ - durable_tail_) * 2 >= slots_.size()) {
     want_checkpoint_ = true;  // early, so that writers seldom wait
     kick_keeper();
   }
+  if (zeroes) return send_zero_records(band, logged);
+  send_data_records(band, logged);
+}
+
+// What all records have.
+void RaidParityBdev::describe(const Band& band, uint32_t logged, parity::RecordHeader* header) const {
+  std::memcpy(header->uuid, superblock_.uuid, sizeof(header->uuid));
+  header->epoch = superblock_.epoch;
+  header->sequence = band.sequence;
+  header->stripe = band.shape.stripe;
+  header->column = band.shape.column;
+  header->column_count = band.shape.column_count;
+  header->first_role = static_cast<uint8_t>(band.shape.first_role);
+  header->role_count = static_cast<uint8_t>(band.shape.role_count);
+  header->parity_roles = logged;
+}
+
+ChildIo* RaidParityBdev::record_child(Band* band, uint32_t role, uint32_t member, uint32_t payload_bytes) {
+  const uint64_t slot = band->sequence % slots_.size();
+  ChildIo* child = child_for(band, role, IoType::write, record_child_done);
+  child->member = member;
+  child->fua = !bugs_.record_not_durable;
+  child->offset_blocks = (parity::log_first_page + slot * superblock_.log_slot_pages) * page_factor();
+  child->count_blocks = (parity::page_bytes + payload_bytes) / layout_.block_bytes;
+  return child;
+}
+
+void RaidParityBdev::send_data_records(Band* band, uint32_t logged) {
+  const ParityBand& shape = band->shape;
+  const uint32_t logging = (in_sync_ | logging_) & ~failed_;
   const size_t length_bytes = size_t{shape.column_count} * layout_.block_bytes;
   Iovec pieces[iov_count_max];
   uint32_t data_crc = 0;
@@ -319,26 +367,15 @@ void RaidParityBdev::write_record(Band* band) {
   for_each_bit(logged, [&](uint32_t role) {
     const uint32_t index = role - layout_.data_count;
     parity::RecordHeader* header = band->workspace->header(index);
-    std::memcpy(header->uuid, superblock_.uuid, sizeof(header->uuid));
-    header->epoch = superblock_.epoch;
-    header->sequence = band->sequence;
-    header->stripe = shape.stripe;
-    header->column = shape.column;
-    header->column_count = shape.column_count;
-    header->first_role = static_cast<uint8_t>(shape.first_role);
-    header->role_count = static_cast<uint8_t>(shape.role_count);
+    describe(*band, logged, header);
     header->parity_role = static_cast<uint8_t>(role);
-    header->parity_roles = logged;
+    header->zeroed_stripes = 0;
     header->payload_bytes = static_cast<uint32_t>((shape.role_count + 1) * length_bytes);
     header->payload_crc32c = crc32c(data_crc, band->parity[index], length_bytes);
     parity::seal(header);
     for_each_having(shape.stripe, role, logging, [&](uint32_t member) {
       if (bugs_.twin_without_records && member == seats_.spare()) return;
-      ChildIo* child = child_for(band, role, IoType::write, record_child_done);
-      child->member = member;
-      child->fua = !bugs_.record_not_durable;
-      child->offset_blocks = (parity::log_first_page + uint64_t{slot} * superblock_.log_slot_pages) * page_factor();
-      child->count_blocks = static_cast<uint32_t>((parity::page_bytes + header->payload_bytes) / layout_.block_bytes);
+      ChildIo* child = record_child(band, role, member, header->payload_bytes);
       child->pieces.push_back({header, parity::page_bytes});
       for_each_bit(shape.roles(), [&](uint32_t data_role) {
         if (scattered(*band->op->io)) {
@@ -349,6 +386,29 @@ void RaidParityBdev::write_record(Band* band) {
         child->pieces.insert(child->pieces.end(), pieces, pieces + count);
       });
       child->pieces.push_back({band->parity[index], length_bytes});
+      submit_child(band, child);
+    });
+  });
+  BASALT_ASSERT(band->waiting_count > 1);
+  band->waiting_count--;
+}
+
+// The same page on all members: in each stripe others have the parity.
+void RaidParityBdev::send_zero_records(Band* band, uint32_t logged) {
+  const uint32_t logging = (in_sync_ | logging_) & ~failed_;
+  parity::RecordHeader* header = band->workspace->header(0);
+  describe(*band, logged, header);
+  header->parity_role = 0;
+  header->zeroed_stripes = static_cast<uint32_t>(band->shape.stripe_count);
+  header->payload_bytes = 0;
+  header->payload_crc32c = 0;
+  parity::seal(header);
+  band->waiting_count = 1;  // this loop's own
+  for_each_bit(logged, [&](uint32_t role) {
+    for_each_having(band->shape.stripe, role, logging, [&](uint32_t member) {
+      if (bugs_.twin_without_records && member == seats_.spare()) return;
+      ChildIo* child = record_child(band, role, member, 0);
+      child->pieces.push_back({header, parity::page_bytes});
       submit_child(band, child);
     });
   });
@@ -372,31 +432,34 @@ void RaidParityBdev::write_in_place(Band* band) {
   band->stage = Band::Stage::written;
   const Io& io = *band->op->io;
   const ParityBand& shape = band->shape;
-  const bool all_data = shape.role_count == layout_.data_count;
-  const bool zeroes = moves_zeroes(io.type) && all_data;
+  const bool zeroes = band->op->gives_back;
+  const bool all_zeroes = zeroes && shape.role_count == layout_.data_count;
   const size_t length_bytes = size_t{shape.column_count} * layout_.block_bytes;
   const uint32_t receiving = this->receiving();
   const uint32_t concerned = shape.roles() | layout_.parity_roles();
   band->waiting_count = 1;  // this loop's own
   Iovec pieces[iov_count_max];
   const auto send = [&](uint32_t role, uint32_t member) {
-    ChildIo* child = child_for(band, role, zeroes ? io.type : IoType::write, write_child_done);
+    const bool is_parity = role >= layout_.data_count;
+    const uint8_t* parity = is_parity ? band->parity[role - layout_.data_count] : nullptr;
+    const bool becomes_zeroes = all_zeroes || (zeroes && (!is_parity || all_zero(parity, length_bytes)));
+    ChildIo* child = child_for(band, role, becomes_zeroes ? io.type : IoType::write, write_child_done);
     child->member = member;
     // What no parity member has a record of is stable at once in a driven one, like a record.
     child->fua = io.fua || (driven_ && band->sequence == 0 && band->method != Band::Method::full);
-    if (zeroes) {
+    if (becomes_zeroes) {
       child->count_blocks = static_cast<uint32_t>((shape.stripe_count - 1) * layout_.strip_blocks + shape.column_count);
-    } else if (role >= layout_.data_count) {
+    } else if (is_parity && !mirrors()) {
       child->pieces.push_back({band->parity[role - layout_.data_count], length_bytes});
     } else {
-      const size_t count = data_pieces(*band, role, pieces, iov_count_max);
+      const size_t count = data_pieces(*band, is_parity ? 0 : role, pieces, iov_count_max);
       child->pieces.assign(pieces, pieces + count);
     }
     submit_child(band, child);
   };
   for_each_bit(roles_of(shape.stripe, receiving) & concerned, [&](uint32_t role) {
     const bool is_parity = role >= layout_.data_count;
-    if (is_parity && !zeroes && (band->parities >> role & 1) == 0) return;  // it came in after the plan
+    if (is_parity && !all_zeroes && (band->parities >> role & 1) == 0) return;  // it came in after the plan
     for_each_having(shape.stripe, role, receiving, [&](uint32_t member) {
       if (!bugs_.twin_without_writes || member != seats_.spare()) send(role, member);
     });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bdev_raid_create, bdev_raid_delete, bdev_raid_get_bdevs, bdev_raid_add_base_bdev, basalt_raid_load,
 // basalt_raid_scrub, basalt_raid_scrub_stop, basalt_raid_set_resync, basalt_raid_replace_base_bdev, basalt_raid_resize:
-// stripe sets, concats, and raid5 and raid6.
+// stripe sets, concats, and raid1, raid5 and raid6.
 // basalt_parity_member_create, basalt_parity_member_delete: what a member of a leg with parity holds, from others.
 #include <algorithm>
 
@@ -39,7 +39,8 @@ class Raid final : public Module {
 
  private:
   static bool is_parity(const BdevRegistry::Entry& entry) {
-    return entry.bdev->info().product == "raid5" || entry.bdev->info().product == "raid6";
+    const std::string& product = entry.bdev->info().product;
+    return product == "raid1" || product == "raid5" || product == "raid6";
   }
   static bool is_concat(const BdevRegistry::Entry& entry) { return entry.bdev->info().product == "concat"; }
   std::vector<bdev::Handle> handles(const std::vector<bdev::Bdev*>& bdevs) {
@@ -52,17 +53,26 @@ class Raid final : public Module {
   Task<RpcResult> create(JsonValue params) {
     Fields in(params);
     const std::string name = in.string("name");
-    const size_t level = in.choice("raid_level", {"raid0", "0", "raid5", "5", "raid6", "6", "concat"}) / 2;
-    constexpr size_t concat = 3;
+    const size_t level =
+        in.choice("raid_level", {"raid0", "0", "raid5", "5", "raid6", "6", "raid1", "1", "concat"}) / 2;
+    constexpr size_t mirror = 3;
+    constexpr size_t concat = 4;
+    constexpr size_t copy_count_max = 4;
     const std::vector<std::string> bases = in.strings("base_bdevs", 1, bdev::Raid0Bdev::member_count_max);
-    // A concat has no strips.
+    // A concat has no strips, and those of a mirror only say who of its members is asked first.
     const NaturalRange strip_range{.min = 4, .max = 65536};
-    const uint64_t strip_kb =
-        level == concat ? in.natural_or("strip_size_kb", 4, strip_range) : in.natural("strip_size_kb", strip_range);
+    const uint64_t strip_kb = level == concat || level == mirror
+                                  ? in.natural_or("strip_size_kb", level == mirror ? 64 : 4, strip_range)
+                                  : in.natural("strip_size_kb", strip_range);
     if (!is_power_of_two(strip_kb))
       in.refuse("strip_size_kb", "must be a power of two, is " + std::to_string(strip_kb));
     const Uuid uuid = in.uuid("uuid").value_or(engine_.make_uuid());
     const bool force = in.boolean_or("force", false);
+    const bool has_superblock = level != 0 && level != concat;
+    if (in.boolean_or("superblock", has_superblock) != has_superblock)
+      in.refuse("superblock", has_superblock ? "this level has one always" : "this level has none");
+    if (level == mirror && (bases.size() < 2 || bases.size() > copy_count_max))
+      in.refuse("base_bdevs", "a mirror has 2 to 4 members");
     if (auto error = in.error()) co_return *error;
 
     BdevRegistry& bdevs = engine_.bdevs();
@@ -82,7 +92,7 @@ class Raid final : public Module {
       bdev::RaidParityOptions options;
       options.name = name;
       options.uuid = uuid;
-      options.parity_count = static_cast<uint32_t>(level);
+      options.parity_count = static_cast<uint32_t>(level == mirror ? bases.size() - 1 : level);
       options.strip_bytes = strip_kb * 1024;
       options.force = force;
       auto creating = RaidParityBdev::create(engine_.management(), options, handles(*children), events_of(name));
@@ -109,6 +119,7 @@ class Raid final : public Module {
     Fields in(params);
     const std::string name = in.string("name");
     const std::vector<std::string> bases = in.strings("base_bdevs", 1, bdev::ParityCodec::strip_count_max);
+    const bool accept_missing = in.boolean_or("accept_missing", false);
     if (auto error = in.error()) co_return *error;
     BdevRegistry& bdevs = engine_.bdevs();
     if (auto reserved = bdevs.reserve(name); !reserved) co_return std::move(reserved).error();
@@ -117,7 +128,8 @@ class Raid final : public Module {
       bdevs.withdraw(name);
       co_return std::move(children).error();
     }
-    auto loading = RaidParityBdev::load(engine_.management(), name, handles(*children), events_of(name));
+    auto loading =
+        RaidParityBdev::load(engine_.management(), name, handles(*children), events_of(name), {}, accept_missing);
     auto raid = co_await loading;
     auto made = publish(name, std::move(raid), bases);
     if (!made) co_return std::move(made).error();
@@ -167,12 +179,12 @@ class Raid final : public Module {
     co_return result;
   }
 
-  // A raid5 or raid6 by the field's name, or why not.
+  // A raid1, raid5 or raid6 by the field's name, or why not.
   Result<BdevRegistry::Entry*> find_parity(const std::string& name) {
     auto entry = engine_.bdevs().find(name);
     if (entry && !is_parity(**entry)) {
       return Error{Errc::invalid_argument,
-                   name + " is a " + (*entry)->bdev->info().product + " bdev, not raid5 or raid6"};
+                   name + " is a " + (*entry)->bdev->info().product + " bdev, not raid1, raid5 or raid6"};
     }
     return entry;
   }

@@ -104,13 +104,14 @@ function injectError(state: EngineState, fields: Fields): true {
 
 function createRaid(state: EngineState, fields: Fields): true {
   const name = fields.string('name');
-  const level = fields.choice('raid_level', ['raid0', '0', 'raid5', '5', 'raid6', '6', 'concat']);
+  const level = fields.choice('raid_level', ['raid0', '0', 'raid5', '5', 'raid6', '6', 'raid1', '1', 'concat']);
   const bases = fields.strings('base_bdevs', 1, 256);
   const stripKb =
     level === 'concat' ? fields.naturalOr('strip_size_kb', 4, 4, 65536) : fields.natural('strip_size_kb', 4, 65536);
   if (Math.log2(stripKb) % 1 !== 0) fields.refuse('strip_size_kb', `must be a power of two, is ${stripKb}`);
   const uuid = fields.uuidOr('uuid', () => state.network.random.uuid());
   fields.booleanOr('force', false);
+  fields.booleanOr('superblock', false);
   fields.end();
   if (!['raid0', '0'].includes(level)) throw new Refused('unsupported', `the fake engine has no ${level}`);
   state.assertFree(name);

@@ -141,6 +141,34 @@ it('raid6: is found again on four of its six members', async () => {
   await reader.close();
 });
 
+it('raid1: has all on each of its members, and is found again on one alone only when that is asked for', async () => {
+  const from = await withDisks('a', 'b', 'c');
+  const members = { name: 'r', raid_level: 'raid1' as const, base_bdevs: ['a', 'b', 'c'], superblock: true };
+  await from.rpc('bdev_raid_create', members);
+  const data = pattern(1 << 20, 5);
+  const handle = await from.openBdev('r');
+  await handle.write(4096, data);
+  await handle.close();
+  const [made] = await from.rpc('bdev_raid_get_bdevs', { category: 'all' });
+  expect(made).toMatchObject({ raid_level: 'raid1', num_base_bdevs: 3, strip_size_kb: 64 });
+  await from.rpc('bdev_raid_delete', { name: 'r' });
+  const alone = { name: 'r', base_bdevs: ['c'] };
+  await expect(from.rpc('basalt_raid_load', alone)).rejects.toThrow(
+    'r: 1 members of its last set are here; 3 are needed, as others may have gone on without them (accept_missing)',
+  );
+  await from.rpc('basalt_raid_load', { ...alone, accept_missing: true });
+  const reader = await from.openBdev('r');
+  const back = new Uint8Array(data.length);
+  await reader.read(4096, back);
+  expect(Buffer.compare(back, data)).toBe(0);
+  await reader.close();
+  for (const base_bdev of ['a', 'b']) await from.rpc('bdev_raid_add_base_bdev', { raid_bdev: 'r', base_bdev });
+  await untilOnlyInSync(from);
+  expect(await from.rpc('basalt_raid_scrub', { name: 'r' })).toMatchObject({ different_blocks: 0 });
+  const wrong = { ...members, name: 'q', base_bdevs: ['a'] };
+  await expect(from.rpc('bdev_raid_create', wrong)).rejects.toThrow('2 to 4 members');
+});
+
 it('parity raids refuse bad arguments by name and change nothing', async () => {
   const from = await withDisks('a', 'b', 'c');
   const create = (over: object): Promise<unknown> =>
@@ -157,6 +185,8 @@ it('parity raids refuse bad arguments by name and change nothing', async () => {
   await expect(from.rpc('basalt_raid_load', { name: 'r', base_bdevs: ['a', 'b', 'c'] })).rejects.toThrow(
     'a: no raid superblock',
   );
-  await expect(from.rpc('basalt_raid_scrub', { name: 'a' })).rejects.toThrow('a is a malloc bdev, not raid5 or raid6');
+  await expect(from.rpc('basalt_raid_scrub', { name: 'a' })).rejects.toThrow(
+    'a is a malloc bdev, not raid1, raid5 or raid6',
+  );
   await from.rpc('bdev_malloc_delete', { name: 'a' });
 });
