@@ -90,11 +90,12 @@ struct RaidParityBdev::FoundRecord {
 };
 
 // A slot that cannot be read is as one without a record, while what it may have told can be had from the others.
-Task<nvme::Status> RaidParityBdev::read_slot(uint32_t member, uint32_t index, uint8_t* slot) {
+Task<nvme::Status> RaidParityBdev::read_slot(uint32_t member, uint32_t index, uint8_t* slot, bool* readable) {
   const uint64_t first = (parity::log_first_page + uint64_t{index} * superblock_.log_slot_pages) * page_factor();
   Fan all(1, &phases_);
   all.add(members_[member], IoType::read, first, uint64_t{superblock_.log_slot_pages} * page_factor(), slot);
   co_await all;
+  *readable = all.status(0).ok();
   if (all.status(0).type() != nvme::StatusType::media) co_return all.status(0);
   Fan head(1, &phases_);
   head.add(members_[member], IoType::read, first, page_factor(), slot);
@@ -111,6 +112,7 @@ Task<nvme::Status> RaidParityBdev::read_slot(uint32_t member, uint32_t index, ui
 // Reads the logs of all members of the set that are there, and applies what may not have been applied.
 Task<nvme::Status> RaidParityBdev::replay() {
   FoundRecords found;
+  std::vector<uint32_t> unread(superblock_.log_slot_count);  // by slot: members that may have had a record there
   const uint64_t slot_bytes = uint64_t{superblock_.log_slot_pages} * parity::page_bytes;
   std::vector<uint8_t> memory(slot_bytes + parity::page_bytes);
   auto* slot = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory.data()) + parity::page_bytes - 1) /
@@ -118,8 +120,10 @@ Task<nvme::Status> RaidParityBdev::replay() {
   for (uint32_t member = 0; member < member_count(); member++) {
     if (!usable(member)) continue;
     for (uint32_t index = 0; index < superblock_.log_slot_count; index++) {
-      const nvme::Status status = co_await read_slot(member, index, slot);
+      bool readable = false;
+      const nvme::Status status = co_await read_slot(member, index, slot, &readable);
       if (!status.ok()) co_return status;
+      if (!readable) unread[index] |= 1u << member;
       parity::RecordHeader header;
       std::memcpy(&header, slot, sizeof(header));
       if (!parity::valid_record(header, superblock_)) continue;
@@ -148,7 +152,10 @@ Task<nvme::Status> RaidParityBdev::replay() {
   for (auto& [sequence, record] : found) {
     const uint32_t present = roles_of(record.header.stripe, in_sync_ & ~failed_);
     // Also one that it was not written for: it had failed, and nothing changes in place before it has left.
-    const uint32_t needed = record.header.zeroed_stripes != 0 ? present : layout_.parity_roles() & present;
+    // Whoever cannot be asked may have had it: zeroes need nothing that was on that page, and what is carried out
+    // although it was not on all of them was not acknowledged, nor was it begun.
+    const uint32_t silent = roles_of(record.header.stripe, unread[sequence % slots_.size()]);
+    const uint32_t needed = record.header.zeroed_stripes != 0 ? present & ~silent : layout_.parity_roles() & present;
     record.counts = driven_ && (needed & ~record.having()) == 0;
   }
   for (auto& [sequence, record] : found) {

@@ -408,7 +408,7 @@ class RaidParityBdev final : public Bdev {
   bool slot_free() const;
   Task<bool> blank_log(uint32_t member);
   struct FoundRecord;
-  Task<nvme::Status> read_slot(uint32_t member, uint32_t index, uint8_t* slot);
+  Task<nvme::Status> read_slot(uint32_t member, uint32_t index, uint8_t* slot, bool* readable);
   Task<nvme::Status> replay();
   Task<bool> complete(FoundRecord& record);
   using FoundRecords = std::map<uint64_t, FoundRecord>;  // by sequence

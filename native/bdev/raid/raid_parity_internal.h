@@ -274,8 +274,13 @@ struct Roles {
   uint64_t log_tail = 1;
   bool clean = true;
 };
+struct TellOptions {
+  bool driven = false;
+  bool any_stay = false;
+  bool accept_missing = false;
+};
 Result<Roles> tell_roles(const std::string& name, const std::vector<Handle>& members,
-                         const std::vector<FoundSuperblock>& found, bool driven, bool any_stay);
+                         const std::vector<FoundSuperblock>& found, const TellOptions& options);
 
 }  // namespace raid_open
 

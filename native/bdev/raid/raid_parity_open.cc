@@ -233,7 +233,8 @@ static const FoundSuperblock* newest_of(const std::vector<FoundSuperblock>& foun
 }
 
 Result<raid_open::Roles> raid_open::tell_roles(const std::string& name, const std::vector<Handle>& members,
-                                               const std::vector<FoundSuperblock>& found, bool driven, bool any_stay) {
+                                               const std::vector<FoundSuperblock>& found, const TellOptions& options) {
+  const bool driven = options.driven;
   Roles roles;
   roles.newest = newest_of(found, driven);
   if (roles.newest == nullptr) return Error{Errc::io, name + ": one raid superblock of each member cannot be read"};
@@ -252,11 +253,19 @@ Result<raid_open::Roles> raid_open::tell_roles(const std::string& name, const st
     if (std::memcmp(s.uuid, newest.uuid, sizeof(s.uuid)) != 0) return corrupt(" belongs to another raid");
     if (!same_geometry(s, newest, driven)) return corrupt(" tells another geometry");
     const bool of_set = (newest.in_sync >> s.member & 1) != 0;
-    const bool holds = any_stay || s.stay == newest.stays[s.member];
+    const bool holds = options.any_stay || s.stay == newest.stays[s.member];
     // One that left holds what was so then. Who was coming back when this ended goes on.
     const bool back = !of_set && ((newest.away & newest.rebuilding) >> s.member & 1) != 0 && holds && !s.unsure &&
                       (s.stay != 0 || s.epoch >= newest.left[s.member]);
     const bool is_twin = newest.twin_stay != 0 && s.stay == newest.twin_stay && s.member == newest.twin_place;
+    // Both have gone on, each without the other: nobody but the operator knows whose writes count.
+    const bool counts_itself = (s.in_sync >> s.member & 1) != 0;
+    if (!driven && !options.accept_missing && !of_set && counts_itself && (s.in_sync & newest.in_sync) == 0 &&
+        s.epoch > newest.left[s.member]) {
+      return Error{Errc::busy, name + ": " + device +
+                                   " went on without the others, and they without it: leave it out, " +
+                                   "or accept_missing"};
+    }
     if (driven && !of_set) return Error{Errc::corrupt, name + ": " + device + " is on record, and had left the set"};
     if (!is_twin && !back && !(of_set && holds)) continue;
     // One that was not told of the newest size has room for it, or had.
@@ -282,7 +291,7 @@ Result<raid_open::Roles> raid_open::tell_roles(const std::string& name, const st
 Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& home, Assembled from,
                                                                        RaidParityEvents events) {
   const auto& [name, members, found, bugs, driven, accept_missing] = from;
-  auto told = raid_open::tell_roles(name, members, found, driven, bugs.any_stay);
+  auto told = raid_open::tell_roles(name, members, found, {driven, bugs.any_stay, accept_missing});
   if (!told) co_return std::move(told).error();
   raid_open::Roles& roles = *told;
   const uint32_t seen = roles.seen;
@@ -301,6 +310,14 @@ Task<Result<std::unique_ptr<RaidParityBdev>>> RaidParityBdev::assemble(Reactor& 
   for (const Superblock& s : found)
     geometry.generation = std::max(geometry.generation, s.generation);
   geometry.clean = roles.clean ? 1 : 0;
+  if (!driven && roles.sure_count < certain) {
+    // What others wrote without these is given up, and so is what these know of who lacks what.
+    geometry.away = 0;
+    geometry.rebuilding = 0;
+    geometry.twin_stay = 0;
+    roles.returning.assign(roles.returning.size(), Handle());
+    roles.twin = Handle();
+  }
   std::unique_ptr<RaidParityBdev> raid(new RaidParityBdev(home, geometry, std::move(events)));
   raid->adopt(std::move(roles.places));
   raid->in_sync_ = seen;

@@ -527,8 +527,11 @@ void RaidParityBdev::finish_band(Band* band) {
   }
   Workspace* workspace = std::exchange(band->workspace, nullptr);
   if (band->locked) locks_.release(&band->range);
+  const bool zeroes_logged = band->sequence != 0 && band->method == Band::Method::zeroes && !bugs_.writes_over_zeroes;
   bands_->give(band);
-  if (lists_->log_is_waited_for()) {
+  // A record of zeroes that stays makes writes over it wait, a member that leaves miss all that it names, and each
+  // takeover carry it out again.
+  if (lists_->log_is_waited_for() || zeroes_logged) {
     want_checkpoint_ = true;
     kick_keeper();
   }
