@@ -9,6 +9,8 @@ import { systemRandom } from '../env/random.js';
 import { SeededRandom } from '../env/seeded-random.js';
 import type { VolumeView } from '../model/api.js';
 import { hasEnded } from '../model/jobs.js';
+import { keys } from '../model/keys.js';
+import { codecs } from '../model/objects.js';
 import { ClusterBed } from './testing/cluster-bed.js';
 
 let bed: ClusterBed;
@@ -87,6 +89,25 @@ describe('a volume that is handed over by name', () => {
       }),
     );
     expect(new Set(ranges).size).toBe(3);
+  });
+
+  it('is taken anew by a node to which it came back before that one saw that it was gone', async () => {
+    const { id } = await bed.create({ name: 'v1', controllers: ['c1', 'c2'] });
+    await bed.redundant('v1');
+    await bed.write('c1', 'v1', 1, 7);
+    // Another one had it meanwhile, and gave it back: of two changes in a row a watch may show the last one only.
+    const key = keys.leadership(id);
+    const held = (await bed.api.store.get(key)).entry?.value.toString() ?? '';
+    const before = codecs.leadership.decode(held, key);
+    const value = codecs.leadership.encode({ ...before, epoch: before.epoch + 2, controller: 'c1', instance: null });
+    await bed.api.store.txn({ conditions: [], changes: [{ kind: 'put', key, value }] });
+    const after = await bed.until(
+      'v1',
+      'served anew',
+      (view) => view.epoch > before.epoch && view.health === 'redundant',
+    );
+    expect(after.controller).toBe('c1');
+    expect(await bed.read('c1', 'v1', 1)).toBe(7);
   });
 
   it('is driven by somebody, and whole, whoever is killed at whatever moment of it', async () => {

@@ -87,8 +87,8 @@ const halfMadeMs = 3_000;
 const handOverAgainMs = 10_000;
 /** While a volume is served without the right to. */
 const lentLookMs = 1_000;
-/** For which a controller that reached too few replicas leaves the volume to the others. */
-const yieldMs = 2_000;
+/** For which a controller that reached too few replicas leaves the volume to each of the others: longer than their ranks are apart. */
+const yieldMs = 1_000;
 /** By which an engine's patience is longer than that of whoever answers it. */
 const engineSlackMs = 2_000;
 
@@ -167,7 +167,7 @@ export class ServedVolume {
           ? publishSize(options.link, volume.id, { servedBytes, signal })
           : publishWholeSize(options.link, volume.front.volumeId, { servedBytes, signal }),
       // What a front stands on is served by controllers: it waits for these, and is no better off elsewhere.
-      ...(volume.front === undefined ? { othersMayTry: () => this.#isAnotherUp() } : {}),
+      ...(volume.front === undefined ? { othersMayTry: () => this.#othersUp > 0 } : {}),
       snapshots: snapshotPort(options.link, volume.id),
       scrubs: scrubPort(options.link, volume.id),
       onChange: () => {
@@ -218,15 +218,16 @@ export class ServedVolume {
 
   /**
    * Somebody else goes on with it. While it is lent, the members say so, whatever the store says - or who took the right
-   * does, by serving; or it came back to this node, which has to take the members anew.
+   * does, by serving; or it came back to this node, which has to take the members anew: also when all that it saw of others is
+   * that it has a later epoch.
    */
   #isOver(leadership: Leadership): boolean {
     const { node, link } = this.#options;
     const { state, view, lentEpoch } = this.#controller;
     const { controller, epoch } = leadership;
     if (state !== 'active' || epoch <= view.epoch) return false;
-    if (lentEpoch === null) return controller !== node;
     if (controller === node) return !this.#controller.takesRight;
+    if (lentEpoch === null) return true;
     const seen = controller === null ? null : link.state.get('observedVolumes', `${this.#volume.id}/${controller}`);
     return seen?.state === 'active' && seen.epoch > view.epoch;
   }
@@ -692,15 +693,17 @@ export class ServedVolume {
     const decision = decidePromotion({ me: node, leadership, order, candidates, alive, lost, successor, driving });
     if (leadership.controller !== null && isActive(link.state, leadership, leadership.controller))
       this.#controller.forgetYields();
-    const isLeft = leadership.controller === null && this.#controller.hasYielded;
-    // Those who have not tried yet have had their turn by then.
-    return isLeft && decision.do === 'promote' ? { ...decision, delayMs: decision.delayMs + yieldMs } : decision;
+    const { yieldedAt } = this.#controller;
+    if (leadership.controller !== null || yieldedAt === null || decision.do !== 'promote') return decision;
+    // Each turn is an epoch: whoever has waited for the most of them comes first.
+    const turns = Math.max(0, this.#othersUp - (leadership.epoch - yieldedAt));
+    return { ...decision, delayMs: decision.delayMs + turns * yieldMs };
   }
 
-  #isAnotherUp(): boolean {
+  get #othersUp(): number {
     const { link, node } = this.#options;
     const isUp = (name: string): boolean => link.state.get('lives', name)?.draining === false;
-    return this.#volume.controllers.some((name) => name !== node && isUp(name));
+    return this.#volume.controllers.filter((name) => name !== node && isUp(name)).length;
   }
 
   #endsSplit(holder: string): boolean {

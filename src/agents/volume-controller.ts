@@ -186,6 +186,7 @@ export class VolumeController {
   #lent: number | null = null;
   /** How often in a row it gave the right back, since it reaches too few replicas. */
   #yields = 0;
+  #yieldedAt: number | null = null;
   /** What was adopted of the last holder, for the present epoch. */
   #granted: Versioned<Leadership> | null = null;
   /** Of `onRight`, for the present epoch. */
@@ -216,14 +217,15 @@ export class VolumeController {
     return this.#lent;
   }
 
-  /** It has tried last, and left the volume to others: it lets these try first. */
-  get hasYielded(): boolean {
-    return this.#yields > 0;
+  /** The epoch that it had when it left the volume to others: it lets these try first. Null: it has not, or somebody serves it. */
+  get yieldedAt(): number | null {
+    return this.#yieldedAt;
   }
 
   /** Somebody serves it. */
   forgetYields(): void {
     this.#yields = 0;
+    this.#yieldedAt = null;
   }
 
   /** Of the leadership object that names this controller; null: it names none, or another one, as far as is known. */
@@ -311,7 +313,7 @@ export class VolumeController {
         await this.#disassemble();
         this.#note(error);
         if (lacksKey(error)) await this.#passOn(signal);
-        else if (this.#reachesTooFew(error, signal)) await this.#yield();
+        else if (this.#reachesTooFew(error, signal)) await this.#yield(signal);
         this.#setState('idle');
         throw error;
       }
@@ -345,11 +347,12 @@ export class VolumeController {
    * Whoever reaches the store and too few replicas stands in nobody's way who reaches more. Each time in a row it waits twice
    * as long for them: when nobody reaches them, the right goes round slowly.
    */
-  async #yield(): Promise<void> {
-    await this.#release();
+  async #yield(during: AbortSignal): Promise<void> {
+    await this.#release(during);
     const { controller, epoch } = this.#register.known;
     if (controller !== null) return;
     this.#yields += 1;
+    this.#yieldedAt = epoch;
     this.#holder = null;
     const { name } = this.#volume;
     this.#options.context.log.warn(
@@ -449,10 +452,12 @@ export class VolumeController {
   }
 
   /** Gives back a right under which nothing is served from here. */
-  async #release(): Promise<void> {
+  async #release(during?: AbortSignal): Promise<void> {
     if (this.#holder === null || !this.#register.isKnown || this.#assembly !== null) return;
     this.#life = new AbortController();
-    await this.#recordUnlessFailed({ clean: null, to: null }, this.#life.signal);
+    const { signal } = this.#life;
+    const both = during === undefined ? signal : AbortSignal.any([signal, during]);
+    await this.#recordUnlessFailed({ clean: null, to: null }, both);
   }
 
   async #recordUnlessFailed(record: HandOverRecord, signal: AbortSignal): Promise<boolean> {
@@ -740,7 +745,7 @@ export class VolumeController {
     } else await bothEnd(assembly.build(shape), worker.begin(before.signal));
     await this.#ready;
     await this.#options.onServing(true);
-    this.#yields = 0;
+    this.forgetYields();
     this.#setState('active');
     worker.start();
     growth.start();
@@ -844,7 +849,7 @@ export class VolumeController {
           this.#log.warn('reassemble', { volume: this.#volume.name, error: reason(error) }, 'volume still waits');
           if (this.#reachesTooFew(error, signal)) {
             await this.#disassemble();
-            await this.#yield();
+            if (!signal.aborted) await this.#yield(signal);
             break;
           }
         }

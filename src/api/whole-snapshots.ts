@@ -104,6 +104,12 @@ export function drawWholeClone(
     const problem = `are ${controllers.length}, and a volume with ${ids.length} active ones needs as many`;
     throw new BasaltError('INVALID_ARGUMENT', { field: 'controllers', problem });
   }
+  // One whose cut was taken by an older version, or is not made yet.
+  const sizeBytes = wholeBytes(members.map(({ value }) => value));
+  if (sizeBytes === null) {
+    const detail = 'its size is not known: not all of its parts said so when they were cut';
+    throw new BasaltError('BUSY', { kind: 'snapshot', name: `${source.name}@${first.name}`, detail });
+  }
   const fronts = ids.map(() => deps.random.uuid());
   const { pool: _, route: __, partOf: ___, ...plain } = drawn.volume;
   const { encryption } = source;
@@ -111,7 +117,7 @@ export function drawWholeClone(
     ...plain,
     id,
     name: request.name,
-    sizeBytes: wholeBytes(members.map(({ value }) => value)) ?? source.sizeBytes,
+    sizeBytes,
     legs: [],
     ...(encryption === undefined ? {} : { encryption: { ...encryption, drawnFor: encryption.drawnFor ?? source.id } }),
     origin,

@@ -61,6 +61,7 @@ function besideOf(state: ClusterState, group: SnapshotGroupObject): Stored<Snaps
       const isOpen = phase === 'wanted' || phase === 'cutting';
       return id !== group.id && isOpen && members.some(({ volumeId }) => mine.has(volumeId));
     })
+    .sort((one, other) => Number(other.phase === 'cutting') - Number(one.phase === 'cutting'))
     .slice(0, besideMax)
     .flatMap(({ name }) => state.stored('snapshotGroups', name) ?? []);
 }
