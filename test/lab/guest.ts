@@ -15,7 +15,7 @@ import { defaultCacheDir, ensureImage, type GuestSystem, plainSystem } from './i
 import { scriptPrelude } from './init.js';
 import { LineLog, type WaitOptions } from './line-log.js';
 import { type GuestDevice, type GuestNetwork, qemuArguments } from './qemu-arguments.js';
-import { parseControlExit, parseDmesg, parseGuestExit, parseValues } from './serial.js';
+import { diedOfEmulator, parseControlExit, parseDmesg, parseGuestExit, parseValues } from './serial.js';
 
 export interface GuestOptions {
   /** Names the log file and the guest in error messages. */
@@ -208,13 +208,22 @@ export class Guest {
   }
 }
 
-/** Boots, runs the script to its end, hands back the result. */
+const bootsMax = 3;
+
+/** Boots, runs the script to its end, hands back the result. A kernel that dies of the emulator is booted again, and says so. */
 export async function runGuest(options: GuestOptions): Promise<GuestResult> {
-  const guest = await Guest.boot(options);
-  try {
-    return await guest.result();
-  } finally {
-    await guest.stop();
+  for (let boot = 1; ; boot += 1) {
+    const guest = await Guest.boot(options);
+    try {
+      return await guest.result();
+    } catch (error) {
+      if (boot === bootsMax || !diedOfEmulator(guest.console.lines)) {
+        throw error;
+      }
+      process.stderr.write(`guest ${guest.name}: the emulator broke the kernel's boot (int3); booting again\n`);
+    } finally {
+      await guest.stop();
+    }
   }
 }
 

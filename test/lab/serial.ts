@@ -2,6 +2,15 @@
 // Reads meaning out of the guest's two serial logs (see init.ts for the words). Pure.
 
 /**
+ * The kernel died before anything of ours ran, of a breakpoint that it had put into its own code for a moment: the
+ * emulator runs what is being patched on one processor on another one. Says nothing of what the guest was for.
+ */
+export function diedOfEmulator(consoleLines: readonly string[]): boolean {
+  const isBegun = consoleLines.some((line) => line.includes('GUEST-START'));
+  return !isBegun && consoleLines.some((line) => /Oops: int3: 0000/.test(line));
+}
+
+/**
  * The script's exit code, from a console log; null when the guest never reported one, which is a failure whatever the
  * emulator's own exit code says. The last report counts: a script may print an earlier guest's log.
  */
