@@ -52,6 +52,21 @@ export function assertCuttable(state: ClusterState, volume: VolumeObject): void 
   throw new BasaltError('VOLUME_UNAVAILABLE', { name: volume.name, detail });
 }
 
+/** Nobody has begun it yet. */
+export function wantedSnapshot(of: { id: string; name: string; volumeId: string; atMs: number }): SnapshotObject {
+  const { id, name, volumeId, atMs } = of;
+  return {
+    format: formatVersion,
+    id,
+    name,
+    volumeId,
+    phase: 'wanted',
+    createdAtMs: atMs,
+    failedCount: 0,
+    leftovers: [],
+  };
+}
+
 export function drawGroup(deps: SnapshotDeps, state: ClusterState, wish: GroupWish): { txn: Txn; ids: string[] } {
   const { name, volumes, atMs } = wish;
   const id = deps.random.uuid();
@@ -63,17 +78,8 @@ export function drawGroup(deps: SnapshotDeps, state: ClusterState, wish: GroupWi
       throw new BasaltError('ALREADY_EXISTS', { kind: 'snapshot', name: `${volume.name}@${name}`, field: 'name' });
     assertRoomForSnapshot(state, volume);
     const snapshotId = deps.random.uuid();
-    const snapshot: SnapshotObject = {
-      format: formatVersion,
-      id: snapshotId,
-      name,
-      volumeId: volume.id,
-      phase: 'wanted',
-      createdAtMs: atMs,
-      failedCount: 0,
-      leftovers: [],
-      group: { id, name: groupName },
-    };
+    const alone = wantedSnapshot({ id: snapshotId, name, volumeId: volume.id, atMs });
+    const snapshot: SnapshotObject = { ...alone, group: { id, name: groupName } };
     const nameKey = keys.snapshotName(volume.id, name);
     const nameText = codecs.snapshotName.encode({ format: formatVersion, snapshotId });
     conditions.push({ key, modRevision: revision }, { key: nameKey, modRevision: 0 });

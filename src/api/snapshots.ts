@@ -20,7 +20,7 @@ import { copyIsUp, copyServes } from '../reconcile/snapshot-copies.js';
 import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
-import { assertCuttable, assertRoomForSnapshot, type SnapshotDeps } from './snapshot-drafts.js';
+import { assertCuttable, assertRoomForSnapshot, type SnapshotDeps, wantedSnapshot } from './snapshot-drafts.js';
 import { cutId } from './snapshot-views.js';
 import { chooseControllers, defaultLeaseMs, firstLeadership, requireVolume } from './volumes.js';
 import { createWholeSnapshot, deleteWholeSnapshot, drawWholeClone, wholeMembers } from './whole-snapshots.js';
@@ -55,16 +55,7 @@ export function createSnapshot(
     if (existing !== null) return again(existing);
     assertRoomForSnapshot(state, volume);
     const id = deps.random.uuid();
-    const snapshot: SnapshotObject = {
-      format: formatVersion,
-      id,
-      name,
-      volumeId: volume.id,
-      phase: 'wanted',
-      createdAtMs: atMs,
-      failedCount: 0,
-      leftovers: [],
-    };
+    const snapshot = wantedSnapshot({ id, name, volumeId: volume.id, atMs });
     const nameKey = keys.snapshotName(volume.id, name);
     const txn: Txn = {
       conditions: [

@@ -56,7 +56,8 @@ test('the probe of heaps says what is in use, and what is let go is not', async 
   const folder = mkdtempSync(join(tmpdir(), 'basalt-heaps-'));
   try {
     const probe = fileURLToPath(new URL('./heap-probe.mjs', import.meta.url));
-    const script = `let kept = new Array(4e6).fill(0); kept = null; setTimeout(() => {}, 60_000)`;
+    // It stays for as long as its input does.
+    const script = `let kept = new Array(4e6).fill(0); kept = null; process.stdin.resume()`;
     const child = spawn(process.execPath, ['--import', probe, '-e', script], {
       env: { ...process.env, BASALT_CHAOS_HEAPS: folder, BASALT_CHAOS_PROBE_MS: '50' },
     });

@@ -122,7 +122,9 @@ struct CutUnmap {
   uint32_t m = 1;
   uint64_t first = 8;
   uint32_t count = 24;
-  bool after_write = false;  // and over it another one, partly
+  bool after_write = false;   // and over it another one, partly
+  bool before_write = false;  // and below it one whose record is in the log, too
+  int unread = -1;            // the member that cannot read its page of the log, once the unmap has ended
   uint64_t steps = 0;
   uint32_t unreached = 0;
   uint32_t lost_later = 0;
@@ -143,9 +145,17 @@ struct CutUnmap {
     for (uint64_t block = 0; block < parity_leg_blocks; block++)
       if (!rig.write(block, static_cast<uint8_t>(block + 1))) return "it is not filled";
     if (!flush_leg(rig)) return "it is not flushed";
+    if (before_write && !rig.write(first + 1, 0xe1)) return "it is not written before";
     uint64_t left = steps;
-    for (auto& member : rig.members)
+    uint64_t page = UINT64_MAX;
+    const uint64_t log_end = rig.leg->raid().layout().first_block;
+    for (auto& member : rig.members) {
       member->steps_left = &left;
+      member->on_effect = [&page, log_end](const Io& io) {
+        const bool in_log = io.offset_blocks >= parity::log_first_page && io.offset_blocks < log_end;
+        if (io.type == IoType::write && in_log) page = io.offset_blocks;
+      };
+    }
     bool zeroed = zero(rig, IoType::unmap, first, count);
     bool written = false;
     if (after_write && zeroed) written = rig.write(first + 1, 0xf1);
@@ -157,6 +167,9 @@ struct CutUnmap {
       if (!all_have_records() && unreached != 0) break;
       member->lose_cache([&](uint64_t block) { return (block * 2654435761u + steps) % 3 != 0; });
     }
+    for (auto& member : rig.members)
+      member->on_effect = {};
+    if (unread >= 0 && zeroed) rig.members[static_cast<size_t>(unread)]->bad_block = page;
     std::string wrong = judge(rig, unreached, zeroed, written, "first");
     if (!wrong.empty()) return wrong;
     rig.die();
@@ -175,7 +188,8 @@ struct CutUnmap {
       found.push_back(value);
       const bool concerned = block >= first && block < first + count;
       const bool over = after_write && block == first + 1;
-      bool right = value == static_cast<int>(block + 1) && !(concerned && zeroed);
+      const int before = before_write && block == first + 1 ? 0xe1 : static_cast<int>(block + 1);
+      bool right = value == before && !(concerned && zeroed);
       right |= concerned && value == 0 && !(over && written);
       right |= over && zeroed && value == 0xf1;
       if (!right) return when + ": block " + std::to_string(block) + " gives " + std::to_string(value);
@@ -192,7 +206,9 @@ void every_cut(const CutUnmap& of, Stop&& stop) {
   for (uint32_t unreached = 0; unreached < 1u << (of.k + of.m); unreached++) {
     if (static_cast<uint32_t>(__builtin_popcount(unreached)) > of.m) continue;
     for (uint32_t later = 0; later < 1u << (of.k + of.m); later++) {
-      if ((later & unreached) != 0 || static_cast<uint32_t>(__builtin_popcount(later | unreached)) > of.m) continue;
+      // Who cannot read what may be in its log is as good as lost.
+      const uint32_t lost_max = of.unread < 0 ? of.m : of.m - 1;
+      if ((later & unreached) != 0 || static_cast<uint32_t>(__builtin_popcount(later | unreached)) > lost_max) continue;
       bool ended = false;
       for (uint64_t steps = 0; !ended; steps++) {
         CutUnmap one = of;
@@ -236,6 +252,12 @@ TEST(ParityLegUnmap, WithEdgesMayBeCutAtEveryStep) {
 TEST(ParityLegUnmap, WithAWriteOverItMayBeCutAtEveryStep) {
   expect_right({.after_write = true});
   expect_right({.k = 2, .m = 2, .count = 16, .after_write = true});
+}
+
+// Nor is it undone by a page of the log that cannot be read: the other members have it.
+TEST(ParityLegUnmap, IsNotUndoneByAnUnreadablePageOfLog) {
+  for (int member = 0; member < 4; member++)
+    expect_right({.k = 2, .m = 2, .count = 16, .before_write = true, .unread = member});
 }
 
 TEST(ParityLegUnmap, EachPlantedBugIsCaught) {
