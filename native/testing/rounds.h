@@ -24,7 +24,16 @@ constexpr uint64_t rounds_here(Rounds rounds) {
 #endif
 }
 
-// Of many cases of one kind, only the first of each so many is tried.
+// Of many inputs of one kind, only the first of each so many is tried.
 inline constexpr uint64_t case_stride = rounds_here({.plain = 1, .asan = 1, .tsan = 16});
+
+// Of the moments at which a history may be cut short. All of them are tried without a sanitizer, by every run of the
+// tests.
+inline constexpr uint64_t cut_stride = rounds_here({.plain = 1, .asan = 5, .tsan = 23});
+
+// How many of so many cuts are tried.
+constexpr uint64_t cuts_here(uint64_t count) {
+  return count / cut_stride;
+}
 
 }  // namespace basalt::testing

@@ -366,7 +366,7 @@ int wrong_histories(const CopyShape& shape, const std::vector<CopyLosses>& losse
     // In the first slots, and in what comes after them.
     for (const uint64_t then : {uint64_t{2}, uint64_t{shape.k + shape.m + 4}}) {
       for (const CopyLosses& each : losses) {
-        if (history++ % testing::case_stride != 0) continue;
+        if (history++ % testing::cut_stride != 0) continue;
         CopyLives lives(source, bugs);
         lives.spoil(each.bad[0]);
         lives.live(steps, 0x60);

@@ -167,13 +167,15 @@ class ParityMarks {
 
   static void write(const Regions& regions, uint8_t* bytes) {
     std::memset(bytes, 0, parity::mark_count_max / 8);
-    for (uint32_t i = 0; i < parity::mark_count_max; i++)
-      if (regions.test(i)) bytes[i / 8] |= static_cast<uint8_t>(1u << i % 8);
+    // libstdc++'s own way to the bits that are set: there are few.
+    for (size_t i = regions._Find_first(); i < regions.size(); i = regions._Find_next(i))
+      bytes[i / 8] |= static_cast<uint8_t>(1u << i % 8);
   }
   static Regions read(const uint8_t* bytes) {
     Regions regions;
-    for (uint32_t i = 0; i < parity::mark_count_max; i++)
-      if ((bytes[i / 8] >> i % 8 & 1) != 0) regions.set(i);
+    for (uint32_t byte = 0; byte < parity::mark_count_max / 8; byte++)
+      for (uint32_t left = bytes[byte]; left != 0; left &= left - 1)
+        regions.set(byte * 8 + static_cast<uint32_t>(std::countr_zero(left)));
     return regions;
   }
 

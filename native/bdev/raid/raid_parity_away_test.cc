@@ -5,6 +5,7 @@
 
 #include "bdev/raid/raid_cut_test_util.h"
 #include "bdev/raid/raid_parity.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
@@ -362,7 +363,7 @@ struct Coming {
 uint64_t cut_everywhere(Coming coming, uint64_t step = 1) {
   uint64_t in_between = 0;
   coming.was_cut = true;
-  for (coming.admitted = 0; coming.was_cut; coming.admitted += step) {
+  for (coming.admitted = 0; coming.was_cut; coming.admitted += step * testing::cut_stride) {
     EXPECT_EQ(coming.run(), "") << "cut after " << coming.admitted << " writes, without " << coming.absent;
     in_between += coming.in_between ? 1 : 0;
   }
@@ -380,12 +381,12 @@ class RaidParityComing : public ::testing::TestWithParam<Way> {};
 
 TEST_P(RaidParityComing, APowerCutAtAnyWriteLeavesNothingThatIsBelievedWrongly) {
   for (const Geometry& geometry : {Geometry{3, 1, 8192}, Geometry{4, 2, 8192}}) {
-    EXPECT_GT(cut_everywhere({.way = GetParam(), .geometry = geometry}), 30u);
+    EXPECT_GT(cut_everywhere({.way = GetParam(), .geometry = geometry}), testing::cuts_here(30));
   }
 }
 
 TEST_P(RaidParityComing, AKillAtAnyWriteLeavesNothingThatIsBelievedWrongly) {
-  EXPECT_GT(cut_everywhere({.way = GetParam(), .killed = true}), 30u);
+  EXPECT_GT(cut_everywhere({.way = GetParam(), .killed = true}), testing::cuts_here(30));
 }
 
 // As many are gone at the same moment as there is parity for; who is on the way, and whose place it is to have, too.
@@ -399,7 +400,8 @@ TEST_P(RaidParityComing, APowerCutMayTakeMembersAlong) {
     if (!away || geometry.m > 1) absent.push_back(1u << 2);
     if (geometry.m > 1) absent.push_back(1u << 2 | 1u << coming);
     for (const uint32_t members : absent)
-      EXPECT_GT(cut_everywhere({.way = GetParam(), .geometry = geometry, .absent = members}, 3), 10u);
+      EXPECT_GT(cut_everywhere({.way = GetParam(), .geometry = geometry, .absent = members}, 3),
+                testing::cuts_here(10));
   }
 }
 

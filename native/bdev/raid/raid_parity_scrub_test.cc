@@ -5,6 +5,7 @@
 #include "bdev/raid/parity_leg_test_util.h"
 #include "bdev/raid/raid_cut_test_util.h"
 #include "bdev/raid/raid_parity.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
@@ -148,7 +149,7 @@ TEST(RaidParityScrub, EndsWhenAMemberLeavesAndIsRefusedWithoutIt) {
 
 // What is compared is what is written, whatever is under way: nothing differs, and nothing is put back.
 TEST(RaidParityScrub, TakesPartInTheOrderOfWrites) {
-  for (uint64_t seed = 1; seed <= 8; seed++) {
+  for (uint64_t seed = 1; seed <= testing::rounds_here({.plain = 8, .asan = 2, .tsan = 1}); seed++) {
     Written written({4, 2, 8192}, seed);
     Rig& rig = written.rig;
     for (int turn = 0; turn < 4; turn++) {
