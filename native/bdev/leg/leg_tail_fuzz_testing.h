@@ -3,6 +3,7 @@
 #pragma once
 
 #include "bdev/leg/leg_tail.h"
+#include "bdev/mark_pages_testing.h"
 #include "testing/fuzz_image.h"
 
 namespace basalt::bdev::leg_tail {
@@ -11,12 +12,11 @@ inline constexpr basalt::testing::FuzzDamage::Format damage_format = {
     .reseal =
         [](uint8_t* page, size_t index) {
           if (index < mark_page_first) return basalt::testing::FuzzDamage::seal(page);
-          for (uint32_t at = 0; at < page_bytes; at += sector_bytes)
-            store_le<uint32_t>(page + at, crc32c(0, page + at + 4, sector_bytes - 4));
+          mark_pages::reseal(page);
         },
     .in_checksum =
         [](size_t index, size_t offset) {
-          return index < mark_page_first ? offset >= 8 && offset < 12 : offset % sector_bytes < 4;
+          return index < mark_page_first ? offset >= 8 && offset < 12 : mark_pages::in_checksum(offset);
         },
 };
 
