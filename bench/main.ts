@@ -21,7 +21,7 @@ export interface BenchOptions {
   readonly seconds: number;
   /** Only figures whose name contains this. */
   readonly only: string;
-  /** Of the target: measured beside it. */
+  /** Of the target and of layers: measured beside it. */
   readonly peer: 'spdk' | null;
 }
 
@@ -59,8 +59,8 @@ function readArguments(args: string[]): { suite: Suite; json: boolean; options: 
   const seconds = Number(values.seconds);
   if (!(seconds >= 0.1 && seconds <= 3600)) throw new Error(`--seconds: expected 0.1 to 3600; ${usage}`);
   const { peer = null, only } = values;
-  if (peer !== null && (peer !== 'spdk' || name !== 'target'))
-    throw new Error(`--peer: spdk goes with the suite target; ${usage}`);
+  if (peer !== null && (peer !== 'spdk' || (name !== 'target' && name !== 'layers')))
+    throw new Error(`--peer: spdk goes with the suites target and layers; ${usage}`);
   return { suite, json: values.json, options: { seconds, only, peer } };
 }
 

@@ -3,7 +3,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { packageRoot } from '../src/engine/native/addon.js';
@@ -25,8 +25,15 @@ export function usableCores(): number[] {
   });
 }
 
+/** What all threads of a process have had of processors. */
+export function cpuNs(pid: number): number {
+  const tasks = `/proc/${pid}/task`;
+  const times = readdirSync(tasks).map((task) => readFileSync(`${tasks}/${task}/schedstat`, 'utf8').split(' ')[0]);
+  return times.reduce((sum, time) => sum + Number(time), 0);
+}
+
 /** `which` counts among the usable cores; with one core, or null, nothing is pinned. */
-function pinned(which: number | null, program: string, args: readonly string[]): [string, string[]] {
+export function pinned(which: number | null, program: string, args: readonly string[]): [string, string[]] {
   const cores = usableCores();
   if (cores.length < 2 || which === null) return [program, [...args]];
   return ['taskset', ['-c', String(cores[which % cores.length]), program, ...args]];

@@ -2,13 +2,13 @@
 // What the rows of the target's benchmark share: engined and the floor's server on one core, loads on another (with one
 // core, nothing is pinned), and what a run says of itself.
 
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AttachedEngine, attachEngine } from '../../src/engine/attached/attached-engine.js';
 import { systemClock } from '../../src/env/clock.js';
 import type { BenchOptions } from '../main.js';
-import { runForJson, Server } from '../programs.js';
+import { cpuNs, runForJson, Server } from '../programs.js';
 import { type Figure, median, rounded } from '../report.js';
 import type { SpdkPeer } from './spdk-peer.js';
 
@@ -179,12 +179,6 @@ export async function cpuPercent(pid: number, milliseconds: number, signal: Abor
   const [beganMs, beganNs] = [systemClock.now(), cpuNs(pid)];
   await systemClock.sleep(milliseconds, signal);
   return (100 * (cpuNs(pid) - beganNs)) / ((systemClock.now() - beganMs) * 1e6);
-}
-
-function cpuNs(pid: number): number {
-  const tasks = `/proc/${pid}/task`;
-  const times = readdirSync(tasks).map((task) => readFileSync(`${tasks}/${task}/schedstat`, 'utf8').split(' ')[0]);
-  return times.reduce((sum, time) => sum + Number(time), 0);
 }
 
 /** What a process has in memory. */

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// basalt_layers [--only TEXT] [--milliseconds N]: what each layer of the stack costs over the bdev below it, as one
-// line of JSON per figure. Everything is one thread on memory or on a device that forgets, so the figures are the
-// processor's work and no disk's: `value` is the nanoseconds of one request that the layer adds, `below_ns` those of
-// the same request at the bdev below alone. Layer and bdev below take turns; the figure is the median of the
-// differences.
+// basalt_layers [--only TEXT | --exactly NAME | --list 1] [--milliseconds N]: what each layer of the stack costs over
+// the bdev below it, as one line of JSON per figure. Everything is one thread on memory or on a device that forgets, so
+// the figures are the processor's work and no disk's: `value` is the nanoseconds of one request that the layer adds,
+// `below_ns` those of the same request at the bdev below alone. Layer and bdev below take turns; the figure is the
+// median of the differences.
 //
-// Time is the thread's CPU time: what neighbours on the machine take does not count.
+// Time is the program's CPU time: what neighbours on the machine take does not count.
 //
 // layers/rebuild/...: how fast a blank member gets what it lacks, in MB/s of what is written to it, where every member
 // is as a disk of `floor` MB/s that answers after 100 us. That is time by the clock.
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -18,22 +16,17 @@
 #include <functional>
 #include <memory>
 #include <new>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/assert.h"
 #include "bdev/crypt/crypt.h"
 #include "bdev/leg/leg.h"
-#include "bdev/lvol/lvstore.h"
-#include "bdev/malloc/malloc.h"
-#include "bdev/null/null.h"
 #include "bdev/raid/parity_leg.h"
 #include "bdev/raid/raid0.h"
 #include "bdev/raid/raid_parity.h"
 #include "bench/arguments.h"
-#include "env/linux/linux_env.h"
-#include "memory/arena.h"
+#include "bench/stack_world.h"
 
 namespace {
 uint64_t allocation_count = 0;  // this program has one thread
@@ -55,132 +48,11 @@ uint64_t allocation_count = 0;  // this program has one thread
 namespace basalt::bench {
 namespace {
 
-using namespace bdev;
-
-constexpr uint32_t block_bytes = 4096;
 constexpr uint64_t disk_blocks = 16384;  // of the disks that remember
 constexpr int turns = 7;
 constexpr int batches_at_once = 256;  // between two looks at the clock, which counts microseconds
 constexpr uint64_t tib_blocks = (uint64_t{1} << 40) / block_bytes;
 constexpr uint64_t snapshot_blocks = 262144;
-
-// A reactor and what stands on it, top first when it ends.
-class World {
- public:
-  World() { BASALT_ASSERT(reactor.init().ok()); }
-  ~World() {
-    end(owned_);
-    if (store_) BASALT_ASSERT(run(store_->close()).ok());
-    store_.reset();
-    end(below_store_);
-  }
-  World(const World&) = delete;
-  World& operator=(const World&) = delete;
-
-  template <class T>
-  T run(Task<T> task) {
-    std::optional<T> value;
-    spawn(keep(std::move(task), &value));
-    while (!value.has_value())
-      reactor.turn();
-    return std::move(*value);
-  }
-  template <class T>
-  T& own(Result<std::unique_ptr<T>> made) {
-    BASALT_ASSERT(made.ok());
-    T& bdev = **made;
-    owned_.push_back(std::move(made).value());
-    return bdev;
-  }
-  Bdev& null(uint64_t count_blocks) { return own(NullBdev::create(reactor, {name(), {}, block_bytes, count_blocks})); }
-  Bdev& malloc() { return own(MallocBdev::create(reactor, {name(), {}, block_bytes, disk_blocks})); }
-  LvStore& lvstore(Bdev& base) {
-    below_store_.swap(owned_);
-    LvStoreOptions options{.name = "pool", .uuid = {}};
-    store_ = run(LvStore::create(reactor, handle(base), options)).value();
-    return *store_;
-  }
-  Handle handle(Bdev& bdev) { return {bdev, reactor}; }
-  std::string name() { return "b" + std::to_string(next_name_++); }
-
-  std::unique_ptr<env::Env> env = env::make_linux_env();
-  Arena arena{size_t{256} << 20};
-  Reactor reactor{*env, arena, {}};
-
- private:
-  void end(std::vector<std::unique_ptr<Bdev>>& bdevs) {
-    for (; !bdevs.empty(); bdevs.pop_back())
-      BASALT_ASSERT(run(bdevs.back()->close()).ok());
-  }
-  template <class T>
-  static Task<void> keep(Task<T> task, std::optional<T>* out) {
-    T value = co_await std::move(task);
-    out->emplace(std::move(value));
-  }
-  std::vector<std::unique_ptr<Bdev>> owned_;
-  std::vector<std::unique_ptr<Bdev>> below_store_;
-  std::unique_ptr<LvStore> store_;
-  int next_name_ = 0;
-};
-
-struct Workload {
-  IoType type;
-  uint32_t depth;
-  uint32_t count_blocks = 1;    // of a request
-  uint64_t span_blocks = 8192;  // requests go through so many blocks, then begin again
-};
-
-// Keeps `depth` requests in flight, one batch after another.
-class Load {
- public:
-  Load(World& world, Bdev& bdev, const Workload& work)
-      : world_(world), bdev_(bdev), work_(work), ios_(work.depth), memory_(size_t{work.count_blocks} * block_bytes, 7) {
-    iov_ = {memory_.data(), memory_.size()};
-    for (Io& io : ios_) {
-      io.type = work.type;
-      io.iov = &iov_;
-      io.iov_count = 1;
-      io.count_blocks = work.count_blocks;
-      io.context = this;
-      io.done = [](Io* done) {
-        BASALT_ASSERT(done->status.ok());
-        static_cast<Load*>(done->context)->in_flight_--;
-      };
-    }
-  }
-  void batch() {
-    for (Io& io : ios_) {
-      io.offset_blocks = next_;
-      next_ += work_.count_blocks;
-      if (next_ + work_.count_blocks > work_.span_blocks) next_ = 0;
-      in_flight_++;
-      bdev_.submit(&io);
-    }
-    while (in_flight_ > 0)
-      world_.reactor.turn();
-  }
-  bool at_start() const { return next_ == 0; }
-  uint64_t batch_requests() const { return ios_.size(); }
-
- private:
-  World& world_;
-  Bdev& bdev_;
-  const Workload work_;
-  std::vector<Io> ios_;
-  std::vector<uint8_t> memory_;
-  Iovec iov_;
-  uint64_t next_ = 0;
-  uint64_t in_flight_ = 0;
-};
-
-uint64_t cpu_ns() {
-  rusage used;
-  getrusage(RUSAGE_THREAD, &used);
-  const auto ns = [](const timeval& time) {
-    return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_usec) * 1000;
-  };
-  return ns(used.ru_utime) + ns(used.ru_stime);
-}
 
 struct Cost {
   double ns = 0;
@@ -188,7 +60,8 @@ struct Cost {
 };
 
 // `again`: called, off the clock, whenever the load begins again at its first block.
-Cost measure(Load& load, double seconds, const std::function<void()>& again) {
+// `passes_max`: where that takes much longer than what is measured.
+Cost measure(Load& load, double seconds, const std::function<void()>& again, int passes_max) {
   const auto budget_ns = static_cast<uint64_t>(seconds * 1e9);
   uint64_t spent_ns = 0;
   uint64_t requests = 0;
@@ -203,7 +76,9 @@ Cost measure(Load& load, double seconds, const std::function<void()>& again) {
     }
     spent_ns += cpu_ns() - begin_ns;
     allocations += allocation_count - allocated;
-    if (again && load.at_start()) again();
+    if (!again || !load.at_start()) continue;
+    again();
+    if (--passes_max == 0) break;
   }
   return {static_cast<double>(spent_ns) / static_cast<double>(requests),
           static_cast<double>(allocations) / static_cast<double>(requests)};
@@ -215,6 +90,7 @@ struct Stack {
   std::function<void()> again = {};
   bool filled = false;  // reads find data already
   bool once = false;    // a request is another thing when its blocks have been written before
+  int passes_max = 0;   // not 0: a turn ends after so many
 };
 
 struct Figure {
@@ -222,12 +98,6 @@ struct Figure {
   Workload work;
   std::function<Stack(World&)> build;
 };
-
-void fill(World& world, Bdev& bdev, uint64_t count_blocks) {
-  Load load(world, bdev, {.type = IoType::write, .depth = 256, .span_blocks = count_blocks});
-  for (uint64_t i = 0; i < count_blocks; i += 256)
-    load.batch();
-}
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -247,8 +117,8 @@ void report(const Figure& figure, double seconds) {
   }
   std::vector<double> added, total, base, allocations;
   for (int turn = 0; turn < turns; turn++) {
-    const Cost under = measure(below, seconds / (2 * turns), {});
-    const Cost over = measure(above, seconds / (2 * turns), stack.again);
+    const Cost under = measure(below, seconds / (2 * turns), {}, 0);
+    const Cost over = measure(above, seconds / (2 * turns), stack.again, stack.passes_max);
     added.push_back(over.ns - under.ns);
     total.push_back(over.ns);
     base.push_back(under.ns);
@@ -297,6 +167,37 @@ Stack first_written_over_snapshot(World& world) {
   return {.layer = pool->lvol, .below = pool->base, .again = [pool] { pool->snapshot(); }, .once = true};
 }
 
+// A copy of a cluster costs what it costs in memory. Each pass is over a new snapshot of an lvol whose blocks are all
+// data.
+Stack first_written_in_memory(World& world, uint64_t lvol_blocks) {
+  struct State {
+    World& world;
+    LvStore* store;
+    int snapshots;
+  };
+  Bdev& base = world.malloc(3 * lvol_blocks);
+  Bdev& alike = world.malloc(lvol_blocks);  // the load on it must not write over the store
+  // The system's work on memory that nobody touched yet is none of the layer's.
+  fill(world, base, 3 * lvol_blocks, 0);
+  fill(world, alike, lvol_blocks);
+  auto state = std::make_shared<State>(State{world, &world.lvstore(base), 0});
+  auto made = world.run(state->store->create_lvol({.name = "a", .uuid = {}, .size_bytes = lvol_blocks * block_bytes}));
+  BASALT_ASSERT(made.ok());
+  fill(world, **made, lvol_blocks);
+  const auto again = [state] {
+    const std::string name = "s" + std::to_string(state->snapshots++);
+    BASALT_ASSERT(state->world.run(state->store->snapshot_lvol("a", {.name = name, .uuid = {}})).ok());
+    if (state->snapshots == 1) return;
+    // What the head has of its own goes to the new snapshot, and what that hides of the old one is free again.
+    const std::string last = "s" + std::to_string(state->snapshots - 2);
+    BASALT_ASSERT(state->world.run(state->store->delete_lvol(last)).ok());
+    while (state->store->stats().to_zero_clusters > 0)
+      state->world.reactor.turn();
+  };
+  again();
+  return {.layer = *made, .below = &alike, .again = again, .once = true, .passes_max = 4};
+}
+
 Stack read_below(World& world, int depth) {
   Pool pool(world);
   fill(world, *pool.lvol, 8192);
@@ -311,7 +212,7 @@ Stack read_below(World& world, int depth) {
 
 // In memory, so that what is read is what was written.
 Stack checksummed(World& world) {
-  Bdev& base = world.malloc();
+  Bdev& base = world.malloc(disk_blocks);
   auto made = world.run(
       world.lvstore(base).create_lvol({.name = "a", .uuid = {}, .size_bytes = 8192 * block_bytes, .checksums = true}));
   BASALT_ASSERT(made.ok());
@@ -327,7 +228,7 @@ Stack mirrored(World& world, int copies) {
   std::vector<LegMember> members;
   Bdev* first = nullptr;
   for (int i = 0; i < copies; i++) {
-    Bdev& member = world.malloc();
+    Bdev& member = world.malloc(disk_blocks);
     first = first == nullptr ? &member : first;
     members.emplace_back(world.handle(member));
   }
@@ -338,7 +239,7 @@ Stack striped(World& world, uint32_t data_count, uint32_t parity_count) {
   std::vector<Handle> members;
   Bdev* first = nullptr;
   for (uint32_t i = 0; i < data_count + parity_count; i++) {
-    Bdev& member = world.malloc();
+    Bdev& member = world.malloc(disk_blocks);
     first = first == nullptr ? &member : first;
     members.push_back(world.handle(member));
   }
@@ -354,7 +255,7 @@ Stack striped(World& world, uint32_t data_count, uint32_t parity_count) {
 Stack encrypted(World& world) {
   crypto::SecretBytes keys[2] = {crypto::SecretBytes(32), crypto::SecretBytes(32)};
   keys[0].data()[0] = 1;
-  Bdev& base = world.malloc();
+  Bdev& base = world.malloc(disk_blocks);
   auto cipher = crypto::XtsCipher::create(keys[0], keys[1]);
   BASALT_ASSERT(cipher.ok());
   auto made = CryptBdev::create(world.reactor, {"c", {}}, world.handle(base), std::move(cipher).value());
@@ -368,6 +269,9 @@ std::vector<Figure> figures() {
   const auto raid6 = [](World& world) { return striped(world, 4, 2); };
   const auto coded = [](uint32_t m) { return [m](World& world) { return striped(world, 4, m); }; };
   const auto mirror = [](int copies) { return [copies](World& world) { return mirrored(world, copies); }; };
+  const auto in_memory = [](uint64_t blocks) {
+    return [blocks](World& world) { return first_written_in_memory(world, blocks); };
+  };
   const auto snapshots = [](int depth) { return [depth](World& world) { return read_below(world, depth); }; };
   constexpr uint32_t raid5_stripe = 3 * 16;
   constexpr uint32_t raid6_stripe = 4 * 16;
@@ -376,6 +280,10 @@ std::vector<Figure> figures() {
       {"lvol/overwrite/4k/qd32", {write, 32}, overwritten},
       {"lvol/first-write/4k/qd32", {write, 32, 1, tib_blocks}, first_written},
       {"lvol/first-write-over-snapshot/4k/qd32", {write, 32, 1, snapshot_blocks}, first_written_over_snapshot},
+      {"lvol-in-memory/first-write-over-snapshot/4k/qd32", {write, 32, 1, 65536}, in_memory(65536)},
+      {"lvol-in-memory/random-first-write-over-snapshot/4k/qd32",
+       {.type = write, .depth = 32, .span_blocks = 65536, .random = true, .pass_blocks = 1024},
+       in_memory(65536)},
       {"lvol/read/4k/qd32/snapshots0", {read, 32}, snapshots(0)},
       {"lvol/read/4k/qd32/snapshots1", {read, 32}, snapshots(1)},
       {"lvol/read/4k/qd32/snapshots64", {read, 32}, snapshots(64)},
@@ -444,7 +352,7 @@ struct RebuildFigure {
 };
 
 Bdev& paced(World& world) {
-  Bdev& base = world.malloc();
+  Bdev& base = world.malloc(disk_blocks);
   return world.own(Result<std::unique_ptr<PacedDisk>>(std::make_unique<PacedDisk>(world.reactor, world.handle(base))));
 }
 
@@ -541,19 +449,35 @@ void report(const RebuildFigure& figure) {
   std::fflush(stdout);
 }
 
-bool is_wanted(const char* name, const std::string& only) {
-  return std::string("layers/").append(name).find(only) != std::string::npos;
+struct Wanted {
+  std::string only, exactly;
+  bool contains(const char* name) const {
+    const std::string whole = std::string("layers/").append(name);
+    return exactly.empty() ? whole.find(only) != std::string::npos : whole == exactly;
+  }
+};
+
+void list() {
+  for (const Figure& figure : figures())
+    std::printf("{\"name\":\"layers/%s\"}\n", figure.name);
+  for (const RebuildFigure& figure : rebuild_figures())
+    std::printf("{\"name\":\"layers/%s\"}\n", figure.name);
 }
 
 int run(Arguments& arguments) {
-  const std::string only = arguments.text("only", "");
+  const Wanted wanted{arguments.text("only", ""), arguments.text("exactly", "")};
+  const bool names_only = arguments.number("list", 0, 1) == 1;
   const double seconds = static_cast<double>(arguments.number("milliseconds", 4000, 3'600'000)) / 1000;
   arguments.end();
+  if (names_only) {
+    list();
+    return 0;
+  }
   for (const Figure& figure : figures()) {
-    if (is_wanted(figure.name, only)) report(figure, seconds);
+    if (wanted.contains(figure.name)) report(figure, seconds);
   }
   for (const RebuildFigure& figure : rebuild_figures()) {
-    if (is_wanted(figure.name, only)) report(figure);
+    if (wanted.contains(figure.name)) report(figure);
   }
   return 0;
 }
