@@ -13,6 +13,7 @@
 #include "bdev/raid/raid_parity.h"
 #include "bdev/slot/slot.h"
 #include "bdev/testing/contract.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
@@ -387,7 +388,7 @@ TEST_P(BdevContract, RandomConcurrentRequestsMatchAnArrayOfBytes) {
   std::vector<uint8_t> oracle(blocks * block);
   std::vector<RandomOp> ops(slots);
   env::SimRandom random(7);
-  for (int round = 0; round < 200; round++) {
+  for (uint64_t round = 0; round < testing::rounds_here({.plain = 200, .asan = 200, .tsan = 20}); round++) {
     for (uint64_t slot = 0; slot < slots; slot++) {
       RandomOp& op = ops[slot];
       op.io.count_blocks = static_cast<uint32_t>(1 + random.below(std::min<uint64_t>(slot_blocks, 40)));

@@ -19,7 +19,6 @@ constexpr uint64_t hot_blocks = 72;        // of a grown leg: the others lie whe
 constexpr uint64_t tail_blocks = leg_tail::tail_bytes / block_bytes;
 constexpr uint64_t grown_blocks = test_blocks + tail_blocks + 32;
 constexpr size_t member_count = 2;
-constexpr uint64_t growing_stride = testing::rounds_here({.plain = 1, .asan = 1, .tsan = 7});
 constexpr uint64_t seeds_of_a_run = testing::rounds_here({.plain = 1500, .asan = 500, .tsan = 60});
 
 // What a block may hold. Values are unique; 0 is "zeroes".
@@ -383,7 +382,7 @@ std::string run(uint64_t seed, const LegPlanted& planted, uint64_t* deltas = nul
 // One history, cut at every step, with every loss of members and caches afterwards.
 TEST(LegCrash, EveryStepOfAWritingControllerCanBeItsLast) {
   uint64_t state_count = 0;
-  for (uint64_t steps = 1; steps <= 40; steps++) {
+  for (uint64_t steps = 1; steps <= 40; steps += testing::cut_stride) {
     for (unsigned lost = 0; lost < 4; lost++) {
       for (unsigned reached = 1; reached < 4; reached++) {
         Machine machine(base_seed(), {});
@@ -411,7 +410,7 @@ TEST(LegCrash, RandomLivesOfControllersKeepEveryAcknowledgedByte) {
 TEST(LegCrash, EveryStepOfAGrowingControllerCanBeItsLast) {
   uint64_t grown_count = 0;
   uint64_t tried_count = 0;
-  for (uint64_t steps = 20; steps <= 60; steps += growing_stride) {
+  for (uint64_t steps = 20; steps <= 60; steps += testing::cut_stride) {
     for (unsigned lost = 0; lost < 4; lost++) {
       for (unsigned reached = 1; reached < 4; reached++) {
         Machine machine(base_seed() + lost * 4 + reached, {});
