@@ -430,6 +430,15 @@ describe('moving replicas of a volume to a named disk', () => {
     expect(whyNotMove(bed.state, { volume: bed.volume, leg, from: disk(from), to: disk(to), more })).toMatch(reason);
   });
 
+  it('takes them off a dead disk whose node is up, where nobody can copy to them', () => {
+    const bed = new Bed();
+    bed.ask();
+    const { legs, ...rest } = bed.leadership;
+    bed.lead({ ...rest, legs: legs.map((leg, index) => (index === 0 ? { inSync: leg.inSync.slice(0, 1) } : leg)) });
+    bed.run();
+    expect(bed.job.waitsFor).toBe(`leg 0 is being copied to disk ${disk(2)}`);
+  });
+
   it('may go to another disk of the domain that it leaves', () => {
     const bed = new Bed();
     expect(whyNotMove(bed.state, { volume: bed.volume, leg: 0, from: disk(1), to: disk(5) })).toBeNull();

@@ -27,6 +27,7 @@ import {
 } from '../model/objects.js';
 import type { PgMapObject, PoolObject } from '../model/pools.js';
 import { diskIdsOf, pgsOfVolume } from '../placement/pool.js';
+import { isBeingCopied } from './copying.js';
 import { cordonOf } from './cordons.js';
 import { copyWaitingFor } from './drain.js';
 import { replicaBytes } from './growth.js';
@@ -207,8 +208,15 @@ function begin(state: ClusterState, at: LegMove): MoveStep {
   if (volume.suspended !== undefined) return { do: 'wait', why: `${volume.name} is going back to a snapshot` };
   const idle = whyUndriven(state, volume, led.value);
   if (idle !== null) return { do: 'wait', why: idle };
+  // The one that is to go may be on a dead disk of a node that is up: then nobody copies to it, and it is not waited for.
+  const comes = ({ disk, replica }: ReplicaPlacement): boolean =>
+    disk !== from || isBeingCopied(state, volume.id, { leg, replica });
   const joining = volume.legs[leg]?.replicas.some(
-    (entry) => entry.leaving !== true && !isInSync(led.value, leg, entry) && state.get('lives', entry.node) !== null,
+    (entry) =>
+      entry.leaving !== true &&
+      !isInSync(led.value, leg, entry) &&
+      state.get('lives', entry.node) !== null &&
+      comes(entry),
   );
   if (joining === true) return { do: 'wait', why: `leg ${leg} is being rebuilt` };
   const places = placesOf(state, volume, leg);

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ClusterState } from '../model/cluster-state.js';
 import { keys } from '../model/keys.js';
-import { codecs, type Leadership, type VolumeObject } from '../model/objects.js';
+import { codecs, type Leadership, type MemberState, type VolumeObject } from '../model/objects.js';
 import { pgsOfVolume } from '../placement/pool.js';
 import { planRetire } from './membership.js';
 import { planRebuild, type RebuildLimits, type VolumeChange } from './rebuild.js';
@@ -22,6 +22,8 @@ class World {
   readonly state = new ClusterState();
   readonly lost = new Set<string>();
   limits: RebuildLimits = { rebuildsMax: 2, rebuildsPerDiskMax: 2 };
+  /** On dead disks of nodes that are up. */
+  readonly #dead = new Set<string>();
   #next = 1_000;
   #revision = 1;
 
@@ -86,7 +88,7 @@ class World {
     const up = (replica: string): boolean =>
       volume.legs.some((leg) =>
         leg.replicas.some((entry) => entry.replica === replica && this.state.get('lives', entry.node) !== null),
-      );
+      ) && !this.#dead.has(replica);
     const present = this.leadership(id);
     const legs = present.legs.map(({ inSync }, leg) => {
       const reachable = inSync.filter((entry) => up(entry.replica));
@@ -103,6 +105,26 @@ class World {
     const going = new Set(planRetire(next, volume.legs).map((entry) => entry.replica));
     const retired = legs.map(({ inSync }) => ({ inSync: inSync.filter((entry) => !going.has(entry.replica)) }));
     this.#put(keys.leadership(id), codecs.leadership.encode({ ...next, legs: retired }));
+  }
+
+  /** These left their sets, and cannot be had, although their nodes are up. */
+  leave(id: string, gone: ReadonlySet<string>): void {
+    const present = this.leadership(id);
+    const legs = present.legs.map(({ inSync }) => ({ inSync: inSync.filter(({ replica }) => !gone.has(replica)) }));
+    this.#put(keys.leadership(id), codecs.leadership.encode({ ...present, legs }));
+    for (const replica of gone) this.#dead.add(replica);
+  }
+
+  /** What the volume's controller says of these replicas. */
+  show(id: string, states: ReadonlyMap<string, MemberState>): void {
+    const legs = this.volumes()
+      .find((entry) => entry.id === id)
+      ?.legs.map(({ replicas }) =>
+        replicas.map(({ replica }) => ({ replica, state: states.get(replica) ?? ('in_sync' as const) })),
+      );
+    const seen = { format: 1 as const, volumeId: id, node: 'n0', state: 'active' as const, epoch: 1, address: null };
+    const text = codecs.observedVolume.encode({ ...seen, resyncing: false, legs: legs ?? [], nbd: [], problem: null });
+    this.#put(keys.observedVolume(id, 'n0'), text);
   }
 
   #put(key: string, text: string | null): void {
@@ -311,6 +333,26 @@ describe('rebuilding', () => {
     const [first] = world.plan();
     const leg = first?.volume?.legs.find((entry) => entry.replicas.some(({ leaving }) => leaving === true));
     expect(leg?.replicas.some((entry) => entry.node === 'n2')).toBe(true);
+  });
+
+  it('goes on without what a dead disk of a node that is up held, once the map has others, and waits for what is copied', () => {
+    const world = new World(5, 1);
+    world.limits = { rebuildsMax: 1, rebuildsPerDiskMax: 1 };
+    const [volume] = world.volumes();
+    const held = volume?.legs.flatMap((leg) => leg.replicas).filter(({ disk }) => disk === diskOf(2)) ?? [];
+    expect(held.length).toBeGreaterThan(0);
+    const id = volume?.id ?? '';
+    const gone = new Set(held.map(({ replica }) => replica));
+    world.leave(id, gone);
+    // It may come back as long as the map names it.
+    expect(world.plan()).toEqual([]);
+    world.setMap([0, 1, 3, 4]);
+    world.show(id, new Map([...gone].map((replica) => [replica, 'joining'])));
+    expect(world.plan()).toEqual([]);
+    world.show(id, new Map([...gone].map((replica) => [replica, 'out'])));
+    expect(world.plan()).toHaveLength(1);
+    settle(world);
+    expectFollowed(world);
   });
 
   it('waits for a controller where nobody drives the volume', () => {

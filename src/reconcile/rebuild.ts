@@ -14,6 +14,7 @@ import { keys } from '../model/keys.js';
 import type { Leadership, LegPlacement, ReplicaPlacement, VolumeObject } from '../model/objects.js';
 import type { TombstoneObject } from '../model/pools.js';
 import { diskIdsOf, pgsOfVolume } from '../placement/pool.js';
+import { isBeingCopied } from './copying.js';
 import { cordonOf } from './cordons.js';
 import { homesOf, insteadOf } from './homes.js';
 import { promisedPerDisk } from './promised.js';
@@ -266,8 +267,12 @@ function survey(view: View): { candidates: Candidate[]; runningOn: Map<string, n
       const inSync = inSyncOf(leadership, index);
       const disks = wanted[index] ?? [];
       const up = (entry: ReplicaPlacement): boolean => state.get('lives', entry.node) !== null;
+      // What the map names no more is waited for only while it is being copied: its disk may be dead below a node that is up.
+      const comes = ({ disk, replica }: ReplicaPlacement): boolean =>
+        disks.includes(disk) || isBeingCopied(state, volume.id, { leg: index, replica });
       const copying = leg.replicas.filter(
-        (entry) => entry.leaving !== true && !inSync.has(entry.replica) && up(entry) && !isMissing(state, entry),
+        (entry) =>
+          entry.leaving !== true && !inSync.has(entry.replica) && up(entry) && !isMissing(state, entry) && comes(entry),
       );
       for (const { disk } of copying) runningOn.set(disk, (runningOn.get(disk) ?? 0) + 1);
       if (copying.length > 0) running += 1;
