@@ -72,6 +72,19 @@ const changes = {
   },
 } satisfies Readonly<Record<string, Change>>;
 
+/** Of a cluster with encrypted volumes. */
+const keyChanges = {
+  'change the cluster key': {
+    weight: 1,
+    begin: (cluster) => {
+      const { keys, admin, server, rareEvents } = cluster;
+      if (keys === null || keys.isChanging) return null;
+      keys.change(admin, server.clock, rareEvents);
+      return 'change the cluster key';
+    },
+  },
+} satisfies Readonly<Record<string, Change>>;
+
 /** What one has begun, somebody thinks better of soon: some tries, of which one is in time. */
 function begunAndCalledOff(begin: Change['begin'], callOff: Change['begin']): Change['begin'] {
   return (cluster, random) => {
@@ -128,7 +141,7 @@ const corners = {
   },
 } satisfies Readonly<Record<string, Change>>;
 
-const all = { ...changes, ...operations, ...moves, ...scrubs, ...pools, ...corners };
+const all = { ...changes, ...operations, ...moves, ...scrubs, ...pools, ...corners, ...keyChanges };
 
 export type ChangeName = keyof typeof all;
 
@@ -140,13 +153,18 @@ const groups = [
   { names: Object.keys(scrubs) as ChangeName[], stream: 0x5c2bn, share: 0.35, stepMix: 0xa0761d6478bd642fn },
   { names: Object.keys(pools) as ChangeName[], stream: 0x9001n, share: 0.3, stepMix: 0xe7037ed1a0b428dbn },
   { names: Object.keys(corners) as ChangeName[], stream: 0xc02n, share: 0, stepMix: 0x8ebc6af09c88c6e3n },
+  { names: Object.keys(keyChanges) as ChangeName[], stream: 0xe5n, share: 0.6, stepMix: 0x9fb21c651e98df25n },
 ];
 const stepShare = 0.6;
 
 const snapshots = ['make a snapshot', 'delete a snapshot', 'clone a snapshot', 'snapshots while a disk node returns'];
 
 /** Of what operators do to volumes not everything is there for one with several active controllers; this is. */
-export const changesAround = [...Object.keys(changes), ...snapshots] as readonly ChangeName[];
+export const changesAround = [
+  ...Object.keys(changes),
+  ...snapshots,
+  ...Object.keys(keyChanges),
+] as readonly ChangeName[];
 
 /** Of one run: which kinds of changes; none: nobody changes anything. */
 export function drawChanges(seed: bigint): readonly ChangeName[] {

@@ -32,6 +32,7 @@ import type { Erasure } from '../model/pools.js';
 import { InlinePlanner, type PgPlanner } from '../placement/planner.js';
 import { locate } from '../placement/route.js';
 import { withinRole } from '../store/testing/within-role.js';
+import { firstReadable, placesOnDisk, type ReadableDisk } from './disk-reader.js';
 import { Drainer } from './drainer.js';
 import { History } from './history.js';
 import { LeadershipMonitor } from './leadership-monitor.js';
@@ -41,10 +42,11 @@ import { RareEvents } from './rare-events.js';
 import { ReplicaMonitor } from './replica-monitor.js';
 import { type Damage, Scrubber } from './scrubber.js';
 import { type ClientLimits, SimHost, type WorkloadMix } from './sim-host.js';
+import { SimKeys } from './sim-keys.js';
 import { SimProcess } from './sim-process.js';
 import { calmStore, type SimStoreKnobs, SimStoreServer } from './sim-store.js';
 import { SnapshotTaker } from './snapshot-taker.js';
-import { type BlockValue, blockBytes, readStamp } from './stamp.js';
+import { type BlockValue, blockBytes } from './stamp.js';
 import { Trace, type TraceListener } from './trace.js';
 
 export interface ClusterShape {
@@ -70,6 +72,8 @@ export interface ClusterShape {
   readonly withoutLinks?: readonly string[];
   /** Of the volume that hosts use: its replicas verify what they read. @default false */
   readonly checksums?: boolean;
+  /** Of the volumes that hosts use, at rest. @default false */
+  readonly encrypted?: boolean;
   /** Controllers of the volume that hosts use that drive it at once, each a share of its legs and hosts. @default 1 */
   readonly active?: number;
   /** A second volume of the same form, which prefers another controller, with a host of its own. */
@@ -105,6 +109,8 @@ const twinName = 'v2';
 const leaseTtlSecondsDefault = 2;
 const restartAfterMs = 300;
 const rebuildSettleMs = 300;
+// Drawn apart, so that clusters without encryption are what they were.
+const keyStream = 0x0e5n;
 
 function diskNode(index: number, createBytes: number): object {
   const name = `d${index + 1}`;
@@ -131,6 +137,8 @@ export class ClusterSim {
   readonly replicas = new ReplicaMonitor();
   /** Disk nodes of a version that knows no node links, from their next start on. */
   readonly withoutLinks: Set<string>;
+  /** Of a cluster with encrypted volumes. */
+  readonly keys: SimKeys | null;
   readonly #intruder: Engine;
   #intrusions = 0;
   readonly #clockwork: SimClockwork;
@@ -151,6 +159,7 @@ export class ClusterSim {
     this.shape = shape;
     this.withoutLinks = new Set(shape.withoutLinks);
     this.#random = new SeededRandom(seed);
+    this.keys = shape.encrypted === true ? new SimKeys(new SeededRandom(seed ^ keyStream)) : null;
     this.world = createSimWorld({
       seed,
       networkDelayMaxNs: Math.round(shape.networkDelayMaxMs * 1e6),
@@ -257,7 +266,7 @@ export class ClusterSim {
   get unrest(): string | null {
     const { state } = this;
     const atWork = this.operator.unrest(state) ?? this.drainer.unrest(state) ?? this.scrubber.unrest;
-    return atWork ?? this.snapshots.unrest(state);
+    return atWork ?? this.snapshots.unrest(state) ?? this.keys?.unrest(state) ?? null;
   }
 
   /** What is wrong with a snapshot, or null. Hosts read what they wrote, also afterwards. */
@@ -332,17 +341,28 @@ export class ClusterSim {
 
   /** By block of the volume: where a disk holds something that was written there. */
   #writtenBlocks(node: string, path: string): Map<number, number[]> {
-    const places = new Map<number, number[]>();
-    const bytes = Buffer.alloc(MiB);
-    for (let at = 0; at < this.#diskBytes; at += bytes.length) {
-      this.world.readDisk(node, path, { offsetBytes: at, bytes });
-      for (let block = 0; block < bytes.length; block += blockBytes) {
-        const stamp = readStamp(bytes.subarray(block, block + blockBytes));
-        if (typeof stamp !== 'string' && stamp.volume === this.history.volume)
-          places.set(stamp.lba, [...(places.get(stamp.lba) ?? []), at + block]);
+    const volume = this.state.get('volumes', this.#volumeId);
+    if (volume === null) throw new Error('the volume is not there');
+    return placesOnDisk(this.#disk(node, path), {
+      volume: this.history.volume,
+      countBlocks: volume.sizeBytes / blockBytes,
+      dataKey: this.keys?.dataKeyOf(volume) ?? null,
+    });
+  }
+
+  #disk(node: string, path: string): ReadableDisk {
+    const read = (offsetBytes: number, bytes: Buffer): void => this.world.readDisk(node, path, { offsetBytes, bytes });
+    return { sizeBytes: this.#diskBytes, read };
+  }
+
+  /** Where a thief of the disks, of lost ones too, reads what hosts wrote; null: nowhere. */
+  get readable(): string | null {
+    for (const { name, config } of this.diskNodes)
+      for (const { path } of config.disks) {
+        const at = firstReadable(this.#disk(name, path));
+        if (at !== null) return `readable: what a host wrote is in clear on the disk of ${name} at ${at}`;
       }
-    }
-    return places;
+    return null;
   }
 
   /** What a host of the cluster reads in another volume, once for every pass. It is admitted there already. */
@@ -371,7 +391,7 @@ export class ClusterSim {
       [...this.processes.values()].every((process) => process.isUp),
     );
     const clock = this.#clockwork.time.clock();
-    const admin = { store: this.server.open('admin', clock), random: this.#random.fork(), planner };
+    const admin = { store: this.server.open('admin', clock), random: this.#random.fork(), planner, keys: this.keys };
     this.#admin = admin;
     this.#operator = new Operator(admin, clock, this.rareEvents);
     this.#drainer = new Drainer(admin, clock, this.rareEvents);
@@ -379,7 +399,7 @@ export class ClusterSim {
     const watched = { volume: volumeName, history, rareEvents, nowNs: () => this.nowNs };
     this.#snapshots = new SnapshotTaker({ deps: admin, clock, ...watched });
     this.#scrubber = new Scrubber({ deps: admin, clock, volume: volumeName, rareEvents });
-    const { copies, erasure, legs, sizeBytes, leaseMs, controllers, checksums = false } = this.shape;
+    const { copies, erasure, legs, sizeBytes, leaseMs, controllers, checksums = false, encrypted } = this.shape;
     const names = Array.from({ length: controllers }, (_, index) => `c${index + 1}`);
     const redundancy = erasure === undefined ? { copies } : { pool: codedPool };
     if (erasure !== undefined) {
@@ -388,7 +408,7 @@ export class ClusterSim {
     }
     const common = { name: volumeName, sizeBytes, legs, leaseMs, controllers: names, stripeSizeBytes: 65536 };
     const { active = 1 } = this.shape;
-    const request = { ...common, ...redundancy, checksums, active };
+    const request = { ...common, ...redundancy, checksums, active, ...(encrypted === true ? { encrypt: true } : {}) };
     const made = await this.#await('the volume was not made', createVolume(admin, request));
     this.#volumeId = made.id;
     for (let index = 1; index <= this.shape.hosts; index++) {
@@ -554,6 +574,7 @@ export class ClusterSim {
       knowsLinks: () => !this.withoutLinks.has(config.name),
       replicas: this.replicas,
       restartAfterMs,
+      keys: this.keys,
       rareEvents: this.rareEvents,
       trace: (what, text) => this.#trace.add(config.name, what, text),
       makeAgent: (context, store) => {

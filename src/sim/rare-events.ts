@@ -5,6 +5,7 @@
 export const rareEventTexts = {
   clone_read: 'a clone that was made while things went wrong was read, and compared with its snapshot',
   clone_written: 'a volume that was made of a snapshot was written, and read again',
+  cluster_key_changed: 'the cluster key was changed while encrypted volumes were in use',
   controller_granted: 'a controller drew the next epoch for its successor',
   controller_handed_over: 'a controller gave its volume up in good order',
   controller_taken_over: 'a controller took a volume from one that had not let go',

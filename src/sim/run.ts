@@ -63,7 +63,9 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const recipe = named === undefined ? drawRecipe(options.seed, bugs) : null;
   const coded = named === undefined && recipe === null ? drawErasure(options.seed) : null;
   const checksums = named === undefined && recipe === null && drawChecksums(options.seed);
-  const drawn: ClusterShape = { ...drawShape(random), ...recipe?.shape, ...coded, checksums, ...options.shape, bugs };
+  const encrypted = named === undefined && recipe === null && drawEncryption(options.seed, coded !== null);
+  const features = { ...coded, checksums, encrypted };
+  const drawn: ClusterShape = { ...drawShape(random), ...recipe?.shape, ...features, ...options.shape, bugs };
   const mix = { ...drawMix(random), ...recipe?.mix, ...options.mix };
   const plan = drawNemesis(random, options.faults ?? recipe?.faults ?? null);
   const drawnChanges = recipe === null ? drawChanges(options.seed) : (recipe.changes ?? []);
@@ -183,7 +185,9 @@ async function settle(cluster: ClusterSim, damage: SeededRandom | null): Promise
       return { kind: 'liveness', text: 'reads do not end: everything was healed' };
   }
   const snapshots = await judged(cluster, 'reads of snapshots', () => cluster.judgeSnapshots());
-  return snapshots ?? judged(cluster, 'scrubs', () => cluster.judgeMembers(damage));
+  const found = snapshots ?? (await judged(cluster, 'scrubs', () => cluster.judgeMembers(damage)));
+  const readable = found === null && cluster.shape.encrypted === true ? cluster.readable : null;
+  return readable === null ? found : { kind: 'correctness', text: readable };
 }
 
 async function judged(cluster: ClusterSim, what: string, judge: () => Promise<string | null>): Promise<Problem | null> {
@@ -250,6 +254,14 @@ function drawChecksums(seed: bigint): boolean {
   return new SeededRandom(seed ^ checkedStream).chance(checkedShare);
 }
 
+const encryptedStream = 0xe9c7n;
+const encryptedShare = { copies: 0.25, erasure: 0.5 };
+
+/** Whether the volumes that hosts use are encrypted. */
+function drawEncryption(seed: bigint, isCoded: boolean): boolean {
+  return new SeededRandom(seed ^ encryptedStream).chance(isCoded ? encryptedShare.erasure : encryptedShare.copies);
+}
+
 const damageStream = 0xda3an;
 const damageShare = 0.5;
 
@@ -299,9 +311,9 @@ function drawMix(random: SeededRandom): WorkloadMix {
 }
 
 function shapeText(shape: ClusterShape): string {
-  const { copies, erasure, legs, disks, controllers, hosts, leaseMs, withoutLinks = [], checksums, active = 1 } = shape;
+  const { copies, erasure, legs, disks, controllers, hosts, leaseMs, withoutLinks = [], active = 1 } = shape;
   const redundancy = erasure === undefined ? `${copies} copies` : `${erasure.data}+${erasure.parity}`;
   const older = withoutLinks.length === 0 ? '' : `, no links with ${withoutLinks.join(' ')}`;
-  const checked = checksums === true ? ' with checksums' : '';
+  const checked = `${shape.checksums === true ? ' with checksums' : ''}${shape.encrypted === true ? ', encrypted' : ''}`;
   return `${redundancy}${checked}, ${legs} legs, ${disks} disk nodes, ${controllers} controllers${active > 1 ? `, ${active} active` : ''}, ${hosts} hosts, lease ${leaseMs} ms${older}`;
 }

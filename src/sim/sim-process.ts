@@ -11,6 +11,7 @@ import type { SimWorld } from '../engine/native/sim-world.js';
 import { withoutLinks } from '../engine/testing/without-links.js';
 import type { SeededRandom } from '../env/seeded-random.js';
 import type { VirtualClock, VirtualTime } from '../env/virtual-clock.js';
+import type { KeySource } from '../model/cluster-key.js';
 import type { CompiledNode } from '../model/config.js';
 import type { Store } from '../store/store.js';
 import { enginePlants, type PlantedBugs } from './planted-bugs.js';
@@ -29,6 +30,8 @@ export interface SimProcessOptions {
   readonly knowsLinks: () => boolean;
   readonly replicas: ReplicaMonitor;
   readonly restartAfterMs: number;
+  /** Of the cluster, if it has encrypted volumes. */
+  readonly keys: KeySource | null;
   readonly rareEvents: RareEvents;
   readonly trace: (what: string, text: string) => void;
   readonly makeAgent: (context: AgentContext, store: Store) => NodeAgent;
@@ -84,7 +87,7 @@ export class SimProcess {
 
   start(): void {
     if (this.#running !== null || this.#isTakenAway) return;
-    const { config, world, time, server, random, bugs, knowsLinks, replicas, rareEvents, trace, makeAgent } =
+    const { config, world, time, server, random, bugs, knowsLinks, replicas, keys, rareEvents, trace, makeAgent } =
       this.#options;
     trace('start', '');
     const clock = time.clock();
@@ -95,7 +98,7 @@ export class SimProcess {
     });
     const log = loggerOf(trace);
     const watched = replicas.watch(knowsLinks() ? engine : withoutLinks(engine));
-    const context = { engine: watched, clock, random: random.fork(), log, planted: bugs };
+    const context = { engine: watched, clock, random: random.fork(), log, keys, planted: bugs };
     const agent = makeAgent(context, server.open(config.name, clock));
     const running: Running = { clock, agent, engine, isUp: false, stopping: false };
     this.#running = running;

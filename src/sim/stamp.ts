@@ -26,6 +26,14 @@ export function writeStamp(block: Buffer, stamp: Stamp): void {
   for (let at = sectorBytes; at < blockBytes; at += sectorBytes) block.copy(block, at, 0, sectorBytes);
 }
 
+/** What a stamp of that volume begins with: 16 bytes, of which the first 8 are every stamp's. */
+export function stampHead(volume: number): Buffer {
+  const head = Buffer.alloc(16);
+  head.writeBigUInt64LE(magic);
+  head.writeBigUInt64LE(BigInt(volume), 8);
+  return head;
+}
+
 export type BlockValue = Stamp | 'zero' | 'torn' | 'garbage';
 
 export function readStamp(block: Buffer): BlockValue {
