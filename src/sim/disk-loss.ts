@@ -69,8 +69,11 @@ export async function loseDisk(cluster: ClusterSim, random: SeededRandom, limitM
   if (mustBeDrained) loss.drain();
   if (random.chance(meanwhileShare)) await failMeanwhile(cluster, random, loss);
   const isElsewhere = (): boolean => cluster.violation !== null || (loss.holds(cluster.state) === null && isWhole());
-  if (!(await cluster.runUntil(isElsewhere, limitMs)))
-    return `a lost disk ${loss.holds(cluster.state) ?? 'is replaced'}`;
+  // There was room when it was chosen; since then the map may have moved something to where this would go.
+  const isMade =
+    (await cluster.runUntil(isElsewhere, limitMs)) ||
+    (cluster.drainer.giveRoom(cluster.state, { refused: true }) && (await cluster.runUntil(isElsewhere, limitMs)));
+  if (!isMade) return `a lost disk ${loss.holds(cluster.state) ?? 'is replaced'} (${loss.problem ?? 'no problem'})`;
   if (cluster.violation !== null) return null;
   rareEvents.reach('disk_lost');
   if (!mustBeDrained) loss.drain();

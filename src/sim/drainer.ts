@@ -87,10 +87,10 @@ export class Drainer {
     });
   }
 
-  /** Lifts cordons, if something runs that may wait for one: false when nothing does. Drains go on. */
-  giveRoom(state: ClusterState): boolean {
+  /** Lifts cordons, if something is `refused` for one or runs that may wait for one: false when nothing does. Drains go on. */
+  giveRoom(state: ClusterState, { refused = false } = {}): boolean {
     const cordons = state.all('cordons').filter(({ mode }) => mode === 'cordon');
-    const waiting = running(state).some(({ waitsFor }) => waitsFor !== null);
+    const waiting = refused || running(state).some(({ waitsFor }) => waitsFor !== null);
     if (this.isBusy || !waiting || cordons.length === 0) return false;
     this.#rareEvents.reach('drain_given_room');
     this.#ask('uncordon of everything', async () => {
