@@ -24,6 +24,7 @@ import {
   copyLvol,
   isReady,
   isSame,
+  nodeOfCopy,
   planMade,
   planMaking,
   planSource,
@@ -367,12 +368,13 @@ export class SnapshotCopier {
       keep_alive_ms: 2_000,
     };
     const [bdev] = await engine.rpc('bdev_nvme_attach_controller', connection, { signal });
-    if (bdev === undefined) throw new Error(`the copy on ${to.copy.node} shows no namespace`);
+    if (bdev === undefined) throw new Error(`the copy on disk ${to.copy.disk} shows no namespace`);
     return bdev;
   }
 
   #addressOf(copy: SnapshotCopy): NodeAddress {
-    const address = this.#options.link.state.get('lives', copy.node)?.internal;
+    const { state } = this.#options.link;
+    const address = state.get('lives', nodeOfCopy(state, copy))?.internal;
     if (address == null) throw new Error('no copy of it can be read');
     return address;
   }

@@ -6,7 +6,7 @@ import type { SnapshotView } from '../model/api.js';
 import type { ClusterState } from '../model/cluster-state.js';
 import type { VolumeObject } from '../model/objects.js';
 import type { SnapshotObject } from '../model/snapshots.js';
-import { copyIsUp } from '../reconcile/snapshot-copies.js';
+import { copyIsUp, nodeOfCopy } from '../reconcile/snapshot-copies.js';
 import { groupOf } from '../reconcile/snapshot-groups.js';
 import { copiesUp } from '../reconcile/snapshots.js';
 import { wholeBytes, wholeMembers } from './whole-snapshots.js';
@@ -77,7 +77,7 @@ function plainSnapshotView(state: ClusterState, volume: VolumeObject, snapshot: 
     copies: ready ? Math.min(...up.map((copies) => copies.length)) : 0,
     legs: copiesUp(snapshot, legCount, () => true).map((copies) =>
       copies.map((copy) => ({
-        node: copy.node,
+        node: nodeOfCopy(state, copy),
         disk: copy.disk,
         state: copyIsUp(state, copy) ? ('up' as const) : ('down' as const),
       })),

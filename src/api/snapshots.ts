@@ -16,7 +16,7 @@ import { codecs, formatVersion, type Leadership, type ReplicaPlacement, type Vol
 import { copiesNeeded, type SnapshotObject, snapshotLvol, tooFewCopies } from '../model/snapshots.js';
 import { unmadeOf } from '../reconcile/clone-source.js';
 import { promisedPerDisk } from '../reconcile/promised.js';
-import { copyIsUp, copyServes } from '../reconcile/snapshot-copies.js';
+import { copyIsUp, copyServes, nodeOfCopy } from '../reconcile/snapshot-copies.js';
 import { copiesUp, planDeletion } from '../reconcile/snapshots.js';
 import type { Change, Txn } from '../store/store.js';
 import { attempt } from './attempt.js';
@@ -236,11 +236,11 @@ function draw(
     throw unavailable(volume, `${tooFewCopies(volume)} of leg ${bare.join(', ')} of ${fullName} can be reached`);
   const legs = up.map((copies) => ({
     replicas: copies.map(
-      ({ replica, disk, node }): ReplicaPlacement => ({
+      (copy): ReplicaPlacement => ({
         replica: deps.random.uuid(),
-        disk,
-        node,
-        source: snapshotLvol(snapshot.id, cut.attempt, replica),
+        disk: copy.disk,
+        node: nodeOfCopy(state, copy),
+        source: snapshotLvol(snapshot.id, cut.attempt, copy.replica),
       }),
     ),
   }));

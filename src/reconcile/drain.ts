@@ -15,6 +15,7 @@ import { codecs, type Leadership, type VolumeObject } from '../model/objects.js'
 import { type SnapshotCopy, tooFewCopies } from '../model/snapshots.js';
 import { controllerNodes, withController, withoutController } from './controllers.js';
 import { cordonOf } from './cordons.js';
+import { diskIsUp } from './disk-places.js';
 import { notReady } from './hand-over.js';
 import { isActive, type MoveStep, planHandTo } from './move-controller.js';
 import { partSizeBytes } from './parts.js';
@@ -46,13 +47,13 @@ export function drainedDisks(state: ClusterState, target: DrainTarget): Readonly
 export function restOf(state: ClusterState, target: DrainTarget): DrainRest {
   const disks = drainedDisks(state, target);
   const on = (entry: { disk: string }): boolean => disks.has(entry.disk);
-  const isThere = (entry: { disk: string }): boolean => isUp(state, entry.disk);
+  const isThere = (entry: { disk: string }): boolean => diskIsUp(state, entry.disk);
   const volumes = state.all('volumes');
   return {
     replicas: volumes.reduce((sum, { legs }) => sum + legs.flatMap((leg) => leg.replicas.filter(on)).length, 0),
     controllers: target.kind === 'node' ? volumes.filter((volume) => serves(volume, target.name)).length : 0,
     maps: state.all('pgMaps').filter((map) => map.disks.some((disk) => disks.has(disk.id))).length,
-    tombstones: state.all('tombstones').filter((entry) => on(entry) && isUp(state, entry.disk)).length,
+    tombstones: state.all('tombstones').filter((entry) => on(entry) && diskIsUp(state, entry.disk)).length,
     snapshotCopies: state
       .all('snapshots')
       .reduce(
@@ -61,11 +62,6 @@ export function restOf(state: ClusterState, target: DrainTarget): DrainRest {
         0,
       ),
   };
-}
-
-function isUp(state: ClusterState, disk: string): boolean {
-  const node = state.get('disks', disk)?.node;
-  return node !== undefined && state.get('lives', node) !== null;
 }
 
 function serves(volume: VolumeObject, node: string): boolean {

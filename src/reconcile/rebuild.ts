@@ -16,6 +16,7 @@ import type { TombstoneObject } from '../model/pools.js';
 import { diskIdsOf, pgsOfVolume } from '../placement/pool.js';
 import { isBeingCopied } from './copying.js';
 import { cordonOf } from './cordons.js';
+import { nodeOfDisk } from './disk-places.js';
 import { homesOf, insteadOf } from './homes.js';
 import { promisedPerDisk } from './promised.js';
 
@@ -130,12 +131,25 @@ export function homesOfVolume(state: ClusterState, volume: VolumeObject): string
 
 /** What needs no copying: burying, dropping, and exchanging what was never written. */
 function planVolume(view: View, volume: VolumeObject): PlannedChange | null {
+  const followed = planFollowed(view.state, volume);
+  if (followed !== null) return followed;
   if (volume.phase === 'deleting') return planBurial(view, volume);
   const leadership = view.state.get('leaderships', volume.id);
   if (leadership === null) return null;
   // A clone holds what its snapshot does from its first moment.
   if (isUndriven(leadership.epoch) && volume.origin === undefined) return planExchange(view, volume, leadership);
   return planDrop(volume, leadership);
+}
+
+/** Its disks were carried to other nodes, with what is on them. */
+function planFollowed(state: ClusterState, volume: VolumeObject): PlannedChange | null {
+  const isAstray = ({ disk, node }: ReplicaPlacement): boolean => (nodeOfDisk(state, disk) ?? node) !== node;
+  if (!volume.legs.some(({ replicas }) => replicas.some(isAstray))) return null;
+  const legs = volume.legs.map(({ replicas }) => ({
+    replicas: replicas.map((entry) => (isAstray(entry) ? { ...entry, node: nodeOf(state, entry.disk) } : entry)),
+  }));
+  const why = 'its disks are on other nodes now';
+  return { volumeId: volume.id, why, volume: { ...volume, legs }, leadership: null, tombstones: [] };
 }
 
 /** A volume that is being deleted does not wait for disks that are gone. */
@@ -358,7 +372,7 @@ function inSyncOf(leadership: Leadership, leg: number): ReadonlySet<string> {
 }
 
 function nodeOf(state: ClusterState, disk: string): string {
-  return state.get('disks', disk)?.node ?? '';
+  return nodeOfDisk(state, disk) ?? '';
 }
 
 function newReplica(view: Pick<RebuildView, 'state' | 'newUuid'>, disk: string): ReplicaPlacement {

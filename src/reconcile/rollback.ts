@@ -23,7 +23,7 @@ import { awaitsSource } from './clone-source.js';
 import { volumeSize } from './growth.js';
 import { insteadOf } from './homes.js';
 import { isActive, type MoveStep } from './move-controller.js';
-import { copyIsUp, copyLvol, isReady, type ReadySnapshot } from './snapshot-copies.js';
+import { copyIsUp, copyLvol, isReady, nodeOfCopy, type ReadySnapshot } from './snapshot-copies.js';
 import { both, noStep, replace, type StoreStep } from './store-step.js';
 
 export interface Rollback {
@@ -141,7 +141,9 @@ function swapOf(
   of: { volume: VolumeObject; leadership: Leadership; snapshot: ReadySnapshot; newUuid: () => string },
 ): { volume: VolumeObject; leadership: Leadership } {
   const { suspended: _, ...volume } = of.volume;
-  const made = volume.legs.map((leg, index) => swapLeg(leg, { copies: copiesOf(state, of.snapshot, index), ...of }));
+  const made = volume.legs.map((leg, index) =>
+    swapLeg(state, leg, { copies: copiesOf(state, of.snapshot, index), ...of }),
+  );
   const legs = made.map(({ inSync }) => ({ inSync: inSync.map(({ replica }) => ({ replica, incarnation: null })) }));
   const { epoch } = of.leadership;
   const { identity: origin } = of.snapshot.cut;
@@ -160,6 +162,7 @@ function swapOf(
 
 /** Where a disk of the leg has no copy, its new replica begins empty and is copied. The old ones go as after a move. */
 function swapLeg(
+  state: ClusterState,
   leg: LegPlacement,
   of: { copies: readonly SnapshotCopy[]; snapshot: ReadySnapshot; newUuid: () => string },
 ): { placed: LegPlacement; inSync: ReplicaPlacement[] } {
@@ -167,17 +170,22 @@ function swapLeg(
   const at = copiesAtHome(leg, of.copies);
   const sources = at.length > 0 ? at : of.copies.slice(0, 1);
   const inSync = sources.map(
-    ({ replica, disk, node }): ReplicaPlacement => ({
+    (copy): ReplicaPlacement => ({
       replica: of.newUuid(),
-      disk,
-      node,
-      source: copyLvol(of.snapshot, replica),
-      ...insteadOf(leg, disk),
+      disk: copy.disk,
+      node: nodeOfCopy(state, copy),
+      source: copyLvol(of.snapshot, copy.replica),
+      ...insteadOf(leg, copy.disk),
     }),
   );
   const bare = homes.filter(({ disk }) => !sources.some((copy) => copy.disk === disk));
   const empty = bare.map(
-    ({ disk, node }): ReplicaPlacement => ({ replica: of.newUuid(), disk, node, ...insteadOf(leg, disk) }),
+    (home): ReplicaPlacement => ({
+      replica: of.newUuid(),
+      disk: home.disk,
+      node: nodeOfCopy(state, home),
+      ...insteadOf(leg, home.disk),
+    }),
   );
   const old = leg.replicas.map((entry): ReplicaPlacement => ({ ...entry, leaving: true }));
   return { placed: { replicas: [...old, ...inSync, ...empty] }, inSync };

@@ -9,6 +9,7 @@ import { keys } from '../model/keys.js';
 import { codecs, type Leadership, type VolumeObject } from '../model/objects.js';
 import { onePerPlace, type SnapshotCopy, type SnapshotObject } from '../model/snapshots.js';
 import { copyWaitingFor } from './drain.js';
+import { planRollback } from './rollback.js';
 import {
   copyExports,
   copyLvol,
@@ -81,11 +82,11 @@ class Bed {
     this.#put(keys.live(node(n)), isUp ? text : null);
   }
 
-  /** Its disk is one of the cluster's. */
-  has(n: number, isThere: boolean): void {
+  /** Its disk is one of the cluster's, at that node. */
+  has(n: number, isThere: boolean, at = node(n)): void {
     const bytes = { clusterSizeBytes: mib, totalBytes: 8 * mib, freeBytes: 8 * mib, buffered: false };
-    const at = { id: disk(n), cluster: uuid(3), node: node(n), path: '/d', lvstore: 'l' };
-    this.#put(keys.disk(disk(n)), isThere ? codecs.disk.encode({ format: 1, ...at, ...bytes }) : null);
+    const object = { id: disk(n), cluster: uuid(3), node: at, path: '/d', lvstore: 'l' };
+    this.#put(keys.disk(disk(n)), isThere ? codecs.disk.encode({ format: 1, ...object, ...bytes }) : null);
   }
 
   /** The leg's replicas, all in sync but those that are `out`; `leaving` ones beside them. */
@@ -128,6 +129,18 @@ class Bed {
     const found = this.snapshot.cut?.copies.find((each) => each.replica === replica(n));
     if (found === undefined) throw new Error(`no copy ${n}`);
     return found;
+  }
+
+  /** Handed back in good order, for that job. */
+  suspend(jobId: string): void {
+    const volume = this.state.get('volumes', uuid(1));
+    const led = this.state.get('leaderships', uuid(1));
+    if (volume === null || led === null) throw new Error('no volume');
+    this.#put(keys.volume(volume.id), codecs.volume.encode({ ...volume, suspended: jobId }));
+    this.#put(
+      keys.leadership(volume.id),
+      codecs.leadership.encode({ ...led, controller: null, instance: null, clean: true }),
+    );
   }
 
   /** What is due on one disk, when it is up; a copy is made at once. */
@@ -212,6 +225,60 @@ describe('a copy', () => {
     expect(onePerPlace(copies, (copy) => copy === second)).toEqual([bed.copy(0), second]);
   });
 });
+
+describe.each(['mirrored', 'coded'] as const)(
+  'copies (%s) on a disk that was carried to another node',
+  (redundancy) => {
+    let bed: Bed;
+    beforeEach(() => {
+      bed = new Bed(redundancy);
+      bed.has(2, true, node(5));
+    });
+    const sources = (): string[] =>
+      sourcesOf(bed.state, ready(bed), { leg: 0, disk: disk(3), place: bed.copy(2).place })[0]?.map(
+        (each) => each.disk,
+      ) ?? [];
+
+    it('are up while that one is, and read and made there', () => {
+      bed.up(2, false);
+      bed.up(0, false);
+      bed.up(1, false);
+      expect(sources()).toEqual([disk(2)]);
+      bed.up(2, true);
+      bed.up(5, false);
+      expect(sources()).toEqual([]);
+      // A replica was placed there when it was elsewhere.
+      for (const n of [0, 1, 5]) bed.up(n, true);
+      bed.snapshot = { ...bed.snapshot, cut: { ...ready(bed).cut, copies: [bed.copy(0), bed.copy(1)] } };
+      bed.snapshot = planMaking(bed.state, bed.snapshot, disk(2)) ?? bed.snapshot;
+      expect(bed.snapshot.making).toMatchObject([{ disk: disk(2), node: node(5) }]);
+      expect(copyExports(bed.state, new Set([disk(0)]))).toMatchObject([{ disk: disk(0), readers: [node(5)] }]);
+    });
+
+    it('begin the replicas of a volume that goes back to them there', () => {
+      bed.snapshot = { ...bed.snapshot, shape: { sizeBytes: 4 * mib, legSizeBytes: 5 * mib } };
+      bed.suspend(uuid(50));
+      let drawn = 60;
+      const step = planRollback(bed.state, {
+        jobId: uuid(50),
+        volumeId: uuid(1),
+        snapshotId: uuid(9),
+        swapped: false,
+        newUuid: () => uuid(drawn++),
+      });
+      if (step.do !== 'swap') throw new Error(JSON.stringify(step));
+      const put = step.step.put.find(({ key }) => key === keys.volume(uuid(1)));
+      const made = codecs.volume
+        .decode(put?.text ?? '', 'v')
+        .legs[0]?.replicas.filter(({ leaving }) => leaving !== true);
+      expect(made?.map((entry) => [entry.disk, entry.node, entry.source !== undefined])).toEqual([
+        [disk(0), node(0), true],
+        [disk(1), node(1), true],
+        [disk(2), node(5), true],
+      ]);
+    });
+  },
+);
 
 describe('copies of a leg with parity', () => {
   let bed: Bed;

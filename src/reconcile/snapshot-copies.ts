@@ -28,6 +28,7 @@ import {
   snapshotLvol,
 } from '../model/snapshots.js';
 import { unmadeOf } from './clone-source.js';
+import { diskIsUp, nodeOfDisk } from './disk-places.js';
 
 /** One whose copies are known: it is not being cut, and not being deleted. */
 export type ReadySnapshot = SnapshotObject & { readonly cut: SnapshotCut };
@@ -43,9 +44,14 @@ export function copyLvol(snapshot: ReadySnapshot, replica: string): string {
   return snapshotLvol(snapshot.id, snapshot.cut.attempt, replica);
 }
 
-/** Its disk is one of the cluster's, on a node that is up. */
-export function copyIsUp(state: ClusterState, copy: Pick<SnapshotCopy, 'disk' | 'node'>): boolean {
-  return state.get('disks', copy.disk)?.node === copy.node && state.get('lives', copy.node) !== null;
+/** Its disk is one of the cluster's, on a node that is up, wherever that was when it was made. */
+export function copyIsUp(state: ClusterState, copy: Pick<SnapshotCopy, 'disk'>): boolean {
+  return diskIsUp(state, copy.disk);
+}
+
+/** Where it is now. */
+export function nodeOfCopy(state: ClusterState, copy: Pick<SnapshotCopy, 'disk' | 'node'>): string {
+  return nodeOfDisk(state, copy.disk) ?? copy.node;
 }
 
 /** It is up, on a disk that its leg stays on and that held all that was written when somebody last wrote. */
@@ -71,8 +77,8 @@ export function planMaking(state: ClusterState, snapshot: SnapshotObject, disk: 
     const from = wanted?.sources[0]?.[0];
     if (wanted === undefined || from === undefined || isNamed(snapshot, copyLvol(snapshot, placed.replica))) continue;
     const { place } = wanted;
-    const { replica, node } = placed;
-    const entry = { leg, replica, disk, node, from: from.replica };
+    const { replica } = placed;
+    const entry = { leg, replica, disk, node: nodeOfCopy(state, placed), from: from.replica };
     const making = [...(snapshot.making ?? []), place === undefined ? entry : { ...entry, place }];
     return { ...snapshot, making };
   }
@@ -137,7 +143,7 @@ export function sourcesOf(
     (volume !== null && copyServes(state, volume, copy) ? 0 : 1);
   const able = snapshot.cut.copies
     .filter((copy) => copy.leg === at.leg && copy.disk !== at.disk && copyIsUp(state, copy))
-    .filter((copy) => state.get('lives', copy.node)?.internal != null)
+    .filter((copy) => state.get('lives', nodeOfCopy(state, copy))?.internal != null)
     .sort((a, b) => rank(a) - rank(b));
   if (at.place === undefined) return able.map((copy) => [copy]);
   const same = able.find(({ place }) => place === at.place);
@@ -236,7 +242,7 @@ export function copyExports(state: ClusterState, disks: ReadonlySet<string>): Co
     return snapshot.cut.copies.flatMap((copy) => {
       const wanted = making.filter((entry) => entry.leg === copy.leg);
       if (wanted.length === 0 || !disks.has(copy.disk)) return [];
-      const readers = [...new Set(wanted.map((entry) => entry.node))];
+      const readers = [...new Set(wanted.map((entry) => nodeOfCopy(state, entry)))];
       return [{ lvol: copyLvol(snapshot, copy.replica), disk: copy.disk, readers }];
     });
   });

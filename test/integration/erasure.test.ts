@@ -4,6 +4,8 @@
 // controller, of any of its disk nodes, and of one of each at once; and its snapshots are what it held.
 // Method: a verifying load over two paths while daemons are killed; afterwards every block is checked.
 
+import { renameSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pollUntil } from '../../scripts/demo/poll.js';
 import { systemClock } from '../../src/env/clock.js';
@@ -175,6 +177,28 @@ describe('a volume with erasure coding', { timeout: 4 * msMax }, () => {
     const order = ['controller-2', 'disk-3', 'api', 'disk-1', 'controller-1', 'disk-2', 'store'];
     await Promise.all(order.map((name) => running.cluster.daemon(name).start()));
     host = await TestHost.connect(await running.settled());
+    expect(await load.verifyAll(host)).toEqual([]);
+  });
+
+  it('is found on disks that were carried to other nodes, with its snapshots, and goes back to one there', async () => {
+    const { api } = running.cluster;
+    const then = await used('of-a-group', contents);
+    await host.close();
+    await running.cluster.killAll();
+    const file = (name: string): string => join(running.folder, `${name}.disk`);
+    renameSync(file('disk-1'), file('between'));
+    renameSync(file('disk-2'), file('disk-1'));
+    renameSync(file('between'), file('disk-2'));
+    const names = ['store', 'disk-1', 'disk-2', 'disk-3', 'controller-1', 'controller-2', 'api'];
+    await Promise.all(names.map((name) => running.cluster.daemon(name).start()));
+    host = await TestHost.connect(await running.settled());
+    expect(await load.verifyAll(host)).toEqual([]);
+    await snapshotWith('whole', 'both', 3);
+    const { id } = await api.rollBack('whole', 'both');
+    const job = await running.cluster.jobEnded(id, msMax);
+    expect(job, JSON.stringify(job)).toMatchObject({ state: 'done' });
+    await running.cluster.daemon('disk-1').kill();
+    expect(await used('whole', contents)).toEqual(then);
     expect(await load.verifyAll(host)).toEqual([]);
   });
 });
