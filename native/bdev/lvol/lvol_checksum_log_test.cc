@@ -4,6 +4,7 @@
 // memory, images of it after the process ended or the power went, and one damaged block of the log.
 #include "bdev/lvol/checksum_store_test_util.h"
 #include "bdev/lvol/fsck.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
@@ -222,8 +223,9 @@ void judge_damaged(Tally& tally, Image image, const ExpectedBytes& expected, std
 }
 
 TEST(ChecksumLog, no_damaged_block_of_the_log_ever_brings_old_data_back) {
+  constexpr uint64_t rounds = testing::rounds_here({.plain = 4, .asan = 2, .tsan = 1});
   Tally tally;
-  for (uint64_t seed = 1; seed <= 4 && tally.wrong.empty(); seed++) {
+  for (uint64_t seed = 1; seed <= rounds && tally.wrong.empty(); seed++) {
     Store s(seed);
     Lvol& lvol = s.make("a", true);
     ExpectedBytes expected;
@@ -256,7 +258,7 @@ TEST(ChecksumLog, no_damaged_block_of_the_log_ever_brings_old_data_back) {
     s.disk.on_change = {};
   }
   EXPECT_EQ(tally.wrong, "");
-  EXPECT_GT(tally.states, 300u);
+  EXPECT_GT(tally.states, 75 * rounds);
   EXPECT_GT(tally.errors, 0u);
   EXPECT_GT(tally.right, 10 * tally.errors);
   std::printf("%llu states, %llu blocks right, %llu errors\n", static_cast<unsigned long long>(tally.states),

@@ -6,6 +6,7 @@
 
 #include "bdev/lvol/checksum_store_test_util.h"
 #include "bdev/lvol/fsck.h"
+#include "testing/rounds.h"
 
 namespace basalt::bdev {
 namespace {
@@ -452,7 +453,7 @@ Cuts cut_everywhere(uint64_t seed, const lvs::ChecksumPlantedBugs& bugs) {
 }
 
 TEST(LvolChecksum, no_power_cut_makes_a_block_look_damaged_or_leaves_a_mixture_of_two_writes) {
-  for (uint64_t seed = 1; seed <= 4; seed++) {
+  for (uint64_t seed = 1; seed <= testing::rounds_here({.plain = 4, .asan = 2, .tsan = 1}); seed++) {
     const Cuts cuts = cut_everywhere(seed, {});
     EXPECT_GT(cuts.states, 80u);
     EXPECT_EQ(cuts.wrong, 0u) << "seed " << seed << ": " << cuts.first;

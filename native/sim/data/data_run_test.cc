@@ -10,12 +10,13 @@
 #include "base/probe.h"
 #include "bdev/lvol/format.h"
 #include "sim/data/stack.h"
+#include "testing/rounds.h"
 
 namespace basalt::sim {
 namespace {
 
 // `npm run sim -- --suite data` does many.
-constexpr uint64_t seeds_of_a_run = 8;
+constexpr uint64_t seeds_of_a_run = testing::rounds_here({.plain = 8, .asan = 8, .tsan = 2});
 
 TEST(DataRun, StacksKeepWhatTheyPromisedThroughEveryCrashState) {
   const char* given = std::getenv("BASALT_SEED");
@@ -89,7 +90,8 @@ TEST(DataRun, MisdirectedWritesBelowChecksumsAreFoundAndRepairedAndNeverRead) {
   const CountMarks counting(marks);
   uint64_t misdirected = 0;
   uint64_t found = 0;
-  for (uint64_t seed = 1; seed <= 4; seed++) {
+  constexpr uint64_t rounds = testing::rounds_here({.plain = 4, .asan = 2, .tsan = 1});
+  for (uint64_t seed = 1; seed <= rounds; seed++) {
     RunOptions options;
     options.seed = seed;
     const RunResult result = run_data_stack(options, {.misdirect_below_checksums = true});
@@ -99,11 +101,14 @@ TEST(DataRun, MisdirectedWritesBelowChecksumsAreFoundAndRepairedAndNeverRead) {
   }
   std::printf("%llu writes went elsewhere, %llu blocks were found\n", static_cast<unsigned long long>(misdirected),
               static_cast<unsigned long long>(found));
-  EXPECT_GT(misdirected, 10u);
+  EXPECT_GT(misdirected, 10 * rounds / 4);
   EXPECT_GT(found, 20u);
-  EXPECT_GT(marks.count(Mark::fault_write_elsewhere), 10u);
+  EXPECT_GT(marks.count(Mark::fault_write_elsewhere), 10 * rounds / 4);
   EXPECT_GT(marks.count(Mark::fault_write_lost), 0u);
   EXPECT_GT(marks.count(Mark::scrub_rewrote), 0u);
+}
+
+TEST(DataRun, BlocksThatNobodyVerifiesAreCaught) {
   EXPECT_NE(seeds_until_caught({.lvol = {.checksums = {.no_verify = true}}}, 40, 5), 0u);
 }
 
