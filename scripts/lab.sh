@@ -42,7 +42,7 @@ fi
 # Images are built here: a network of the run's own reaches no mirror.
 network="$("$tsx" test/lab/prepare.ts "$wanted")" || cannot_run "the guests' images could not be made"
 export BASALT_LAB="$wanted"
-plain_build engined basalt_history basalt_check || cannot_run "the build failed"
+plain_build engined basalt_history basalt_check basalt_stack || cannot_run "the build failed"
 
 report="$cache/lab/report.json"
 rm -f "$report"

@@ -56,11 +56,19 @@ class World {
     return own(MallocBdev::create(reactor, {name(), {}, block_bytes, count_blocks}));
   }
   LvStore& lvstore(Bdev& base) {
-    below_store_.swap(owned_);
-    LvStoreOptions options{.name = "pool", .uuid = {}};
-    store_ = run(LvStore::create(reactor, handle(base), options)).value();
+    BASALT_ASSERT(make_store(base).ok());
     return *store_;
   }
+  // Of what is refused on a disk that has something.
+  Outcome make_store(Bdev& base) {
+    below_store_.swap(owned_);
+    LvStoreOptions options{.name = "pool", .uuid = {}};
+    auto made = run(LvStore::create(reactor, handle(base), options));
+    if (!made.ok()) return made.error();
+    store_ = std::move(made).value();
+    return success();
+  }
+  LvStore& store() { return *store_; }
   Handle handle(Bdev& bdev) { return {bdev, reactor}; }
   std::string name() { return "b" + std::to_string(next_name_++); }
 

@@ -83,6 +83,13 @@ export const scenarios: readonly LabScenario[] = [
     everyChange: false,
     systems: kernelSeries.map((kernel) => ({ kernel, equipment: ['rdma'] })),
   },
+  {
+    name: 'peers',
+    title:
+      'lvol and raid beside dm-thin and md on the same ram disks: what was written is there, and a table of ratios',
+    everyChange: false,
+    systems: backports('peers'),
+  },
 ];
 
 /** @param wanted `ci`, `all`, or a scenario's name */

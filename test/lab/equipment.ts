@@ -45,6 +45,12 @@ export const equipmentTable = {
       .concat('/bin/ip'),
     folders: ['/usr/lib/x86_64-linux-gnu/libibverbs', '/etc/libibverbs.d'],
   },
+  // The kernel's layers that ours are measured beside.
+  peers: {
+    modules: ['dm_thin_pool', 'dm_zero', 'raid1', 'raid456'],
+    packages: ['dmsetup', 'mdadm'],
+    programs: ['/sbin/dmsetup', '/sbin/mdadm'],
+  },
 } satisfies Record<string, Equipment>;
 
 export type EquipmentName = keyof typeof equipmentTable;
