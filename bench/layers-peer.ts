@@ -11,7 +11,7 @@ export interface PeerStack {
   readonly load: PeerLoad;
   /** What the load is for stands on this bdev, which is measured by itself in another process. */
   readonly below: string;
-  readonly buildBelow: (spdk: Bdevperf) => Promise<void>;
+  readonly buildBelow: (spdk: Bdevperf, forLayer: boolean) => Promise<void>;
   readonly layer: string;
   readonly buildLayer: (spdk: Bdevperf) => Promise<void>;
   /** Of the process. */
@@ -55,9 +55,9 @@ async function storeOnForgetful(spdk: Bdevperf): Promise<void> {
   await lvol(spdk, metadataMib, false, 'filler');
 }
 
-/** 2 TiB that forget behind memory for an lvstore's metadata. */
-async function forgetful(spdk: Bdevperf): Promise<void> {
-  await malloc(spdk, 'metadata', metadataMib);
+/** 2 TiB that forget behind memory for an lvstore's metadata; where there is none, behind next to nothing. */
+async function forgetful(spdk: Bdevperf, forLayer: boolean): Promise<void> {
+  await malloc(spdk, 'metadata', forLayer ? metadataMib : 1);
   await spdk.call('bdev_null_create', {
     name: 'data',
     num_blocks: (2 * tibMib * MiB) / blockBytes,

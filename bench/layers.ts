@@ -121,9 +121,11 @@ async function measureBoth(
     for (const bdev of [stack.layer, stack.below]) {
       const spdk = await Bdevperf.start(core, bdev, stack.memoryMib);
       processes.push(spdk);
-      await stack.buildBelow(spdk);
+      await stack.buildBelow(spdk, bdev === stack.layer);
       if (bdev === stack.layer) await stack.buildLayer(spdk);
       if (stack.fillBytes !== undefined) await spdk.costNs({ workload: 'write', depth: 1, bytes: stack.fillBytes });
+      // The system's work on memory that nobody touched yet is none of the bdev's.
+      else if (bdev === stack.below) await spdk.costNs(stack.load);
       spdk.pause();
     }
     const [layer, below] = processes;
