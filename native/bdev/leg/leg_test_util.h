@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -32,7 +33,7 @@ class ScriptedMember final : public Bdev {
     submitted_count++;
     const bool held_back = hold && io->offset_blocks >= hold_from_block;
     if ((held_back && (!hold_writes_only || io->type != IoType::read)) ||
-        (hold_reads_only && io->type == IoType::read)) {
+        (hold_reads_only && io->type == IoType::read) || (holds && holds(*io))) {
       held_since_[io] = sent;
       return held.push_back(io);
     }
@@ -43,6 +44,7 @@ class ScriptedMember final : public Bdev {
 
   void release() {
     hold = hold_reads_only = false;
+    holds = nullptr;
     while (Io* io = held.pop_front())
       answer(io, held_since_[io]);
   }
@@ -66,6 +68,7 @@ class ScriptedMember final : public Bdev {
   bool hold_writes_only = false;
   uint64_t hold_from_block = 0;
   bool hold_reads_only = false;
+  std::function<bool(const Io& io)> holds;
   List<Io, &Io::node> held;
   std::vector<uint8_t> contents;
   uint64_t submitted_count = 0;

@@ -46,6 +46,7 @@ RaidParityBdev::RaidParityBdev(Reactor& home, const parity::Superblock& geometry
     : Bdev(home),
       events_(std::move(events)),
       superblock_(geometry),
+      epoch_of_all_(geometry.epoch),
       layout_(parity::layout_of(geometry)),
       codec_(geometry.data_count, geometry.parity_count),
       seats_(uint32_t{geometry.data_count} + geometry.parity_count),

@@ -18,6 +18,7 @@
 //    recover data while the data itself is there; after a crash it is made right, durably, before the data is shown
 //  - a member joins the set when it and all others are flushed, and every record that it should have is in its log
 //  - before the first write after a rest the superblocks say `not clean`
+//  - a record has no epoch that a member of the set might not know: whoever opens some of them alone would not count it
 //  - while a member is away, or a twin is made equal, a region is marked on all of the set before anything changes
 //  there
 //    (raid_parity_away.cc)
@@ -99,6 +100,7 @@ struct RaidPlantedBugs {
   bool marks_not_durable = false;           // driven: marks are kept in memory alone
   bool marks_without_log = false;           // driven: a member that left is believed to have flushed all that it had
   bool marks_without_own = false;           // driven: what the log of one that comes back names is not marked
+  bool record_epoch_early = false;          // records have an epoch that not all superblocks say yet
   bool marks_cleared_early = false;         // driven: when one of several that are away is back
   bool any_may_return = false;              // driven: what a superblock says of a place is believed, however old it is
   bool no_erasing = false;                  // driven: one that gets everything keeps its superblocks meanwhile
@@ -525,6 +527,7 @@ class RaidParityBdev final : public Bdev {
 
   RaidParityEvents events_;
   parity::Superblock superblock_{};  // as it was written last, but for `member`
+  uint64_t epoch_of_all_ = 0;        // the newest one that all of its set say, durably
   ParityLayout layout_;
   ParityCodec codec_;
   Duration rest_ = milliseconds(500);

@@ -138,6 +138,7 @@ FramedTask<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
   });
   co_await writes;
   const uint32_t written = succeeded(writes, targets);
+  if ((superblock_.in_sync & ~seats_.places_of(written)) == 0) epoch_of_all_ = superblock_.epoch;
   for_each_bit(written,
                [this](uint32_t member) { good_slots_[member] = static_cast<uint8_t>(1 - good_slots_[member]); });
   co_return written;

@@ -332,7 +332,7 @@ void RaidParityBdev::write_record(Band* band) {
 // What all records have.
 void RaidParityBdev::describe(const Band& band, uint32_t logged, parity::RecordHeader* header) const {
   std::memcpy(header->uuid, superblock_.uuid, sizeof(header->uuid));
-  header->epoch = superblock_.epoch;
+  header->epoch = bugs_.record_epoch_early ? superblock_.epoch : epoch_of_all_;
   header->sequence = band.sequence;
   header->stripe = band.shape.stripe;
   header->column = band.shape.column;
