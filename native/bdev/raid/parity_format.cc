@@ -55,11 +55,6 @@ PageState check(const Superblock& superblock) {
   return superblock.crc32c == checksum(superblock) ? PageState::valid : PageState::damaged;
 }
 
-PageState check(const RecordHeader& header) {
-  if (header.magic != record_magic) return PageState::absent;
-  return header.crc32c == checksum(header) ? PageState::valid : PageState::damaged;
-}
-
 Outcome judge(const Superblock& s, uint64_t device_blocks, uint32_t device_block_bytes) {
   if (s.version != format_version) {
     return Error{Errc::unsupported, "raid superblock: version " + std::to_string(s.version) + "; version " +
@@ -108,7 +103,7 @@ Outcome judge(const Superblock& s, uint64_t device_blocks, uint32_t device_block
 }
 
 bool valid_record(const RecordHeader& h, const Superblock& geometry) {
-  if (check(h) != PageState::valid) return false;
+  if (h.magic != record_magic || h.crc32c != checksum(h)) return false;
   if (std::memcmp(h.uuid, geometry.uuid, sizeof(h.uuid)) != 0 || h.epoch > geometry.epoch) return false;
   const uint32_t k = geometry.data_count;
   const uint32_t n = k + geometry.parity_count;

@@ -66,9 +66,7 @@ struct Superblock {
   uint64_t mark_region_stripes;
   // By place: the epoch at which who has it, or had it last, had come to it; 0: marks say nothing about it.
   uint64_t joined_epoch[ParityCodec::strip_count_max];
-  // Bit r: of stripes with the remainder r modulo k + m parity may be wrong, and data is there. Older code lets it be.
-  uint32_t doubtful;
-  uint32_t reserved2;
+  uint64_t reserved2;
   // Not driven: members that are away, or are being made equal (raid_parity_away.cc).
   uint64_t stay;                    // which one this is of the devices that have had its place
   uint64_t stays[place_count_max];  // whose the places are
@@ -85,11 +83,10 @@ struct Superblock {
 static_assert(sizeof(Superblock) == page_bytes && offsetof(Superblock, generation) == 48 &&
               offsetof(Superblock, log_tail) == 104 && offsetof(Superblock, name) == 128 &&
               offsetof(Superblock, kept_epoch) == 192 && offsetof(Superblock, joined_epoch) == 216 &&
-              offsetof(Superblock, doubtful) == 376 && offsetof(Superblock, stay) == 384 &&
-              offsetof(Superblock, stays) == 392 && offsetof(Superblock, twin_stay) == 552 &&
-              offsetof(Superblock, left) == 560 && offsetof(Superblock, away) == 720 &&
-              offsetof(Superblock, rebuilding) == 728 && offsetof(Superblock, twin_place) == 732 &&
-              offsetof(Superblock, marks) == 1024);
+              offsetof(Superblock, stay) == 384 && offsetof(Superblock, stays) == 392 &&
+              offsetof(Superblock, twin_stay) == 552 && offsetof(Superblock, left) == 560 &&
+              offsetof(Superblock, away) == 720 && offsetof(Superblock, rebuilding) == 728 &&
+              offsetof(Superblock, twin_place) == 732 && offsetof(Superblock, marks) == 1024);
 
 // Of the superblock's set.
 inline bool counts(const Superblock& s) {
@@ -134,7 +131,6 @@ void seal(RecordHeader* header);
 
 enum class PageState : uint8_t { valid, absent, damaged };  // absent: it was never one (no magic)
 PageState check(const Superblock& superblock);
-PageState check(const RecordHeader& header);
 
 // Whether the structure makes sense for a device of so many blocks; the error names the field.
 Outcome judge(const Superblock& superblock, uint64_t device_blocks, uint32_t device_block_bytes);

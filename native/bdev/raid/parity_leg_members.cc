@@ -280,8 +280,6 @@ Task<Outcome> ParityLegBdev::grow(uint64_t count_blocks) {
 Result<std::vector<std::string>> ParityLegBdev::equal_members() const {
   const auto busy = [this](const char* why) { return Error{Errc::busy, info_.name + ": " + why}; };
   if (fenced_) return Error{Errc::fenced, info_.name + ": is fenced"};
-  // A copy knows nothing of what is doubtful here.
-  if (raid_->resyncing()) return busy("parity is being made right");
   std::vector<std::string> names;
   for (const auto& slot : slots_) {
     if (slot->state == MemberState::empty) continue;

@@ -78,8 +78,7 @@ struct RaidPlantedBugs {
   bool keep_old_records = false;       // in the log of a member that comes back
   bool show_unsettled = false;         // reads do not wait until the parity of a torn stripe is right
   bool leave_after_replay = false;     // members that are not here
-  bool skip_incomplete = false;        // a record of which one copy is lost counts as never made durable
-  bool copies_not_restored = false;    // one of which a copy is missing is carried out at once
+  bool skip_incomplete = false;        // a record that one of its members has lost counts as never made durable
   bool whole_stripes_ignore_log = false;
   bool trust_parity = false;                // after an unclean end parity is believed as it is
   bool no_marks = false;                    // what who is away misses is not marked
@@ -104,7 +103,6 @@ struct RaidPlantedBugs {
   bool record_epoch_early = false;          // records have an epoch that not all superblocks say yet
   bool marks_cleared_early = false;         // driven: when one of several that are away is back
   bool any_may_return = false;              // driven: what a superblock says of a place is believed, however old it is
-  bool hidden_ignored = false;              // driven: a record that nobody can read has never been
   bool no_erasing = false;                  // driven: one that gets everything keeps its superblocks meanwhile
 
   bool any() const { return *this != RaidPlantedBugs{}; }
@@ -412,31 +410,17 @@ class RaidParityBdev final : public Bdev {
   bool slot_free() const;
   Task<bool> blank_log(uint32_t member);
   struct FoundRecord;
+  Task<nvme::Status> read_slot(uint32_t member, uint32_t index, uint8_t* slot, bool* readable);
+  Task<nvme::Status> replay();
+  Task<bool> complete(FoundRecord& record);
   using FoundRecords = std::map<uint64_t, FoundRecord>;  // by sequence
-  struct SilentSlot;
-  struct HiddenRecord;
-  struct FoundLog;
-  bool is_live(const parity::RecordHeader& header, uint32_t index) const;
-  Task<nvme::Status> read_slot(uint32_t member, uint32_t index, FoundLog& found, bool* has_record, uint8_t* slot);
-  Task<nvme::Status> read_log(FoundLog& found);
-  bool may_name(const HiddenRecord& hidden, uint64_t stripe) const;
-  bool may_be_outdone(uint64_t stripe, uint64_t sequence, const FoundLog& found) const;
-  void find_hidden(FoundLog& found);
-  Outcome find_doubtful(const FoundLog& found);
-  static uint32_t changed_by(const parity::RecordHeader& header);
-  Result<bool> weigh(FoundRecord& record, const SilentSlot& silent);
-  Task<Outcome> find_log(FoundLog& found);
-  Task<nvme::Status> replay(FoundLog& found);
-  Task<nvme::Status> complete(FoundRecord& record);
-  Task<nvme::Status> restore_copies(const FoundRecord& record, uint32_t roles);
-  Task<void> blank_unreadable_slots();
   bool superseded(const FoundRecord& record, const FoundRecords& found, uint64_t stripe, uint32_t role,
                   uint32_t column);
   struct ReplayedPiece;
   void replayed_pieces(const FoundRecord& record, const FoundRecords& found, uint64_t stripe, uint32_t role,
                        uint8_t* strip, std::vector<ReplayedPiece>* pieces);
-  Task<nvme::Status> replay_record(FoundRecord& record, const FoundLog& log);
-  Task<nvme::Status> replay_zeroes(const FoundRecord& record, const FoundLog& log);
+  Task<nvme::Status> replay_record(FoundRecord& record, const FoundRecords& found);
+  Task<nvme::Status> replay_zeroes(const FoundRecord& record, const FoundRecords& found);
   Task<nvme::Status> replay_pieces(uint64_t stripe, const std::vector<ReplayedPiece>& pieces);
 
   // raid_parity_keeper.cc: everything durable about the set is written by one coroutine at a time.
@@ -494,8 +478,6 @@ class RaidParityBdev final : public Bdev {
   Task<void> rebuild_bands(Rebuild& rebuild);
   Task<nvme::Status> rebuild_band(const Rebuild& rebuild, ParityBand band, Workspace& workspace);
   void suspect_from(uint64_t stripe);
-  Task<void> settle_known();
-  void suspect_doubtful();
   void start_resync();
   Task<void> resync();
   void settled(uint64_t stripe);
@@ -601,8 +583,7 @@ class RaidParityBdev final : public Bdev {
   uint64_t woken_at_flush_ = 0;
   bool want_dirty_ = false;
   bool want_clean_ = false;
-  bool want_settled_ = false;  // driven: superblocks are to say that all parity is right
-  uint32_t want_join_ = 0;     // members whose rebuild has ended
+  uint32_t want_join_ = 0;  // members whose rebuild has ended
   bool grows_ = false;
   Growth* growth_ = nullptr;  // that is wanted
   uint64_t write_count_ = 0;  // bands being written
@@ -610,9 +591,6 @@ class RaidParityBdev final : public Bdev {
   uint64_t next_sequence_ = 1;
   uint64_t durable_tail_ = 1;  // records before it are done with, durably
   std::vector<LogSlot> slots_;
-  // While it is opened: slots by member, and, of a driven one, stripes that such a slot named.
-  std::vector<std::pair<uint32_t, uint32_t>> unreadable_slots_;
-  std::vector<uint64_t> doubtful_;
   UnflushedMap unflushed_;
   // Driven. Durable on all of the set, but for members that have failed; in stripes.
   RegionMap marks_{1, RegionMap::RegionSize{1}};

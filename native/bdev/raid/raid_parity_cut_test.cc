@@ -276,30 +276,6 @@ TEST(RaidParityLog, AnUnreadableSlotIsDoneWithoutWhileNoMemberIsMissing) {
   }
 }
 
-// With a data member missing, and both copies of a record, nobody can tell what that one held. One copy is enough.
-TEST(RaidParityLog, UnreadableCopiesAreMoreThanAMissingMemberLeavesRoomFor) {
-  for (uint32_t unreadable_count = 1; unreadable_count <= 2; unreadable_count++) {
-    Settled settled({4, 2, 8192}, 1, {});
-    Rig& rig = settled.rig;
-    const ParityLayout layout = rig.raid->layout();
-    const uint32_t missing = layout.member_of(1, 1);
-    rig.raid->member_lost("d" + std::to_string(missing));
-    ASSERT_TRUE(settled.carry_out({8, 1}));
-    const parity::Superblock superblock = newest_superblock(*rig.disks[layout.member_of(1, 4)]);
-    rig.cut_power();
-    for (uint32_t role = 4; role < 4 + unreadable_count; role++) {
-      CutDisk& disk = *rig.disks[layout.member_of(1, role)];
-      for (uint64_t slot = 0; slot < superblock.log_slot_count; slot++)
-        disk.bad_blocks.insert(parity::log_first_page + slot * superblock.log_slot_pages);
-    }
-    Revived after(rig, 1, members_but(1u << missing, 6));
-    EXPECT_EQ(after.refused.empty(), unreadable_count == 1) << after.refused;
-    if (unreadable_count == 1) {
-      EXPECT_EQ(after.judge(settled.expected, settled.count_blocks, true), "");
-    }
-  }
-}
-
 TEST(RaidParityClean, IsSaidOnlyOfWholeStripesThatAreOnTheMedia) {
   for (const bool broken : {false, true}) {
     uint64_t wrong_count = 0;

@@ -89,41 +89,6 @@ struct RaidParityBdev::LogSlot {
   bool zeroes = false;  // on all members, and not on those of the parity alone
 };
 
-// A write as the records of it tell.
-struct RaidParityBdev::FoundRecord {
-  parity::RecordHeader header;
-  bool known = false;                               // what it makes of all that are here is known
-  bool counts = false;                              // driven: that, and no member that is here surely lacks it
-  bool surely_lacked = false;                       // by a parity member that is here
-  std::vector<uint8_t> data;                        // of the roles, one after the other
-  std::map<uint32_t, std::vector<uint8_t>> parity;  // by role
-  uint32_t having() const {
-    uint32_t roles = 0;
-    for (const auto& [role, bytes] : parity)
-      roles |= 1u << role;
-    return roles;
-  }
-};
-
-// Of a slot: members of which nobody knows what they hold there.
-struct RaidParityBdev::SilentSlot {
-  uint32_t unreadable = 0;    // a medium's error
-  uint32_t damaged = 0;       // it was torn when it was written, or has rotted since
-  StripeRange stripes{0, 0};  // that it is about, where an unreadable one's header can be read; else none
-};
-
-// What a slot that cannot be read may tell, and no other one does.
-struct RaidParityBdev::HiddenRecord {
-  uint64_t sequence;
-  SilentSlot slot;
-};
-
-struct RaidParityBdev::FoundLog {
-  FoundRecords records;
-  std::vector<SilentSlot> silent;  // by slot
-  std::vector<HiddenRecord> hidden;
-};
-
 // Memory of requests for one Fan at a time.
 struct FanMemory {
   explicit FanMemory(size_t max)

@@ -84,14 +84,6 @@ FramedTask<bool> RaidParityBdev::keep_once() {
     }
     co_return true;
   }
-  if (want_settled_ && !broken()) {
-    want_settled_ = false;
-    if (!resyncing()) {
-      superblock_.doubtful = 0;
-      (void)co_await write_superblocks(set());
-    }
-    co_return true;
-  }
   if (want_sweep_) {
     want_sweep_ = false;
     co_await sweep();

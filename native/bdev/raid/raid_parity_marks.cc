@@ -122,9 +122,6 @@ Task<void> RaidParityBdev::begin_marks(uint32_t members) {
     const StripeRange& stripes = slots_[sequence % slots_.size()].stripes;
     marks.set_range(stripes.first, stripes.end());
   }
-  // Theirs may be the parity that is wrong.
-  for (uint64_t stripe = resync_stripe_; stripe < layout_.strip_count; stripe++)
-    if (suspect(stripe)) marks.set_range(stripe, stripe + 1);
   (void)co_await put_marks(marks, members, true);
   marks_ = std::move(marks);
 }

@@ -293,28 +293,6 @@ void RaidParityBdev::suspect_from(uint64_t stripe) {
   start_resync();
 }
 
-// Driven, before the log forgets them. What cannot be made right now stays doubtful.
-Task<void> RaidParityBdev::settle_known() {
-  const std::vector<uint64_t> stripes = std::exchange(doubtful_, {});
-  if (stripes.empty()) co_return;
-  Workspace workspace(layout_, columns_max_);
-  for (const uint64_t stripe : stripes) {
-    auto settling = settle_stripe(stripe, workspace);
-    const bool right = co_await settling;
-    if (!right) superblock_.doubtful |= 1u << stripe % member_count();
-  }
-}
-
-// Driven: what superblocks say that may be wrong. Where nothing is to be compared it is all that there is.
-void RaidParityBdev::suspect_doubtful() {
-  if (superblock_.doubtful == 0 || !redundant(in_sync_)) return;
-  settled_.assign(layout_.strip_count, true);
-  for (uint64_t stripe = 0; stripe < layout_.strip_count; stripe++)
-    if ((superblock_.doubtful >> stripe % member_count() & 1) != 0) settled_[stripe] = false;
-  resync_stripe_ = resync_next_ = 0;
-  start_resync();
-}
-
 void RaidParityBdev::start_resync() {
   if (resync_runs_ || !resyncing() || !redundant(in_sync_) || !gate_.enter()) return;
   resync_runs_ = true;
@@ -331,10 +309,8 @@ Task<void> RaidParityBdev::resync() {
            redundant(in_sync_);
   };
   while (goes_on()) {
-    if (suspect(resync_next_)) {
-      co_await resync_pace_.keep(uint64_t{layout_.strip_blocks} * layout_.block_bytes, goes_on);
-      if (!goes_on()) break;
-    }
+    co_await resync_pace_.keep(uint64_t{layout_.strip_blocks} * layout_.block_bytes, goes_on);
+    if (!goes_on()) break;
     const uint64_t stripe = resync_next_++;
     const bool right = !suspect(stripe) || co_await settle_stripe(stripe, workspace);
     // An error while it ran, or a member that left, may have set it back.
@@ -344,8 +320,6 @@ Task<void> RaidParityBdev::resync() {
   if (!resyncing()) {
     settled_ = {};
     arm_rest();
-    want_settled_ = driven_ && superblock_.doubtful != 0;
-    if (want_settled_) kick_keeper();
   }
   gate_.leave();
 }

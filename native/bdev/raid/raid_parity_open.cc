@@ -365,12 +365,6 @@ void RaidParityBdev::adopt(std::vector<Handle> members) {
 // Replays the log under the new epoch, then serves. `shrunk`: members of the last set are not here.
 Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
   if (driven_) co_await find_marks();
-  FoundLog log;
-  if (!clean) {
-    auto finding = find_log(log);
-    auto found = co_await finding;
-    if (!found) co_return found;
-  }
   if (!clean && shrunk && !bugs_.leave_after_replay) {
     if (driven_) {
       auto kept = co_await keep_marks_at_open();
@@ -383,11 +377,8 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
     if (told != in_sync_) co_return Error{Errc::io, info_.name + ": writing the superblocks failed"};
   }
   if (!clean) {
-    auto replaying = replay(log);
-    const nvme::Status replayed = co_await replaying;
+    const nvme::Status replayed = co_await replay();
     if (!replayed.ok()) co_return Error{Errc::io, info_.name + ": replaying the log: " + nvme::to_string(replayed)};
-    auto settling = settle_known();
-    co_await settling;
     Fan flushes(member_count());
     for_each_bit(in_sync_, [&](uint32_t member) { flushes.add(members_[member], IoType::flush, 0, 0, nullptr); });
     co_await flushes;
@@ -413,8 +404,6 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
   superblock_.log_tail = durable_tail_ = next_sequence_;
   const uint32_t having = co_await write_superblocks(in_sync_);
   if (having != in_sync_) co_return Error{Errc::io, info_.name + ": writing the superblocks failed"};
-  auto blanking = blank_unreadable_slots();
-  co_await blanking;
   may_write_ = superblock_.clean == 0;
   missed_.said(missed_.wanted());
   resync_stripe_ = layout_.strip_count;
@@ -423,7 +412,6 @@ Task<Outcome> RaidParityBdev::open(bool clean, bool shrunk) {
     if (!bugs_.show_unsettled) settled_.assign(layout_.strip_count, false);
     suspect_from(0);
   }
-  if (driven_) suspect_doubtful();
   co_return success();
 }
 
