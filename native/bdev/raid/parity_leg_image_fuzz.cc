@@ -29,6 +29,8 @@ constexpr uint32_t slot_count = 4;
 constexpr uint64_t leg_blocks = 32;
 constexpr uint64_t disk_blocks = 144;
 constexpr size_t away_place = 1;
+constexpr uint64_t zeroed_first = 2;
+constexpr uint64_t zeroed_blocks = 27;
 
 constexpr uint8_t mode_raid6 = 1;
 constexpr uint8_t mode_missing = 2;  // the member that the next byte names is out of reach
@@ -37,7 +39,11 @@ constexpr uint8_t mode_blank = 8;    // as a device that was never in the leg
 // Instead of a member that is damaged: one that will fail, named by what follows.
 constexpr uint8_t member_fails = 0xff;
 
-enum Past : uint8_t { past_none, past_away, past_returning, past_count };
+enum Past : uint8_t { past_none, past_away, past_returning, past_zeroed, past_zeroed_away, past_count };
+
+bool has_left(Past past) {
+  return past != past_none && past != past_zeroed;
+}
 
 using Blocks = std::vector<uint8_t>;  // the value of each
 
@@ -147,7 +153,8 @@ Image make_image(uint32_t parity_count, Past past) {
   };
   for (const uint64_t block : {0, 3, 9, 17, 30})
     write(block, static_cast<uint8_t>(0x10 + block));
-  if (past != past_none) {
+  const bool zeroed = past == past_zeroed || past == past_zeroed_away;
+  if (has_left(past)) {
     const std::string name = rig.disks[away_place]->info().name;
     rig.leg->member_lost(name);
     rig.world.must([&] { return !rig.failed.empty(); });
@@ -161,6 +168,13 @@ Image make_image(uint32_t parity_count, Past past) {
     rig.world.world.run_for(seconds(1));
     for (const uint64_t block : {2, 21})
       write(block, static_cast<uint8_t>(0x70 + block));
+  }
+  if (zeroed) {
+    // Whole stripes and parts of some; then a write over them.
+    FuzzBytes span(size_t{zeroed_blocks} * block_bytes);
+    BASALT_ASSERT(rig.io(IoType::write_zeroes, zeroed_first, span));
+    std::fill_n(image.blocks.begin() + zeroed_first, zeroed_blocks, uint8_t{0});
+    write(zeroed_first + 9, 0x80);
   }
   for (const auto& disk : rig.disks)
     image.members.push_back(disk->bytes);
@@ -261,7 +275,7 @@ void run(std::span<const uint8_t> bytes) {
   const Damaged damaged = damage(rig, image, input);
   std::vector<size_t> set;
   for (size_t i = 0; i < member_count; i++)
-    if (i != missing && (past == past_none || i != away_place)) set.push_back(i);
+    if (i != missing && (!has_left(past) || i != away_place)) set.push_back(i);
   const bool untouched = damaged.members == 0 && damaged.failing == 0;
   const Outcome opened = rig.open(8, set);
   for (const auto& disk : rig.disks)
@@ -280,7 +294,7 @@ void run(std::span<const uint8_t> bytes) {
     alive = alive && rig.write(block, 0x99);
     blocks[block] = 0x99;
   }
-  const bool comes_back = past != past_none && (mode & mode_join) != 0 && alive;
+  const bool comes_back = has_left(past) && (mode & mode_join) != 0 && alive;
   const bool joined = comes_back && join(rig, (mode & mode_blank) != 0);
   if (untouched && comes_back) BASALT_ASSERT(joined);
   alive = alive && !rig.leg->fenced() && rig.drop_failed();
