@@ -136,9 +136,12 @@ FramedTask<uint32_t> RaidParityBdev::write_superblocks(uint32_t targets) {
     const uint32_t page = parity::superblock_pages[1 - good_slots_[member]];
     writes.add(members_[member], IoType::write, page * page_factor(), page_factor(), &copy, true);
   });
+  // As it is written: who fails may change it at once.
+  const uint64_t epoch = superblock_.epoch;
+  const uint32_t in_sync = superblock_.in_sync;
   co_await writes;
   const uint32_t written = succeeded(writes, targets);
-  if ((superblock_.in_sync & ~seats_.places_of(written)) == 0) epoch_of_all_ = superblock_.epoch;
+  if ((in_sync & ~seats_.places_of(written)) == 0) epoch_of_all_ = epoch;
   for_each_bit(written,
                [this](uint32_t member) { good_slots_[member] = static_cast<uint8_t>(1 - good_slots_[member]); });
   co_return written;
