@@ -2,12 +2,11 @@
 // SPDK's bdevperf as a peer: it waits for tests on its RPC socket (-z), and runs its load on one bdev in its own process, on
 // one core, without huge pages. It polls, so whoever measures something else meanwhile pauses it.
 
-import { accessSync, constants } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { type AttachedEngine, attachEngine } from '../src/engine/attached/attached-engine.js';
-import { spdkProgram } from '../src/engine/spdk/testing/spdk-process.js';
+import { isProgram, spdkProgram } from '../src/engine/spdk/testing/spdk-process.js';
 import { systemClock } from '../src/env/clock.js';
 import { cpuNs, Server, usableCores } from './programs.js';
 
@@ -55,15 +54,6 @@ export function bdevperfProgram(
   if (found !== undefined) return found;
   const where = target === null ? 'no BASALT_SPDK_TGT beside which it could be' : `nor as ${beside.join()}`;
   throw new Error(`--peer spdk: SPDK's bdevperf is missing (no BASALT_SPDK_BDEVPERF, none on the PATH, ${where})`);
-}
-
-function isProgram(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Of the answer to `perform_tests`. @throws {Error} where not exactly one job ended without a failed request */

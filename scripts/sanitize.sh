@@ -94,6 +94,7 @@ run_tsan() {
     export GTEST_FILTER="-$left_out"
     mapfile -t threaded < <(node scripts/lib/threaded-tests.mjs)
     mapfile -t others < <(node scripts/lib/threaded-tests.mjs --others)
+    ((${#threaded[@]} > 0 && ${#others[@]} > 0)) || die "test programs with and without threads were not told apart"
     tsan_suites ":ignore_interceptors_accesses=1" "${others[@]}"
     tsan_suites "" "${threaded[@]}"
     unset GTEST_FILTER

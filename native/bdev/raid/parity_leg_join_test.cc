@@ -5,6 +5,7 @@
 // Method: the joining member has its superblock of the new epoch, and some of the others do not have theirs yet; writes
 // begin, and the controller dies after so many steps. Then members are out of reach, as many as there is parity left.
 #include "bdev/raid/parity_leg_test_util.h"
+#include "bdev/raid/superblock_test_util.h"
 #include "testing/rounds.h"
 
 namespace basalt::bdev {
@@ -67,14 +68,6 @@ struct CutJoin {
   }
 
  private:
-  static bool names_epoch_above(const Io& io, uint64_t epoch) {
-    const auto& pages = parity::superblock_pages;
-    if (io.type != IoType::write || std::find(std::begin(pages), std::end(pages), io.offset_blocks) == std::end(pages))
-      return false;
-    parity::Superblock superblock;
-    iovec_copy_out(io.iov, io.iov_count, &superblock);
-    return superblock.epoch > epoch;
-  }
   static uint64_t epoch_of(const ScriptedMember& member) {
     uint64_t epoch = 0;
     for (const uint32_t page : parity::superblock_pages) {

@@ -6,6 +6,7 @@
 
 #include "bdev/raid/raid_cut_test_util.h"
 #include "bdev/raid/raid_parity.h"
+#include "bdev/raid/superblock_test_util.h"
 
 namespace basalt::bdev {
 namespace {
@@ -106,15 +107,6 @@ Task<void> write_one(Rig* rig, uint64_t block, std::vector<uint8_t> data) {
   io.iov = &iov;
   io.iov_count = 1;
   (void)co_await io_wait(Handle(*rig->raid, rig->fixture.reactor), io);
-}
-
-bool names_epoch_above(const Io& io, uint64_t epoch) {
-  const auto& pages = parity::superblock_pages;
-  if (io.type != IoType::write || std::find(std::begin(pages), std::end(pages), io.offset_blocks) == std::end(pages))
-    return false;
-  parity::Superblock superblock;
-  iovec_copy_out(io.iov, io.iov_count, &superblock);
-  return superblock.epoch > epoch;
 }
 
 // A member has joined as its own superblock says, and those of the others do not say so yet. Everything is killed while

@@ -92,7 +92,8 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
-function isProgram(path: string): boolean {
+/** It is there, and may be executed. */
+export function isProgram(path: string): boolean {
   try {
     accessSync(path, constants.X_OK);
     return true;
